@@ -1,0 +1,59 @@
+"""Every error xpcnn raises on purpose.
+
+All derive from `XpcnnError` and from the built-in exception that fits, so both
+``except xpcnn.errors.XpcnnError`` and ``except ValueError`` read naturally.
+Containers add the path of the failing layer as a note (`BaseException.add_note`).
+"""
+
+__all__ = [
+    "AlgorithmError",
+    "ArgumentError",
+    "BackendError",
+    "CheckpointError",
+    "DatasetError",
+    "DivergenceError",
+    "DtypeError",
+    "ShapeError",
+    "StateDictError",
+    "XpcnnError",
+]
+
+
+class XpcnnError(Exception):
+    """Base of every error raised on purpose by xpcnn."""
+
+
+class ShapeError(XpcnnError, ValueError):
+    """Shapes that do not fit together, or leave nothing to compute."""
+
+
+class DtypeError(XpcnnError, TypeError):
+    """A dtype that an operation cannot take, or two that differ."""
+
+
+class ArgumentError(XpcnnError, ValueError):
+    """An argument outside its allowed values."""
+
+
+class BackendError(XpcnnError, ValueError):
+    """An unknown or unusable backend, or arrays of different backends or devices."""
+
+
+class AlgorithmError(XpcnnError, ValueError):
+    """An unknown convolution algorithm, or one that cannot do what was asked."""
+
+
+class DatasetError(XpcnnError, OSError):
+    """A dataset that cannot be found, fetched, read or trusted."""
+
+
+class CheckpointError(XpcnnError, OSError):
+    """A weight or checkpoint file that cannot be read or written."""
+
+
+class StateDictError(CheckpointError, ValueError):
+    """Saved entries that do not fit the model they are loaded into."""
+
+
+class DivergenceError(XpcnnError, ArithmeticError):
+    """Training produced a loss that is not a finite number."""
