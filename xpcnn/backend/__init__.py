@@ -1,0 +1,37 @@
+"""Where arrays live: the only rooms that name CuPy, torch or array_api_compat.
+
+Creation asks the setting (`get_backend`), computation asks the arrays (`backend_of`, `namespace`).
+"""
+
+from xpcnn.backend.base import Array, Backend, Namespace, dtype_name, itemsize
+from xpcnn.backend.current import (
+    asarray,
+    backend_of,
+    get_backend,
+    is_array,
+    namespace,
+    set_backend,
+    to_numpy,
+    use_backend,
+)
+from xpcnn.backend.random import Key, host_generator
+from xpcnn.backend.registry import available_backends
+
+__all__ = [
+    "Array",
+    "Backend",
+    "Key",
+    "Namespace",
+    "asarray",
+    "available_backends",
+    "backend_of",
+    "dtype_name",
+    "get_backend",
+    "host_generator",
+    "is_array",
+    "itemsize",
+    "namespace",
+    "set_backend",
+    "to_numpy",
+    "use_backend",
+]

@@ -1,0 +1,135 @@
+"""CuPy: arrays on a CUDA device. The only file that imports CuPy, and only when asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend.base import Array, Backend, host_array, window_count
+from xpcnn.backend.random import Key
+from xpcnn.errors import BackendError
+
+_INSTALL = "pip install 'xpcnn[cuda12]' (or 'xpcnn[cuda13]' for CUDA 13)"
+
+
+def unavailable() -> str | None:
+    """Return why this backend cannot be used, or None: an importable CuPy without a device is no backend."""
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed: {_INSTALL}"
+    try:
+        import cupy
+    except Exception as error:  # a broken CUDA installation raises many kinds while importing
+        return f"CuPy cannot be imported: {_first_line(error)}; reinstall it: {_INSTALL}"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CUDARuntimeError, or whatever a missing driver raises
+        return f"no CUDA device: {_first_line(error)}"
+    return None if count else "no CUDA device: the driver found none"
+
+
+def parse_device(device: Any) -> int:
+    """Return the device number for what the user named: 0, "cuda:0" or a CuPy device."""
+    import cupy
+
+    if device is None:
+        return int(cupy.cuda.runtime.getDevice())
+    named = device.removeprefix("cuda").lstrip(":") or 0 if isinstance(device, str) else device
+    try:
+        index = int(getattr(named, "id", named))
+    except (TypeError, ValueError):
+        raise BackendError(f"backend cupy: device must be a number or 'cuda:N', got {device!r}") from None
+    count = cupy.cuda.runtime.getDeviceCount()
+    if not 0 <= index < count:
+        raise BackendError(f"backend cupy has no device {index}: the driver found {count} (0 to {count - 1})")
+    return index
+
+
+def device_of(x: Any) -> int:
+    """Return the device an array of this library lives on.
+
+    CuPy launches on the calling thread's current device, so an array elsewhere is refused here
+    rather than computed on, and answered from, the wrong device.
+    """
+    import cupy
+
+    index = int(x.device.id)
+    current = int(cupy.cuda.runtime.getDevice())
+    if index != current:
+        raise BackendError(
+            f"the array is on cupy device {index}, but this thread's current device is {current}; "
+            f"call xpcnn.set_backend('cupy', device={index}) or work inside `with cupy.cuda.Device({index}):`"
+        )
+    return index
+
+
+class CupyBackend(Backend):
+    """CuPy on one CUDA device."""
+
+    reads_are_free = False
+    default_workspace = 1 << 30
+
+    def __init__(self, device: int) -> None:
+        import array_api_compat.cupy as xp
+        import cupy
+
+        super().__init__("cupy", xp, device)
+        self._cupy = cupy
+
+    def activate(self) -> None:
+        self._cupy.cuda.Device(self.device).use()
+
+    def activated(self) -> AbstractContextManager[object]:
+        device: AbstractContextManager[object] = self._cupy.cuda.Device(self.device)
+        return device
+
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        if not isinstance(x, self._cupy.ndarray):
+            x = host_array(x)
+        with self._cupy.cuda.Device(self.device):
+            return self._cupy.asarray(x, dtype=self.dtype(dtype))
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return self._cupy.asnumpy(x)
+
+    def synchronize(self) -> None:
+        self._cupy.cuda.get_current_stream().synchronize()
+
+    def channels_last(self, x: Array) -> Array:
+        return self._cupy.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+    def sliding_windows(
+        self, x: Array, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+    ) -> Array:
+        n, c, h, w = x.shape
+        s_n, s_c, s_h, s_w = x.strides
+        # Not cupy's sliding_window_view: it waits for the device.
+        return self._cupy.lib.stride_tricks.as_strided(
+            x,
+            (
+                n,
+                c,
+                window_count(h, kernel[0], stride[0], dilation[0]),
+                window_count(w, kernel[1], stride[1], dilation[1]),
+                *kernel,
+            ),
+            (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1]),
+        )
+
+    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        random = self._cupy.random
+        generator = random.Generator(random.Philox4x3210(seed=key.seed64))
+        # CuPy draws float32 and float64 alone; narrower dtypes are rounded from float32.
+        wide = dtype if dtype in (np.float32, np.float64) else np.float32
+        return generator.random(size=shape, dtype=wide).astype(dtype, copy=False)
+
+
+def create(device: int) -> Backend:
+    """Return the backend on `device`."""
+    return CupyBackend(device)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,70 @@
+"""NumPy: arrays in host memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend.base import Array, Backend, host_array, window_count
+from xpcnn.backend.random import Key
+from xpcnn.errors import BackendError
+
+
+def unavailable() -> str | None:
+    """Return why this backend cannot be used, or None."""
+    return None
+
+
+def parse_device(device: Any) -> str:
+    """Return the library's device for what the user named."""
+    if device not in (None, "cpu"):
+        raise BackendError(f"backend numpy has only the device 'cpu', got {device!r}")
+    return "cpu"
+
+
+def device_of(x: np.ndarray) -> str:
+    """Return the device an array of this library lives on."""
+    return "cpu"
+
+
+class NumpyBackend(Backend):
+    """NumPy on the host."""
+
+    def __init__(self, device: str) -> None:
+        import array_api_compat.numpy as xp
+
+        super().__init__("numpy", xp, device)
+
+    def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
+        return np.asarray(host_array(x), dtype=self.dtype(dtype))
+
+    def channels_last(self, x: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+    def sliding_windows(
+        self, x: Array, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+    ) -> Array:
+        n, c, h, w = x.shape
+        s_n, s_c, s_h, s_w = x.strides
+        return np.lib.stride_tricks.as_strided(
+            x,
+            (
+                n,
+                c,
+                window_count(h, kernel[0], stride[0], dilation[0]),
+                window_count(w, kernel[1], stride[1], dilation[1]),
+                *kernel,
+            ),
+            (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1]),
+            writeable=False,
+        )
+
+    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        drawn = key.generator().random(shape, dtype=np.float32)
+        return drawn.astype(dtype, copy=False)
+
+
+def create(device: str) -> Backend:
+    """Return the backend on `device`."""
+    return NumpyBackend(device)

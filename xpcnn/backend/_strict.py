@@ -1,0 +1,57 @@
+"""array_api_strict: the standard and nothing else, over NumPy. In tests it stands in for other libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend.base import Array, Backend, host_array
+from xpcnn.errors import BackendError
+
+
+def unavailable() -> str | None:
+    """Return why this backend cannot be used, or None."""
+    if importlib.util.find_spec("array_api_strict") is None:
+        return "array_api_strict is not installed: pip install array-api-strict"
+    return None
+
+
+def parse_device(device: Any) -> Any:
+    """Return the library's device for what the user named."""
+    import array_api_strict
+
+    name = "CPU_DEVICE" if device in (None, "cpu") else device
+    try:
+        return array_api_strict.Device(name) if isinstance(name, str) else name
+    except (ValueError, AssertionError) as error:
+        raise BackendError(f"backend array_api_strict has no device {device!r}") from error
+
+
+def device_of(x: Any) -> Any:
+    """Return the device an array of this library lives on."""
+    return x.device
+
+
+class StrictBackend(Backend):
+    """array_api_strict on one of its pretended devices."""
+
+    def __init__(self, device: Any) -> None:
+        import array_api_strict
+
+        super().__init__("array_api_strict", array_api_strict, device)
+
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        # Copied: the library shares NumPy's memory, but forgets that it may be read-only.
+        return self.xp.asarray(
+            np.array(host_array(x), order="C"), dtype=self.dtype(dtype), device=self.device
+        )
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return np.asarray(x.to_device(self.xp.Device("CPU_DEVICE")))
+
+
+def create(device: Any) -> Backend:
+    """Return the backend on `device`."""
+    return StrictBackend(device)

@@ -1,0 +1,101 @@
+"""PyTorch tensors, on any of its devices. Only tensors are used: no autograd, no modules."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend.base import Array, Backend, host_array, window_count
+from xpcnn.backend.random import Key
+from xpcnn.errors import BackendError
+
+
+def unavailable() -> str | None:
+    """Return why this backend cannot be used, or None."""
+    if importlib.util.find_spec("torch") is None:
+        return "PyTorch is not installed: pip install 'xpcnn[torch]'"
+    return None
+
+
+def parse_device(device: Any) -> Any:
+    """Return the library's device for what the user named, checked by an allocation on it."""
+    import torch
+
+    try:
+        # A tensor knows its full device ("cuda" becomes "cuda:0"), and shows that the device works.
+        return torch.empty(0, device="cpu" if device is None else device).device
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise BackendError(f"backend torch cannot use the device {device!r}: {error}") from error
+
+
+def device_of(x: Any) -> Any:
+    """Return the device an array of this library lives on."""
+    return x.device
+
+
+class TorchBackend(Backend):
+    """PyTorch tensors on one device."""
+
+    def __init__(self, device: Any) -> None:
+        import array_api_compat.torch as xp
+
+        super().__init__("torch", xp, device)
+        self.reads_are_free = device.type == "cpu"
+        if device.type != "cpu":
+            self.default_workspace = 1 << 30
+
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        import torch
+
+        if not isinstance(x, torch.Tensor):
+            array = host_array(x)
+            # torch can neither mark memory read-only nor step backwards through it.
+            if not array.flags.writeable or any(step < 0 for step in array.strides):
+                array = array.copy()
+            x = torch.from_numpy(array) if array.ndim else torch.tensor(array[()])
+        return x.to(device=self.device, dtype=self.dtype(dtype))
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        import torch
+
+        x = x.detach().cpu()
+        # NumPy has no bfloat16; float32 holds each of its values exactly.
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+
+    def synchronize(self) -> None:
+        import torch
+
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize(self.device)
+
+    def channels_last(self, x: Any) -> Array:
+        return x.permute(0, 2, 3, 1).contiguous()
+
+    def sliding_windows(
+        self, x: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+    ) -> Array:
+        n, c, h, w = x.shape
+        s_n, s_c, s_h, s_w = x.stride()
+        return x.as_strided(
+            (
+                n,
+                c,
+                window_count(h, kernel[0], stride[0], dilation[0]),
+                window_count(w, kernel[1], stride[1], dilation[1]),
+                *kernel,
+            ),
+            (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1]),
+        )
+
+    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        import torch
+
+        generator = torch.Generator(device=self.device).manual_seed(key.seed64)
+        return torch.rand(shape, generator=generator, dtype=dtype, device=self.device)
+
+
+def create(device: Any) -> Backend:
+    """Return the backend on `device`."""
+    return TorchBackend(device)

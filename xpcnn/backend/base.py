@@ -1,0 +1,164 @@
+"""What a backend is: one array library on one device, and the few primitives the ops lean on.
+
+Every primitive has a portable definition here, in array-API calls alone. A backend overrides
+one when its library can do better (a strided view instead of a gather); the version here
+stays the definition the override is tested against.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend.random import Key
+from xpcnn.errors import BackendError
+
+__all__ = ["Array", "Backend", "Namespace", "dtype_name", "itemsize"]
+
+# Array libraries share no base class, so arrays and namespaces are typed as Any.
+Array = Any
+Namespace = Any
+
+MIB = 1 << 20
+
+
+class Backend:
+    """An array library on one of its devices.
+
+    Attributes
+    ----------
+    name : str
+        The name `set_backend` takes.
+    xp : namespace
+        The library's functions, as the array API standard spells them.
+    device : object
+        The library's own device object.
+    reads_are_free : bool
+        True where looking at a value does not wait for a device.
+    default_workspace : int
+        Bytes of scratch memory a convolution may use unless told otherwise.
+    """
+
+    reads_are_free: bool = True
+    default_workspace: int = 64 * MIB
+
+    def __init__(self, name: str, xp: Namespace, device: Any) -> None:
+        self.name = name
+        self.xp = xp
+        self.device = device
+
+    def __repr__(self) -> str:
+        return f"<backend {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.device})"
+
+    # -- crossing to and from the host ------------------------------------------------
+
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        """Return `x` as an array of this backend, keeping its dtype unless one is given."""
+        return self.xp.asarray(host_array(x), dtype=self.dtype(dtype), device=self.device)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        """Return `x` as a NumPy array on the host."""
+        return np.asarray(x)
+
+    def dtype(self, dtype: Any) -> Any:
+        """Return this library's dtype for a name, a NumPy dtype or a dtype of its own."""
+        if dtype is None:
+            return None
+        name = dtype_name(dtype)
+        found = getattr(self.xp, name, None)
+        if found is None:
+            raise BackendError(f"backend {self.name} has no dtype {name!r}")
+        return found
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished what was asked of it."""
+
+    def activate(self) -> None:
+        """Make this device the calling thread's current one, where libraries have such a thing."""
+
+    def activated(self) -> AbstractContextManager[object]:
+        """Return a context in which this device is the calling thread's current one."""
+        return nullcontext()
+
+    # -- primitives -------------------------------------------------------------------
+
+    def channels_last(self, x: Array) -> Array:
+        """Return `x` (N, C, H, W) as (N, H, W, C), in that memory order where there is one."""
+        return self.xp.permute_dims(x, (0, 2, 3, 1))
+
+    def sliding_windows(
+        self, x: Array, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+    ) -> Array:
+        """Return every kernel-sized window of `x`: (N, C, H, W) -> (N, C, OH, OW, kh, kw).
+
+        A read-only view where the library has strides, gathered elsewhere.
+        """
+        xp = self.xp
+        n, c = x.shape[:2]
+        (oh, kh, rows), (ow, kw, columns) = (
+            _window_indices(xp, self.device, *axis)
+            for axis in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+        )
+        taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
+        return xp.permute_dims(xp.reshape(taken, (n, c, oh, kh, ow, kw)), (0, 1, 2, 4, 3, 5))
+
+    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return numbers drawn evenly from [0, 1), a function of `key` alone."""
+        drawn = key.generator().random(shape, dtype=np.float32)
+        return self.asarray(drawn, dtype)
+
+    def one_hot(self, labels: Array, classes: int, dtype: Any) -> Array:
+        """Return `labels` (N,) as rows (N, classes) with a single 1."""
+        import array_api_extra as xpx
+
+        return xpx.one_hot(labels, classes, dtype=dtype, xp=self.xp)
+
+
+def window_count(size: int, kernel: int, stride: int, dilation: int) -> int:
+    """Return how many windows fit along an axis of `size`."""
+    return (size - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _window_indices(
+    xp: Namespace, device: Any, size: int, kernel: int, stride: int, dilation: int
+) -> tuple[int, int, Array]:
+    count = window_count(size, kernel, stride, dilation)
+    starts = xp.arange(count, device=device)[:, None] * stride
+    taps = xp.arange(kernel, device=device)[None, :] * dilation
+    return count, kernel, xp.reshape(starts + taps, (-1,))
+
+
+def host_array(x: Any) -> np.ndarray:
+    """Return anything array-like as a NumPy array, fetching it from its own library's device."""
+    if isinstance(x, np.ndarray):
+        return x
+    from xpcnn.backend.current import is_array, to_numpy
+
+    return to_numpy(x) if is_array(x) else np.asarray(x)
+
+
+@functools.lru_cache(maxsize=256)
+def dtype_name(dtype: Any) -> str:
+    """Return the array API's name of any library's dtype, e.g. ``"float32"``."""
+    if isinstance(dtype, str):
+        return dtype
+    if isinstance(dtype, (np.dtype, type)):
+        return np.dtype(dtype).name
+    return str(dtype).rsplit(".", 1)[-1]
+
+
+@functools.lru_cache(maxsize=256)
+def itemsize(dtype: Any) -> int:
+    """Return the bytes of one element of `dtype`."""
+    name = dtype_name(dtype)
+    bits = re.search(r"(\d+)$", name)
+    if bits is None:
+        raise BackendError(f"dtype {name!r} has no known size")
+    return int(bits[1]) // 8

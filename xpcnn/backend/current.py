@@ -1,0 +1,211 @@
+"""Which backend creates new arrays, and which backend existing arrays belong to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend import registry
+from xpcnn.backend.base import Array, Backend, Namespace
+from xpcnn.errors import BackendError
+
+__all__ = [
+    "asarray",
+    "backend_of",
+    "get_backend",
+    "is_array",
+    "namespace",
+    "set_backend",
+    "to_numpy",
+    "use_backend",
+]
+
+# Worker threads start with an empty context, so the process default is a plain global.
+_default: Backend | None = None
+_override: ContextVar[Backend | None] = ContextVar("xpcnn_backend", default=None)
+
+
+def set_backend(name: str, device: Any = None) -> None:
+    """Choose where new arrays are created, for the whole process.
+
+    Arrays and models that exist already stay where they are and keep working.
+
+    Parameters
+    ----------
+    name : {"numpy", "cupy", "torch", "array_api_strict"}
+        The array library.
+    device : int or str, optional
+        One of its devices: a number for CuPy, ``"cuda:1"`` or ``"mps"`` for torch.
+
+    Raises
+    ------
+    BackendError
+        When the name is unknown, the library is not installed, or the device cannot be used.
+        The backend in use before stays in use.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.set_backend("numpy")
+    >>> xpcnn.get_backend().name
+    'numpy'
+    """
+    global _default
+    backend = registry.load(name, device)
+    backend.activate()
+    _default = backend
+
+
+@contextmanager
+def use_backend(name: str, device: Any = None) -> Iterator[Backend]:
+    """Create new arrays on another backend inside a ``with`` block, in this context only.
+
+    Other threads, and other asyncio tasks, are not affected.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> with xpcnn.use_backend("numpy") as backend:
+    ...     x = xpcnn.asarray([1.0, 2.0])
+    >>> xpcnn.backend_of(x) is backend
+    True
+    """
+    backend = registry.load(name, device)
+    token = _override.set(backend)
+    try:
+        with backend.activated():
+            yield backend
+    finally:
+        _override.reset(token)
+
+
+def get_backend() -> Backend:
+    """Return the backend that creates new arrays: this context's, else the process default.
+
+    The default is ``$XPCNN_BACKEND`` when that is set, else numpy.
+    """
+    return _override.get() or _default or _initial()
+
+
+def _initial() -> Backend:
+    global _default
+    name = os.environ.get("XPCNN_BACKEND") or "numpy"
+    try:
+        _default = registry.load(name)
+    except BackendError as error:
+        raise BackendError(f"$XPCNN_BACKEND={name}: {error}") from error
+    return _default
+
+
+def asarray(x: Any, dtype: Any = None) -> Array:
+    """Return `x` as an array of the current backend; the dtype is kept unless one is given.
+
+    Parameters
+    ----------
+    x : array of any backend, sequence or number
+    dtype : str or dtype, optional
+        For example ``"float32"``.
+    """
+    return get_backend().asarray(x, dtype)
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """Return an array of any backend as a NumPy array on the host (no copy if it is one)."""
+    return backend_of(x).to_numpy(x)
+
+
+def is_array(x: Any) -> bool:
+    """Return whether `x` is an array of some library (numbers and sequences are not)."""
+    return _library(type(x)) is not None
+
+
+def namespace(*arrays: Array | None) -> Namespace:
+    """Return the array namespace that all `arrays` share; None arguments are passed over.
+
+    Raises
+    ------
+    BackendError
+        When they are of two libraries or on two devices.
+    """
+    return backend_of(*arrays).xp
+
+
+def backend_of(*arrays: Array | None) -> Backend:
+    """Return the backend that all `arrays` live on; None arguments are passed over.
+
+    Raises
+    ------
+    BackendError
+        When they are of two libraries or on two devices, or when one is no array.
+    """
+    found: Backend | None = None
+    for array in arrays:
+        if array is None:
+            continue
+        backend = _backend_of_one(array)
+        if found is None:
+            found = backend
+        elif backend is not found:
+            raise BackendError(
+                f"arrays on two backends: {found} and {backend}; move one side with "
+                f"`with xpcnn.use_backend({found.name!r}): xpcnn.asarray(...)`, xpcnn.to_numpy(...) "
+                f"or model.to(backend=...)"
+            )
+    if found is None:
+        raise BackendError("no array given: a namespace is taken from at least one array")
+    return found
+
+
+_LIBRARIES = {"numpy": "numpy", "cupy": "cupy", "torch": "torch", "array_api_strict": "array_api_strict"}
+_by_type: dict[type, str | None] = {np.ndarray: "numpy"}
+_numpy: Backend | None = None
+
+
+def _backend_of_one(array: Array) -> Backend:
+    global _numpy
+    if type(array) is np.ndarray:  # by far the commonest, and it has one device
+        if _numpy is None:
+            _numpy = registry.instance("numpy", "cpu")
+        return _numpy
+    library = _library(type(array))
+    if library is None:
+        raise BackendError(f"expected an array, got {type(array).__name__}; make one with xpcnn.asarray(...)")
+    if library == "other":
+        return _standard_backend(array)
+    return registry.instance(library, registry.module_of(library).device_of(array))
+
+
+def _library(kind: type) -> str | None:
+    if kind not in _by_type:
+        _by_type[kind] = _find_library(kind)
+    return _by_type[kind]
+
+
+def _find_library(kind: type) -> str | None:
+    for base in kind.__mro__:
+        name = _LIBRARIES.get(base.__module__.partition(".")[0])
+        # Array scalars (numpy.float32(1)) are numbers, not arrays: they cannot be indexed or viewed.
+        if name is not None and (name != "numpy" or issubclass(kind, np.ndarray)):
+            return name
+    return "other" if hasattr(kind, "__array_namespace__") and not issubclass(kind, np.generic) else None
+
+
+def _standard_backend(array: Array) -> Backend:
+    """Return a backend for a library xpcnn does not know, through the standard alone."""
+    xp = array.__array_namespace__()
+    return _standard_instance(xp, array.device)
+
+
+def _standard_instance(xp: Namespace, device: Any) -> Backend:
+    key = (xp, device)
+    if key not in _standard:
+        _standard[key] = Backend(xp.__name__.partition(".")[0], xp, device)
+    return _standard[key]
+
+
+_standard: dict[tuple[Namespace, Any], Backend] = {}

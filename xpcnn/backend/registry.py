@@ -1,0 +1,55 @@
+"""The known backends, each imported when first asked for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+from xpcnn.backend.base import Backend
+from xpcnn.errors import BackendError
+
+__all__ = ["available_backends", "load"]
+
+_MODULES = {
+    "numpy": "xpcnn.backend._numpy",
+    "cupy": "xpcnn.backend._cupy",
+    "torch": "xpcnn.backend._torch",
+    "array_api_strict": "xpcnn.backend._strict",
+}
+
+
+def available_backends() -> dict[str, str | None]:
+    """Return every known backend with None, or the reason why it cannot be used here.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.available_backends()["numpy"] is None
+    True
+    """
+    return {name: module_of(name).unavailable() for name in _MODULES}
+
+
+def module_of(name: str) -> ModuleType:
+    """Return the module of a backend, without importing the library behind it."""
+    if name not in _MODULES:
+        raise BackendError(f"unknown backend {name!r}; known: {', '.join(_MODULES)}")
+    return importlib.import_module(_MODULES[name])
+
+
+def load(name: str, device: Any = None) -> Backend:
+    """Return the backend of that name on `device`, or raise `BackendError` saying why not."""
+    module = module_of(name)
+    reason = module.unavailable()
+    if reason is not None:
+        raise BackendError(f"backend {name} cannot be used: {reason}")
+    return instance(name, module.parse_device(device))
+
+
+@functools.lru_cache(maxsize=64)
+def instance(name: str, device: Any) -> Backend:
+    """Return the one backend object of a library's device."""
+    backend: Backend = module_of(name).create(device)
+    return backend

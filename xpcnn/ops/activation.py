@@ -1,0 +1,257 @@
+"""Element-wise non-linearities and the softmax pair. Each keeps its input's memory order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xpcnn.backend import Array
+from xpcnn.errors import ArgumentError
+from xpcnn.ops._check import check_dy, common_backend
+
+__all__ = [
+    "LeakyReluContext",
+    "OutputContext",
+    "SoftmaxContext",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+]
+
+
+class OutputContext(NamedTuple):
+    """A reference to the output, which the next layer keeps anyway."""
+
+    y: Array
+
+
+def relu(x: Array) -> tuple[Array, OutputContext]:
+    """Return ``max(x, 0)``, element by element; NaN stays NaN.
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : OutputContext
+        Keeps a reference to `y`.
+
+    References
+    ----------
+    Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines", 2010.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.ops.relu(xpcnn.asarray([-1.0, 2.0]))[0]
+    array([0., 2.])
+    """
+    backend = common_backend("relu", x=x)
+    xp = backend.xp
+    y = xp.maximum(x, xp.zeros((), dtype=x.dtype, device=backend.device))
+    return y, OutputContext(y)
+
+
+def relu_backward(ctx: OutputContext, dy: Array) -> Array:
+    """Return dx: `dy` where the output was positive, else 0."""
+    backend = check_dy("relu_backward", dy, ctx.y.shape, ctx.y)
+    xp = backend.xp
+    return xp.where(ctx.y > 0, dy, xp.zeros((), dtype=dy.dtype, device=backend.device))
+
+
+class LeakyReluContext(NamedTuple):
+    """A reference to the input, and the slope."""
+
+    x: Array
+    slope: float
+
+
+def leaky_relu(x: Array, slope: float = 0.01) -> tuple[Array, LeakyReluContext]:
+    """Return ``x`` where it is positive, else ``slope·x``.
+
+    Parameters
+    ----------
+    x : array, any shape
+    slope : float
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : LeakyReluContext
+        Keeps a reference to `x`.
+
+    References
+    ----------
+    Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.ops.leaky_relu(xpcnn.asarray([-1.0, 2.0]), 0.5)[0]
+    array([-0.5,  2. ])
+    """
+    xp = common_backend("leaky_relu", x=x).xp
+    return xp.where(x > 0, x, x * slope), LeakyReluContext(x, slope)
+
+
+def leaky_relu_backward(ctx: LeakyReluContext, dy: Array) -> Array:
+    """Return dx: `dy` where the input was positive, else ``slope·dy``."""
+    xp = check_dy("leaky_relu_backward", dy, ctx.x.shape, ctx.x).xp
+    return xp.where(ctx.x > 0, dy, dy * ctx.slope)
+
+
+def sigmoid(x: Array) -> tuple[Array, OutputContext]:
+    """Return ``1 / (1 + exp(−x))``, without overflow for any `x`.
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : OutputContext
+        Keeps a reference to `y`.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.ops.sigmoid(xpcnn.asarray([0.0, 1000.0]))[0]
+    array([0.5, 1. ])
+    """
+    backend = common_backend("sigmoid", x=x)
+    xp = backend.xp
+    small = xp.exp(-xp.abs(x))  # in (0, 1] on both sides
+    one = xp.ones((), dtype=x.dtype, device=backend.device)
+    y = xp.where(x >= 0, one, small) / (1 + small)
+    return y, OutputContext(y)
+
+
+def sigmoid_backward(ctx: OutputContext, dy: Array) -> Array:
+    """Return dx = dy·y·(1 − y)."""
+    check_dy("sigmoid_backward", dy, ctx.y.shape, ctx.y)
+    return dy * (ctx.y * (1 - ctx.y))
+
+
+def tanh(x: Array) -> tuple[Array, OutputContext]:
+    """Return the hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : OutputContext
+        Keeps a reference to `y`.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.ops.tanh(xpcnn.asarray([0.0, 1000.0]))[0]
+    array([0., 1.])
+    """
+    y = common_backend("tanh", x=x).xp.tanh(x)
+    return y, OutputContext(y)
+
+
+def tanh_backward(ctx: OutputContext, dy: Array) -> Array:
+    """Return dx = dy·(1 − y²)."""
+    check_dy("tanh_backward", dy, ctx.y.shape, ctx.y)
+    return dy * (1 - ctx.y * ctx.y)
+
+
+class SoftmaxContext(NamedTuple):
+    """A reference to the output, and the axis that was normalised."""
+
+    y: Array
+    axis: int
+
+
+def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
+    """Return ``exp(x) / Σ exp(x)`` along an axis, shifted by the maximum so that nothing overflows.
+
+    Parameters
+    ----------
+    x : array, any shape
+    axis : int
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : SoftmaxContext
+        Keeps a reference to `y`.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.ops.softmax(xpcnn.asarray([1000.0, 1000.0]))[0]
+    array([0.5, 0.5])
+    """
+    xp = common_backend("softmax", x=x).xp
+    _check_axis("softmax", x, axis)
+    y = xp.exp(_shifted(x, axis))
+    y /= xp.sum(y, axis=axis, keepdims=True)
+    return y, SoftmaxContext(y, axis)
+
+
+def softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
+    """Return dx = y·(dy − Σ dy·y)."""
+    xp = check_dy("softmax_backward", dy, ctx.y.shape, ctx.y).xp
+    return ctx.y * (dy - xp.sum(dy * ctx.y, axis=ctx.axis, keepdims=True))
+
+
+def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
+    """Return ``x − log Σ exp(x)`` along an axis, exact where the softmax itself would round to 0.
+
+    Parameters
+    ----------
+    x : array, any shape
+    axis : int
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : SoftmaxContext
+        Keeps a reference to `y`.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.ops.log_softmax(xpcnn.asarray([0.0, 1000.0]))[0]
+    array([-1000.,     0.])
+    """
+    xp = common_backend("log_softmax", x=x).xp
+    _check_axis("log_softmax", x, axis)
+    shifted = _shifted(x, axis)
+    y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+    return y, SoftmaxContext(y, axis)
+
+
+def log_softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
+    """Return dx = dy − softmax(x)·Σ dy."""
+    xp = check_dy("log_softmax_backward", dy, ctx.y.shape, ctx.y).xp
+    return dy - xp.exp(ctx.y) * xp.sum(dy, axis=ctx.axis, keepdims=True)
+
+
+def _shifted(x: Array, axis: int) -> Array:
+    xp = common_backend("softmax", x=x).xp
+    return x - xp.max(x, axis=axis, keepdims=True)
+
+
+def _check_axis(op: str, x: Array, axis: int) -> None:
+    if not -x.ndim <= axis < x.ndim:
+        raise ArgumentError(f"{op}: axis {axis} is out of range for x of shape {tuple(x.shape)}")
+    if x.shape[axis] == 0:
+        raise ArgumentError(f"{op}: axis {axis} of x is empty (shape {tuple(x.shape)})")

@@ -1,0 +1,24 @@
+"""Convolution: one interface (`conv2d`), one geometry, one file for each algorithm."""
+
+from xpcnn.ops.conv import as_strided, loop
+from xpcnn.ops.conv.conv2d import Conv2dContext, conv2d, conv2d_backward
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.im2col import col2im, im2col
+from xpcnn.ops.conv.registry import ConvAlgorithm, algorithm_names, conv_algorithm
+from xpcnn.ops.conv.workspace import get_workspace_limit, set_workspace_limit
+
+__all__ = [
+    "Conv2dContext",
+    "ConvAlgorithm",
+    "ConvGeometry",
+    "algorithm_names",
+    "as_strided",
+    "col2im",
+    "conv2d",
+    "conv2d_backward",
+    "conv_algorithm",
+    "get_workspace_limit",
+    "im2col",
+    "loop",
+    "set_workspace_limit",
+]

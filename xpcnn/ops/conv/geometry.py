@@ -1,0 +1,218 @@
+"""All size arithmetic of a convolution, done and checked in one place."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.ops._check import pair
+
+__all__ = ["ConvGeometry"]
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """The sizes of one convolution: cross-correlation of x (N, C, H, W) with weight (K, C/groups, kh, kw).
+
+    Attributes
+    ----------
+    input_shape : (N, C, H, W)
+    weight_shape : (K, C/groups, kh, kw)
+    stride, dilation : (height, width)
+    padding : (top, bottom, left, right)
+    groups : int
+
+    Examples
+    --------
+    >>> g = ConvGeometry.of((8, 3, 32, 32), (16, 3, 3, 3), stride=2, padding=1)
+    >>> g.output_shape, g.padding
+    ((8, 16, 16, 16), (1, 1, 1, 1))
+    """
+
+    input_shape: tuple[int, int, int, int]
+    weight_shape: tuple[int, int, int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        x_shape: tuple[int, ...],
+        weight_shape: tuple[int, ...],
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        op: str = "conv2d",
+    ) -> ConvGeometry:
+        """Return the geometry of the user's arguments, or raise an error that names `op`."""
+        freeze = _hashable
+        return _build(
+            op, tuple(x_shape), tuple(weight_shape), freeze(stride), freeze(padding), freeze(dilation), groups
+        )
+
+    @property
+    def n(self) -> int:
+        return self.input_shape[0]
+
+    @property
+    def c(self) -> int:
+        return self.input_shape[1]
+
+    @property
+    def h(self) -> int:
+        return self.input_shape[2]
+
+    @property
+    def w(self) -> int:
+        return self.input_shape[3]
+
+    @property
+    def k(self) -> int:
+        """Output channels."""
+        return self.weight_shape[0]
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight_shape[2:]
+
+    @functools.cached_property
+    def output_size(self) -> tuple[int, int]:
+        """(OH, OW), rounded down when the stride does not divide."""
+        top, bottom, left, right = self.padding
+        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
+        return (
+            (self.h + top + bottom - dh * (kh - 1) - 1) // sh + 1,
+            (self.w + left + right - dw * (kw - 1) - 1) // sw + 1,
+        )
+
+    @property
+    def oh(self) -> int:
+        return self.output_size[0]
+
+    @property
+    def ow(self) -> int:
+        return self.output_size[1]
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(N, K, OH, OW)."""
+        return (self.n, self.k, *self.output_size)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W) with the padding on all sides."""
+        top, bottom, left, right = self.padding
+        return self.h + top + bottom, self.w + left + right
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward pass."""
+        n, k, oh, ow = self.output_shape
+        _, channels, kh, kw = self.weight_shape
+        return n * k * oh * ow * channels * kh * kw
+
+    def with_batch(self, n: int) -> ConvGeometry:
+        """Return this geometry for `n` images."""
+        return replace(self, input_shape=(n, *self.input_shape[1:]))
+
+    def one_group(self) -> ConvGeometry:
+        """Return the geometry of a single group of channels."""
+        _, c, h, w = self.input_shape
+        k, channels, kh, kw = self.weight_shape
+        return replace(
+            self,
+            input_shape=(self.n, c // self.groups, h, w),
+            weight_shape=(k // self.groups, channels, kh, kw),
+            groups=1,
+        )
+
+    def with_rows(self, start: int, stop: int) -> tuple[ConvGeometry, slice]:
+        """Return the geometry of output rows start:stop, and the slice of input rows they see."""
+        top, _, left, right = self.padding
+        first = start * self.stride[0] - top
+        last = (stop - 1) * self.stride[0] - top + self.dilation[0] * (self.kernel[0] - 1) + 1
+        low, high = min(max(first, 0), self.h), max(min(last, self.h), 0)
+        high = max(high, low)
+        geometry = replace(
+            self,
+            input_shape=(self.n, self.c, high - low, self.w),
+            padding=(low - first, last - high, left, right),
+        )
+        return geometry, slice(low, high)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@functools.lru_cache(maxsize=4096)
+def _build(
+    op: str,
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> ConvGeometry:
+    if len(x_shape) != 4:
+        raise ShapeError(f"{op}: x must have 4 axes (N, C, H, W), got {len(x_shape)} (shape {x_shape})")
+    if len(weight_shape) != 4:
+        raise ShapeError(
+            f"{op}: weight must have 4 axes (K, C/groups, kh, kw), got {len(weight_shape)} "
+            f"(shape {weight_shape})"
+        )
+    n, c, h, w = x_shape
+    k, channels, kh, kw = weight_shape
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise ArgumentError(f"{op}: groups must be a positive int, got {groups!r}")
+    if c % groups or k % groups:
+        raise ShapeError(
+            f"{op}: groups={groups} must divide the input channels C={c} (x shape {x_shape}) "
+            f"and the output channels K={k} (weight shape {weight_shape})"
+        )
+    if c // groups != channels:
+        per_group = f" in each of {groups} groups" if groups > 1 else ""
+        raise ShapeError(
+            f"{op}: x has C={c} channels (shape {x_shape}) but weight expects C={channels}{per_group} "
+            f"(shape {weight_shape})"
+        )
+    if min(kh, kw) < 1 or k < 1:
+        raise ShapeError(f"{op}: weight has an empty axis (shape {weight_shape})")
+    strides = pair(op, "stride", stride, 1)
+    dilations = pair(op, "dilation", dilation, 1)
+    span = (dilations[0] * (kh - 1) + 1, dilations[1] * (kw - 1) + 1)
+    paddings = _padding(op, padding, strides, span)
+    geometry = ConvGeometry((n, c, h, w), (k, channels, kh, kw), strides, paddings, dilations, groups)
+    if min(geometry.output_size) < 1:
+        dilated = f" (dilated to {span[0]}x{span[1]})" if dilations != (1, 1) else ""
+        raise ShapeError(
+            f"{op}: kernel {kh}x{kw}{dilated} is larger than the padded input "
+            f"{geometry.padded_size[0]}x{geometry.padded_size[1]} (x shape {x_shape}, "
+            f"weight shape {weight_shape}, padding {padding!r}); use a smaller kernel or more padding"
+        )
+    return geometry
+
+
+def _padding(
+    op: str, padding: Any, stride: tuple[int, int], span: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    if padding == "same":
+        if stride != (1, 1):
+            raise ArgumentError(
+                f"{op}: padding 'same' needs stride 1, got {stride}; give the padding as numbers"
+            )
+        # An even kernel needs an odd total: the extra row and column go to the bottom and right.
+        rows, columns = span[0] - 1, span[1] - 1
+        return (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+    if isinstance(padding, str):
+        raise ArgumentError(f"{op}: padding must be an int, a pair, 'same' or 'valid', got {padding!r}")
+    height, width = pair(op, "padding", padding, 0)
+    return (height, height, width, width)

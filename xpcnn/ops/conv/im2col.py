@@ -1,0 +1,194 @@
+"""Convolution by unfolding: every patch becomes a row of one matrix, and one GEMM does the rest.
+
+Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
+processing", 2006. Cross-correlation: the kernel is not flipped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from xpcnn.backend import Array, backend_of, itemsize
+from xpcnn.errors import ShapeError
+from xpcnn.ops._check import check_rank, common_backend, pair
+from xpcnn.ops.conv._layout import crop, images_of, matrix_of, padded, padded_zeros
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.registry import ConvAlgorithm, register
+
+__all__ = ["Im2col", "col2im", "im2col"]
+
+
+@register("im2col")
+class Im2col(ConvAlgorithm):
+    """Unfold the patches, multiply once. Memory: kh·kw times the input.
+
+    Columns are ordered (kh, kw, C), not the classical (C, kh, kw): over channels-last memory each
+    row of a patch is then one contiguous run.
+    """
+
+    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
+        height, width = geometry.padded_size
+        pixels = geometry.n * geometry.oh * geometry.ow
+        elements = (
+            geometry.n * geometry.c * height * width  # the padded input, or its gradient
+            + pixels * geometry.c * math.prod(geometry.kernel)  # the columns
+            + pixels * geometry.k  # y or dy as a matrix
+            + 2 * math.prod(geometry.weight_shape)  # the weights as a matrix, or their gradient
+        )
+        return elements * itemsize(dtype)
+
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        columns = _unfold(x, geometry)  # (N·OH·OW, kh·kw·C)
+        return images_of(columns @ _weight_matrix(weight), geometry)
+
+    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        xp = backend_of(x).xp
+        # Unfolded again rather than kept from forward: the columns are kh·kw times larger than x.
+        columns = _unfold(x, geometry)
+        dweight = xp.matrix_transpose(matrix_of(dy)) @ columns  # (K, kh·kw·C)
+        return xp.permute_dims(xp.reshape(dweight, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
+
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        xp = backend_of(dy).xp
+        columns = matrix_of(dy) @ xp.matrix_transpose(_weight_matrix(weight))
+        patches = xp.reshape(columns, (geometry.n, *geometry.output_size, *geometry.kernel, geometry.c))
+        return _fold(xp.permute_dims(patches, (0, 5, 1, 2, 3, 4)), geometry)
+
+
+def _unfold(x: Array, geometry: ConvGeometry) -> Array:
+    """Return the columns (N·OH·OW, kh·kw·C) of x (N, C, H, W)."""
+    backend = backend_of(x)
+    xp = backend.xp
+    windows = backend.sliding_windows(
+        padded(x, geometry), geometry.kernel, geometry.stride, geometry.dilation
+    )  # (N, C, OH, OW, kh, kw)
+    pixels = geometry.n * geometry.oh * geometry.ow
+    size = geometry.c * math.prod(geometry.kernel)
+    return xp.reshape(xp.permute_dims(windows, (0, 2, 3, 4, 5, 1)), (pixels, size))
+
+
+def _weight_matrix(weight: Array) -> Array:
+    """Return weight (K, C, kh, kw) as the matrix (kh·kw·C, K) that the columns are multiplied with."""
+    xp = backend_of(weight).xp
+    k = weight.shape[0]
+    return xp.matrix_transpose(
+        xp.reshape(xp.permute_dims(weight, (0, 2, 3, 1)), (k, math.prod(weight.shape[1:])))
+    )
+
+
+def _fold(patches: Array, geometry: ConvGeometry) -> Array:
+    """Return patches (N, C, OH, OW, kh, kw) summed where they overlap, (N, C, H, W): the adjoint of windows.
+
+    One strided addition for each kernel tap, so no two additions of a step meet in one element.
+    """
+    x = padded_zeros(patches, geometry)
+    (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
+    rows, columns = sh * (geometry.oh - 1) + 1, sw * (geometry.ow - 1) + 1
+    for r in range(kh):
+        for s in range(kw):
+            top, left = r * dh, s * dw
+            x[:, :, top : top + rows : sh, left : left + columns : sw] += patches[:, :, :, :, r, s]
+    return crop(x, geometry)
+
+
+def im2col(x: Array, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Array:
+    """Unfold the patches of images into the rows of a matrix.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+    kernel_size, stride, padding, dilation : int or (height, width)
+        `padding` may also be ``"valid"`` or ``"same"``.
+
+    Returns
+    -------
+    array (N·OH·OW, C·kh·kw)
+        One row for each output pixel, in the order image, row, column; the dtype of `x`.
+
+    Raises
+    ------
+    ShapeError
+        If the kernel is larger than the padded input.
+
+    References
+    ----------
+    Chellapilla, Puri and Simard, 2006.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> x = xpcnn.asarray([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]])
+    >>> xpcnn.ops.im2col(x, 2)
+    array([[1., 2., 4., 5.],
+           [2., 3., 5., 6.]])
+    """
+    backend = common_backend("im2col", x=x)
+    xp = backend.xp
+    geometry = _patch_geometry("im2col", x.shape, kernel_size, stride, padding, dilation)
+    windows = backend.sliding_windows(
+        padded(x, geometry), geometry.kernel, geometry.stride, geometry.dilation
+    )
+    return xp.reshape(xp.permute_dims(windows, (0, 2, 3, 1, 4, 5)), _columns_shape(geometry))
+
+
+def col2im(
+    columns: Array,
+    input_shape: tuple[int, int, int, int],
+    kernel_size: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+) -> Array:
+    """Fold the rows of a matrix back into images, summing where patches overlap: the adjoint of `im2col`.
+
+    Parameters
+    ----------
+    columns : array (N·OH·OW, C·kh·kw)
+    input_shape : (N, C, H, W)
+        The shape of the images.
+    kernel_size, stride, padding, dilation : int or (height, width)
+        As they were given to `im2col`.
+
+    Returns
+    -------
+    array (N, C, H, W)
+
+    Raises
+    ------
+    ShapeError
+        If `columns` has not the shape `im2col` gives for these arguments.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> columns = xpcnn.asarray([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    >>> xpcnn.ops.col2im(columns, (1, 1, 2, 3), 2)
+    array([[[[1., 2., 1.],
+             [1., 2., 1.]]]])
+    """
+    xp = common_backend("col2im", columns=columns).xp
+    check_rank("col2im", "columns", columns, 2, "(N·OH·OW, C·kh·kw)")
+    geometry = _patch_geometry("col2im", tuple(input_shape), kernel_size, stride, padding, dilation)
+    if tuple(columns.shape) != _columns_shape(geometry):
+        raise ShapeError(
+            f"col2im: columns have shape {tuple(columns.shape)} but input_shape {tuple(input_shape)} with "
+            f"kernel {geometry.kernel}, stride {geometry.stride}, padding {padding!r} needs "
+            f"{_columns_shape(geometry)}"
+        )
+    n, c = geometry.n, geometry.c
+    patches = xp.reshape(columns, (n, *geometry.output_size, c, *geometry.kernel))
+    return _fold(xp.permute_dims(patches, (0, 3, 1, 2, 4, 5)), geometry)
+
+
+def _patch_geometry(
+    op: str, x_shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any
+) -> ConvGeometry:
+    if len(x_shape) != 4:
+        raise ShapeError(f"{op}: images must have 4 axes (N, C, H, W), got shape {tuple(x_shape)}")
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    return ConvGeometry.of(x_shape, (1, x_shape[1], *kernel), stride, padding, dilation, op=op)
+
+
+def _columns_shape(geometry: ConvGeometry) -> tuple[int, int]:
+    return geometry.n * geometry.oh * geometry.ow, geometry.c * math.prod(geometry.kernel)

@@ -1,0 +1,111 @@
+"""The convolution algorithms by name: three pure functions each, and the reason why not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from xpcnn.backend import Array, Backend
+from xpcnn.errors import AlgorithmError
+from xpcnn.ops.conv.geometry import ConvGeometry
+
+__all__ = ["ConvAlgorithm", "algorithm_names", "conv_algorithm", "find", "register", "requested"]
+
+
+class ConvAlgorithm(ABC):
+    """One way to compute a convolution of one group of channels.
+
+    The driver in `tiling` cuts groups, batch and rows, so that an algorithm sees one group
+    whose scratch memory fits the limit, with the geometry of just that piece. The bias is
+    added outside.
+    """
+
+    name: str
+
+    def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
+        """Return why this algorithm cannot do `geometry`, or None."""
+        return None
+
+    @abstractmethod
+    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
+        """Return the scratch memory of the hungriest of the three passes, in bytes."""
+
+    @abstractmethod
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        """Return y (N, K, OH, OW)."""
+
+    @abstractmethod
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        """Return dx (N, C, H, W)."""
+
+    @abstractmethod
+    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """Return dweight (K, C, kh, kw)."""
+
+
+_algorithms: dict[str, ConvAlgorithm] = {}
+_requested: ContextVar[str] = ContextVar("xpcnn_conv_algorithm", default="auto")
+
+Algorithm = TypeVar("Algorithm", bound=type[ConvAlgorithm])
+
+
+def register(name: str) -> Any:
+    """Return a class decorator that makes an algorithm known by `name`."""
+
+    def add(algorithm: Algorithm) -> Algorithm:
+        if name in _algorithms or name == "auto":
+            raise AlgorithmError(f"convolution algorithm {name!r} is registered already")
+        algorithm.name = name
+        _algorithms[name] = algorithm()
+        return algorithm
+
+    return add
+
+
+def algorithm_names() -> tuple[str, ...]:
+    """Return the names `conv2d` takes as `algorithm`."""
+    return ("auto", *_algorithms)
+
+
+def find(name: str) -> ConvAlgorithm:
+    """Return the algorithm of that name."""
+    check_name(name)
+    return _algorithms[name]
+
+
+def check_name(name: str) -> None:
+    """Require that `name` is "auto" or a registered algorithm."""
+    if name != "auto" and name not in _algorithms:
+        raise AlgorithmError(f"conv2d: unknown algorithm {name!r}; known: {', '.join(algorithm_names())}")
+
+
+@contextmanager
+def conv_algorithm(name: str) -> Iterator[None]:
+    """Use the algorithm `name` wherever ``"auto"`` would choose, inside a ``with`` block.
+
+    Local to this thread or task, and kept for the backward pass of a forward pass inside it.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> x, w = xpcnn.asarray([[[[1.0, 2.0]]]]), xpcnn.asarray([[[[3.0]]]])
+    >>> with xpcnn.conv_algorithm("as_strided"):
+    ...     y, ctx = xpcnn.ops.conv2d(x, w)
+    >>> ctx.algorithm
+    'as_strided'
+    """
+    check_name(name)
+    token = _requested.set(name)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def requested(algorithm: str) -> str:
+    """Return the name asked for: the argument, or for "auto" what `conv_algorithm` says."""
+    check_name(algorithm)
+    return _requested.get() if algorithm == "auto" else algorithm

@@ -1,0 +1,60 @@
+"""Dropout: zero a random part of the activations while training."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xpcnn.backend import Array, Key
+from xpcnn.errors import ArgumentError
+from xpcnn.ops._check import check_dy, common_backend
+
+__all__ = ["DropoutContext", "dropout", "dropout_backward"]
+
+
+class DropoutContext(NamedTuple):
+    """The mask: 0 where an element was dropped, 1/(1 − p) where it was kept."""
+
+    mask: Array
+
+
+def dropout(x: Array, p: float, key: Key | int) -> tuple[Array, DropoutContext]:
+    """Zero each element with probability `p` and scale the others by 1/(1 − p), so the mean is kept.
+
+    Parameters
+    ----------
+    x : array, any shape
+    p : float
+        From 0 (keep all) to 1 (drop all).
+    key : Key or int
+        What the mask is a function of: the same key and shape give the same mask on the same backend.
+        Drawn on the device of `x`.
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : DropoutContext
+
+    References
+    ----------
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> y, ctx = xpcnn.ops.dropout(xpcnn.asarray([1.0, 1.0, 1.0, 1.0]), 0.5, key=0)
+    >>> set(y.tolist()) <= {0.0, 2.0}
+    True
+    """
+    backend = common_backend("dropout", x=x)
+    if not 0 <= p <= 1:
+        raise ArgumentError(f"dropout: p must be from 0 to 1, got {p!r}")
+    xp = backend.xp
+    kept = backend.uniform(Key.of(key), tuple(x.shape), x.dtype) >= p
+    mask = xp.astype(kept, x.dtype) * (1 / (1 - p) if p < 1 else 0.0)
+    return x * mask, DropoutContext(mask)
+
+
+def dropout_backward(ctx: DropoutContext, dy: Array) -> Array:
+    """Return dx: `dy` under the same mask."""
+    check_dy("dropout_backward", dy, ctx.mask.shape, ctx.mask)
+    return dy * ctx.mask

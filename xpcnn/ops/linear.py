@@ -1,0 +1,112 @@
+"""The fully connected layer's arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from xpcnn.backend import Array, Backend
+from xpcnn.errors import ShapeError
+from xpcnn.ops._check import accumulator, check_dy, check_rank, common_backend
+
+__all__ = ["LinearContext", "linear", "linear_backward"]
+
+
+class LinearContext(NamedTuple):
+    """References to the inputs."""
+
+    x: Array
+    weight: Array
+    has_bias: bool
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, LinearContext]:
+    """Multiply by a matrix and add a bias: ``y = x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    x : array (..., in)
+        Half precision is summed in float32.
+    weight : array (out, in)
+    bias : array (out,), optional
+
+    Returns
+    -------
+    y : array (..., out)
+    ctx : LinearContext
+        Keeps references to `x` and `weight`.
+
+    Raises
+    ------
+    ShapeError, DtypeError, BackendError
+        For arguments that do not fit together.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> y, ctx = xpcnn.ops.linear(xpcnn.asarray([[1.0, 2.0]]), xpcnn.asarray([[3.0, 4.0]]))
+    >>> y
+    array([[11.]])
+    """
+    backend = common_backend("linear", x=x, weight=weight, bias=bias)
+    check_rank("linear", "weight", weight, 2, "(out, in)")
+    features, inputs = weight.shape
+    if x.ndim < 1 or x.shape[-1] != inputs:
+        raise ShapeError(
+            f"linear: x has {x.shape[-1] if x.ndim else 'no'} features (shape {tuple(x.shape)}) "
+            f"but weight expects {inputs} (shape {tuple(weight.shape)}); images are flattened by nn.Flatten"
+        )
+    if bias is not None and tuple(bias.shape) != (features,):
+        raise ShapeError(
+            f"linear: bias must have shape ({features},) for weight {tuple(weight.shape)}, "
+            f"got {tuple(bias.shape)}"
+        )
+    xp = backend.xp
+    y = _rows(backend, x) @ xp.matrix_transpose(_wide(backend, weight))
+    if bias is not None:
+        y += _wide(backend, bias)  # y is fresh
+    y = xp.reshape(xp.astype(y, x.dtype, copy=False), (*x.shape[:-1], features))
+    return y, LinearContext(x, weight, bias is not None)
+
+
+def linear_backward(
+    ctx: LinearContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the gradients for `linear`'s inputs.
+
+    Parameters
+    ----------
+    ctx : LinearContext
+    dy : array (..., out)
+    need_dx, need_dweight : bool
+        False spares that gradient's work; ``need_dweight=False`` leaves out the bias's too.
+
+    Returns
+    -------
+    dx : array (..., in), or None
+    dweight : array (out, in), or None
+    dbias : array (out,), or None
+    """
+    backend = check_dy("linear_backward", dy, (*ctx.x.shape[:-1], ctx.weight.shape[0]), ctx.x)
+    xp, dtype = backend.xp, dy.dtype
+    rows = _rows(backend, dy)
+    dx = dweight = dbias = None
+    if need_dx:
+        dx = xp.astype(rows @ _wide(backend, ctx.weight), dtype, copy=False)
+        dx = xp.reshape(dx, tuple(ctx.x.shape))
+    if need_dweight:
+        dweight = xp.astype(xp.matrix_transpose(rows) @ _rows(backend, ctx.x), dtype, copy=False)
+        if ctx.has_bias:
+            dbias = xp.astype(xp.sum(rows, axis=0), dtype, copy=False)
+    return dx, dweight, dbias
+
+
+def _rows(backend: Backend, x: Array) -> Array:
+    """Return x (..., features) as a matrix, in the dtype it is summed in."""
+    x = _wide(backend, x)
+    return x if x.ndim == 2 else backend.xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+def _wide(backend: Backend, x: Array) -> Array:
+    wide: Any = accumulator(backend, x.dtype)
+    return x if wide is None else backend.xp.astype(x, wide)

@@ -1,0 +1,198 @@
+"""Losses: the mean over a batch, as a 0-d array on the device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from xpcnn.backend import Array, Backend, backend_of, dtype_name
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError
+from xpcnn.ops._check import accumulator, check_rank, common_backend
+
+__all__ = [
+    "MeanSquaredErrorContext",
+    "SoftmaxCrossEntropyContext",
+    "mean_squared_error",
+    "mean_squared_error_backward",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_backward",
+]
+
+
+class SoftmaxCrossEntropyContext(NamedTuple):
+    """The log-probabilities and the target distribution, both (N, classes)."""
+
+    log_probabilities: Array
+    target: Array
+    dtype: Any
+
+
+def softmax_cross_entropy(
+    logits: Array, target: Array, label_smoothing: float = 0.0
+) -> tuple[Array, SoftmaxCrossEntropyContext]:
+    """Return the mean cross-entropy between the softmax of `logits` and `target`.
+
+    Parameters
+    ----------
+    logits : array (N, classes)
+        Half precision is summed in float32.
+    target : array (N,) of any integer dtype, or (N, classes) of the dtype of `logits`
+        Labels, or one probability distribution a row (one-hot rows, for example).
+    label_smoothing : float
+        The share of each target that is spread evenly over all classes.
+
+    Returns
+    -------
+    loss : 0-d array
+    ctx : SoftmaxCrossEntropyContext
+
+    Raises
+    ------
+    ShapeError
+        For shapes that do not fit, or an empty batch, which has no mean.
+    ArgumentError
+        For a label outside 0 … classes − 1, on backends where looking costs nothing; on a GPU such a label
+        makes the loss NaN instead, because looking would wait for the device.
+
+    References
+    ----------
+    Label smoothing: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> loss, ctx = xpcnn.ops.softmax_cross_entropy(xpcnn.asarray([[0.0, 0.0]]), xpcnn.asarray([1]))
+    >>> round(float(loss), 6)
+    0.693147
+    """
+    backend = common_backend("softmax_cross_entropy", logits=logits)
+    xp = backend.xp
+    check_rank("softmax_cross_entropy", "logits", logits, 2, "(N, classes)")
+    n, classes = logits.shape
+    _not_empty("softmax_cross_entropy", "logits", logits)
+    if not 0 <= label_smoothing <= 1:
+        raise ArgumentError(
+            f"softmax_cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing!r}"
+        )
+    dtype = accumulator(backend, logits.dtype) or logits.dtype
+    wanted = _distribution(backend, logits, target, dtype)
+    if label_smoothing:
+        wanted = wanted * (1 - label_smoothing) + label_smoothing / classes
+    wide = xp.astype(logits, dtype, copy=False)
+    shifted = wide - xp.max(wide, axis=1, keepdims=True)
+    log_probabilities = shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))
+    loss = -xp.sum(wanted * log_probabilities) / n
+    return xp.astype(loss, logits.dtype, copy=False), SoftmaxCrossEntropyContext(
+        log_probabilities, wanted, logits.dtype
+    )
+
+
+def softmax_cross_entropy_backward(ctx: SoftmaxCrossEntropyContext, dy: Any = 1.0) -> Array:
+    """Return dlogits (N, classes) = (softmax·Σtarget − target)·dy/N, for a scalar `dy`."""
+    xp = backend_of(ctx.target).xp
+    n = ctx.target.shape[0]
+    # Σtarget is 1 for a distribution; targets that are none still get their true gradient.
+    total = xp.sum(ctx.target, axis=1, keepdims=True)
+    dlogits = (xp.exp(ctx.log_probabilities) * total - ctx.target) * _scalar(dy, ctx.target, n)
+    return xp.astype(dlogits, ctx.dtype, copy=False)
+
+
+class MeanSquaredErrorContext(NamedTuple):
+    """The difference between prediction and target."""
+
+    difference: Array
+    dtype: Any
+
+
+def mean_squared_error(y: Array, target: Array) -> tuple[Array, MeanSquaredErrorContext]:
+    """Return the mean of ``(y − target)²`` over all elements.
+
+    Parameters
+    ----------
+    y, target : array, the same shape and dtype
+        Half precision is summed in float32.
+
+    Returns
+    -------
+    loss : 0-d array
+    ctx : MeanSquaredErrorContext
+
+    Raises
+    ------
+    ShapeError
+        For different shapes, or arrays without elements.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> loss, ctx = xpcnn.ops.mean_squared_error(xpcnn.asarray([1.0, 2.0]), xpcnn.asarray([1.0, 4.0]))
+    >>> float(loss)
+    2.0
+    """
+    backend = common_backend("mean_squared_error", y=y, target=target)
+    xp = backend.xp
+    if tuple(y.shape) != tuple(target.shape):
+        raise ShapeError(
+            f"mean_squared_error: y has shape {tuple(y.shape)} but target has {tuple(target.shape)}"
+        )
+    _not_empty("mean_squared_error", "y", y)
+    wide = accumulator(backend, y.dtype) or y.dtype
+    difference = xp.astype(y, wide, copy=False) - xp.astype(target, wide, copy=False)
+    loss = xp.mean(difference * difference)
+    return xp.astype(loss, y.dtype, copy=False), MeanSquaredErrorContext(difference, y.dtype)
+
+
+def mean_squared_error_backward(ctx: MeanSquaredErrorContext, dy: Any = 1.0) -> Array:
+    """Return the gradient for `y`: ``2·(y − target)·dy/size``, for a scalar `dy`."""
+    xp = backend_of(ctx.difference).xp
+    size = math.prod(ctx.difference.shape)
+    return xp.astype(ctx.difference * (2 * _scalar(dy, ctx.difference, size)), ctx.dtype, copy=False)
+
+
+def _not_empty(op: str, name: str, array: Array) -> None:
+    if 0 in array.shape:
+        raise ShapeError(f"{op}: {name} is an empty batch (shape {tuple(array.shape)}), which has no mean")
+
+
+def _scalar(dy: Any, like: Array, count: int) -> Any:
+    """Return dy/count, as a Python number or as a 0-d array of `like`'s dtype."""
+    if isinstance(dy, (int, float)):
+        return dy / count
+    backend = backend_of(dy, like)
+    if math.prod(dy.shape) != 1:
+        raise ShapeError(f"dy of a loss must be a scalar, got shape {tuple(dy.shape)}")
+    return backend.xp.reshape(backend.xp.astype(dy, like.dtype, copy=False), ()) / count
+
+
+def _distribution(backend: Backend, logits: Array, target: Array, dtype: Any) -> Array:
+    """Return the target as rows of probabilities (N, classes)."""
+    xp = backend.xp
+    op = "softmax_cross_entropy"
+    backend_of(logits, target)
+    n, classes = logits.shape
+    shape = tuple(target.shape)
+    if shape == (n, classes):
+        if xp.isdtype(target.dtype, "integral"):
+            return xp.astype(target, dtype)
+        if target.dtype != logits.dtype:
+            raise DtypeError(
+                f"{op}: logits are {dtype_name(logits.dtype)} but target rows are {dtype_name(target.dtype)}"
+            )
+        return xp.astype(target, dtype, copy=False)
+    if shape != (n,):
+        raise ShapeError(
+            f"{op}: target must be labels of shape ({n},) or rows of shape ({n}, {classes}) for logits "
+            f"{tuple(logits.shape)}, got shape {shape}"
+        )
+    if not xp.isdtype(target.dtype, "integral"):
+        raise DtypeError(f"{op}: labels must be integers, got {dtype_name(target.dtype)}")
+    # Signed and wide on every backend, so that comparisons and one_hot agree.
+    labels = xp.astype(target, xp.int64, copy=False)
+    outside = (labels < 0) | (labels >= classes)
+    if backend.reads_are_free:
+        if bool(xp.any(outside)):
+            bad = int(labels[int(xp.argmax(xp.astype(outside, xp.int8)))])
+            raise ArgumentError(f"{op}: label {bad} is outside 0 to {classes - 1} for {classes} classes")
+        return backend.one_hot(labels, classes, dtype)
+    rows = backend.one_hot(xp.where(outside, xp.zeros_like(labels), labels), classes, dtype)
+    return xp.where(outside[:, None], xp.full_like(rows, math.nan), rows)

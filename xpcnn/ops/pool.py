@@ -1,0 +1,358 @@
+"""Pooling: maxima and averages over windows, with PyTorch's rules for sizes, padding and divisors.
+
+All of them walk the kernel's taps: tap (r, s) of every window at once is one strided slice of the
+input. Nothing is unfolded, nothing scattered, and the memory order of the input is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from xpcnn.backend import Array, backend_of
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.ops._check import accumulator, check_dy, check_rank, common_backend, pair
+
+__all__ = [
+    "AdaptiveAvgPool2dContext",
+    "AvgPool2dContext",
+    "MaxPool2dContext",
+    "PoolGeometry",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+]
+
+
+@dataclass(frozen=True)
+class PoolGeometry:
+    """The sizes of one pooling. `padding` is (height, width), the same on both sides."""
+
+    input_shape: tuple[int, int, int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    ceil_mode: bool
+
+    @functools.cached_property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(N, C, OH, OW)."""
+        n, c, *sizes = self.input_shape
+        oh, ow = (
+            self._count(size, kernel, stride, padding)
+            for size, kernel, stride, padding in zip(
+                sizes, self.kernel, self.stride, self.padding, strict=True
+            )
+        )
+        return n, c, oh, ow
+
+    def _count(self, size: int, kernel: int, stride: int, padding: int) -> int:
+        room = size + 2 * padding - kernel
+        if not self.ceil_mode:
+            return room // stride + 1
+        count = -(-room // stride) + 1
+        # A last window that would start in the right-hand padding sees no input: it is left out.
+        return count - 1 if (count - 1) * stride >= size + padding else count
+
+    @functools.cached_property
+    def taps(self) -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
+        """For each kernel tap: the output pixels whose tap lies inside the input, and the input it meets."""
+        rows, columns = ([self._reach(axis, tap) for tap in range(self.kernel[axis])] for axis in (0, 1))
+        return tuple(((row[0], column[0]), (row[1], column[1])) for row in rows for column in columns)
+
+    def _reach(self, axis: int, tap: int) -> tuple[slice, slice]:
+        size, count = self.input_shape[2 + axis], self.output_shape[2 + axis]
+        stride, offset = self.stride[axis], tap - self.padding[axis]
+        first = max(0, -(offset // stride))
+        stop = max(first, min(count, (size - 1 - offset) // stride + 1))
+        begin = first * stride + offset
+        return slice(first, stop), slice(
+            begin, begin + (stop - first - 1) * stride + 1 if stop > first else begin, stride
+        )
+
+    @functools.cached_property
+    def taps_are_full(self) -> bool:
+        """Whether every tap of every window lies inside the input."""
+        oh, ow = self.output_shape[2:]
+        return all(out == (slice(0, oh), slice(0, ow)) for out, _ in self.taps)
+
+    def divisors(self, axis: int, count_include_pad: bool) -> list[int]:
+        """Return, for each window along an axis, how many positions its average counts."""
+        size, padding = self.input_shape[2 + axis], self.padding[axis]
+        counts = []
+        for i in range(self.output_shape[2 + axis]):
+            start = i * self.stride[axis] - padding
+            stop = min(start + self.kernel[axis], size + padding)
+            if not count_include_pad:
+                start, stop = max(start, 0), min(stop, size)
+            counts.append(stop - start)
+        return counts
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _geometry(
+    op: str, x: Array, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
+) -> PoolGeometry:
+    check_rank(op, "x", x, 4, "(N, C, H, W)")
+    return _build(op, tuple(x.shape), *map(_hashable, (kernel_size, stride, padding)), bool(ceil_mode))
+
+
+@functools.lru_cache(maxsize=1024)
+def _build(
+    op: str, x_shape: tuple[int, int, int, int], kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
+) -> PoolGeometry:
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else pair(op, "stride", stride, 1)
+    paddings = pair(op, "padding", padding, 0)
+    if any(2 * p > k for p, k in zip(paddings, kernel, strict=True)):
+        raise ArgumentError(
+            f"{op}: padding must be at most half the kernel, got padding {paddings} for kernel {kernel}"
+        )
+    geometry = PoolGeometry(x_shape, kernel, strides, paddings, ceil_mode)
+    room = [s + 2 * p - k for s, p, k in zip(x_shape[2:], paddings, kernel, strict=True)]
+    if min(room) < 0:
+        raise ShapeError(
+            f"{op}: kernel {kernel[0]}x{kernel[1]} is larger than the padded input "
+            f"{x_shape[2] + 2 * paddings[0]}x{x_shape[3] + 2 * paddings[1]} "
+            f"(x shape {x_shape}, padding {paddings})"
+        )
+    return geometry
+
+
+class MaxPool2dContext(NamedTuple):
+    """References to the input and the maxima; the places of the maxima are found again in backward."""
+
+    x: Array
+    y: Array
+    geometry: PoolGeometry
+
+
+def max_pool2d(
+    x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
+) -> tuple[Array, MaxPool2dContext]:
+    """Take the maximum of each window.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+    kernel_size, stride, padding : int or (height, width)
+        The stride defaults to the kernel size. Padding counts as −inf, never as 0.
+    ceil_mode : bool
+        Round the output size up, as long as the last window starts inside the input or its left padding.
+
+    Returns
+    -------
+    y : array (N, C, OH, OW)
+    ctx : MaxPool2dContext
+        Keeps references to `x` and `y`.
+
+    Raises
+    ------
+    ShapeError
+        If the kernel is larger than the padded input.
+    ArgumentError
+        For a padding above half the kernel.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> y, ctx = xpcnn.ops.max_pool2d(xpcnn.asarray([[[[1.0, 2.0], [4.0, 3.0]]]]), 2)
+    >>> y
+    array([[[[4.]]]])
+    """
+    backend = common_backend("max_pool2d", x=x)
+    geometry = _geometry("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
+    xp = backend.xp
+    if geometry.taps_are_full:
+        y = functools.reduce(xp.maximum, (x[_image_index(source)] for _, source in geometry.taps))
+        if len(geometry.taps) == 1:
+            y = xp.asarray(y, copy=True)  # a 1×1 window would hand out a view of x
+        return y, MaxPool2dContext(x, y, geometry)
+    y = _full_channels_last(x, geometry.output_shape, -math.inf)
+    for out, source in geometry.taps:
+        y[_image_index(out)] = xp.maximum(y[_image_index(out)], x[_image_index(source)])
+    return y, MaxPool2dContext(x, y, geometry)
+
+
+def max_pool2d_backward(ctx: MaxPool2dContext, dy: Array) -> Array:
+    """Return dx (N, C, H, W): each gradient goes to the first maximum of its window, in row-major order."""
+    geometry = ctx.geometry
+    xp = check_dy("max_pool2d_backward", dy, geometry.output_shape, ctx.x).xp
+    dx = xp.zeros_like(ctx.x)
+    free = xp.ones_like(ctx.y, dtype=xp.bool)  # windows that have not met their maximum yet
+    zero = xp.zeros((), dtype=dy.dtype, device=backend_of(dy).device)
+    for out, source in geometry.taps:
+        at = _image_index(out)
+        hit = (ctx.x[_image_index(source)] == ctx.y[at]) & free[at]
+        free[at] &= ~hit
+        dx[_image_index(source)] += xp.where(hit, dy[at], zero)
+    return dx
+
+
+class AvgPool2dContext(NamedTuple):
+    """The sizes, and each window's 1/divisor; `like` is the input, kept for its dtype and device alone."""
+
+    like: Array
+    scale: Array
+    geometry: PoolGeometry
+
+
+def avg_pool2d(
+    x: Array,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> tuple[Array, AvgPool2dContext]:
+    """Average each window.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+    kernel_size, stride, padding : int or (height, width)
+        The stride defaults to the kernel size. Padding counts as 0.
+    ceil_mode : bool
+        Round the output size up; what a window then has beyond the padding is never counted.
+    count_include_pad : bool
+        Whether the divisor counts positions in the padding.
+
+    Returns
+    -------
+    y : array (N, C, OH, OW)
+        Half precision is summed in float32.
+    ctx : AvgPool2dContext
+
+    Raises
+    ------
+    ShapeError, ArgumentError
+        As `max_pool2d`.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> y, ctx = xpcnn.ops.avg_pool2d(xpcnn.asarray([[[[1.0, 2.0], [4.0, 3.0]]]]), 2)
+    >>> y
+    array([[[[2.5]]]])
+    """
+    backend = common_backend("avg_pool2d", x=x)
+    geometry = _geometry("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
+    xp = backend.xp
+    dtype = accumulator(backend, x.dtype) or x.dtype
+    rows, columns = (
+        xp.asarray(geometry.divisors(axis, count_include_pad), dtype=dtype, device=backend.device)
+        for axis in (0, 1)
+    )
+    scale = 1 / (rows[:, None] * columns[None, :])  # (OH, OW)
+    total = _full_channels_last(x, geometry.output_shape, 0.0, dtype)
+    for out, source in geometry.taps:
+        total[_image_index(out)] += xp.astype(x[_image_index(source)], dtype, copy=False)
+    total *= scale
+    return xp.astype(total, x.dtype, copy=False), AvgPool2dContext(x, scale, geometry)
+
+
+def avg_pool2d_backward(ctx: AvgPool2dContext, dy: Array) -> Array:
+    """Return dx (N, C, H, W): each gradient is shared out evenly over its window."""
+    geometry = ctx.geometry
+    xp = check_dy("avg_pool2d_backward", dy, geometry.output_shape, ctx.like).xp
+    share = xp.astype(dy, ctx.scale.dtype, copy=False) * ctx.scale
+    dx = _full_channels_last(dy, geometry.input_shape, 0.0, share.dtype)
+    for out, source in geometry.taps:
+        dx[_image_index(source)] += share[_image_index(out)]
+    return xp.astype(dx, dy.dtype, copy=False)
+
+
+class AdaptiveAvgPool2dContext(NamedTuple):
+    """The bounds of the regions along each axis; `like` is kept for its shape, dtype and device alone."""
+
+    like: Array
+    rows: tuple[tuple[int, int], ...]
+    columns: tuple[tuple[int, int], ...]
+
+
+def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgPool2dContext]:
+    """Average over OH × OW regions that together cover the image.
+
+    Region i of a size S cut in O spans ``floor(i·S/O)`` to ``ceil((i + 1)·S/O)``; neighbours may overlap.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+    output_size : int or (OH, OW)
+        None for an axis keeps its size.
+
+    Returns
+    -------
+    y : array (N, C, OH, OW)
+        Half precision is summed in float32.
+    ctx : AdaptiveAvgPool2dContext
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> y, ctx = xpcnn.ops.adaptive_avg_pool2d(xpcnn.asarray([[[[1.0, 2.0], [4.0, 3.0]]]]), (1, None))
+    >>> y
+    array([[[[2.5, 2.5]]]])
+    """
+    common_backend("adaptive_avg_pool2d", x=x)
+    check_rank("adaptive_avg_pool2d", "x", x, 4, "(N, C, H, W)")
+    _, _, h, w = x.shape
+    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    filled = [size if want is None else want for want, size in zip(wanted, (h, w), strict=False)]
+    oh, ow = pair("adaptive_avg_pool2d", "output_size", filled if len(wanted) == 2 else output_size, 1)
+    if min(h, w) < 1:
+        raise ShapeError(f"adaptive_avg_pool2d: x has no pixels (shape {tuple(x.shape)})")
+    rows, columns = _regions(h, oh), _regions(w, ow)
+    ctx = AdaptiveAvgPool2dContext(x, rows, columns)
+    wide = accumulator(backend_of(x), x.dtype)
+    y = _region_means(_region_means(x if wide is None else _cast(x, wide), 2, rows), 3, columns)
+    return _cast(y, x.dtype), ctx
+
+
+def adaptive_avg_pool2d_backward(ctx: AdaptiveAvgPool2dContext, dy: Array) -> Array:
+    """Return dx (N, C, H, W): each gradient is shared out evenly over its region."""
+    n, c, h, w = ctx.like.shape
+    backend = check_dy("adaptive_avg_pool2d_backward", dy, (n, c, len(ctx.rows), len(ctx.columns)), ctx.like)
+    dtype = accumulator(backend, dy.dtype) or dy.dtype
+    dx = _full_channels_last(dy, (n, c, h, w), 0.0, dtype)
+    for i, (top, bottom) in enumerate(ctx.rows):
+        for j, (left, right) in enumerate(ctx.columns):
+            share = _cast(dy[:, :, i : i + 1, j : j + 1], dtype) / ((bottom - top) * (right - left))
+            dx[:, :, top:bottom, left:right] += share
+    return _cast(dx, dy.dtype)
+
+
+def _regions(size: int, count: int) -> tuple[tuple[int, int], ...]:
+    return tuple((i * size // count, -(-(i + 1) * size // count)) for i in range(count))
+
+
+def _region_means(x: Array, axis: int, regions: tuple[tuple[int, int], ...]) -> Array:
+    xp = backend_of(x).xp
+    before = (slice(None),) * axis
+    means = [
+        xp.mean(x[(*before, slice(start, stop), ...)], axis=axis, keepdims=True) for start, stop in regions
+    ]
+    return means[0] if len(means) == 1 else xp.concat(means, axis=axis)
+
+
+def _cast(x: Array, dtype: Any) -> Array:
+    return backend_of(x).xp.astype(x, dtype, copy=False)
+
+
+def _image_index(rows_columns: tuple[slice, slice]) -> tuple[slice, slice, slice, slice]:
+    return (slice(None), slice(None), *rows_columns)
+
+
+def _full_channels_last(like: Array, shape: tuple[int, ...], value: float, dtype: Any = None) -> Array:
+    backend = backend_of(like)
+    n, c, h, w = shape
+    full = backend.xp.full((n, h, w, c), value, dtype=dtype or like.dtype, device=backend.device)
+    return backend.xp.permute_dims(full, (0, 3, 1, 2))

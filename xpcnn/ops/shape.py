@@ -1,0 +1,40 @@
+"""Ops that only rearrange."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from xpcnn.backend import Array
+from xpcnn.errors import ShapeError
+from xpcnn.ops._check import check_dy, common_backend
+
+__all__ = ["FlattenContext", "flatten", "flatten_backward"]
+
+
+class FlattenContext(NamedTuple):
+    """The input, for its shape."""
+
+    x: Array
+
+
+def flatten(x: Array) -> tuple[Array, FlattenContext]:
+    """Join all axes but the first: (N, C, H, W) -> (N, C·H·W), in the logical order of the axes.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.ops.flatten(xpcnn.asarray([[[1.0, 2.0], [3.0, 4.0]]]))[0]
+    array([[1., 2., 3., 4.]])
+    """
+    xp = common_backend("flatten", x=x).xp
+    if x.ndim < 1:
+        raise ShapeError("flatten: x must have at least one axis, got a 0-d array")
+    return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), FlattenContext(x)
+
+
+def flatten_backward(ctx: FlattenContext, dy: Array) -> Array:
+    """Return dx, in the shape of the input."""
+    shape = tuple(ctx.x.shape)
+    xp = check_dy("flatten_backward", dy, (shape[0], math.prod(shape[1:])), ctx.x).xp
+    return xp.reshape(dy, shape)
