@@ -4,7 +4,7 @@ The same source runs on NumPy, CuPy, PyTorch tensors or any array-API library:
 ``xpcnn.set_backend("cupy")``.
 """
 
-from xpcnn import errors, ops
+from xpcnn import errors, nn, ops
 from xpcnn.backend import (
     Key,
     asarray,
@@ -16,6 +16,7 @@ from xpcnn.backend import (
     to_numpy,
     use_backend,
 )
+from xpcnn.nn import summary
 from xpcnn.ops import conv_algorithm, get_workspace_limit, set_workspace_limit
 
 __version__ = "0.1.0"
@@ -31,9 +32,11 @@ __all__ = [
     "get_backend",
     "get_workspace_limit",
     "namespace",
+    "nn",
     "ops",
     "set_backend",
     "set_workspace_limit",
+    "summary",
     "to_numpy",
     "use_backend",
 ]

@@ -97,6 +97,9 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
 
+    def copy(self, x: Array) -> Array:
+        return self._cupy.array(x, order="C")
+
     def channels_last(self, x: Array) -> Array:
         return self._cupy.ascontiguousarray(x.transpose(0, 2, 3, 1))
 

@@ -70,6 +70,11 @@ class TorchBackend(Backend):
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize(self.device)
 
+    def copy(self, x: Any) -> Array:
+        import torch
+
+        return x.detach().clone(memory_format=torch.contiguous_format)
+
     def channels_last(self, x: Any) -> Array:
         return x.permute(0, 2, 3, 1).contiguous()
 

@@ -77,6 +77,10 @@ class Backend:
             raise BackendError(f"backend {self.name} has no dtype {name!r}")
         return found
 
+    def copy(self, x: Array) -> Array:
+        """Return a C-contiguous copy that shares no memory with `x`."""
+        return self.xp.asarray(x, copy=True)
+
     def synchronize(self) -> None:
         """Wait until the device has finished what was asked of it."""
 
@@ -108,6 +112,10 @@ class Backend:
         )
         taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
         return xp.permute_dims(xp.reshape(taken, (n, c, oh, kh, ow, kw)), (0, 1, 2, 4, 3, 5))
+
+    def keep_where(self, mask: Array, x: Array) -> Array:
+        """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""
+        return self.xp.where(mask, x, self.xp.zeros((), dtype=x.dtype, device=self.device))
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return numbers drawn evenly from [0, 1), a function of `key` alone."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
-from xpcnn.ops._check import check_dy, common_backend
+from xpcnn.ops.checks import check_dy, common_backend
 
 __all__ = [
     "LeakyReluContext",
@@ -64,9 +64,7 @@ def relu(x: Array) -> tuple[Array, OutputContext]:
 
 def relu_backward(ctx: OutputContext, dy: Array) -> Array:
     """Return dx: `dy` where the output was positive, else 0."""
-    backend = check_dy("relu_backward", dy, ctx.y.shape, ctx.y)
-    xp = backend.xp
-    return xp.where(ctx.y > 0, dy, xp.zeros((), dtype=dy.dtype, device=backend.device))
+    return check_dy("relu_backward", dy, ctx.y.shape, ctx.y).keep_where(ctx.y > 0, dy)
 
 
 class LeakyReluContext(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
-from xpcnn.ops._check import check_dy, common_backend
+from xpcnn.ops.checks import check_dy, common_backend
 
 __all__ = ["DropoutContext", "dropout", "dropout_backward"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops._check import accumulator, check_dy, check_rank, common_backend
+from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend
 
 __all__ = ["LinearContext", "linear", "linear_backward"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.ops._check import accumulator, check_rank, common_backend
+from xpcnn.ops.checks import accumulator, check_rank, common_backend
 
 __all__ = [
     "MeanSquaredErrorContext",

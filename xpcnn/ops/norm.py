@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops._check import accumulator, check_dy, common_backend
+from xpcnn.ops.checks import accumulator, check_dy, common_backend
 
 __all__ = ["BatchNormContext", "batch_norm", "batch_norm_backward"]
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops._check import accumulator, check_dy, check_rank, common_backend, pair
+from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair
 
 __all__ = [
     "AdaptiveAvgPool2dContext",
@@ -80,6 +80,11 @@ class PoolGeometry:
         """Whether every tap of every window lies inside the input."""
         oh, ow = self.output_shape[2:]
         return all(out == (slice(0, oh), slice(0, ow)) for out, _ in self.taps)
+
+    @property
+    def windows_overlap(self) -> bool:
+        """Whether an input element can lie in two windows."""
+        return any(k > s for k, s in zip(self.kernel, self.stride, strict=True))
 
     def divisors(self, axis: int, count_include_pad: bool) -> list[int]:
         """Return, for each window along an axis, how many positions its average counts."""
@@ -185,15 +190,19 @@ def max_pool2d(
 def max_pool2d_backward(ctx: MaxPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient goes to the first maximum of its window, in row-major order."""
     geometry = ctx.geometry
-    xp = check_dy("max_pool2d_backward", dy, geometry.output_shape, ctx.x).xp
-    dx = xp.zeros_like(ctx.x)
+    backend = check_dy("max_pool2d_backward", dy, geometry.output_shape, ctx.x)
+    xp = backend.xp
+    dy = xp.permute_dims(backend.channels_last(dy), (0, 3, 1, 2))
+    dx = _full_channels_last(dy, geometry.input_shape, 0.0)
     free = xp.ones_like(ctx.y, dtype=xp.bool)  # windows that have not met their maximum yet
-    zero = xp.zeros((), dtype=dy.dtype, device=backend_of(dy).device)
     for out, source in geometry.taps:
-        at = _image_index(out)
-        hit = (ctx.x[_image_index(source)] == ctx.y[at]) & free[at]
-        free[at] &= ~hit
-        dx[_image_index(source)] += xp.where(hit, dy[at], zero)
+        at, seen = _image_index(out), _image_index(source)
+        hit = (ctx.x[seen] == ctx.y[at]) & free[at]
+        free[at] ^= hit
+        if geometry.windows_overlap:
+            dx[seen] += backend.keep_where(hit, dy[at])
+        else:
+            dx[seen] = backend.keep_where(hit, dy[at])
     return dx
 
 

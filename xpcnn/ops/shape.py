@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array
 from xpcnn.errors import ShapeError
-from xpcnn.ops._check import check_dy, common_backend
+from xpcnn.ops.checks import check_dy, common_backend
 
 __all__ = ["FlattenContext", "flatten", "flatten_backward"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops._check import pair
+from xpcnn.ops.checks import pair
 
 __all__ = ["ConvGeometry"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
 from xpcnn.errors import ShapeError
-from xpcnn.ops._check import check_rank, common_backend, pair
+from xpcnn.ops.checks import check_rank, common_backend, pair
 from xpcnn.ops.conv._layout import crop, images_of, matrix_of, padded, padded_zeros
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import ConvAlgorithm, register

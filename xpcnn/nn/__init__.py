@@ -1,0 +1,46 @@
+"""Layers: parameters and thin wrappers around `xpcnn.ops`, and the containers that make models of them."""
+
+from xpcnn.nn import init
+from xpcnn.nn.activation import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from xpcnn.nn.containers import Concat, Residual, Sequential
+from xpcnn.nn.conv import Conv2d
+from xpcnn.nn.dropout import Dropout
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer, LoadReport, ReceptiveField, Recipe
+from xpcnn.nn.linear import Linear
+from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
+from xpcnn.nn.parameter import Buffer, Parameter
+from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from xpcnn.nn.shape import Flatten, Identity
+from xpcnn.nn.summary import Summary, summary
+
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Buffer",
+    "Concat",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "Gradients",
+    "Identity",
+    "Layer",
+    "LeakyReLU",
+    "Linear",
+    "LoadReport",
+    "MaxPool2d",
+    "Parameter",
+    "ReLU",
+    "ReceptiveField",
+    "Recipe",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Summary",
+    "Tanh",
+    "init",
+    "summary",
+]

@@ -1,0 +1,74 @@
+"""Layers without parameters that work element by element, and the softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, Key
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer
+
+__all__ = ["LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Tanh"]
+
+
+class ReLU(Layer):
+    """``max(x, 0)``; see `xpcnn.ops.relu`."""
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.relu(x)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.relu_backward(ctx, dy) if need_dx else None
+
+
+class LeakyReLU(Layer):
+    """``x`` where it is positive, else ``slope·x``; see `xpcnn.ops.leaky_relu`."""
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope = slope
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.leaky_relu(x, self.slope)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.leaky_relu_backward(ctx, dy) if need_dx else None
+
+    def extra_repr(self) -> str:
+        return f"slope={self.slope}"
+
+
+class Sigmoid(Layer):
+    """``1 / (1 + exp(−x))``; see `xpcnn.ops.sigmoid`."""
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.sigmoid(x)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.sigmoid_backward(ctx, dy) if need_dx else None
+
+
+class Tanh(Layer):
+    """The hyperbolic tangent; see `xpcnn.ops.tanh`."""
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.tanh(x)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.tanh_backward(ctx, dy) if need_dx else None
+
+
+class Softmax(Layer):
+    """Probabilities along an axis; see `xpcnn.ops.softmax`. Models end in logits: the loss has its own."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.softmax(x, self.axis)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.softmax_backward(ctx, dy) if need_dx else None
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"

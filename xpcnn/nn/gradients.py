@@ -1,0 +1,93 @@
+"""Gradients in a store of their own, so that layers hold none and backward is re-entrant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from xpcnn.backend import Array
+from xpcnn.errors import ArgumentError
+from xpcnn.nn.parameter import Parameter
+
+if TYPE_CHECKING:
+    from xpcnn.nn.layer import Layer
+
+__all__ = ["Gradients"]
+
+
+class Gradients:
+    """The gradients one backward pass (or the sum of several) gave to each parameter.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn import nn
+    >>> model = nn.Sequential(fc=nn.Linear(2, 1, weight_init=1.0, seed=0))
+    >>> y, ctx = model.forward(xpcnn.asarray([[3.0, 4.0]], dtype="float32"))
+    >>> grads = nn.Gradients()
+    >>> dx = model.backward(ctx, xpcnn.asarray([[1.0]], dtype="float32"), grads)
+    >>> grads["fc.weight"]
+    array([[3., 4.]], dtype=float32)
+    >>> grads[model.fc.weight] is grads["fc.weight"]
+    True
+    """
+
+    def __init__(self) -> None:
+        # Keyed by identity: parameters are mutable, and equal ones are still different ones.
+        self._entries: dict[int, tuple[Parameter, Array]] = {}
+        self._root: Layer | None = None
+
+    def bind(self, layer: Layer) -> None:
+        """Let paths be read from `layer`: the first to call this, which is the outermost of a backward pass."""
+        if self._root is None:
+            self._root = layer
+
+    def add(self, parameter: Parameter, gradient: Array) -> None:
+        """Add a gradient to what is stored for `parameter`."""
+        entry = self._entries.get(id(parameter))
+        self._entries[id(parameter)] = (parameter, gradient if entry is None else entry[1] + gradient)
+
+    def merge(self, other: Gradients) -> None:
+        """Add all gradients of another store, as when the shards of a batch are summed."""
+        if other._root is not None:
+            self.bind(other._root)
+        for parameter, gradient in other.items():
+            self.add(parameter, gradient)
+
+    def items(self) -> Iterator[tuple[Parameter, Array]]:
+        """Yield each parameter with its gradient, in the order they were first added."""
+        yield from self._entries.values()
+
+    def get(self, parameter: Parameter) -> Array | None:
+        """Return the gradient of `parameter`, or None when it has none."""
+        entry = self._entries.get(id(parameter))
+        return None if entry is None else entry[1]
+
+    def __getitem__(self, which: Parameter | str) -> Array:
+        parameter = self._at(which) if isinstance(which, str) else which
+        gradient = self.get(parameter)
+        if gradient is None:
+            raise ArgumentError(
+                f"Gradients: no gradient is stored for {which!r}; backward was not called with this store, "
+                f"or the parameter is not trainable"
+            )
+        return gradient
+
+    def __contains__(self, which: Parameter | str) -> bool:
+        if isinstance(which, str):
+            known = self._root.parameters() if self._root is not None else {}
+            return which in known and id(known[which]) in self._entries
+        return id(which) in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _at(self, path: str) -> Parameter:
+        if self._root is None:
+            raise ArgumentError(f"Gradients: no backward pass has filled this store, so {path!r} is unknown")
+        parameters = self._root.parameters()
+        if path not in parameters:
+            raise ArgumentError(
+                f"Gradients: the model has no parameter {path!r}; it has {', '.join(parameters) or 'none'}"
+            )
+        return parameters[path]

@@ -1,0 +1,285 @@
+"""The base of every layer: parameters, saved state, moving, and the forward/backward contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, NamedTuple, Self
+
+from xpcnn.backend import Array, Backend, Key, backend_of, get_backend
+from xpcnn.backend.registry import load as load_backend
+from xpcnn.errors import ArgumentError, StateDictError
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.parameter import Buffer, Parameter, State
+
+__all__ = ["Layer", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+
+
+class Recipe(NamedTuple):
+    """How a published model was built, and what it expects: saved with its weights.
+
+    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    mean: float
+    std: float
+
+
+class LoadReport(NamedTuple):
+    """What `load_state_dict` left out; three empty lists when all fitted."""
+
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+
+class ReceptiveField(NamedTuple):
+    """How many input pixels an output pixel sees, and how many apart neighbours are: (height, width)."""
+
+    size: tuple[int, int] = (1, 1)
+    jump: tuple[int, int] = (1, 1)
+
+    def through(
+        self, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+    ) -> ReceptiveField:
+        """Return the field behind one more window."""
+        size = [
+            s + (k - 1) * d * j for s, k, d, j in zip(self.size, kernel, dilation, self.jump, strict=True)
+        ]
+        jump = [j * s for j, s in zip(self.jump, stride, strict=True)]
+        return ReceptiveField((size[0], size[1]), (jump[0], jump[1]))
+
+
+class TraceRow(NamedTuple):
+    """One layer of a traced model. `field` is None where an output sees the whole input."""
+
+    path: str
+    layer: Layer
+    output_shape: tuple[int, ...]
+    macs: int
+    field: ReceptiveField | None
+
+
+class Layer:
+    """A function with parameters, and its derivative. It holds no activations and no gradients.
+
+    A subclass sets its parameters, buffers and child layers as attributes in ``__init__`` and defines
+    `forward` and `backward`. What backward needs travels in the context that forward returns, so a
+    layer can be used twice, evaluated between forward and backward, and run from several threads.
+    """
+
+    recipe: Recipe | None = None
+
+    # -- the contract -----------------------------------------------------------------
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        """Return (y, ctx).
+
+        Parameters
+        ----------
+        x : array
+        train : bool
+            Whether dropout drops and batch-norm uses (and tracks) the batch's statistics.
+        key : Key, optional
+            What random masks are a function of; None draws a fresh one where one is needed.
+        """
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        """Return dx, and add the gradients of the trainable parameters to `grads`.
+
+        Parameters
+        ----------
+        ctx
+            What forward returned beside y.
+        dy : array
+            The gradient of the loss for y.
+        grads : Gradients, optional
+            None computes dx alone.
+        need_dx : bool
+            False spares dx, as for a model's first layer; None is returned then.
+        """
+        raise TypeError(f"{type(self).__name__} does not define backward")
+
+    def __call__(self, x: Array) -> Array:
+        """Return y alone: inference, keeping nothing for backward."""
+        return self.forward(x)[0]
+
+    def accumulate(self, grads: Gradients | None, **gradients: Array | None) -> None:
+        """Add gradients to the store, each for the parameter in the attribute of that name."""
+        if grads is None:
+            return
+        grads.bind(self)
+        for name, gradient in gradients.items():
+            parameter = getattr(self, name)
+            if parameter is not None and parameter.trainable and gradient is not None:
+                grads.add(parameter, gradient)
+
+    def trainable(self, *parameters: Parameter | None) -> bool:
+        """Return whether any of the given parameters (None is passed over) takes gradients."""
+        return any(parameter is not None and parameter.trainable for parameter in parameters)
+
+    # -- what it consists of ----------------------------------------------------------
+
+    def children(self) -> dict[str, Layer]:
+        """Return the child layers by name, in definition order."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Return every parameter by its path, such as ``"conv1.weight"``, in PyTorch's order."""
+        return {path: state for path, state in self._states().items() if isinstance(state, Parameter)}
+
+    def buffers(self) -> dict[str, Buffer]:
+        """Return every buffer by its path."""
+        return {path: state for path, state in self._states().items() if isinstance(state, Buffer)}
+
+    def _states(self) -> dict[str, State]:
+        own = {name: value for name, value in vars(self).items() if isinstance(value, State)}
+        # PyTorch's order: a module's parameters, then its buffers, then its children.
+        states: dict[str, State] = dict(sorted(own.items(), key=lambda item: isinstance(item[1], Buffer)))
+        for name, child in self.children().items():
+            prefix = f"{name}." if name else ""
+            for path, state in child._states().items():
+                if prefix + path in states:
+                    raise ArgumentError(
+                        f"{type(self).__name__}: two parameters have the path {prefix + path!r}; "
+                        f"rename a child"
+                    )
+                states[prefix + path] = state
+        return states
+
+    @property
+    def backend(self) -> Backend:
+        """The backend the parameters live on; the current one for a layer without any."""
+        for state in self._states().values():
+            return backend_of(state.data)
+        return get_backend()
+
+    # -- saved state ------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return C-contiguous copies of all parameters and buffers under PyTorch's names."""
+        return {path: backend_of(state.data).copy(state.data) for path, state in self._states().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> LoadReport:
+        """Copy saved arrays of any library into this layer, on its own device and in its own dtypes.
+
+        Parameters
+        ----------
+        state : mapping of path to array
+        strict : bool
+            False loads what fits and reports the rest, as for transfer learning.
+
+        Returns
+        -------
+        LoadReport
+            What was left out.
+
+        Raises
+        ------
+        StateDictError
+            When `strict` and an entry is missing, unknown or of the wrong shape: all of them are named, and
+            nothing is loaded.
+        """
+        own = self._states()
+        missing = [path for path in own if path not in state and not path.endswith("num_batches_tracked")]
+        unexpected = [path for path in state if path not in own]
+        shapes = {path: _shape(state[path]) for path in own if path in state}
+        mismatched = [path for path, shape in shapes.items() if shape != own[path].shape]
+        if strict and (missing or unexpected or mismatched):
+            lines = [f"load_state_dict: the saved entries do not fit this {type(self).__name__}:"]
+            lines += [f"  missing: {path} {own[path].shape}" for path in missing]
+            lines += [f"  unexpected: {path} {_shape(state[path])}" for path in unexpected]
+            lines += [
+                f"  wrong shape: {path} is {shapes[path]} but the model has {own[path].shape}"
+                for path in mismatched
+            ]
+            lines.append("strict=False loads the entries that fit")
+            raise StateDictError("\n".join(lines))
+        for path in shapes:
+            if path not in mismatched:
+                target = own[path]
+                backend = backend_of(target.data)
+                target.data = backend.copy(backend.asarray(state[path], target.dtype))
+        return LoadReport(missing, unexpected, mismatched)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the weights, and how the model was built, to a ``.safetensors`` or ``.npz`` file.
+
+        Raises
+        ------
+        CheckpointError
+            When the file cannot be written. An existing file is replaced whole or not at all.
+        """
+        from xpcnn.io import save_weights
+
+        save_weights(path, self)
+
+    def load(self, path: str | PathLike[str], *, strict: bool = True) -> LoadReport:
+        """Read the weights of a ``.safetensors`` or ``.npz`` file into this layer.
+
+        Raises
+        ------
+        CheckpointError
+            When the file cannot be read.
+        StateDictError
+            When its entries do not fit, as `load_state_dict` says.
+        """
+        from xpcnn.io import load_weights
+
+        return self.load_state_dict(load_weights(path).arrays, strict=strict)
+
+    def to(self, backend: str | None = None, device: Any = None, dtype: Any = None) -> Self:
+        """Move all parameters and buffers, and return this layer.
+
+        Parameters
+        ----------
+        backend : str, optional
+            The name of a backend; the present one if not given.
+        device : optional
+            One of its devices.
+        dtype : str or dtype, optional
+            For floating entries; integer counters keep theirs.
+        """
+        for state in self._states().values():
+            old = backend_of(state.data)
+            stays = backend is None and device is None
+            new = old if stays else load_backend(backend or old.name, device)
+            floating = old.xp.isdtype(state.data.dtype, "real floating")
+            state.data = new.asarray(state.data, dtype if floating else None)
+        return self
+
+    # -- looking at it ----------------------------------------------------------------
+
+    def trace(
+        self, x: Array, path: str = "", field: ReceptiveField | None = None
+    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+        """Run `x` through and return (y, receptive field of y, one row for each layer passed)."""
+        y = self(x)
+        field = self.field_of(field)
+        return y, field, [TraceRow(path, self, tuple(y.shape), self.macs(x.shape, y.shape), field)]
+
+    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
+        """Return the receptive field behind this layer, given the one before it."""
+        return field
+
+    def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        """Return the multiply-accumulates of a forward pass."""
+        return 0
+
+    def extra_repr(self) -> str:
+        """Return the arguments shown by ``repr``."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = self.children()
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in children.items()]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple((value if hasattr(value, "shape") else get_backend().asarray(value)).shape)

@@ -1,0 +1,91 @@
+"""Batch normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, Key
+from xpcnn.errors import ShapeError
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer
+from xpcnn.nn.parameter import Buffer, Parameter
+
+__all__ = ["BatchNorm1d", "BatchNorm2d"]
+
+
+class _BatchNorm(Layer):
+    """Per-channel normalisation with running statistics; see `xpcnn.ops.batch_norm`.
+
+    Parameters
+    ----------
+    num_features : int
+        C, the number of channels.
+    eps : float
+    momentum : float
+        The weight of a new batch in the running statistics.
+    affine : bool
+        Whether there is a weight and a bias.
+    dtype : str
+
+    Notes
+    -----
+    The running statistics are the only state that a forward pass changes, and only with ``train=True``.
+    """
+
+    ranks: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        *,
+        dtype: Any = "float32",
+    ) -> None:
+        self.eps, self.momentum = eps, momentum
+        self.weight = Parameter([1.0] * num_features, dtype) if affine else None
+        self.bias = Parameter([0.0] * num_features, dtype) if affine else None
+        self.running_mean = Buffer([0.0] * num_features, dtype)
+        self.running_var = Buffer([1.0] * num_features, dtype)
+        self.num_batches_tracked = Buffer(0, "int64")
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        if x.ndim not in self.ranks:
+            raise ShapeError(
+                f"{type(self).__name__}: x must have {' or '.join(map(str, self.ranks))} axes, "
+                f"got shape {tuple(x.shape)}"
+            )
+        y, ctx = ops.batch_norm(
+            x,
+            None if self.weight is None else self.weight.data,
+            None if self.bias is None else self.bias.data,
+            self.running_mean.data,
+            self.running_var.data,
+            train=train,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+        if train:
+            self.running_mean.data, self.running_var.data = ctx.running_mean, ctx.running_var
+            self.num_batches_tracked.data = self.num_batches_tracked.data + 1
+        return y, ctx
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        dx, dweight, dbias = ops.batch_norm_backward(ctx, dy)
+        self.accumulate(grads, weight=dweight, bias=dbias)
+        return dx if need_dx else None
+
+    def extra_repr(self) -> str:
+        return f"{self.running_mean.shape[0]}, eps={self.eps}, momentum={self.momentum}"
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__
+    ranks = (4,)

@@ -1,0 +1,89 @@
+"""Pooling layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, Key
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.ops.checks import pair
+
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
+
+
+class _Pool2d(Layer):
+    """What both pooling layers with a window share."""
+
+    def __init__(self, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> None:
+        name = type(self).__name__
+        self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair(name, "stride", stride, 1)
+        self.padding = pair(name, "padding", padding, 0)
+        self.ceil_mode = ceil_mode
+
+    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
+        return None if field is None else field.through(self.kernel_size, self.stride)
+
+    def extra_repr(self) -> str:
+        shown = f"kernel_size={self.kernel_size}, stride={self.stride}"
+        shown += f", padding={self.padding}" if self.padding != (0, 0) else ""
+        return shown + (", ceil_mode=True" if self.ceil_mode else "")
+
+
+class MaxPool2d(_Pool2d):
+    """The maximum of each window; see `xpcnn.ops.max_pool2d`."""
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.max_pool2d_backward(ctx, dy) if need_dx else None
+
+
+class AvgPool2d(_Pool2d):
+    """The average of each window; see `xpcnn.ops.avg_pool2d`."""
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.count_include_pad = count_include_pad
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.avg_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        )
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.avg_pool2d_backward(ctx, dy) if need_dx else None
+
+
+class AdaptiveAvgPool2d(Layer):
+    """The average of OH × OW regions that cover the image; see `xpcnn.ops.adaptive_avg_pool2d`."""
+
+    def __init__(self, output_size: Any) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.adaptive_avg_pool2d(x, self.output_size)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.adaptive_avg_pool2d_backward(ctx, dy) if need_dx else None
+
+    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
+        return None
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"

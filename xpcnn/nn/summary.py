@@ -1,0 +1,118 @@
+"""A table of a model's layers: output shapes, parameters, multiply-accumulates, receptive fields."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from xpcnn.errors import ArgumentError
+from xpcnn.nn.layer import Layer, ReceptiveField
+
+__all__ = ["Summary", "SummaryRow", "summary"]
+
+
+class SummaryRow(NamedTuple):
+    """One layer. `receptive_field` is (height, width) in input pixels, None where it is the whole input."""
+
+    path: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    receptive_field: tuple[int, int] | None
+
+
+class Summary(NamedTuple):
+    """The rows and totals of `summary`; printing it draws the table."""
+
+    rows: tuple[SummaryRow, ...]
+    parameters: int
+    trainable_parameters: int
+    macs: int
+
+    def __str__(self) -> str:
+        header = ("layer", "kind", "output shape", "parameters", "MACs", "sees")
+        body = [
+            (
+                row.path or "(model)",
+                row.kind,
+                str(row.output_shape),
+                f"{row.parameters:,}",
+                f"{row.macs:,}",
+                "all" if row.receptive_field is None else "x".join(map(str, row.receptive_field)),
+            )
+            for row in self.rows
+        ]
+        widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i < 3 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in [header, *body]
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        lines.append(
+            f"{self.parameters:,} parameters ({self.trainable_parameters:,} trainable), "
+            f"{self.macs:,} MACs for each input"
+        )
+        return "\n".join(lines)
+
+
+def summary(model: Layer, input_shape: tuple[int, ...]) -> Summary:
+    """Return a table of what a model's layers do to one input.
+
+    Parameters
+    ----------
+    model : Layer
+    input_shape : (C, H, W)
+        Of one input, without the batch axis.
+
+    Returns
+    -------
+    Summary
+        ``print(summary(...))`` shows it.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> model = nn.Sequential(conv1=nn.Conv2d(1, 4, 3), pool1=nn.MaxPool2d(2))
+    >>> print(summary(model, (1, 8, 8)))
+    layer  kind       output shape  parameters   MACs  sees
+    -------------------------------------------------------
+    conv1  Conv2d     (4, 6, 6)             40  1,296   3x3
+    pool1  MaxPool2d  (4, 3, 3)              0      0   4x4
+    40 parameters (40 trainable), 1,296 MACs for each input
+    """
+    shape = tuple(input_shape)
+    if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
+        raise ArgumentError(
+            f"summary: input_shape must be positive sizes without the batch, got {input_shape!r}"
+        )
+    backend = model.backend
+    dtypes = [parameter.dtype for parameter in model.parameters().values()]
+    dtype = dtypes[0] if dtypes else backend.xp.float32
+    x = backend.xp.zeros((1, *shape), dtype=dtype, device=backend.device)
+    _, _, trace = model.trace(x, "", ReceptiveField())
+    rows: list[SummaryRow] = []
+    counted: set[int] = set()
+    for step in trace:
+        own = {id(p): p for p in step.layer.parameters().values() if id(p) not in counted}
+        counted.update(own)
+        rows.append(
+            SummaryRow(
+                step.path,
+                type(step.layer).__name__,
+                step.output_shape[1:],
+                sum(math.prod(p.shape) for p in own.values()),
+                step.macs,
+                None if step.field is None else step.field.size,
+            )
+        )
+    everything = {id(p): p for p in model.parameters().values()}.values()
+    return Summary(
+        tuple(rows),
+        sum(math.prod(p.shape) for p in everything),
+        sum(math.prod(p.shape) for p in everything if p.trainable),
+        sum(row.macs for row in rows),
+    )
