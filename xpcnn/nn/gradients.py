@@ -38,7 +38,7 @@ class Gradients:
         self._root: Layer | None = None
 
     def bind(self, layer: Layer) -> None:
-        """Let paths be read from `layer`: the first to call this, which is the outermost of a backward pass."""
+        """Let paths be read from `layer`, unless an outer layer, which calls first, was bound before."""
         if self._root is None:
             self._root = layer
 

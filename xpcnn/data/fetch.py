@@ -1,0 +1,171 @@
+"""Finding a dataset's files: the user's folder, the user cache, then mirrors.
+
+A file is trusted by the SHA-256 of its *decompressed* content, so a copy that someone compressed again is as
+good as the original. Downloads go to a name of their own beside the target and are renamed only once the
+content has been checked; so an interrupted or concurrent fetch never leaves a bad file under the good name.
+"""
+
+import hashlib
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xpcnn.data.idx import GZIP_MAGIC, read_content
+from xpcnn.errors import DatasetError
+
+__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "load_file"]
+
+DATA_DIR_VARIABLE = "XPCNN_DATA_DIR"
+_TIMEOUT_SECONDS = 30
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset's files come from, and how they are recognised.
+
+    Parameters
+    ----------
+    name : str
+        The dataset, and the folder that its files live in.
+    mirrors : tuple of str
+        Base URLs, tried in this order; each holds ``<file>.gz``.
+    sha256 : mapping of str to str
+        File name without ``.gz`` -> SHA-256 of the decompressed content, in hexadecimal.
+    """
+
+    name: str
+    mirrors: tuple[str, ...]
+    sha256: Mapping[str, str]
+
+
+def cache_dir() -> Path:
+    """The folder that fetched datasets are kept in, one folder for each."""
+    import pooch
+
+    return Path(pooch.os_cache("xpcnn"))
+
+
+def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = None) -> bytes:
+    """The verified, decompressed content of one file of a dataset, fetched if need be.
+
+    Parameters
+    ----------
+    source : Source
+        The dataset.
+    file : str
+        One of ``source.sha256``; it is looked for with and without ``.gz``.
+    root : path-like, optional
+        Look in ``root/<name>`` and nowhere else. Without it the search goes through
+        ``$XPCNN_DATA_DIR/<name>``, ``<user cache>/<name>`` and the mirrors.
+
+    Returns
+    -------
+    bytes
+        Content whose SHA-256 is ``source.sha256[file]``.
+
+    Raises
+    ------
+    DatasetError
+        A damaged file in the user's own folder (which is never overwritten), no such file under `root`, or
+        no mirror that gave the right content: the message lists each mirror with its reason.
+    """
+    user_root = os.environ.get(DATA_DIR_VARIABLE) if root is None else root
+    if user_root:
+        folder = Path(user_root).expanduser() / source.name
+        content, damaged = _look_in(folder, source, file)
+        if content is not None:
+            return content
+        if damaged:
+            raise DatasetError(f"{'; '.join(damaged.values())}; replace or remove it (xpcnn leaves it alone)")
+        if root is not None:
+            raise DatasetError(f"{source.name}: neither {file} nor {file}.gz in {folder}")
+    folder = cache_dir() / source.name
+    content, damaged = _look_in(folder, source, file)
+    if content is None:
+        for problem in damaged.values():
+            _log.warning("%s; fetching it again", problem)
+        content, kept = _fetch(source, file, folder, list(damaged.values()))
+        for path in damaged:
+            if path != kept:
+                path.unlink(missing_ok=True)
+    return content
+
+
+def _look_in(folder: Path, source: Source, file: str) -> tuple[bytes | None, dict[Path, str]]:
+    """The first good copy of `file` in `folder`, and what is wrong with the copies before it."""
+    damaged: dict[Path, str] = {}
+    for path in (folder / file, folder / f"{file}.gz"):
+        if path.is_file():
+            try:
+                return _verified(path, str(path), source.sha256[file]), damaged
+            except DatasetError as error:
+                damaged[path] = str(error)
+    return None, damaged
+
+
+def _verified(path: Path, name: str, expected: str) -> bytes:
+    content = read_content(path, name)
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise DatasetError(f"{name}: wrong content: SHA-256 (decompressed) is {actual}, expected {expected}")
+    return content
+
+
+def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tuple[bytes, Path]:
+    """Download `file` into `folder` from the first mirror that has it right; its content and path."""
+    by_hand = (
+        f"to provide the files by hand, put {', '.join(f'{name}.gz' for name in source.sha256)} into "
+        f"{folder} or into a folder {source.name} under ${DATA_DIR_VARIABLE}"
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(None, "not writable")
+    except OSError as error:
+        raise DatasetError(
+            f"{source.name}: cannot use the cache folder {folder}: {error.strerror}; {by_hand}"
+        ) from error
+    for mirror in source.mirrors:
+        url = f"{mirror.rstrip('/')}/{file}.gz"
+        part = folder / f".{file}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        try:
+            _log.info("fetching %s", url)
+            _download(url, part)
+            content = _verified(part, url, source.sha256[file])
+            with part.open("rb") as stream:  # a server may have decompressed it on the way
+                gzipped = stream.read(2) == GZIP_MAGIC
+            target = folder / (f"{file}.gz" if gzipped else file)
+            os.replace(part, target)
+            return content, target
+        except DatasetError as error:
+            problems.append(str(error))
+        except OSError as error:  # every requests exception is one
+            problems.append(f"{url}: {_reason(error)}")
+        finally:  # also on Ctrl-C
+            part.unlink(missing_ok=True)
+    raise DatasetError(f"{source.name}: cannot get {file}: {'; '.join(problems)}; {by_hand}")
+
+
+def _download(url: str, path: Path) -> None:
+    import pooch
+
+    bar = sys.stderr is not None and sys.stderr.isatty()
+    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=_TIMEOUT_SECONDS)
+    downloader(url, str(path), None)
+
+
+def _reason(error: OSError) -> str:
+    """One line from a requests exception, whose own text repeats the URL and wraps the cause thrice."""
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {_TIMEOUT_SECONDS} seconds"
+    cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else error
+    return " ".join(str(getattr(cause, "reason", cause)).split()) or type(error).__name__

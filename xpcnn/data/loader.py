@@ -1,0 +1,123 @@
+"""Batches in an order that is a pure function of the seed and the epoch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xpcnn.data._check import check_integer
+from xpcnn.data.dataset import Dataset
+from xpcnn.errors import ArgumentError
+
+__all__ = ["Loader"]
+
+Batch = tuple[NDArray[Any], NDArray[np.int64]]
+_STREAM = 1  # sets the loader's random stream apart from others of the same seed
+
+
+class Loader:
+    """Iterates over a dataset in batches, each sample once an epoch.
+
+    A loader has no position and no generator of its own: ``loader.epoch(3)`` gives the same batches whatever
+    was asked before, and ``loader.epoch(3, start=7)`` the same from the eighth on. So a resumed run needs
+    only the seed, the epoch and the number of batches done.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Not copied. Shuffled batches are copies; unshuffled ones are views.
+    batch_size : int
+        Samples in a batch.
+    shuffle : bool
+        Draw a new order, without replacement, for every epoch.
+    seed : int
+        Not negative; it alone decides the orders.
+    drop_last : bool
+        Leave out a last batch of fewer than `batch_size` samples.
+
+    Raises
+    ------
+    ArgumentError
+        An empty dataset, ``batch_size < 1``, a negative seed, or `drop_last` leaving no batch at all.
+
+    Examples
+    --------
+    >>> from xpcnn.data import Loader, synthetic_digits
+    >>> loader = Loader(synthetic_digits(250), batch_size=100)
+    >>> len(loader), [len(labels) for images, labels in loader.epoch(0)]
+    (3, [100, 100, 50])
+    >>> all_of_it, rest = list(loader.epoch(5)), list(loader.epoch(5, start=2))
+    >>> bool((rest[0][1] == all_of_it[2][1]).all())
+    True
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 100,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = check_integer("Loader", "batch_size", batch_size, minimum=1)
+        self.shuffle = shuffle
+        self.seed = check_integer("Loader", "seed", seed, minimum=0)
+        self.drop_last = drop_last
+        if len(dataset) == 0:
+            raise ArgumentError(f"Loader: {dataset!r} is empty")
+        if len(self) == 0:
+            raise ArgumentError(
+                f"Loader: drop_last with batch_size={self.batch_size} leaves no batch "
+                f"of {len(dataset)} samples"
+            )
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        samples = len(self.dataset) + (0 if self.drop_last else self.batch_size - 1)
+        return samples // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Epoch 0, every time; use `epoch` to name another."""
+        return self.epoch(0)
+
+    def order(self, index: int) -> NDArray[np.int64]:
+        """The positions (N,) int64 of the samples in the order that epoch `index` visits them."""
+        index = check_integer("Loader", "epoch", index, minimum=0)
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        # Sorting raw 64-bit numbers: NumPy promises that these stay the same between releases, and makes no
+        # such promise for Generator.permutation.
+        bits = np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(_STREAM, index)))
+        return np.argsort(bits.random_raw(len(self.dataset)), kind="stable")
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `index`, from batch number `start` on.
+
+        Parameters
+        ----------
+        index : int
+            The epoch, from 0.
+        start : int
+            Batches to skip, up to ``len(loader)`` (which leaves none).
+
+        Yields
+        ------
+        images : ndarray, shape (B, C, H, W), the dataset's dtype
+        labels : ndarray, shape (B,), int64
+        """
+        index = check_integer("Loader.epoch", "index", index, minimum=0)
+        start = check_integer("Loader.epoch", "start", start, minimum=0)
+        if start > len(self):
+            raise ArgumentError(f"Loader.epoch: start={start} is beyond the {len(self)} batches of an epoch")
+        return self._batches(index, start)
+
+    def _batches(self, index: int, start: int) -> Iterator[Batch]:
+        images, labels = self.dataset
+        order = self.order(index) if self.shuffle else None
+        for number in range(start, len(self)):
+            span = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            chosen = span if order is None else order[span]
+            yield images[chosen], labels[chosen]

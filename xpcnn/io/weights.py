@@ -1,0 +1,133 @@
+"""Arrays with metadata in one file: safetensors, or npz by the file's ending."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from xpcnn.backend import to_numpy
+from xpcnn.errors import CheckpointError
+from xpcnn.io.files import replacing
+from xpcnn.nn.layer import Layer, Recipe
+
+__all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays", "save_weights"]
+
+FORMAT_VERSION = 1
+_ENDINGS = (".safetensors", ".npz")
+_METADATA = "__metadata__"  # the entry of an npz file that holds what safetensors keeps in its header
+
+
+class WeightFile(NamedTuple):
+    """The arrays of a weight file, on the host, and the recipe of its model if it says one."""
+
+    arrays: dict[str, np.ndarray]
+    recipe: Recipe | None
+
+
+def save_weights(path: str | PathLike[str], model: Layer) -> None:
+    """Write a model's `state_dict` and recipe; see `Layer.save`."""
+    arrays = {name: to_numpy(array) for name, array in model.state_dict().items()}
+    recipe = None if model.recipe is None else json.dumps(model.recipe._asdict())
+    save_arrays(path, arrays, {} if recipe is None else {"recipe": recipe})
+
+
+def load_weights(path: str | PathLike[str]) -> WeightFile:
+    """Read a weight file: xpcnn's own, or any safetensors or npz file of named arrays.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing, damaged, or of a newer format.
+    """
+    arrays, metadata = load_arrays(path)
+    if "recipe" not in metadata:
+        return WeightFile(arrays, None)
+    try:
+        recipe = Recipe(**json.loads(metadata["recipe"]))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: the model's description is unreadable: {error}") from error
+    return WeightFile(arrays, recipe)
+
+
+def save_arrays(
+    path: str | PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write named host arrays and text metadata to a ``.safetensors`` or ``.npz`` file.
+
+    Raises
+    ------
+    CheckpointError
+        For another ending, or when the file cannot be written; an existing file stays as it was.
+    """
+    ending = _ending(path)
+    # Contiguous copies: safetensors' writer takes the raw memory of a strided array for its values.
+    contiguous = {name: np.array(array, order="C") for name, array in arrays.items()}
+    described = {"format_version": str(FORMAT_VERSION), **metadata}
+    with replacing(path) as temporary:
+        if ending == ".safetensors":
+            from safetensors.numpy import save_file
+
+            save_file(contiguous, temporary, described)
+        else:
+            with open(temporary, "wb") as file:
+                entry = {_METADATA: np.array(json.dumps(described))}
+                np.savez(file, allow_pickle=False, **contiguous, **entry)
+
+
+def load_arrays(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the named arrays and the metadata of a ``.safetensors`` or ``.npz`` file.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing, damaged, or of a newer format. Pickled objects are never loaded.
+    """
+    ending = _ending(path)
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such file")
+    arrays, metadata = _read_safetensors(path) if ending == ".safetensors" else _read_npz(path)
+    version = metadata.get("format_version", "1")
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {version}, but this xpcnn reads up to {FORMAT_VERSION}; "
+            f"upgrade xpcnn"
+        )
+    return arrays, metadata
+
+
+def _read_safetensors(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
+    described = arrays.pop(_METADATA, None)
+    try:
+        return arrays, {} if described is None else json.loads(str(described))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its metadata is unreadable: {error}") from error
+
+
+def _ending(path: str | PathLike[str]) -> str:
+    ending = Path(path).suffix
+    if ending not in _ENDINGS:
+        raise CheckpointError(
+            f"{path}: weight files end in {' or '.join(_ENDINGS)}, not {ending or 'nothing'!r}"
+        )
+    return ending

@@ -1,0 +1,81 @@
+"""The published models by name, each with the recipe its weight files carry."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from xpcnn.backend import dtype_name
+from xpcnn.errors import ArgumentError
+from xpcnn.nn import Layer, Recipe
+
+__all__ = ["build", "model_names", "published"]
+
+Arguments = ParamSpec("Arguments")
+Model = TypeVar("Model", bound=Layer)
+
+_builders: dict[str, Callable[..., Layer]] = {}
+
+
+def published(
+    *, mean: float, std: float
+) -> Callable[[Callable[Arguments, Model]], Callable[Arguments, Model]]:
+    """Return a decorator that lists a builder under its name, and notes each model's recipe on the model.
+
+    `mean` and `std` say how inputs in [0, 1] are prepared: ``(x − mean) / std``.
+    """
+
+    def decorate(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
+        signature = inspect.signature(builder)
+        name = builder.__name__
+
+        @functools.wraps(builder)
+        def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
+            model = builder(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            model.recipe = Recipe(name, _plain(bound.arguments), mean, std)
+            return model
+
+        _builders[name] = built
+        return built
+
+    return decorate
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a builder's arguments as what a file can hold: a generator as None, a dtype by its name."""
+    plain = dict(arguments)
+    plain["seed"] = plain["seed"] if isinstance(plain["seed"], int) else None
+    plain["dtype"] = dtype_name(plain["dtype"])
+    return plain
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names `build` takes."""
+    return tuple(_builders)
+
+
+def build(name: str, **arguments: Any) -> Layer:
+    """Return a new published model by name.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown name, or an argument its builder does not take.
+
+    Examples
+    --------
+    >>> build("tiny_convnet", filters=4).conv1.weight.shape
+    (4, 1, 3, 3)
+    """
+    if name not in _builders:
+        raise ArgumentError(f"unknown model {name!r}; known: {', '.join(_builders)}")
+    builder = _builders[name]
+    try:
+        inspect.signature(builder).bind(**arguments)
+    except TypeError as error:
+        raise ArgumentError(f"{name}: {error}; it takes {inspect.signature(builder)}") from None
+    return builder(**arguments)

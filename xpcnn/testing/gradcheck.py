@@ -1,0 +1,291 @@
+"""Gradients against central finite differences, which call forward alone.
+
+For a random `dy`, the derivative of the scalar ``<dy, forward(x)>`` is taken twice: by backward, and as
+``<dy, f(v + eps) − f(v − eps)> / (2·eps)``. Everything is perturbed on the host in float64, so every backend
+is checked in the same way.
+
+References
+----------
+Press, Teukolsky, Vetterling and Flannery, "Numerical Recipes", section 5.7: the error of a central difference
+is eps² times the third derivative, plus rounding divided by eps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpcnn.backend import Array, Key, backend_of, dtype_name, to_numpy
+from xpcnn.errors import DtypeError
+from xpcnn.nn import Gradients, Layer, Parameter
+
+__all__ = ["GradcheckResult", "gradcheck", "gradcheck_op"]
+
+_DIRECTIONS = 4
+
+# A point is a value for every input by its name; a function takes those that are to be changed.
+Point = dict[str, np.ndarray]
+
+
+class GradcheckResult(NamedTuple):
+    """The largest ``|analytic − numeric|`` of a check that passed, and how many derivatives it compared."""
+
+    max_error: float
+    compared: int
+
+
+def gradcheck(
+    layer: Layer,
+    x: Array,
+    *,
+    seed: int = 0,
+    eps: float = 1e-6,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+    train: bool = False,
+    key: Key | None = None,
+    directional: bool = False,
+) -> GradcheckResult:
+    """Check a layer's backward, dx and every trainable parameter's gradient, by finite differences.
+
+    The layer is left as it was, batch-norm's running statistics included. Keep `x` away from kinks, such as
+    ReLU's at 0: within `eps` of one the two derivatives differ rightly.
+
+    Parameters
+    ----------
+    layer : Layer
+        With float64 parameters, on any backend.
+    x : array, float64
+        On the layer's backend.
+    seed : int
+        For dy, the directions, and the masks of dropout unless `key` is given.
+    eps : float
+        The step of the differences.
+    rtol, atol : float
+        What is allowed: ``|analytic − numeric| <= atol + rtol·|numeric|``.
+    train : bool
+        Passed to forward.
+    key : Key, optional
+        Passed to forward.
+    directional : bool
+        False compares each element, at two forwards each. True compares the derivatives along a few random
+        directions through `x` and all parameters at once: for whole models. The relative error is then
+        that of the sum of the absolute contributions of `x` and of each parameter.
+
+    Returns
+    -------
+    GradcheckResult
+        The largest error, and the number of derivatives compared.
+
+    Raises
+    ------
+    AssertionError
+        Naming the parameter's path (or ``x``), the index, and both derivatives.
+    DtypeError
+        When `x` or a parameter is not float64.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn import nn
+    >>> layer = nn.Linear(3, 2, dtype="float64", seed=0)
+    >>> result = gradcheck(layer, xpcnn.asarray([[1.0, 2.0, 3.0]]))
+    >>> result.compared, result.max_error < 1e-8
+    (11, True)
+    """
+    parameters = _distinct(layer.parameters())
+    for name, array in {"x": x, **{path: p.data for path, p in parameters.items()}}.items():
+        _require_float64("gradcheck", name, array, "layer.to(dtype='float64')")
+    key = Key(seed) if key is None else key
+    rng = np.random.default_rng(seed)
+    backend = backend_of(x)
+
+    def forward(changed: Point) -> np.ndarray:
+        with _restoring(layer):
+            for path, value in changed.items():
+                if path != "x":
+                    data = parameters[path].data
+                    parameters[path].data = backend_of(data).asarray(value)
+            here = backend.asarray(changed["x"]) if "x" in changed else x
+            return to_numpy(layer.forward(here, train=train, key=key)[0])
+
+    with _restoring(layer):
+        y, ctx = layer.forward(x, train=train, key=key)
+        dy = rng.standard_normal(tuple(y.shape))
+        grads = Gradients()
+        dx = layer.backward(ctx, backend_of(y).asarray(dy), grads)
+    point, analytic = {"x": to_numpy(x)}, {"x": dx}
+    for path, parameter in parameters.items():
+        if parameter.trainable:
+            point[path] = to_numpy(parameter.data)
+            analytic[path] = grads.get(parameter)
+    check = _Check("gradcheck", forward, dy, point, _on_host("gradcheck", point, analytic), eps, rtol, atol)
+    return check.along_directions(rng) if directional else check.each_element()
+
+
+def gradcheck_op(
+    op: Callable[..., tuple[Array, Any]],
+    backward: Callable[[Any, Array], Any],
+    *arrays: Array,
+    seed: int = 0,
+    eps: float = 1e-6,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+) -> GradcheckResult:
+    """Check ``backward(ctx, dy)`` of ``op(*arrays) -> (y, ctx)`` by finite differences, element by element.
+
+    Parameters
+    ----------
+    op : callable
+    backward : callable
+        Returns the gradient of the one array, or a tuple with one for each of `arrays`.
+    *arrays : array, float64
+    seed, eps, rtol, atol
+        As for `gradcheck`.
+
+    Returns
+    -------
+    GradcheckResult
+
+    Raises
+    ------
+    AssertionError, DtypeError
+        As `gradcheck` does; arguments are named by position: ``arrays[0]``.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn import ops
+    >>> x, weight = xpcnn.asarray([[1.0, 2.0]]), xpcnn.asarray([[3.0, 4.0]])
+    >>> gradcheck_op(ops.linear, lambda ctx, dy: ops.linear_backward(ctx, dy)[:2], x, weight).compared
+    4
+    """
+    named = {f"arrays[{i}]": array for i, array in enumerate(arrays)}
+    for name, array in named.items():
+        _require_float64("gradcheck_op", name, array, "xpcnn.asarray(x, dtype='float64')")
+
+    def forward(changed: Point) -> np.ndarray:
+        moved = {name: backend_of(named[name]).asarray(value) for name, value in changed.items()}
+        return to_numpy(op(*{**named, **moved}.values())[0])
+
+    y, ctx = op(*arrays)
+    dy = np.random.default_rng(seed).standard_normal(tuple(y.shape))
+    gradients = backward(ctx, backend_of(y).asarray(dy))
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    if len(gradients) != len(arrays):
+        raise AssertionError(f"gradcheck_op: {len(arrays)} arrays but {len(gradients)} gradients")
+    point = {name: to_numpy(array) for name, array in named.items()}
+    analytic = _on_host("gradcheck_op", point, dict(zip(named, gradients, strict=True)))
+    return _Check("gradcheck_op", forward, dy, point, analytic, eps, rtol, atol).each_element()
+
+
+class _Check(NamedTuple):
+    """One function at one point, with the derivatives that are to be confirmed."""
+
+    caller: str
+    forward: Callable[[Point], np.ndarray]
+    dy: np.ndarray
+    point: Point
+    analytic: Point
+    eps: float
+    rtol: float
+    atol: float
+
+    def slope(self, direction: Point) -> float:
+        """Return the numeric derivative along `direction`."""
+        above = self.forward({name: self.point[name] + self.eps * v for name, v in direction.items()})
+        below = self.forward({name: self.point[name] - self.eps * v for name, v in direction.items()})
+        # Subtracted before they are summed, which rounds less.
+        return float(np.sum(self.dy * (above - below))) / (2 * self.eps)
+
+    def each_element(self) -> GradcheckResult:
+        worst, compared = 0.0, 0
+        for name, values in self.point.items():
+            for index in np.ndindex(values.shape):
+                unit = np.zeros(values.shape)
+                unit[index] = 1.0
+                numeric, analytic = self.slope({name: unit}), float(self.analytic[name][index])
+                error = abs(analytic - numeric)
+                if not error <= self.atol + self.rtol * abs(numeric):  # NaN fails
+                    raise AssertionError(f"{self.caller}: {name}{list(index)}: {_both(analytic, numeric)}")
+                worst, compared = max(worst, error), compared + 1
+        return GradcheckResult(worst, compared)
+
+    def along_directions(self, rng: np.random.Generator) -> GradcheckResult:
+        worst = 0.0
+        for _ in range(_DIRECTIONS):
+            # Each of length 1, so that a large parameter does not hide a small one.
+            direction = {name: _unit(rng.standard_normal(v.shape)) for name, v in self.point.items()}
+            parts = {name: float(np.sum(self.analytic[name] * v)) for name, v in direction.items()}
+            numeric, analytic = self.slope(direction), sum(parts.values())
+            error = abs(analytic - numeric)
+            if not error <= self._allowed(parts):
+                raise AssertionError(
+                    f"{self.caller}: along a random direction through {', '.join(parts)}: "
+                    f"{_both(analytic, numeric)}{self._blame(direction, parts)}"
+                )
+            worst = max(worst, error)
+        return GradcheckResult(worst, _DIRECTIONS)
+
+    def _allowed(self, parts: dict[str, float]) -> float:
+        return self.atol + self.rtol * sum(map(abs, parts.values()))
+
+    def _blame(self, direction: Point, parts: dict[str, float]) -> str:
+        """Return a line for each input whose own part of the direction disagrees."""
+        lines = ""
+        for name, analytic in parts.items():
+            numeric = self.slope({name: direction[name]})
+            if not abs(analytic - numeric) <= self._allowed(parts):
+                lines += f"\n  along {name} alone: {_both(analytic, numeric)}"
+        return lines
+
+
+@contextmanager
+def _restoring(layer: Layer) -> Iterator[None]:
+    states = [*layer.parameters().values(), *layer.buffers().values()]
+    kept = [(state, state.data) for state in states]
+    try:
+        yield
+    finally:
+        for state, data in kept:
+            state.data = data
+
+
+def _distinct(parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+    """Leave out further paths of a shared parameter."""
+    seen: dict[int, str] = {}
+    return {path: p for path, p in parameters.items() if seen.setdefault(id(p), path) == path}
+
+
+def _require_float64(caller: str, name: str, array: Array, remedy: str) -> None:
+    found = dtype_name(array.dtype)
+    if found != "float64":
+        raise DtypeError(f"{caller}: {name} is {found}, too coarse for finite differences; use {remedy}")
+
+
+def _on_host(caller: str, point: Point, gradients: dict[str, Array | None]) -> Point:
+    """Return the gradients as NumPy arrays, 0 where there is none, after a look at shapes and dtypes."""
+    host = {}
+    for name, gradient in gradients.items():
+        if gradient is None:  # right only if the numeric derivative is 0 too
+            host[name] = np.zeros(point[name].shape)
+            continue
+        host[name] = to_numpy(gradient)
+        if host[name].shape != point[name].shape or dtype_name(gradient.dtype) != "float64":
+            raise AssertionError(
+                f"{caller}: the gradient of {name} is {dtype_name(gradient.dtype)} {host[name].shape} "
+                f"but {name} is float64 {point[name].shape}"
+            )
+    return host
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    length = float(np.sqrt(np.sum(values * values)))
+    return values / length if length else values
+
+
+def _both(analytic: float, numeric: float) -> str:
+    return f"backward gives {analytic:.10g}, finite differences {numeric:.10g}"

@@ -1,0 +1,26 @@
+"""Training: the loop, its history, evaluation, checkpoints and run folders."""
+
+from xpcnn.train.callback import Callback, ProgressBar, ProgressLines, describe, progress_for
+from xpcnn.train.checkpoint import restore_checkpoint, save_checkpoint
+from xpcnn.train.evaluate import Evaluation, evaluate, predict
+from xpcnn.train.history import EpochRecord, History
+from xpcnn.train.run import RunDirectory, load_model
+from xpcnn.train.trainer import Trainer
+
+__all__ = [
+    "Callback",
+    "EpochRecord",
+    "Evaluation",
+    "History",
+    "ProgressBar",
+    "ProgressLines",
+    "RunDirectory",
+    "Trainer",
+    "describe",
+    "evaluate",
+    "load_model",
+    "predict",
+    "progress_for",
+    "restore_checkpoint",
+    "save_checkpoint",
+]

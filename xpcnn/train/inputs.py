@@ -1,0 +1,90 @@
+"""From host images to what a model computes on: moved as bytes, normalised on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_array, to_numpy
+from xpcnn.data import Dataset
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn import Layer
+
+__all__ = ["InputPipeline", "as_dataset", "pair_of"]
+
+
+class InputPipeline:
+    """Brings images and labels to a model's device and dtype.
+
+    uint8 images are copied as they are, a quarter of the bytes of float32, and become
+    ``(x/255 − mean) / std`` there, with the mean and std of the model's recipe (0 and 1 without one).
+    Floating images are taken as prepared already: they are moved, and cast to the model's dtype.
+
+    Parameters
+    ----------
+    model : Layer
+    """
+
+    def __init__(self, model: Layer) -> None:
+        self._model = model
+        parameters = list(model.parameters().values())
+        self._like = parameters[0] if parameters else None
+        mean, std = (0.0, 1.0) if model.recipe is None else (model.recipe.mean, model.recipe.std)
+        self._scale, self._shift = 1 / (255 * std), mean / std
+
+    @property
+    def backend(self) -> Backend:
+        """Where the model lives now."""
+        return self._model.backend if self._like is None else backend_of(self._like.data)
+
+    def images(self, x: Any) -> Array:
+        """Return images (N, ...) on the model's device, in its dtype."""
+        backend = self.backend
+        dtype = backend.xp.float32 if self._like is None else self._like.dtype
+        x = _here(backend, x)
+        if backend.xp.isdtype(x.dtype, "real floating"):
+            return backend.xp.astype(x, dtype, copy=False)
+        if x.dtype != backend.xp.uint8:
+            raise ArgumentError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
+        x = backend.xp.astype(x, dtype)
+        x *= self._scale
+        if self._shift:
+            x -= self._shift
+        return x
+
+    def labels(self, t: Any) -> Array:
+        """Return targets on the model's device; integer labels as int64, floating rows in its dtype."""
+        backend = self.backend
+        t = _here(backend, t)
+        if backend.xp.isdtype(t.dtype, "real floating"):
+            dtype = backend.xp.float32 if self._like is None else self._like.dtype
+            return backend.xp.astype(t, dtype, copy=False)
+        return backend.xp.astype(t, backend.xp.int64, copy=False)
+
+
+def _here(backend: Backend, x: Any) -> Array:
+    return x if is_array(x) and backend_of(x) is backend else backend.asarray(x)
+
+
+def pair_of(data: Any) -> tuple[Any, Any]:
+    """Return the images and labels of a `Dataset` or of a pair of arrays, as many of one as of the other."""
+    if isinstance(data, Dataset):
+        return data.images, data.labels
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ArgumentError(f"expected a Dataset or a pair (images, labels), got {type(data).__name__}")
+    x, t = (part if is_array(part) else np.asarray(part) for part in data)
+    if x.ndim < 1 or t.ndim < 1 or x.shape[0] != t.shape[0]:
+        raise ShapeError(f"images {tuple(x.shape)} and labels {tuple(t.shape)} differ in number")
+    if x.shape[0] == 0:
+        raise ShapeError(f"empty dataset: images have shape {tuple(x.shape)}")
+    return x, t
+
+
+def as_dataset(data: Any) -> Dataset:
+    """Return a `Dataset`, or a pair of arrays as one; one-hot rows become labels."""
+    if isinstance(data, Dataset):
+        return data
+    x, t = (to_numpy(part) for part in pair_of(data))
+    labels = np.argmax(t, axis=1) if t.ndim == 2 else t
+    return Dataset(x, labels, classes=max(int(np.max(labels)) + 1, 2), name="arrays")

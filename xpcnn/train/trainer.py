@@ -1,0 +1,230 @@
+"""The training loop: forward, loss, backward, update, and what is measured on the way."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, Key
+from xpcnn.data import Dataset, Loader
+from xpcnn.errors import ArgumentError, DivergenceError
+from xpcnn.nn import Gradients, Layer
+from xpcnn.optim import Optimizer
+from xpcnn.train.callback import Callback, progress_for
+from xpcnn.train.evaluate import EVALUATION_BATCH, Evaluation, Loss, evaluate
+from xpcnn.train.history import EpochRecord, History
+from xpcnn.train.inputs import InputPipeline, as_dataset
+from xpcnn.train.interrupt import Interrupt, graceful_interrupt
+
+__all__ = ["Trainer"]
+
+# Reading a loss waits for the device, so they are read this many at a time.
+LOSSES_PER_READ = 10
+
+
+class Trainer:
+    """Trains a model, and keeps the score.
+
+    Parameters
+    ----------
+    model : Layer
+        Ending in logits, for the default loss. Batches are moved to where its parameters are.
+    optimizer : Optimizer
+        Of the same model.
+    loss : (forward, backward), optional
+        ``forward(y, target) -> (0-d loss, ctx)`` and ``backward(ctx) -> dy``; softmax cross-entropy if not
+        given.
+    seed : int
+        What the order of the samples and all random masks are functions of.
+
+    Attributes
+    ----------
+    steps : int
+        Optimisation steps done.
+    epoch, position : int
+        Whole epochs done, and batches done of the next one.
+    whole : bool
+        False while parameters may be half updated: nothing should be saved then.
+    history : History
+
+    Examples
+    --------
+    >>> from xpcnn import Trainer, data, models, optim
+    >>> digits = data.synthetic_digits(200)
+    >>> model = models.tiny_convnet()
+    >>> trainer = Trainer(model, optim.SGD(model, lr=0.1))
+    >>> history = trainer.fit(digits[:150], digits[150:], epochs=1, batch_size=50, progress=None)
+    >>> len(history.losses), trainer.evaluate(digits[150:]).samples
+    (3, 50)
+    """
+
+    def __init__(
+        self, model: Layer, optimizer: Optimizer, *, loss: Loss | None = None, seed: int = 0
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.loss: Loss = loss or (ops.softmax_cross_entropy, ops.softmax_cross_entropy_backward)
+        self.seed = seed
+        self.steps = 0
+        self.epoch = 0
+        self.position = 0
+        self.epoch_seconds = 0.0
+        self.whole = True
+        self.history = History()
+        self._key = Key(seed).fold("step")
+        self._inputs = InputPipeline(model)
+
+    def step(self, x: Any, t: Any) -> Array:
+        """Do one training step and return its loss, a 0-d array on the device.
+
+        Parameters
+        ----------
+        x : array (N, ...)
+            uint8 images, or floating ones that are prepared already; moved if they are elsewhere.
+        t : array (N,) or (N, classes)
+            Labels or one-hot rows.
+        """
+        x, t = self._inputs.images(x), self._inputs.labels(t)
+        y, ctx = self.model.forward(x, train=True, key=self._key.fold(self.steps))
+        loss, loss_ctx = self.loss[0](y, t)
+        grads = Gradients()
+        self.model.backward(ctx, self.loss[1](loss_ctx), grads, need_dx=False)
+        self.whole = False
+        self.optimizer.step(grads)
+        self.steps += 1
+        self.whole = True
+        return loss
+
+    def fit(
+        self,
+        train: Any,
+        test: Any = None,
+        epochs: int = 1,
+        batch_size: int = 100,
+        evaluate_samples: int | None = None,
+        *,
+        progress: Callback | str | None = "auto",
+        callbacks: Sequence[Callback] = (),
+    ) -> History:
+        """Train for some epochs and return the history of all training so far.
+
+        Each sample is seen once an epoch, in an order that is a function of the seed and the epoch.
+        Accuracies are measured after each epoch.
+
+        Parameters
+        ----------
+        train, test : Dataset or (images, labels)
+            `test` may be left out.
+        epochs : int
+            How many to train. A trainer that was interrupted, or restored from a checkpoint, in the middle
+            of an epoch finishes that one as the first of them.
+        batch_size : int
+            The last batch of an epoch may be smaller.
+        evaluate_samples : int, optional
+            Measure the accuracies on the first n of each set, instead of on all.
+        progress : "auto", Callback or None
+            ``"auto"`` draws a bar on a terminal and prints a line an epoch elsewhere (on stderr).
+        callbacks : sequence of Callback
+
+        Raises
+        ------
+        DivergenceError
+            When a loss is not a finite number; it names the step and the learning rate.
+        KeyboardInterrupt
+            On Ctrl-C, after the step at hand is whole and the callbacks have run; a second Ctrl-C does not
+            wait. ``history.interrupted`` is True then.
+        """
+        train = as_dataset(train)
+        test = None if test is None else as_dataset(test)
+        if epochs < 0 or (evaluate_samples is not None and evaluate_samples < 1):
+            raise ArgumentError(
+                f"fit: epochs must be at least 0 and evaluate_samples at least 1, "
+                f"got epochs={epochs}, evaluate_samples={evaluate_samples}"
+            )
+        loader = Loader(train, batch_size, seed=self.seed)
+        shown = progress_for(sys.stderr) if progress == "auto" else progress
+        if isinstance(shown, str):
+            raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {progress!r}")
+        watchers = [*([] if shown is None else [shown]), *callbacks]
+        self.history.interrupted = False
+        try:
+            with graceful_interrupt() as interrupt, self._inputs.backend.activated():
+                for watcher in watchers:
+                    watcher.on_start(self, epochs * len(loader) - self.position if epochs else 0)
+                for _ in range(epochs):
+                    self._train_epoch(loader, watchers, interrupt)
+                    self._finish_epoch(train, test, evaluate_samples, watchers, interrupt)
+        except KeyboardInterrupt:
+            self.history.interrupted = True
+            raise
+        finally:
+            for watcher in watchers:
+                watcher.on_stop(self)
+        return self.history
+
+    def evaluate(self, data: Any, *, batch_size: int = EVALUATION_BATCH) -> Evaluation:
+        """Return the model's accuracy and loss over a dataset; see `xpcnn.train.evaluate`."""
+        return evaluate(self.model, data, batch_size=batch_size, loss=self.loss)
+
+    def _train_epoch(self, loader: Loader, watchers: Sequence[Callback], interrupt: Interrupt) -> None:
+        pending: list[Array] = []
+        begun, before = time.perf_counter(), self.epoch_seconds
+        try:
+            for images, labels in loader.epoch(self.epoch, start=self.position):
+                pending.append(self.step(images, labels))
+                self.position += 1
+                if len(pending) == LOSSES_PER_READ:
+                    self._read(pending, watchers)
+                interrupt.check()
+        finally:
+            # Read on every way out, so that the history has each step the model has taken.
+            self.epoch_seconds = before + time.perf_counter() - begun
+            if pending:
+                self._read(pending, watchers)
+
+    def _read(self, pending: list[Array], watchers: Sequence[Callback]) -> None:
+        """Read the losses of the last steps from the device, and stop if one is no number."""
+        backend = self._inputs.backend
+        losses = [float(loss) for loss in backend.to_numpy(backend.xp.stack(pending))]
+        pending.clear()
+        first = self.steps - len(losses)
+        self.history.losses += losses
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise DivergenceError(
+                    f"the loss became {loss} at step {first + i + 1} (epoch {self.epoch + 1}) with "
+                    f"learning rate {self.optimizer.lr:g}; lower the learning rate"
+                )
+        for watcher in watchers:
+            watcher.on_losses(self, losses)
+
+    def _finish_epoch(
+        self,
+        train: Dataset,
+        test: Dataset | None,
+        evaluate_samples: int | None,
+        watchers: Sequence[Callback],
+        interrupt: Interrupt,
+    ) -> None:
+        def accuracy(data: Dataset) -> float:
+            first = data if evaluate_samples is None else data[:evaluate_samples]
+            return evaluate(self.model, first, loss=self.loss, between=interrupt.check).accuracy
+
+        losses = self.history.losses[-self.position :]
+        record = EpochRecord(
+            epoch=self.epoch + 1,
+            loss=sum(losses) / len(losses),
+            train_accuracy=accuracy(train),
+            test_accuracy=None if test is None else accuracy(test),
+            seconds=self.epoch_seconds,
+            images_per_second=len(train) / self.epoch_seconds,
+        )
+        self.history.epochs.append(record)
+        self.epoch, self.position, self.epoch_seconds = self.epoch + 1, 0, 0.0
+        for watcher in watchers:
+            watcher.on_epoch(self, record)
+        interrupt.check()
