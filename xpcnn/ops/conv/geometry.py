@@ -122,6 +122,8 @@ class ConvGeometry:
 
     def one_group(self) -> ConvGeometry:
         """Return the geometry of a single group of channels."""
+        if self.groups == 1:
+            return self
         _, c, h, w = self.input_shape
         k, channels, kh, kw = self.weight_shape
         return replace(

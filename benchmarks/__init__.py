@@ -1,0 +1,1 @@
+"""Measurements: speed beside PyTorch, accuracies, memory. Each runs as ``python -m benchmarks.NAME``."""

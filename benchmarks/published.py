@@ -1,0 +1,136 @@
+"""Train the published recipes on real MNIST, one seed after the other, and keep what came out.
+
+    python -m benchmarks.published                        # every recipe, seeds 0 to 4
+    python -m benchmarks.published --recipe tiny-1000 --seeds 0 1
+    python -m benchmarks.published --table                # the Markdown table of what is kept
+
+Each finished run leaves ``docs/results/<recipe>-seed<n>.json``; runs in progress stay in ``runs/published``.
+The same command resumes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+from xpcnn import Trainer, data, models, optim
+from xpcnn.errors import DivergenceError
+from xpcnn.nn import Layer
+from xpcnn.optim import Optimizer
+from xpcnn.train import ProgressLines, RunDirectory
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One published training: the figure to reach, and everything needed to try."""
+
+    target: float
+    model: Callable[..., Layer]
+    optimizer: Callable[[Layer], Optimizer]
+    epochs: int
+    batch_size: int
+    train_samples: int = 60_000
+    test_samples: int = 10_000
+
+
+RECIPES = {
+    "simple-adagrad": Recipe(0.9860, models.simple_convnet, lambda m: optim.AdaGrad(m, lr=0.06), 10, 100),
+    "simple-adam-5000": Recipe(
+        0.956, models.simple_convnet, lambda m: optim.Adam(m, lr=1e-3), 20, 100, 5_000, 1_000
+    ),
+    "tiny-1000": Recipe(0.78, models.tiny_convnet, lambda m: optim.SGD(m, lr=0.005), 3, 1, 1_000, 1_000),
+    "tiny-60000": Recipe(0.974, models.tiny_convnet, lambda m: optim.SGD(m, lr=0.005), 3, 1),
+}
+
+
+def train(name: str, seed: int) -> dict[str, Any]:
+    """Run one recipe with one seed, from where it stopped if it did, and return what to keep."""
+    recipe = RECIPES[name]
+    train_set, test_set = data.mnist()
+    model = recipe.model(seed=seed)
+    trainer = Trainer(model, recipe.optimizer(model), seed=seed)
+    folder = Path("runs", "published", f"{name}-seed{seed}")
+    begun = (folder / "config.json").exists()
+    run = RunDirectory(folder, None if begun else {"recipe": name, "seed": seed})
+    run.restore(trainer)
+    started, outcome = time.perf_counter(), "finished"
+    try:
+        trainer.fit(
+            train_set[: recipe.train_samples],
+            test_set[: recipe.test_samples],
+            epochs=recipe.epochs - trainer.epoch,
+            batch_size=recipe.batch_size,
+            progress=ProgressLines(),
+            callbacks=[run],
+        )
+    except DivergenceError as error:
+        outcome = str(error)
+    history, block = trainer.history, max(1, trainer.steps // 500)
+    return {
+        "recipe": name,
+        "seed": seed,
+        "target": recipe.target,
+        "outcome": outcome,
+        "test_accuracy": history.test_accuracy,
+        "train_accuracy": history.train_accuracy,
+        "best": max(history.test_accuracy, default=None),
+        "final": history.test_accuracy[-1] if history.epochs else None,
+        "training_seconds": round(history.seconds, 1),
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "steps_per_loss": block,
+        "losses": [
+            round(statistics.fmean(history.losses[i : i + block]), 4)
+            for i in range(0, len(history.losses), block)
+        ],
+        "machine": machine(),
+    }
+
+
+def table() -> str:
+    """Return the kept results as a Markdown table."""
+    lines = [
+        "| recipe | seed | test accuracy after each epoch | best | last | training |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in RECIPES:
+        for file in sorted(RESULTS.glob(f"{name}-seed*.json")):
+            kept = json.loads(file.read_text())
+            epochs = " ".join(f"{100 * accuracy:.2f}" for accuracy in kept["test_accuracy"])
+            figures = "–" if kept["best"] is None else f"{kept['best']:.2%} | {kept['final']:.2%}"
+            lines.append(
+                f"| {name} | {kept['seed']} | {epochs} | {figures} | {kept['training_seconds']:.0f} s |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--table", action="store_true", help="print the table of kept results and stop")
+    options = parser.parse_args()
+    if options.table:
+        print(table())
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in options.recipe:
+        for seed in options.seeds:
+            file = RESULTS / f"{name}-seed{seed}.json"
+            if not file.exists():
+                print(f"{name}, seed {seed}", flush=True)
+                file.write_text(json.dumps(train(name, seed), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
