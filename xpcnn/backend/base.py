@@ -152,9 +152,20 @@ def host_array(x: Any) -> np.ndarray:
     return to_numpy(x) if is_array(x) else np.asarray(x)
 
 
-@functools.lru_cache(maxsize=256)
 def dtype_name(dtype: Any) -> str:
     """Return the array API's name of any library's dtype, e.g. ``"float32"``."""
+    # Keyed by type too: dtypes of two libraries may hash alike, and must not be compared.
+    key = (type(dtype), dtype)
+    name = _dtype_names.get(key)
+    if name is None:
+        name = _dtype_names[key] = _find_dtype_name(dtype)
+    return name
+
+
+_dtype_names: dict[tuple[type, Any], str] = {}
+
+
+def _find_dtype_name(dtype: Any) -> str:
     if isinstance(dtype, str):
         return dtype
     if isinstance(dtype, (np.dtype, type)):
@@ -162,10 +173,13 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype).rsplit(".", 1)[-1]
 
 
-@functools.lru_cache(maxsize=256)
 def itemsize(dtype: Any) -> int:
     """Return the bytes of one element of `dtype`."""
-    name = dtype_name(dtype)
+    return _itemsize(dtype_name(dtype))
+
+
+@functools.cache
+def _itemsize(name: str) -> int:
     bits = re.search(r"(\d+)$", name)
     if bits is None:
         raise BackendError(f"dtype {name!r} has no known size")

@@ -189,10 +189,10 @@ def _library(kind: type) -> str | None:
 def _find_library(kind: type) -> str | None:
     for base in kind.__mro__:
         name = _LIBRARIES.get(base.__module__.partition(".")[0])
-        # Array scalars (numpy.float32(1)) are numbers, not arrays: they cannot be indexed or viewed.
-        if name is not None and (name != "numpy" or issubclass(kind, np.ndarray)):
+        # NumPy's scalars (numpy.float32(1)) count as arrays: its functions answer 0-d input with them.
+        if name is not None and (name != "numpy" or issubclass(kind, (np.ndarray, np.generic))):
             return name
-    return "other" if hasattr(kind, "__array_namespace__") and not issubclass(kind, np.generic) else None
+    return "other" if hasattr(kind, "__array_namespace__") else None
 
 
 def _standard_backend(array: Array) -> Backend:

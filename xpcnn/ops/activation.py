@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xpcnn.backend import Array
+from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import check_dy, common_backend
+from xpcnn.ops.checks import check_dy, common_backend, widened
 
 __all__ = [
     "LeakyReluContext",
@@ -197,17 +197,21 @@ def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     >>> xpcnn.ops.softmax(xpcnn.asarray([1000.0, 1000.0]))[0]
     array([0.5, 0.5])
     """
-    xp = common_backend("softmax", x=x).xp
+    backend = common_backend("softmax", x=x)
+    xp = backend.xp
     _check_axis("softmax", x, axis)
-    y = xp.exp(_shifted(x, axis))
-    y /= xp.sum(y, axis=axis, keepdims=True)
+    y = xp.exp(_shifted(backend, x, axis))
+    y = xp.astype(y / xp.sum(y, axis=axis, keepdims=True), x.dtype, copy=False)
     return y, SoftmaxContext(y, axis)
 
 
 def softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = y·(dy − Σ dy·y)."""
-    xp = check_dy("softmax_backward", dy, ctx.y.shape, ctx.y).xp
-    return ctx.y * (dy - xp.sum(dy * ctx.y, axis=ctx.axis, keepdims=True))
+    backend = check_dy("softmax_backward", dy, ctx.y.shape, ctx.y)
+    xp = backend.xp
+    y, wide_dy = widened(backend, ctx.y), widened(backend, dy)
+    dx = y * (wide_dy - xp.sum(wide_dy * y, axis=ctx.axis, keepdims=True))
+    return xp.astype(dx, dy.dtype, copy=False)
 
 
 def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
@@ -230,22 +234,27 @@ def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     >>> xpcnn.ops.log_softmax(xpcnn.asarray([0.0, 1000.0]))[0]
     array([-1000.,     0.])
     """
-    xp = common_backend("log_softmax", x=x).xp
+    backend = common_backend("log_softmax", x=x)
+    xp = backend.xp
     _check_axis("log_softmax", x, axis)
-    shifted = _shifted(x, axis)
+    shifted = _shifted(backend, x, axis)
     y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+    y = xp.astype(y, x.dtype, copy=False)
     return y, SoftmaxContext(y, axis)
 
 
 def log_softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = dy − softmax(x)·Σ dy."""
-    xp = check_dy("log_softmax_backward", dy, ctx.y.shape, ctx.y).xp
-    return dy - xp.exp(ctx.y) * xp.sum(dy, axis=ctx.axis, keepdims=True)
+    backend = check_dy("log_softmax_backward", dy, ctx.y.shape, ctx.y)
+    xp = backend.xp
+    y, wide_dy = widened(backend, ctx.y), widened(backend, dy)
+    dx = wide_dy - xp.exp(y) * xp.sum(wide_dy, axis=ctx.axis, keepdims=True)
+    return xp.astype(dx, dy.dtype, copy=False)
 
 
-def _shifted(x: Array, axis: int) -> Array:
-    xp = common_backend("softmax", x=x).xp
-    return x - xp.max(x, axis=axis, keepdims=True)
+def _shifted(backend: Backend, x: Array, axis: int) -> Array:
+    wide = widened(backend, x)
+    return wide - backend.xp.max(wide, axis=axis, keepdims=True)
 
 
 def _check_axis(op: str, x: Array, axis: int) -> None:

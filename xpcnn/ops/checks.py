@@ -7,34 +7,30 @@ from typing import Any
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
-__all__ = ["accumulator", "check_dy", "check_rank", "common_backend", "pair"]
+__all__ = ["accumulator", "check_backend", "check_dy", "check_rank", "common_backend", "pair", "widened"]
 
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-_known_float: dict[Any, bool] = {}
+_HALVES = frozenset({"float16", "bfloat16"})
 
 
-def common_backend(op: str, **arrays: Array | None) -> Backend:
-    """Return the backend of all `arrays`, which must share it and one floating dtype."""
+def common_backend(op: str, **arrays: Any) -> Backend:
+    """Return the backend of all `arrays`, which must share it and one floating dtype.
+
+    Only ``bias`` may be None, and is passed over then.
+    """
     found: Backend | None = None
     for name, array in arrays.items():
-        if array is None:
+        if array is None and name == "bias":
             continue
-        try:
-            backend = backend_of(array)
-        except BackendError as error:
-            raise BackendError(f"{op}: {name}: {error}") from None
+        backend = _backend_of(op, name, array)
         if found is None:
             found, first, dtype = backend, name, array.dtype
-            if not _is_float(dtype):
+            if dtype_name(dtype) not in _FLOATS:
                 raise _not_floating(op, name, dtype)
         elif backend is not found:
-            raise BackendError(
-                f"{op}: {first} is on {found}, {name} on {backend}; move one of them: "
-                f"xpcnn.asarray({name}) inside `with xpcnn.use_backend({found.name!r})`, xpcnn.to_numpy, "
-                f"or model.to(backend=...)"
-            )
+            raise _mixed(op, first, found, name, backend)
         elif array.dtype != dtype:
-            if not _is_float(array.dtype):
+            if dtype_name(array.dtype) not in _FLOATS:
                 raise _not_floating(op, name, array.dtype)
             raise DtypeError(
                 f"{op}: {first} is {dtype_name(dtype)} but {name} is {dtype_name(array.dtype)}; "
@@ -44,11 +40,28 @@ def common_backend(op: str, **arrays: Array | None) -> Backend:
     return found
 
 
-def _is_float(dtype: Any) -> bool:
-    known = _known_float.get(dtype)
-    if known is None:
-        known = _known_float[dtype] = dtype_name(dtype) in _FLOATS
-    return known
+def check_backend(op: str, first: str, backend: Backend, name: str, array: Array) -> None:
+    """Require that `array`, of any dtype, lives on the backend of the argument `first`."""
+    other = _backend_of(op, name, array)
+    if other is not backend:
+        raise _mixed(op, first, backend, name, other)
+
+
+def _backend_of(op: str, name: str, array: Array) -> Backend:
+    if array is None:
+        raise BackendError(f"{op}: {name}: expected an array, got None; make one with xpcnn.asarray(...)")
+    try:
+        return backend_of(array)
+    except BackendError as error:
+        raise BackendError(f"{op}: {name}: {error}") from None
+
+
+def _mixed(op: str, first: str, backend: Backend, name: str, other: Backend) -> BackendError:
+    return BackendError(
+        f"{op}: {first} is on {backend}, {name} on {other}; move one of them: "
+        f"xpcnn.asarray({name}) inside `with xpcnn.use_backend({backend.name!r})`, xpcnn.to_numpy, "
+        f"or model.to(backend=...)"
+    )
 
 
 def _not_floating(op: str, name: str, dtype: Any) -> DtypeError:
@@ -60,7 +73,13 @@ def _not_floating(op: str, name: str, dtype: Any) -> DtypeError:
 
 def accumulator(backend: Backend, dtype: Any) -> Any | None:
     """Return float32 where `dtype` is half precision, which is too narrow to sum in; else None."""
-    return backend.xp.float32 if dtype_name(dtype) in ("float16", "bfloat16") else None
+    return backend.xp.float32 if dtype_name(dtype) in _HALVES else None
+
+
+def widened(backend: Backend, x: Array) -> Array:
+    """Return `x` in the dtype it is summed in: itself, or half precision as float32."""
+    wide = accumulator(backend, x.dtype)
+    return x if wide is None else backend.xp.astype(x, wide)
 
 
 def check_rank(op: str, name: str, array: Array, rank: int, layout: str) -> None:

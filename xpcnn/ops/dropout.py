@@ -50,7 +50,8 @@ def dropout(x: Array, p: float, key: Key | int) -> tuple[Array, DropoutContext]:
         raise ArgumentError(f"dropout: p must be from 0 to 1, got {p!r}")
     xp = backend.xp
     kept = backend.uniform(Key.of(key), tuple(x.shape), x.dtype) >= p
-    mask = xp.astype(kept, x.dtype) * (1 / (1 - p) if p < 1 else 0.0)
+    mask = xp.zeros_like(x)  # in the memory order of x, which y then keeps
+    mask[...] = xp.astype(kept, x.dtype) * (1 / (1 - p) if p < 1 else 0.0)
     return x * mask, DropoutContext(mask)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend
+from xpcnn.ops.checks import check_dy, check_rank, common_backend, widened
 
 __all__ = ["LinearContext", "linear", "linear_backward"]
 
@@ -62,9 +62,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
             f"got {tuple(bias.shape)}"
         )
     xp = backend.xp
-    y = _rows(backend, x) @ xp.matrix_transpose(_wide(backend, weight))
+    y = _rows(backend, x) @ xp.matrix_transpose(widened(backend, weight))
     if bias is not None:
-        y += _wide(backend, bias)  # y is fresh
+        y += widened(backend, bias)  # y is fresh
     y = xp.reshape(xp.astype(y, x.dtype, copy=False), (*x.shape[:-1], features))
     return y, LinearContext(x, weight, bias is not None)
 
@@ -92,7 +92,7 @@ def linear_backward(
     rows = _rows(backend, dy)
     dx = dweight = dbias = None
     if need_dx:
-        dx = xp.astype(rows @ _wide(backend, ctx.weight), dtype, copy=False)
+        dx = xp.astype(rows @ widened(backend, ctx.weight), dtype, copy=False)
         dx = xp.reshape(dx, tuple(ctx.x.shape))
     if need_dweight:
         dweight = xp.astype(xp.matrix_transpose(rows) @ _rows(backend, ctx.x), dtype, copy=False)
@@ -103,10 +103,5 @@ def linear_backward(
 
 def _rows(backend: Backend, x: Array) -> Array:
     """Return x (..., features) as a matrix, in the dtype it is summed in."""
-    x = _wide(backend, x)
+    x = widened(backend, x)
     return x if x.ndim == 2 else backend.xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-
-
-def _wide(backend: Backend, x: Array) -> Array:
-    wide: Any = accumulator(backend, x.dtype)
-    return x if wide is None else backend.xp.astype(x, wide)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name
+from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.ops.checks import accumulator, check_rank, common_backend
+from xpcnn.ops.checks import accumulator, check_backend, check_rank, common_backend
 
 __all__ = [
     "MeanSquaredErrorContext",
@@ -82,9 +82,8 @@ def softmax_cross_entropy(
     shifted = wide - xp.max(wide, axis=1, keepdims=True)
     log_probabilities = shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))
     loss = -xp.sum(wanted * log_probabilities) / n
-    return xp.astype(loss, logits.dtype, copy=False), SoftmaxCrossEntropyContext(
-        log_probabilities, wanted, logits.dtype
-    )
+    ctx = SoftmaxCrossEntropyContext(log_probabilities, wanted, logits.dtype)
+    return _zero_d(xp, loss, logits.dtype), ctx
 
 
 def softmax_cross_entropy_backward(ctx: SoftmaxCrossEntropyContext, dy: Any = 1.0) -> Array:
@@ -139,7 +138,7 @@ def mean_squared_error(y: Array, target: Array) -> tuple[Array, MeanSquaredError
     wide = accumulator(backend, y.dtype) or y.dtype
     difference = xp.astype(y, wide, copy=False) - xp.astype(target, wide, copy=False)
     loss = xp.mean(difference * difference)
-    return xp.astype(loss, y.dtype, copy=False), MeanSquaredErrorContext(difference, y.dtype)
+    return _zero_d(xp, loss, y.dtype), MeanSquaredErrorContext(difference, y.dtype)
 
 
 def mean_squared_error_backward(ctx: MeanSquaredErrorContext, dy: Any = 1.0) -> Array:
@@ -147,6 +146,11 @@ def mean_squared_error_backward(ctx: MeanSquaredErrorContext, dy: Any = 1.0) -> 
     xp = backend_of(ctx.difference).xp
     size = math.prod(ctx.difference.shape)
     return xp.astype(ctx.difference * (2 * _scalar(dy, ctx.difference, size)), ctx.dtype, copy=False)
+
+
+def _zero_d(xp: Namespace, loss: Array, dtype: Any) -> Array:
+    """Return the loss as a 0-d array: NumPy's reductions give array scalars."""
+    return xp.asarray(xp.astype(loss, dtype, copy=False))
 
 
 def _not_empty(op: str, name: str, array: Array) -> None:
@@ -168,7 +172,7 @@ def _distribution(backend: Backend, logits: Array, target: Array, dtype: Any) ->
     """Return the target as rows of probabilities (N, classes)."""
     xp = backend.xp
     op = "softmax_cross_entropy"
-    backend_of(logits, target)
+    check_backend(op, "logits", backend, "target", target)
     n, classes = logits.shape
     shape = tuple(target.shape)
     if shape == (n, classes):
@@ -185,7 +189,9 @@ def _distribution(backend: Backend, logits: Array, target: Array, dtype: Any) ->
             f"{tuple(logits.shape)}, got shape {shape}"
         )
     if not xp.isdtype(target.dtype, "integral"):
-        raise DtypeError(f"{op}: labels must be integers, got {dtype_name(target.dtype)}")
+        raise DtypeError(
+            f"{op}: target of shape {shape} must be integer labels, got {dtype_name(target.dtype)}"
+        )
     # Signed and wide on every backend, so that comparisons and one_hot agree.
     labels = xp.astype(target, xp.int64, copy=False)
     outside = (labels < 0) | (labels >= classes)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import accumulator, check_dy, common_backend
+from xpcnn.ops.checks import check_dy, common_backend, widened
 
 __all__ = ["BatchNormContext", "batch_norm", "batch_norm_backward"]
 
@@ -82,13 +82,13 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
-    backend = common_backend(
-        "batch_norm", x=x, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var
-    )
-    _check_shapes(x, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    given = {name: array for name, array in given.items() if array is not None}
+    backend = common_backend("batch_norm", x=x, **given)
+    _check_shapes(x, given)
     xp = backend.xp
     axes = _axes(x)
-    wide_x = _wide(backend, x)
+    wide_x = widened(backend, x)
     if train:
         count = math.prod(x.shape[axis] for axis in axes)
         if count < 2:
@@ -105,14 +105,14 @@ def batch_norm(
     else:
         if running_mean is None or running_var is None:
             raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
-        mean, var = _wide(backend, running_mean), _wide(backend, running_var)
+        mean, var = widened(backend, running_mean), widened(backend, running_var)
         centred = wide_x - _per_channel(xp, mean, x)
         new_mean, new_var = running_mean, running_var
     inverse_std = 1 / xp.sqrt(var + eps)
-    scale = inverse_std if weight is None else inverse_std * _wide(backend, weight)
+    scale = inverse_std if weight is None else inverse_std * widened(backend, weight)
     y = centred * _per_channel(xp, scale, x)
     if bias is not None:
-        y += _per_channel(xp, _wide(backend, bias), x)  # y is fresh
+        y += _per_channel(xp, widened(backend, bias), x)  # y is fresh
     ctx = BatchNormContext(x, weight, bias is not None, mean, inverse_std, train, new_mean, new_var)
     return xp.astype(y, x.dtype, copy=False), ctx
 
@@ -126,11 +126,11 @@ def batch_norm_backward(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array 
     x = ctx.x
     backend = check_dy("batch_norm_backward", dy, x.shape, x)
     xp, axes, dtype = backend.xp, _axes(x), dy.dtype
-    wide_dy = _wide(backend, dy)
-    normalised = (_wide(backend, x) - _per_channel(xp, ctx.mean, x)) * _per_channel(xp, ctx.inverse_std, x)
+    wide_dy = widened(backend, dy)
+    normalised = (widened(backend, x) - _per_channel(xp, ctx.mean, x)) * _per_channel(xp, ctx.inverse_std, x)
     sum_dy = xp.sum(wide_dy, axis=axes)
     sum_dy_normalised = xp.sum(wide_dy * normalised, axis=axes)
-    scale = ctx.inverse_std if ctx.weight is None else ctx.inverse_std * _wide(backend, ctx.weight)
+    scale = ctx.inverse_std if ctx.weight is None else ctx.inverse_std * widened(backend, ctx.weight)
     if ctx.train:
         count = math.prod(x.shape[axis] for axis in axes)
         slope = _per_channel(xp, sum_dy_normalised / count, x)
@@ -151,23 +151,18 @@ def _per_channel(xp: Any, values: Array, x: Array) -> Array:
     return xp.reshape(values, (1, -1) + (1,) * (x.ndim - 2))
 
 
-def _wide(backend: Backend, x: Array) -> Array:
-    wide = accumulator(backend, x.dtype)
-    return x if wide is None else backend.xp.astype(x, wide)
-
-
 def _blend(backend: Backend, old: Array | None, new: Array, momentum: float) -> Array | None:
     if old is None:
         return None
-    blended = (1 - momentum) * _wide(backend, old) + momentum * new
+    blended = (1 - momentum) * widened(backend, old) + momentum * new
     return backend.xp.astype(blended, old.dtype, copy=False)
 
 
-def _check_shapes(x: Array, **parameters: Array | None) -> None:
+def _check_shapes(x: Array, parameters: dict[str, Array]) -> None:
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
     for name, parameter in parameters.items():
-        if parameter is not None and tuple(parameter.shape) != (x.shape[1],):
+        if tuple(parameter.shape) != (x.shape[1],):
             raise ShapeError(
                 f"batch_norm: x has C={x.shape[1]} channels (shape {tuple(x.shape)}) but {name} has shape "
                 f"{tuple(parameter.shape)}; it must be ({x.shape[1]},)"

@@ -122,8 +122,7 @@ def _build(
             f"{op}: padding must be at most half the kernel, got padding {paddings} for kernel {kernel}"
         )
     geometry = PoolGeometry(x_shape, kernel, strides, paddings, ceil_mode)
-    room = [s + 2 * p - k for s, p, k in zip(x_shape[2:], paddings, kernel, strict=True)]
-    if min(room) < 0:
+    if min(geometry.output_shape[2:]) < 1:
         raise ShapeError(
             f"{op}: kernel {kernel[0]}x{kernel[1]} is larger than the padded input "
             f"{x_shape[2] + 2 * paddings[0]}x{x_shape[3] + 2 * paddings[1]} "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import accumulator, check_dy, common_backend
+from xpcnn.ops.checks import check_dy, common_backend, widened
 from xpcnn.ops.conv import tiling
 from xpcnn.ops.conv._layout import matrix_of
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -89,12 +89,12 @@ def conv2d(
             f"got {tuple(bias.shape)}"
         )
     name = requested(algorithm)
-    wide_x, wide_weight = _widened(backend, x, weight)
+    wide_x, wide_weight = widened(backend, x), widened(backend, weight)
     chosen = tiling.resolve(name, geometry, wide_x.dtype, backend)
     y = tiling.forward(chosen, wide_x, wide_weight, geometry)
     if bias is not None:
-        (wide_bias,) = _widened(backend, bias)
-        y += backend.xp.reshape(wide_bias, (1, geometry.k, 1, 1))  # y is fresh, so adding in place is safe
+        # y is fresh, so adding in place is safe
+        y += backend.xp.reshape(widened(backend, bias), (1, geometry.k, 1, 1))
     return _narrowed(backend, y, x.dtype), Conv2dContext(x, weight, bias is not None, geometry, name)
 
 
@@ -128,7 +128,7 @@ def conv2d_backward(
     """
     geometry = ctx.geometry
     backend = check_dy("conv2d_backward", dy, geometry.output_shape, ctx.x)
-    x, weight, wide_dy = _widened(backend, ctx.x, ctx.weight, dy)
+    x, weight, wide_dy = (widened(backend, array) for array in (ctx.x, ctx.weight, dy))
     chosen = tiling.resolve(ctx.algorithm, geometry, x.dtype, backend)
     dx = dweight = dbias = None
     if need_dx:
@@ -145,12 +145,6 @@ def _sum_over_pixels(backend: Backend, dy: Array) -> Array:
     rows = matrix_of(dy)
     ones = backend.xp.ones((1, rows.shape[0]), dtype=dy.dtype, device=backend.device)
     return backend.xp.reshape(ones @ rows, (-1,))
-
-
-def _widened(backend: Backend, *arrays: Array) -> tuple[Array, ...]:
-    """Return the arrays in the dtype they are summed in."""
-    wide = accumulator(backend, arrays[0].dtype)
-    return arrays if wide is None else tuple(backend.xp.astype(array, wide) for array in arrays)
 
 
 def _narrowed(backend: Backend, array: Array, dtype: Any) -> Array:

@@ -129,7 +129,10 @@ def im2col(x: Array, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilati
     windows = backend.sliding_windows(
         padded(x, geometry), geometry.kernel, geometry.stride, geometry.dilation
     )
-    return xp.reshape(xp.permute_dims(windows, (0, 2, 3, 1, 4, 5)), _columns_shape(geometry))
+    n, c, oh, ow, kh, kw = windows.shape
+    columns = xp.empty((n, oh, ow, c, kh, kw), dtype=x.dtype, device=backend.device)
+    columns[...] = xp.permute_dims(windows, (0, 2, 3, 1, 4, 5))  # a copy even where a view would do
+    return xp.reshape(columns, _columns_shape(geometry))
 
 
 def col2im(

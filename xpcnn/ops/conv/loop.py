@@ -29,10 +29,11 @@ class Loop(ConvAlgorithm):
         backend = backend_of(x)
         xp = backend.xp
         x = padded(x, geometry)
-        y = xp.empty(geometry.output_shape, dtype=x.dtype, device=backend.device)
+        (n, k, *size) = geometry.output_shape
+        y = xp.empty((n, *size, k), dtype=x.dtype, device=backend.device)
         for n, k, i, j in _every(geometry.output_shape):
-            y[n, k, i, j] = xp.sum(x[n, :, *_window(geometry, i, j)] * weight[k, ...])
-        return y
+            y[n, i, j, k] = xp.sum(x[n, :, *_window(geometry, i, j)] * weight[k, ...])
+        return xp.permute_dims(y, (0, 3, 1, 2))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         dx = padded_zeros(dy, geometry)

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of
+from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.errors import AlgorithmError
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import ConvAlgorithm, find
@@ -48,11 +48,11 @@ def resolve(name: str, geometry: ConvGeometry, dtype: Any, backend: Backend) -> 
 
 def _reason(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
     reason = algorithm.unsupported(geometry, dtype, backend)
-    if reason is None and _tiles(algorithm, geometry, dtype, workspace_limit(backend)) is None:
-        least = algorithm.workspace_bytes(geometry.with_batch(1).with_rows(0, 1)[0], dtype)
+    limit, name = workspace_limit(backend), dtype_name(dtype)
+    if reason is None and _plan(algorithm, geometry, name, limit) is None:
         reason = (
-            f"needs about {least} bytes of workspace for one row of the output, but the limit is "
-            f"{workspace_limit(backend)}; raise it with xpcnn.set_workspace_limit"
+            f"needs {_cost_of_rows(algorithm, geometry, name, 1)} bytes of workspace for one row of the "
+            f"output, but the limit is {limit}; raise it with xpcnn.set_workspace_limit"
         )
     return reason
 
@@ -101,8 +101,8 @@ def _is_whole(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> boo
     """Whether one call does it all, without copies into and out of pieces."""
     if geometry.groups != 1:
         return False
-    tiles = _tiles(algorithm, geometry, x.dtype, workspace_limit(backend_of(x)))
-    return tiles is not None and len(tiles) == 1
+    plan = _plan(algorithm, geometry, dtype_name(x.dtype), workspace_limit(backend_of(x)))
+    return plan == (max(geometry.n, 1), geometry.oh)
 
 
 def _pieces(
@@ -110,7 +110,9 @@ def _pieces(
 ) -> Iterator[tuple[slice, slice, Tile]]:
     """Yield the input channels, output channels and tile of every piece."""
     one = geometry.one_group()
-    for tile in _tiles(algorithm, one, x.dtype, workspace_limit(backend_of(x))) or ():
+    plan = _plan(algorithm, one, dtype_name(x.dtype), workspace_limit(backend_of(x)))
+    assert plan is not None  # `resolve` has made sure
+    for tile in _tiles(one, *plan):
         for group in range(geometry.groups):
             yield (
                 slice(group * one.c, (group + 1) * one.c),
@@ -119,40 +121,37 @@ def _pieces(
             )
 
 
+def _tiles(geometry: ConvGeometry, images: int, rows: int) -> Iterator[Tile]:
+    """Yield tiles of so many images and so many rows of the output; the last ones may be smaller."""
+    for start in range(0, geometry.n, images):
+        stop = min(start + images, geometry.n)
+        batch = geometry.with_batch(stop - start)
+        for row in range(0, geometry.oh, rows):
+            end = min(row + rows, geometry.oh)
+            part, input_rows = batch.with_rows(row, end)
+            yield Tile(slice(start, stop), slice(row, end), input_rows, part)
+
+
 @functools.lru_cache(maxsize=1024)
-def _tiles(
-    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, limit: int
-) -> tuple[Tile, ...] | None:
-    """Return the pieces that keep the scratch memory under `limit`, or None if no cut does."""
+def _plan(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, limit: int) -> tuple[int, int] | None:
+    """Return how many images and output rows keep scratch memory under `limit`, or None if no cut does."""
     n, oh = geometry.n, geometry.oh
+    images = bisect_right(
+        range(1, n + 1), limit, key=lambda count: algorithm.workspace_bytes(geometry.with_batch(count), dtype)
+    )
+    if images or n == 0:
+        return max(images, 1), oh
+    rows = bisect_right(
+        range(1, oh + 1), limit, key=lambda count: _cost_of_rows(algorithm, geometry, dtype, count)
+    )
+    return (1, rows) if rows else None
 
-    def cost_of_images(count: int) -> int:
-        return algorithm.workspace_bytes(geometry.with_batch(count), dtype)
 
-    def cost_of_rows(count: int) -> int:
-        one = geometry.with_batch(1)
-        parts = (one.with_rows(row, min(row + count, oh))[0] for row in range(0, oh, count))
-        return max(algorithm.workspace_bytes(part, dtype) for part in parts)
-
-    images = bisect_right(range(1, n + 1), limit, key=cost_of_images) if n else 1
-    rows = oh
-    if images == 0:
-        images = 1
-        rows = bisect_right(range(1, oh + 1), limit, key=cost_of_rows)
-        if rows == 0:
-            return None
-    tiles = []
-    for start in range(0, max(n, 1), images):
-        batch = slice(start, min(start + images, n))
-        whole = geometry.with_batch(batch.stop - batch.start)
-        if rows == oh:
-            tiles.append(Tile(batch, slice(0, oh), slice(0, geometry.h), whole))
-            continue
-        for row in range(0, oh, rows):
-            stop = min(row + rows, oh)
-            part, input_rows = whole.with_rows(row, stop)
-            tiles.append(Tile(batch, slice(row, stop), input_rows, part))
-    return tuple(tiles)
+def _cost_of_rows(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, rows: int) -> int:
+    """Return the workspace of the hungriest tile, when one image is cut into so many rows."""
+    return max(
+        algorithm.workspace_bytes(tile.geometry, dtype) for tile in _tiles(geometry.with_batch(1), 1, rows)
+    )
 
 
 def _zeros_channels_last(like: Array, shape: tuple[int, ...]) -> Array:

@@ -1,0 +1,96 @@
+"""IDX files: round trips, and one clear line for every kind of damage."""
+
+import gzip
+import re
+
+import numpy as np
+import pytest
+
+from xpcnn.data import read_idx
+from xpcnn.data.idx import write_idx
+from xpcnn.errors import DatasetError, DtypeError, ShapeError
+
+ARRAY = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
+HEADER = bytes((0, 0, 8, 3)) + np.array([4, 3, 2], ">u4").tobytes()
+CONTENT = HEADER + ARRAY.tobytes()
+
+
+@pytest.mark.parametrize("name", ["x-idx3-ubyte", "x-idx3-ubyte.gz"])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "i4", "f4", "f8"])
+def test_round_trip(tmp_path, name, dtype):
+    array = (np.arange(24).reshape(2, 3, 4) - (0 if dtype == "u1" else 12)).astype(dtype)
+    write_idx(tmp_path / name, array)
+    back = read_idx(tmp_path / name)
+    np.testing.assert_array_equal(back, array)
+    assert back.dtype == array.dtype
+    assert back.dtype.isnative
+    assert back.flags.writeable
+
+
+def test_the_bytes_are_those_of_the_format(tmp_path):
+    write_idx(tmp_path / "x", np.array([1, -2], np.int16))
+    assert (tmp_path / "x").read_bytes() == bytes.fromhex("00000b01 00000002 0001 fffe")
+
+
+def test_writing_takes_any_memory_order_and_gzip_is_reproducible(tmp_path):
+    write_idx(tmp_path / "a.gz", ARRAY.transpose(2, 0, 1).astype(">f8"))
+    write_idx(tmp_path / "b.gz", np.ascontiguousarray(ARRAY.transpose(2, 0, 1)).astype("<f8"))
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    assert (tmp_path / "a.gz").read_bytes()[4:8] == bytes(4)  # no time stamp
+
+
+def test_gzip_is_recognised_by_content_not_by_name(tmp_path):
+    (tmp_path / "named-plain").write_bytes(gzip.compress(CONTENT))
+    (tmp_path / "named.gz").write_bytes(CONTENT)
+    np.testing.assert_array_equal(read_idx(tmp_path / "named-plain"), ARRAY)
+    np.testing.assert_array_equal(read_idx(str(tmp_path / "named.gz")), ARRAY)
+
+
+def test_an_empty_axis_is_fine(tmp_path):
+    write_idx(tmp_path / "x", np.zeros((0, 28, 28), np.uint8))
+    assert read_idx(tmp_path / "x").shape == (0, 28, 28)
+
+
+DAMAGED = {
+    "empty": (b"", "truncated: an IDX file begins with 4 bytes of magic, found 0"),
+    "magic": (b"\x89PNG" + CONTENT[4:], "not an IDX file: the magic number should be 00 00 TT DD"),
+    "magic found": (b"\x89PNG" + CONTENT[4:], "found 89 50 4e 47"),
+    "no dimension": (b"\0\0\x08\0" + CONTENT[4:], "not an IDX file"),
+    "type": (
+        b"\0\0\x0a\x03" + CONTENT[4:],
+        "unknown IDX type code 0a, expected one of 08, 09, 0b, 0c, 0d, 0e",
+    ),
+    "header": (CONTENT[:15], "truncated: a header of 3 sizes takes 16 bytes, found 15"),
+    "body": (CONTENT[:-1], "truncated: shape (4, 3, 2) of uint8 takes 40 bytes, found 39"),
+    "trailing": (CONTENT + b"ab", "2 trailing bytes: shape (4, 3, 2) of uint8 takes 40 bytes, found 42"),
+    "huge": (HEADER[:4] + b"\xff" * 12, "truncated: shape (4294967295, 4294967295, 4294967295)"),
+    "gzip cut": (gzip.compress(CONTENT)[:-9], "truncated: the gzip stream breaks off after"),
+    "gzip cut in its header": (gzip.compress(CONTENT)[:5], "truncated: the gzip stream breaks off after 5"),
+    "gzip checksum": (gzip.compress(CONTENT)[:-8] + b"\0" * 8, "damaged gzip stream: CRC check failed"),
+    "gzip trailing": (gzip.compress(CONTENT) + b"more", "damaged gzip stream: Not a gzipped file"),
+    "gzip body": (gzip.compress(CONTENT)[:10] + b"\xff" * 40, "damaged gzip stream"),
+    "gzip of a short body": (gzip.compress(CONTENT[:-1]), "takes 40 bytes, found 39"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_damage_is_one_clear_line_that_names_the_file(tmp_path, content, message):
+    path = tmp_path / "x-idx3-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=re.escape(message)) as caught:
+        read_idx(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"nowhere: cannot be read: No such file"):
+        read_idx(tmp_path / "nowhere")
+
+
+def test_what_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(DtypeError, match="IDX cannot hold int64, only uint8, int8, int16, int32"):
+        write_idx(tmp_path / "x", np.zeros(3, np.int64))
+    with pytest.raises(ShapeError, match=r"IDX holds 1 to 255 dimensions, got shape \(\)"):
+        write_idx(tmp_path / "x", np.array(3, np.uint8))
+    assert not (tmp_path / "x").exists()

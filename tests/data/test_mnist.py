@@ -1,0 +1,70 @@
+"""MNIST itself, where its files are at hand, and what importing the package loads."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xpcnn.data import fashion_mnist, mnist
+from xpcnn.data.idx import write_idx
+from xpcnn.data.mnist import FASHION_MNIST, MNIST
+from xpcnn.errors import DatasetError
+
+FOLDER = Path(os.environ.get("XPCNN_DATA_DIR", "nowhere"))
+
+
+def needs(name):
+    return pytest.mark.skipif(
+        not list((FOLDER / name).glob("t10k-images-idx3-ubyte*")), reason=f"no {name} under $XPCNN_DATA_DIR"
+    )
+
+
+@pytest.mark.parametrize(
+    ("load", "first"),
+    [
+        pytest.param(mnist, [5, 0, 4, 1, 9], marks=needs("mnist")),
+        pytest.param(fashion_mnist, [9, 0, 0, 3, 0], marks=needs("fashion-mnist")),
+    ],
+)
+def test_the_real_data(load, first):
+    train, test = load()
+    assert (train.images.shape, test.images.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
+    assert train.images.dtype == np.uint8
+    assert train.labels[:5].tolist() == first
+    assert [np.unique(part.labels).tolist() for part in (train, test)] == [list(range(10))] * 2
+    assert (train.name, test.name) == (f"{train.name[:-6]}-train", f"{train.name[:-6]}-test")
+    assert train.images.max() == 255
+
+
+def test_a_missing_file_is_named(tmp_path):
+    message = f"mnist: neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz in {tmp_path / 'mnist'}"
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        mnist(tmp_path)
+    with pytest.raises(DatasetError, match="fashion-mnist: neither"):
+        fashion_mnist(tmp_path)
+
+
+def test_a_file_of_other_content_is_refused(tmp_path):
+    (tmp_path / "mnist").mkdir()
+    write_idx(tmp_path / "mnist" / "train-images-idx3-ubyte.gz", np.zeros((5, 28, 28), np.uint8))
+    with pytest.raises(DatasetError, match=r"wrong content: SHA-256 .* expected ba891046e650"):
+        mnist(tmp_path)
+
+
+@pytest.mark.parametrize("source", [MNIST, FASHION_MNIST], ids=lambda source: source.name)
+def test_sources_are_well_formed(source):
+    assert len(source.mirrors) >= 3
+    assert all(mirror.startswith("http") and mirror.endswith("/") for mirror in source.mirrors)
+    assert not any("lecun" in mirror for mirror in source.mirrors)  # answers 403
+    assert len(set(source.sha256.values())) == 4
+    assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in source.sha256.values())
+
+
+def test_importing_the_package_loads_no_downloader():
+    code = "import sys, xpcnn.data; print({'pooch', 'tqdm', 'requests'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

@@ -1,0 +1,95 @@
+"""Drawn digits: the same everywhere, prefix-stable, balanced, varied, and shaped like MNIST's."""
+
+import hashlib
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from xpcnn.data import synthetic_digits
+from xpcnn.errors import ArgumentError
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return synthetic_digits(1000)
+
+
+def test_shapes_and_types(digits):
+    assert digits.images.shape == (1000, 1, 28, 28)
+    assert (digits.images.dtype, digits.labels.dtype) == (np.uint8, np.int64)
+    assert (digits.classes, digits.name) == (10, "synthetic-digits")
+    assert digits.images.flags.c_contiguous
+
+
+def test_pixels_are_the_same_on_every_platform_and_release(digits):
+    content = digits.images.tobytes() + digits.labels.astype("<i8").tobytes()
+    assert hashlib.sha256(content).hexdigest() == (
+        "41bb6eadeab063c6c34161ba76be29d3bf450cf7ba21213a05ab1b2e796283d6"
+    )
+
+
+@pytest.mark.parametrize("k", [1, 9, 249, 250, 251, 999])
+def test_a_shorter_set_is_the_beginning_of_a_longer_one(digits, k):
+    short = synthetic_digits(k)
+    np.testing.assert_array_equal(short.images, digits.images[:k])
+    np.testing.assert_array_equal(short.labels, digits.labels[:k])
+
+
+def test_every_ten_hold_each_digit_once_in_random_order(digits):
+    tens = digits.labels.reshape(-1, 10)
+    assert (np.sort(tens, axis=1) == np.arange(10)).all()
+    assert len({tuple(row) for row in tens.tolist()}) > 95
+
+
+def test_no_two_images_are_alike_and_seeds_differ(digits):
+    images = {image.tobytes() for image in digits.images}
+    assert len(images) == 1000
+    assert not images & {image.tobytes() for image in synthetic_digits(1000, seed=1).images}
+
+
+def test_digits_fill_about_20_by_20_pixels_near_the_middle(digits):
+    ink = digits.images[:, 0] > 90
+    rows, columns = ink.any(axis=2), ink.any(axis=1)
+    assert rows.any(axis=1).all()
+    height = 28 - rows[:, ::-1].argmax(axis=1) - rows.argmax(axis=1)
+    width = 28 - columns[:, ::-1].argmax(axis=1) - columns.argmax(axis=1)
+    side = np.maximum(height, width)
+    assert 19 < side.mean() < 21
+    assert side.min() >= 14
+    assert side.max() <= 25
+    middle = (rows.argmax(axis=1) + height / 2).mean(), (columns.argmax(axis=1) + width / 2).mean()
+    assert np.allclose(middle, 14, atol=0.3)
+    assert 0.11 < ink.mean() < 0.18  # MNIST: 0.147
+
+
+def test_classes_can_be_told_apart_but_not_by_their_mean_alone():
+    train, test = synthetic_digits(2000), synthetic_digits(500, seed=1)
+    flat = train.images.reshape(2000, -1).astype(np.float64)
+    means = np.stack([flat[train.labels == digit].mean(axis=0) for digit in range(10)])
+    distance = ((test.images.reshape(500, 1, -1) - means) ** 2).sum(axis=2)
+    accuracy = (distance.argmin(axis=1) == test.labels).mean()
+    assert 0.70 < accuracy < 0.88  # MNIST, with as many images: 0.75
+
+
+def test_scratch_memory_is_bounded():
+    tracemalloc.start()
+    dataset = synthetic_digits(3000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - dataset.images.nbytes - dataset.labels.nbytes < 30e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "synthetic_digits: n must be an integer of at least 1, got 0"),
+        ((-5,), "synthetic_digits: n must be an integer of at least 1, got -5"),
+        ((1.5,), "synthetic_digits: n must be an integer of at least 1, got 1.5"),
+        ((5, -1), "synthetic_digits: seed must be an integer of at least 0, got -1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        synthetic_digits(*arguments)

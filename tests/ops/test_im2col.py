@@ -1,0 +1,124 @@
+"""im2col and col2im: the classical matrix, and its adjoint."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import oracles
+import pytest
+
+import xpcnn
+from xpcnn import errors, ops
+
+from .helpers import LAYOUTS, draw, mentions, pair
+
+IntPair = int | tuple[int, int]
+
+
+class Unfold(NamedTuple):
+    x: tuple[int, int, int, int]
+    kernel: IntPair
+    stride: IntPair = 1
+    padding: IntPair = 0
+    dilation: IntPair = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "kernel_size": self.kernel,
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+        }
+
+    @property
+    def oracle_options(self) -> dict[str, Any]:
+        ph, pw = pair(self.padding)
+        return {
+            "kernel": pair(self.kernel),
+            "stride": pair(self.stride),
+            "pads": (ph, ph, pw, pw),
+            "dilation": pair(self.dilation),
+        }
+
+
+CASES = {
+    "3x3": Unfold((2, 3, 5, 6), 3),
+    "padded": Unfold((2, 3, 5, 4), 3, padding=1),
+    "1x1": Unfold((2, 3, 2, 4), 1),
+    "1x1 strided": Unfold((2, 3, 5, 4), 1, 2),
+    "stride does not divide": Unfold((2, 2, 7, 8), (3, 2), (3, 4)),
+    "stride beyond the kernel": Unfold((2, 2, 8, 7), 2, 3),
+    "dilated": Unfold((1, 2, 7, 8), (3, 2), dilation=(2, 3)),
+    "everything": Unfold((2, 2, 8, 7), (2, 3), (2, 1), (1, 2), (3, 2)),
+    "kernel is the input": Unfold((2, 2, 3, 4), (3, 4)),
+    "more padding than rows": Unfold((1, 1, 1, 3), 2, padding=3),
+    "empty batch": Unfold((0, 2, 5, 5), 3),
+}
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+@every_case
+def test_im2col(make: Any, dtype: str, case: Unfold) -> None:
+    values = draw(*case.x, dtype=dtype)
+    x = make.array(values)
+    with make.unchanged(x):
+        columns = ops.im2col(x, **case.options)
+    make.check(columns, oracles.im2col(values, **case.oracle_options), dtype, rtol=0)
+
+
+@every_case
+def test_col2im_adds_overlaps(make: Any, dtype: str, case: Unfold) -> None:
+    shape = oracles.im2col(np.zeros(case.x), **case.oracle_options).shape
+    values = draw(*shape, dtype=dtype)
+    columns = make.array(values)
+    with make.unchanged(columns):
+        x = ops.col2im(columns, case.x, **case.options)
+    make.check(x, oracles.col2im(values, case.x, **case.oracle_options), dtype)
+
+
+@every_case
+def test_are_adjoint(make: Any, case: Unfold) -> None:
+    """⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩."""
+    x = draw(*case.x)
+    columns = make.to_numpy(ops.im2col(make.array(x), **case.options))
+    c = draw(*columns.shape, seed=1)
+    back = make.to_numpy(ops.col2im(make.array(c), case.x, **case.options))
+    assert abs(np.vdot(columns, c) - np.vdot(x, back)) <= 1e-13 * np.abs(columns * c).sum()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_any_memory_layout(make: Any, layout: Any) -> None:
+    case = CASES["everything"]
+    x = layout(make, draw(*case.x))
+    columns = ops.im2col(x, **case.options)
+    make.check(columns, oracles.im2col(make.to_numpy(x), **case.oracle_options), "float64", rtol=0)
+    columns_t = make.array(np.ascontiguousarray(draw(*columns.shape).T))
+    back = ops.col2im(make.xp.permute_dims(columns_t, (1, 0)), case.x, **case.options)
+    make.check(back, oracles.col2im(draw(*columns.shape), case.x, **case.oracle_options), "float64")
+
+
+def test_columns_that_do_not_fit() -> None:
+    with pytest.raises(errors.ShapeError, match=mentions("col2im", "(9, 18)", "(8, 18)")):
+        ops.col2im(np.zeros((8, 18)), (1, 2, 5, 5), 3)
+    with pytest.raises(errors.ShapeError, match=mentions("col2im", "(9, 18)", "(9, 17)")):
+        ops.col2im(np.zeros((9, 17)), (1, 2, 5, 5), 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"kernel_size": 6}, errors.ShapeError),
+        ({"kernel_size": 0}, errors.ArgumentError),
+        ({"kernel_size": 3, "stride": 0}, errors.ArgumentError),
+        ({"kernel_size": 3, "padding": -1}, errors.ArgumentError),
+        ({"kernel_size": 3, "dilation": 0}, errors.ArgumentError),
+    ],
+    ids=str,
+)
+def test_bad_geometry(options: dict[str, int], kind: type[xpcnn.errors.XpcnnError]) -> None:
+    with pytest.raises(kind, match="im2col"):
+        ops.im2col(np.zeros((1, 2, 5, 5)), **options)
+    with pytest.raises(kind, match="col2im"):
+        ops.col2im(np.zeros((9, 18)), (1, 2, 5, 5), **options)

@@ -1,0 +1,126 @@
+"""linear and flatten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+
+from xpcnn import errors, ops
+
+from .helpers import LAYOUTS, draw, mentions
+
+SHAPES = {
+    "matrix": (5, 4),
+    "one row": (1, 4),
+    "vector": (4,),
+    "sequence": (2, 3, 4),
+    "four axes": (2, 1, 3, 4),
+    "empty batch": (0, 4),
+    "empty sequence": (2, 0, 4),
+}
+
+
+@pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_linear(make: Any, dtype: str, shape: tuple[int, ...], with_bias: bool) -> None:
+    values, weight = draw(*shape, dtype=dtype, seed=1), draw(3, 4, dtype=dtype, seed=2)
+    bias = draw(3, dtype=dtype, seed=3) if with_bias else None
+    x, w, b = make.array(values), make.array(weight), None if bias is None else make.array(bias)
+    with make.unchanged(x, w, b):
+        y, ctx = ops.linear(x, w, b)
+    make.check(y, oracles.linear(values, weight, bias), dtype)
+    dy_values = draw(*y.shape, dtype=dtype, seed=4)
+    dy = make.array(dy_values)
+    with make.unchanged(x, w, dy, ctx):
+        dx, dw, db = ops.linear_backward(ctx, dy)
+    expected_dx, expected_dw, expected_db = oracles.linear_backward(values, weight, dy_values)
+    make.check(dx, expected_dx, dtype)
+    make.check(dw, expected_dw, dtype)
+    if bias is None:
+        assert db is None
+    else:
+        make.check(db, expected_db, dtype)
+
+
+def test_skipped_gradients(make: Any) -> None:
+    x, w, b, dy = (make.array(draw(*shape)) for shape in ((5, 4), (3, 4), (3,), (5, 3)))
+    _, ctx = ops.linear(x, w, b)
+    full = make.snapshot(ops.linear_backward(ctx, dy))
+    dx, dw, db = ops.linear_backward(ctx, dy, need_dx=False)
+    assert dx is None
+    np.testing.assert_equal(make.snapshot([dw, db]), full[1:])
+    dx, dw, db = ops.linear_backward(ctx, dy, need_dweight=False)
+    np.testing.assert_equal(make.snapshot(dx), full[0])
+    assert dw is None
+    assert db is None
+
+
+def test_transposed_and_broadcast_inputs(make: Any) -> None:
+    values, weight = draw(5, 4), draw(3, 4)
+    x = make.xp.permute_dims(make.array(np.ascontiguousarray(values.T)), (1, 0))
+    w = make.xp.permute_dims(make.array(np.ascontiguousarray(weight.T)), (1, 0))
+    dy = make.xp.broadcast_to(make.array(np.full((1, 1), 0.25)), (5, 3))
+    y, ctx = ops.linear(x, w)
+    make.check(y, oracles.linear(values, weight), "float64")
+    expected_dx, expected_dw, _ = oracles.linear_backward(values, weight, np.full((5, 3), 0.25))
+    dx, dw, _ = ops.linear_backward(ctx, dy)
+    make.check(dx, expected_dx, "float64")
+    make.check(dw, expected_dw, "float64")
+
+
+def test_linear_against_torch(make: Any, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    host = [draw(*shape, dtype=dtype) for shape in ((32, 100), (50, 100), (50,), (32, 50))]
+    *leaves, dy = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in host)
+    expected = torch.nn.functional.linear(*leaves)
+    expected.backward(dy.detach())
+    x, w, b, dy = (make.array(a) for a in host)
+    y, ctx = ops.linear(x, w, b)
+    make.check(y, expected.detach().numpy(), dtype)
+    for got, leaf in zip(ops.linear_backward(ctx, dy), leaves, strict=True):
+        make.check(got, leaf.grad.numpy(), dtype)
+
+
+def test_linear_bad_shapes(make: Any) -> None:
+    w = make.array(draw(3, 4))
+    with pytest.raises(errors.ShapeError, match=mentions("linear", "(5, 6)", "(3, 4)")):
+        ops.linear(make.array(draw(5, 6)), w)
+    with pytest.raises(errors.ShapeError, match=mentions("linear", "bias", "(4,)", "3")):
+        ops.linear(make.array(draw(5, 4)), w, make.array(draw(4)))
+    with pytest.raises(errors.ShapeError, match=mentions("linear", "weight", "(3, 4, 1)")):
+        ops.linear(make.array(draw(5, 4)), make.array(draw(3, 4, 1)))
+    with pytest.raises(errors.ShapeError, match=mentions("linear", "()")):
+        ops.linear(make.array(1.0), w)
+    _, ctx = ops.linear(make.array(draw(5, 4)), w)
+    with pytest.raises(errors.ShapeError, match=mentions("linear_backward", "(5, 4)", "(5, 3)")):
+        ops.linear_backward(ctx, make.array(draw(5, 4)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3), (3, 1, 1, 1), (0, 3, 2, 2), (4,)], ids=str)
+def test_flatten(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
+    values = draw(*shape, dtype=dtype)
+    x = make.array(values)
+    y, ctx = ops.flatten(x)
+    expected = values.reshape(shape[0], int(np.prod(shape[1:])))
+    make.check(y, expected, dtype, rtol=0)
+    dy = make.array(2 * expected)
+    with make.unchanged(x, dy, ctx):
+        dx = ops.flatten_backward(ctx, dy)
+    make.check(dx, 2 * values, dtype, rtol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_flatten_takes_logical_order(make: Any, layout: Any) -> None:
+    """Channels first, whatever the memory holds first: the order the next layer's weights are in."""
+    x = layout(make, draw(2, 3, 4, 5))
+    y, _ = ops.flatten(x)
+    make.check(y, make.to_numpy(x).reshape(2, 60), "float64", rtol=0)
+
+
+def test_flatten_bad_gradient(make: Any) -> None:
+    _, ctx = ops.flatten(make.array(draw(2, 3, 2)))
+    with pytest.raises(errors.ShapeError, match=mentions("flatten_backward", "(2, 5)", "(2, 6)")):
+        ops.flatten_backward(ctx, make.array(draw(2, 5)))

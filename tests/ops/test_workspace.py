@@ -1,0 +1,151 @@
+"""The workspace limit: convolutions cut their work to stay within it, and say so where they cannot."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors, ops
+
+from .conv_cases import CASES, Case, reference
+from .helpers import draw, mentions
+
+TILED = ("im2col", "as_strided")
+
+
+@pytest.fixture(autouse=True)
+def _restore_limit() -> Iterator[None]:
+    limit = xpcnn.get_workspace_limit()
+    yield
+    xpcnn.set_workspace_limit(limit)
+
+
+# The columns of one image take about 60 kB here, and those of one output row 3.5 kB: the limits leave room
+# for two images, for half an image, and for a few rows.
+TILING_CASES = {
+    "padded": Case((3, 3, 18, 16), (4, 3, 3, 3), padding=1, pads=(1, 1, 1, 1)),
+    "strided": Case((3, 3, 35, 32), (4, 3, 3, 3), stride=2, padding=1, pads=(1, 1, 1, 1)),
+    "dilated": Case((3, 3, 20, 20), (4, 3, 3, 3), dilation=2),
+    "groups": Case((3, 4, 18, 16), (4, 2, 3, 3), padding=1, pads=(1, 1, 1, 1), groups=2),
+    "1x1": Case((3, 27, 18, 16), (4, 27, 1, 1)),
+}
+LIMITS = {"cuts the batch": 140_000, "cuts images": 35_000, "cuts every few rows": 16_000}
+# as_strided's dx unfolds dy over all input rows a tile of output rows sees, so its smallest tile is larger.
+LIMITS_AS_STRIDED = {"cuts the batch": 140_000, "cuts images": 60_000, "cuts every few rows": 41_000}
+
+
+@pytest.mark.parametrize("cut", LIMITS)
+@pytest.mark.parametrize("case", TILING_CASES.values(), ids=TILING_CASES.keys())
+@pytest.mark.parametrize("algorithm", [*TILED, "auto"])
+def test_tiled_is_untiled(make: Any, algorithm: str, case: Case, cut: str) -> None:
+    limit = (LIMITS_AS_STRIDED if algorithm == "as_strided" else LIMITS)[cut]
+    r = reference(case)
+    x, w, b, dy = (make.array(a) for a in (r.x, r.w, r.b, r.dy))
+    xpcnn.set_workspace_limit(limit)
+    assert xpcnn.get_workspace_limit() == limit
+    y, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
+    dx, dw, db = ops.conv2d_backward(ctx, dy)
+    for got, expected in zip((y, dx, dw, db), (r.y, r.dx, r.dw, r.db), strict=True):
+        make.check(got, expected, "float64")
+
+
+def scratch(f: Callable[[], Any]) -> tuple[Any, int]:
+    """(what f returned, the most memory NumPy and Python held meanwhile beyond what they held before)."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        result = f()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return result, peak - before
+
+
+def within(limit: int, used: int, what: str) -> None:
+    assert used <= 1.1 * limit, f"{what}: {used} bytes of scratch memory under a limit of {limit}"
+
+
+@pytest.mark.parametrize("batch", [8, 80])
+@pytest.mark.parametrize("groups", [1, 2], ids=["one group", "two groups"])
+@pytest.mark.parametrize("stride", [1, 2], ids=["stride 1", "stride 2"])
+@pytest.mark.parametrize("algorithm", [*TILED, "auto"])
+def test_scratch_stays_within_the_limit(algorithm: str, stride: int, groups: int, batch: int) -> None:
+    """Whatever the batch; all its columns at once would be 24 MB at stride 1, of which the limit is 4%."""
+    limit = 1 << 20
+    xpcnn.set_workspace_limit(limit)
+    w = draw(16, 8 // groups, 3, 3, dtype="float32")
+    options = {"stride": stride, "padding": 1, "groups": groups, "algorithm": algorithm}
+    # Once before measuring, on a small batch: what is imported or prepared at first use is no scratch.
+    warm, warm_ctx = ops.conv2d(draw(1, 8, 8, 8, dtype="float32"), w, **options)
+    ops.conv2d_backward(warm_ctx, warm)
+
+    x = draw(batch, 8, 32, 32, dtype="float32")
+    (y, ctx), peak = scratch(lambda: ops.conv2d(x, w, **options))
+    within(limit, peak - y.nbytes, "forward")
+    dy = draw(*y.shape, dtype="float32")
+    (dx, _, _), peak = scratch(lambda: ops.conv2d_backward(ctx, dy, need_dweight=False))
+    within(limit, peak - dx.nbytes, "grad_input")
+    (_, dw, _), peak = scratch(lambda: ops.conv2d_backward(ctx, dy, need_dx=False))
+    within(limit, peak - dw.nbytes, "grad_weight")
+
+
+@pytest.mark.parametrize("algorithm", [*TILED, "auto"])
+def test_context_keeps_no_columns(algorithm: str) -> None:
+    """Backward recomputes them: they are kh·kw times as large as x."""
+    x, w = draw(16, 8, 16, 16), draw(4, 8, 3, 3)
+    ops.conv2d(x[:1], w, padding=1, algorithm=algorithm)  # whatever is prepared at first use
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        y, ctx = ops.conv2d(x, w, padding=1, algorithm=algorithm)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ctx is not None
+    assert after - before - y.nbytes <= 1.1 * x.nbytes
+
+
+@pytest.mark.parametrize("algorithm", TILED)
+def test_limit_below_one_row(make: Any, algorithm: str) -> None:
+    """An explicit algorithm says that it cannot, and names the limit; "auto" finds one that can."""
+    case = CASES["padded 3x3"]
+    r = reference(case)
+    x, w, b, dy = (make.array(a) for a in (r.x, r.w, r.b, r.dy))
+    xpcnn.set_workspace_limit(1200)  # one row of columns: 6 positions × 27 values × 8 bytes = 1296
+    with pytest.raises(errors.AlgorithmError, match=mentions("conv2d", algorithm, "limit", "1200")):
+        ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
+    y, ctx = ops.conv2d(x, w, b, **case.options)
+    for got, expected in zip((y, *ops.conv2d_backward(ctx, dy)), (r.y, r.dx, r.dw, r.db), strict=True):
+        make.check(got, expected, "float64")
+
+
+@pytest.mark.parametrize("algorithm", TILED)
+def test_limit_below_one_row_in_backward(algorithm: str) -> None:
+    """A limit lowered after forward is kept to as well."""
+    case = CASES["padded 3x3"]
+    r = reference(case)
+    _, ctx = ops.conv2d(r.x, r.w, r.b, **case.options, algorithm=algorithm)
+    xpcnn.set_workspace_limit(1200)
+    with pytest.raises(errors.AlgorithmError, match="limit"):
+        ops.conv2d_backward(ctx, r.dy)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "1 MB"], ids=repr)
+def test_limit_must_be_a_positive_integer(limit: Any) -> None:
+    before = xpcnn.get_workspace_limit()
+    with pytest.raises(errors.ArgumentError, match="workspace"):
+        xpcnn.set_workspace_limit(limit)
+    assert xpcnn.get_workspace_limit() == before
+
+
+def test_results_do_not_depend_on_the_limit_beyond_rounding() -> None:
+    x, w = draw(6, 8, 12, 12, dtype="float32"), draw(16, 8, 3, 3, dtype="float32")
+    whole, _ = ops.conv2d(x, w, padding=1, algorithm="im2col")
+    xpcnn.set_workspace_limit(16 * 1024)
+    tiled, _ = ops.conv2d(x, w, padding=1, algorithm="im2col")
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-6 * float(np.abs(whole).max()))
