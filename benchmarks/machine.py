@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import xpcnn
+
 
 def machine() -> dict[str, Any]:
     """Return the processor, the cores this process may use, and the versions that matter."""
@@ -15,7 +17,8 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("xpcnn", "numpy", "torch")},
+        "xpcnn": xpcnn.__version__,
+        **{name: _version(name) for name in ("numpy", "torch")},
     }
 
 

@@ -147,7 +147,7 @@ def host_array(x: Any) -> np.ndarray:
     """Return anything array-like as a NumPy array, fetching it from its own library's device."""
     if isinstance(x, np.ndarray):
         return x
-    from xpcnn.backend.current import is_array, to_numpy
+    from xpcnn.backend.current import is_array, to_numpy  # here, because `current` imports this module
 
     return to_numpy(x) if is_array(x) else np.asarray(x)
 

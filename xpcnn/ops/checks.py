@@ -7,7 +7,16 @@ from typing import Any
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
-__all__ = ["accumulator", "check_backend", "check_dy", "check_rank", "common_backend", "pair", "widened"]
+__all__ = [
+    "accumulator",
+    "check_backend",
+    "check_dy",
+    "check_rank",
+    "common_backend",
+    "hashable",
+    "pair",
+    "widened",
+]
 
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 _HALVES = frozenset({"float16", "bfloat16"})
@@ -96,6 +105,11 @@ def check_dy(op: str, dy: Array, shape: tuple[int, ...], like: Array) -> Backend
     if tuple(dy.shape) != tuple(shape):
         raise ShapeError(f"{op}: dy has shape {tuple(dy.shape)} but the forward result had {tuple(shape)}")
     return backend
+
+
+def hashable(value: Any) -> Any:
+    """Return a list as a tuple, so that it can be the key of a cache."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:

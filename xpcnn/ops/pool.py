@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of
-from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair
+from xpcnn.ops.pool_geometry import PoolGeometry
 
 __all__ = [
     "AdaptiveAvgPool2dContext",
     "AvgPool2dContext",
     "MaxPool2dContext",
-    "PoolGeometry",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
     "avg_pool2d",
@@ -27,108 +26,6 @@ __all__ = [
     "max_pool2d",
     "max_pool2d_backward",
 ]
-
-
-@dataclass(frozen=True)
-class PoolGeometry:
-    """The sizes of one pooling. `padding` is (height, width), the same on both sides."""
-
-    input_shape: tuple[int, int, int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    ceil_mode: bool
-
-    @functools.cached_property
-    def output_shape(self) -> tuple[int, int, int, int]:
-        """(N, C, OH, OW)."""
-        n, c, *sizes = self.input_shape
-        oh, ow = (
-            self._count(size, kernel, stride, padding)
-            for size, kernel, stride, padding in zip(
-                sizes, self.kernel, self.stride, self.padding, strict=True
-            )
-        )
-        return n, c, oh, ow
-
-    def _count(self, size: int, kernel: int, stride: int, padding: int) -> int:
-        room = size + 2 * padding - kernel
-        if not self.ceil_mode:
-            return room // stride + 1
-        count = -(-room // stride) + 1
-        # A last window that would start in the right-hand padding sees no input: it is left out.
-        return count - 1 if (count - 1) * stride >= size + padding else count
-
-    @functools.cached_property
-    def taps(self) -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
-        """For each kernel tap: the output pixels whose tap lies inside the input, and the input it meets."""
-        rows, columns = ([self._reach(axis, tap) for tap in range(self.kernel[axis])] for axis in (0, 1))
-        return tuple(((row[0], column[0]), (row[1], column[1])) for row in rows for column in columns)
-
-    def _reach(self, axis: int, tap: int) -> tuple[slice, slice]:
-        size, count = self.input_shape[2 + axis], self.output_shape[2 + axis]
-        stride, offset = self.stride[axis], tap - self.padding[axis]
-        first = max(0, -(offset // stride))
-        stop = max(first, min(count, (size - 1 - offset) // stride + 1))
-        begin = first * stride + offset
-        return slice(first, stop), slice(
-            begin, begin + (stop - first - 1) * stride + 1 if stop > first else begin, stride
-        )
-
-    @functools.cached_property
-    def taps_are_full(self) -> bool:
-        """Whether every tap of every window lies inside the input."""
-        oh, ow = self.output_shape[2:]
-        return all(out == (slice(0, oh), slice(0, ow)) for out, _ in self.taps)
-
-    @property
-    def windows_overlap(self) -> bool:
-        """Whether an input element can lie in two windows."""
-        return any(k > s for k, s in zip(self.kernel, self.stride, strict=True))
-
-    def divisors(self, axis: int, count_include_pad: bool) -> list[int]:
-        """Return, for each window along an axis, how many positions its average counts."""
-        size, padding = self.input_shape[2 + axis], self.padding[axis]
-        counts = []
-        for i in range(self.output_shape[2 + axis]):
-            start = i * self.stride[axis] - padding
-            stop = min(start + self.kernel[axis], size + padding)
-            if not count_include_pad:
-                start, stop = max(start, 0), min(stop, size)
-            counts.append(stop - start)
-        return counts
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _geometry(
-    op: str, x: Array, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
-) -> PoolGeometry:
-    check_rank(op, "x", x, 4, "(N, C, H, W)")
-    return _build(op, tuple(x.shape), *map(_hashable, (kernel_size, stride, padding)), bool(ceil_mode))
-
-
-@functools.lru_cache(maxsize=1024)
-def _build(
-    op: str, x_shape: tuple[int, int, int, int], kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
-) -> PoolGeometry:
-    kernel = pair(op, "kernel_size", kernel_size, 1)
-    strides = kernel if stride is None else pair(op, "stride", stride, 1)
-    paddings = pair(op, "padding", padding, 0)
-    if any(2 * p > k for p, k in zip(paddings, kernel, strict=True)):
-        raise ArgumentError(
-            f"{op}: padding must be at most half the kernel, got padding {paddings} for kernel {kernel}"
-        )
-    geometry = PoolGeometry(x_shape, kernel, strides, paddings, ceil_mode)
-    if min(geometry.output_shape[2:]) < 1:
-        raise ShapeError(
-            f"{op}: kernel {kernel[0]}x{kernel[1]} is larger than the padded input "
-            f"{x_shape[2] + 2 * paddings[0]}x{x_shape[3] + 2 * paddings[1]} "
-            f"(x shape {x_shape}, padding {paddings})"
-        )
-    return geometry
 
 
 class MaxPool2dContext(NamedTuple):
@@ -173,7 +70,7 @@ def max_pool2d(
     array([[[[4.]]]])
     """
     backend = common_backend("max_pool2d", x=x)
-    geometry = _geometry("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
+    geometry = PoolGeometry.of("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
     xp = backend.xp
     if geometry.taps_are_full:
         y = functools.reduce(xp.maximum, (x[_image_index(source)] for _, source in geometry.taps))
@@ -252,7 +149,7 @@ def avg_pool2d(
     array([[[[2.5]]]])
     """
     backend = common_backend("avg_pool2d", x=x)
-    geometry = _geometry("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
+    geometry = PoolGeometry.of("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
     xp = backend.xp
     dtype = accumulator(backend, x.dtype) or x.dtype
     rows, columns = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import pair
+from xpcnn.ops.checks import hashable, pair
 
 __all__ = ["ConvGeometry"]
 
@@ -50,10 +50,8 @@ class ConvGeometry:
         op: str = "conv2d",
     ) -> ConvGeometry:
         """Return the geometry of the user's arguments, or raise an error that names `op`."""
-        freeze = _hashable
-        return _build(
-            op, tuple(x_shape), tuple(weight_shape), freeze(stride), freeze(padding), freeze(dilation), groups
-        )
+        options = map(hashable, (stride, padding, dilation))
+        return _build(op, tuple(x_shape), tuple(weight_shape), *options, groups)
 
     @property
     def n(self) -> int:
@@ -146,10 +144,6 @@ class ConvGeometry:
             padding=(low - first, last - high, left, right),
         )
         return geometry, slice(low, high)
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 @functools.lru_cache(maxsize=4096)

@@ -65,6 +65,11 @@ def _unfold(x: Array, geometry: ConvGeometry) -> Array:
     )  # (N, C, OH, OW, kh, kw)
     pixels = geometry.n * geometry.oh * geometry.ow
     size = geometry.c * math.prod(geometry.kernel)
+    if geometry.c == 1:
+        # A row of a patch would be a run of kw numbers; tap by tap, runs are rows of the output. The GEMM
+        # takes the transpose as it is.
+        taps = xp.reshape(xp.permute_dims(windows, (4, 5, 1, 0, 2, 3)), (size, pixels))
+        return xp.matrix_transpose(taps)
     return xp.reshape(xp.permute_dims(windows, (0, 2, 3, 4, 5, 1)), (pixels, size))
 
 
