@@ -163,7 +163,7 @@ class Layer:
         """Return C-contiguous copies of all parameters and buffers under PyTorch's names."""
         return {path: backend_of(state.data).copy(state.data) for path, state in self._states().items()}
 
-    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> LoadReport:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Copy saved arrays of any library into this layer, on its own device and in its own dtypes.
 
         Parameters
