@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, window_count
+from xpcnn.backend.base import Array, Backend, host_array, host_uniform, window_count
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -70,8 +70,7 @@ class NumpyBackend(Backend):
         return kept
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        drawn = key.generator().random(shape, dtype=np.float32)
-        return drawn.astype(dtype, copy=False)
+        return host_uniform(key, shape, dtype).astype(dtype, copy=False)
 
 
 def create(device: str) -> Backend:

@@ -22,10 +22,11 @@ def parse_device(device: Any) -> Any:
     """Return the library's device for what the user named."""
     import array_api_strict
 
-    name = "CPU_DEVICE" if device in (None, "cpu") else device
+    if isinstance(device, array_api_strict.Device):
+        return device
     try:
-        return array_api_strict.Device(name) if isinstance(name, str) else name
-    except (ValueError, AssertionError) as error:
+        return array_api_strict.Device("CPU_DEVICE" if device in (None, "cpu") else device)
+    except (ValueError, TypeError, AssertionError) as error:
         raise BackendError(f"backend array_api_strict has no device {device!r}") from error
 
 
@@ -47,6 +48,9 @@ class StrictBackend(Backend):
         return self.xp.asarray(
             np.array(host_array(x), order="C"), dtype=self.dtype(dtype), device=self.device
         )
+
+    def copy(self, x: Array) -> Array:
+        return self.xp.asarray(np.array(self.to_numpy(x), order="C"), device=self.device)
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x.to_device(self.xp.Device("CPU_DEVICE")))

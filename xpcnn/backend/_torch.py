@@ -55,7 +55,7 @@ class TorchBackend(Backend):
             if not array.flags.writeable or any(step < 0 for step in array.strides):
                 array = array.copy()
             x = torch.from_numpy(array) if array.ndim else torch.tensor(array[()])
-        return x.to(device=self.device, dtype=self.dtype(dtype))
+        return x.detach().to(device=self.device, dtype=self.dtype(dtype))
 
     def to_numpy(self, x: Any) -> np.ndarray:
         import torch

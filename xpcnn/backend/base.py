@@ -72,7 +72,7 @@ class Backend:
         if dtype is None:
             return None
         name = dtype_name(dtype)
-        found = getattr(self.xp, name, None)
+        found = getattr(self.xp, name, None) if name in _DTYPES else None
         if found is None:
             raise BackendError(f"backend {self.name} has no dtype {name!r}")
         return found
@@ -119,14 +119,24 @@ class Backend:
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return numbers drawn evenly from [0, 1), a function of `key` alone."""
-        drawn = key.generator().random(shape, dtype=np.float32)
-        return self.asarray(drawn, dtype)
+        return self.asarray(host_uniform(key, shape, dtype), dtype)
 
     def one_hot(self, labels: Array, classes: int, dtype: Any) -> Array:
         """Return `labels` (N,) as rows (N, classes) with a single 1."""
         import array_api_extra as xpx
 
         return xpx.one_hot(labels, classes, dtype=dtype, xp=self.xp)
+
+
+# Steps in [0, 1) that each dtype holds; rounded to fewer bits, the last ones would become 1.
+_UNIFORM_STEPS = {"float16": 1 << 11, "bfloat16": 1 << 8}
+
+
+def host_uniform(key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return float32 numbers drawn evenly from [0, 1), which stay below 1 when rounded to `dtype`."""
+    drawn = key.generator().random(shape, dtype=np.float32)
+    steps = _UNIFORM_STEPS.get(dtype_name(dtype))
+    return drawn if steps is None else np.floor(drawn * steps) / steps
 
 
 def window_count(size: int, kernel: int, stride: int, dilation: int) -> int:
@@ -150,6 +160,12 @@ def host_array(x: Any) -> np.ndarray:
     from xpcnn.backend.current import is_array, to_numpy  # here, because `current` imports this module
 
     return to_numpy(x) if is_array(x) else np.asarray(x)
+
+
+_DTYPES = frozenset(
+    {"bool", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
 
 
 def dtype_name(dtype: Any) -> str:

@@ -190,9 +190,16 @@ def _find_library(kind: type) -> str | None:
     for base in kind.__mro__:
         name = _LIBRARIES.get(base.__module__.partition(".")[0])
         # NumPy's scalars (numpy.float32(1)) count as arrays: its functions answer 0-d input with them.
-        if name is not None and (name != "numpy" or issubclass(kind, (np.ndarray, np.generic))):
+        if name is not None and (
+            issubclass(kind, (np.ndarray, np.generic)) if name == "numpy" else _has_array_attributes(kind)
+        ):
             return name
     return "other" if hasattr(kind, "__array_namespace__") else None
+
+
+def _has_array_attributes(kind: type) -> bool:
+    # Libraries have types that are no arrays: torch.Size, torch.nn.Module, dtypes, devices.
+    return all(hasattr(kind, name) for name in ("shape", "dtype", "device"))
 
 
 def _standard_backend(array: Array) -> Backend:
@@ -202,10 +209,11 @@ def _standard_backend(array: Array) -> Backend:
 
 
 def _standard_instance(xp: Namespace, device: Any) -> Backend:
-    key = (xp, device)
-    if key not in _standard:
-        _standard[key] = Backend(xp.__name__.partition(".")[0], xp, device)
-    return _standard[key]
+    found = _standard.get((xp, device))
+    if found is None:
+        name = xp.__name__.partition(".")[0]
+        found = _standard.setdefault((xp, device), Backend(name, xp, device))
+    return found
 
 
 _standard: dict[tuple[Namespace, Any], Backend] = {}

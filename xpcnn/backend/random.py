@@ -54,6 +54,8 @@ class Key:
 
     def fold(self, data: str | int) -> Key:
         """Return the key derived from this one and a name or a number."""
+        if not isinstance(data, str) and (isinstance(data, bool) or not hasattr(data, "__index__")):
+            raise ArgumentError(f"Key.fold: expected a name or an integer, got {data!r}")
         tag = b"name" if isinstance(data, str) else b"number"
         folded = object.__new__(Key)
         object.__setattr__(folded, "_state", _digest(self._state, tag, str(data).encode()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 from types import ModuleType
 from typing import Any
@@ -45,11 +44,19 @@ def load(name: str, device: Any = None) -> Backend:
     reason = module.unavailable()
     if reason is not None:
         raise BackendError(f"backend {name} cannot be used: {reason}")
-    return instance(name, module.parse_device(device))
+    try:
+        return instance(name, module.parse_device(device))
+    except ImportError as error:
+        raise BackendError(f"backend {name} cannot be used: it is installed, but {error}") from error
 
 
-@functools.lru_cache(maxsize=64)
+_instances: dict[tuple[str, Any], Backend] = {}
+
+
 def instance(name: str, device: Any) -> Backend:
     """Return the one backend object of a library's device."""
-    backend: Backend = module_of(name).create(device)
-    return backend
+    found = _instances.get((name, device))
+    if found is None:
+        # setdefault is atomic: threads that miss together still share one object.
+        found = _instances.setdefault((name, device), module_of(name).create(device))
+    return found

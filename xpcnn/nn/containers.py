@@ -19,9 +19,12 @@ class Container(Layer):
     def __init__(self, *layers: Layer | Mapping[str, Layer], **named: Layer) -> None:
         self._layers: dict[str, Layer] = {}
         if len(layers) == 1 and isinstance(layers[0], Mapping):
-            named = {**layers[0], **named}
-            layers = ()
-        for name, layer in (*((str(i), layer) for i, layer in enumerate(layers)), *named.items()):
+            pairs: list[tuple[str, Any]] = [*layers[0].items(), *named.items()]
+        else:
+            pairs = [*((str(i), layer) for i, layer in enumerate(layers)), *named.items()]
+        for name, layer in pairs:
+            if name in self._layers:
+                raise ArgumentError(f"{type(self).__name__}: two children have the name {name!r}")
             self._add(name, layer)
 
     def _add(self, name: str, layer: Any) -> None:
@@ -29,6 +32,10 @@ class Container(Layer):
             raise ArgumentError(f"{type(self).__name__}: child {name!r} must be a Layer, got {layer!r}")
         if "." in name:
             raise ArgumentError(f"{type(self).__name__}: a child's name cannot contain a dot, got {name!r}")
+        if hasattr(type(self), name):
+            raise ArgumentError(
+                f"{type(self).__name__}: the name {name!r} is taken by the layer's own attribute"
+            )
         self._layers[name] = layer
 
     def children(self) -> dict[str, Layer]:
@@ -45,6 +52,11 @@ class Container(Layer):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_layers", {}):
             self._add(name, value)
+        elif isinstance(value, Layer):
+            raise ArgumentError(
+                f"{type(self).__name__} has no child {name!r} to replace; a child is added by "
+                f"model[{name!r}] = layer, children: {', '.join(self._layers)}"
+            )
         else:
             super().__setattr__(name, value)
 
@@ -65,7 +77,8 @@ class Container(Layer):
         try:
             return function(*args, **kwargs)
         except XpcnnError as error:
-            error.add_note(f"in {type(self).__name__}.{name} ({type(self._layers[name]).__name__})")
+            where = f"{type(self).__name__}.{name}" if name else type(self).__name__
+            error.add_note(f"in {where} ({type(self._layers[name]).__name__})")
             raise
 
 
@@ -93,7 +106,7 @@ class Sequential(Container):
     ) -> tuple[Array, tuple[Any, ...]]:
         contexts = []
         for name, layer in self._layers.items():
-            layer_key = None if key is None else key.fold(name)
+            layer_key = _folded(key, name)
             x, ctx = self._call(name, layer.forward, x, train=train, key=layer_key)
             contexts.append(ctx)
         return x, tuple(contexts)
@@ -106,7 +119,7 @@ class Sequential(Container):
         steps = list(zip(self._layers.items(), ctx, strict=True))
         for i, ((name, layer), layer_ctx) in reversed(list(enumerate(steps))):
             dy = self._call(name, layer.backward, layer_ctx, dy, grads, need_dx=need_dx or i > 0)
-        return dy
+        return dy if need_dx else None
 
     def __call__(self, x: Array) -> Array:
         for name, layer in self._layers.items():
@@ -150,6 +163,8 @@ class Residual(Container):
     def __init__(
         self, body: Layer, shortcut: Layer | None = None, *, shortcut_name: str = "downsample"
     ) -> None:
+        if shortcut_name == "":
+            raise ArgumentError("Residual: shortcut_name cannot be empty: the body's name is")
         super().__init__({"": body} if shortcut is None else {"": body, shortcut_name: shortcut})
         self.shortcut_name = None if shortcut is None else shortcut_name
 
@@ -158,7 +173,7 @@ class Residual(Container):
         if self.shortcut_name is None:
             return _sum(y, x), (body_ctx, None)
         name = self.shortcut_name
-        shortcut_key = None if key is None else key.fold(name)
+        shortcut_key = _folded(key, name)
         shortcut, shortcut_ctx = self._call(
             name, self._layers[name].forward, x, train=train, key=shortcut_key
         )
@@ -220,7 +235,7 @@ class Concat(Container):
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         outputs, contexts = [], []
         for name, layer in self._layers.items():
-            branch_key = None if key is None else key.fold(name)
+            branch_key = _folded(key, name)
             y, ctx = self._call(name, layer.forward, x, train=train, key=branch_key)
             outputs.append(y)
             contexts.append(ctx)
@@ -230,6 +245,10 @@ class Concat(Container):
         if grads is not None:
             grads.bind(self)
         widths, contexts = ctx
+        if dy.ndim < 2 or dy.shape[1] != sum(widths):
+            raise ShapeError(
+                f"Concat: dy has shape {tuple(dy.shape)} but the branches gave {widths} channels"
+            )
         dx, start = None, 0
         for (name, layer), width, branch_ctx in zip(self._layers.items(), widths, contexts, strict=True):
             part = dy[:, start : start + width, ...]
@@ -273,11 +292,18 @@ def _join_channels(outputs: list[Array]) -> Array:
     return backend_of(*outputs).xp.concat(outputs, axis=1)
 
 
+def _folded(key: Key | int | None, name: str) -> Key | None:
+    return None if key is None else Key.of(key).fold(name)
+
+
 def _join(path: str, name: str) -> str:
     return ".".join(part for part in (path, name) if part)
 
 
 def _widest(*fields: ReceptiveField | None) -> ReceptiveField | None:
-    if any(field is None for field in fields):
+    """Return the field that holds all `fields`, which share a centre."""
+    known = [field for field in fields if field is not None]
+    if len(known) < len(fields):
         return None
-    return max(fields, key=lambda field: field.size if field is not None else (0, 0))
+    height, width = (max(field.size[axis] for field in known) for axis in (0, 1))
+    return ReceptiveField((height, width), known[0].jump)

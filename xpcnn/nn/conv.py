@@ -65,12 +65,14 @@ class Conv2d(Layer):
         dtype: Any = "float32",
         algorithm: str = "auto",
     ) -> None:
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 f"Conv2d: groups={groups} must divide in_channels={in_channels} and "
-                f"out_channels={out_channels}"
+                f"out_channels={out_channels}, all at least 1"
             )
         kernel = pair("Conv2d", "kernel_size", kernel_size, 1)
+        pair("Conv2d", "stride", stride, 1)
+        pair("Conv2d", "dilation", dilation, 1)
         shape = (out_channels, in_channels // groups, *kernel)
         fan_in, fan_out = math.prod(shape[1:]), out_channels * math.prod(kernel)
         self.weight = Parameter(draw(weight_init, seed, shape, fan_in, fan_out), dtype)

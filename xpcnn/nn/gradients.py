@@ -33,8 +33,8 @@ class Gradients:
     """
 
     def __init__(self) -> None:
-        # Keyed by identity: parameters are mutable, and equal ones are still different ones.
-        self._entries: dict[int, tuple[Parameter, Array]] = {}
+        # A parameter hashes by identity; two with equal values are still two.
+        self._entries: dict[Parameter, Array] = {}
         self._root: Layer | None = None
 
     def bind(self, layer: Layer) -> None:
@@ -44,8 +44,8 @@ class Gradients:
 
     def add(self, parameter: Parameter, gradient: Array) -> None:
         """Add a gradient to what is stored for `parameter`."""
-        entry = self._entries.get(id(parameter))
-        self._entries[id(parameter)] = (parameter, gradient if entry is None else entry[1] + gradient)
+        before = self._entries.get(parameter)
+        self._entries[parameter] = gradient if before is None else before + gradient
 
     def merge(self, other: Gradients) -> None:
         """Add all gradients of another store, as when the shards of a batch are summed."""
@@ -56,12 +56,11 @@ class Gradients:
 
     def items(self) -> Iterator[tuple[Parameter, Array]]:
         """Yield each parameter with its gradient, in the order they were first added."""
-        yield from self._entries.values()
+        yield from self._entries.items()
 
     def get(self, parameter: Parameter) -> Array | None:
         """Return the gradient of `parameter`, or None when it has none."""
-        entry = self._entries.get(id(parameter))
-        return None if entry is None else entry[1]
+        return self._entries.get(parameter)
 
     def __getitem__(self, which: Parameter | str) -> Array:
         parameter = self._at(which) if isinstance(which, str) else which
@@ -76,8 +75,8 @@ class Gradients:
     def __contains__(self, which: Parameter | str) -> bool:
         if isinstance(which, str):
             known = self._root.parameters() if self._root is not None else {}
-            return which in known and id(known[which]) in self._entries
-        return id(which) in self._entries
+            return which in known and known[which] in self._entries
+        return which in self._entries
 
     def __len__(self) -> int:
         return len(self._entries)

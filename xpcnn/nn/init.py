@@ -11,8 +11,8 @@ from xpcnn.errors import ArgumentError
 
 __all__ = ["Initializer", "draw", "he", "normal", "xavier"]
 
-# (host generator, shape, fan_in, fan_out) -> host array. The fans count the values a weight's
-# output sums over, and the outputs a value goes into.
+# (host generator, shape, fan_in, fan_out) -> host array. fan_in counts the values an output sums over,
+# fan_out the outputs a value goes into (of all groups together, as PyTorch counts).
 Initializer = Callable[[Any, tuple[int, ...], int, int], Array]
 
 
@@ -73,6 +73,6 @@ def draw(
                 f"weight_init: unknown initialiser {init!r}; use 'he', 'xavier', a number or an Initializer"
             )
         init = known[init]()
-    elif isinstance(init, (int, float)):
-        init = normal(init)
+    elif not callable(init):  # a number, of Python or NumPy
+        init = normal(float(init))
     return init(host_generator(seed), shape, fan_in, fan_out)

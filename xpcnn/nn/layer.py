@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any, NamedTuple, Self
 
-from xpcnn.backend import Array, Backend, Key, backend_of, get_backend
+from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend
 from xpcnn.backend.registry import load as load_backend
-from xpcnn.errors import ArgumentError, StateDictError
+from xpcnn.errors import ArgumentError, DtypeError, StateDictError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.parameter import Buffer, Parameter, State
 
@@ -198,11 +198,14 @@ class Layer:
             ]
             lines.append("strict=False loads the entries that fit")
             raise StateDictError("\n".join(lines))
+        loaded: list[tuple[State, Array]] = []
         for path in shapes:
             if path not in mismatched:
                 target = own[path]
                 backend = backend_of(target.data)
-                target.data = backend.copy(backend.asarray(state[path], target.dtype))
+                loaded.append((target, backend.copy(backend.asarray(state[path], target.dtype))))
+        for target, data in loaded:  # only now that none failed
+            target.data = data
         return LoadReport(missing, unexpected, mismatched)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -243,6 +246,8 @@ class Layer:
         dtype : str or dtype, optional
             For floating entries; integer counters keep theirs.
         """
+        if dtype is not None and not dtype_name(dtype).startswith(("float", "bfloat")):
+            raise DtypeError(f"{type(self).__name__}.to: dtype must be floating, got {dtype_name(dtype)}")
         for state in self._states().values():
             old = backend_of(state.data)
             stays = backend is None and device is None

@@ -7,6 +7,7 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
+from xpcnn.errors import ArgumentError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
@@ -51,6 +52,10 @@ class Linear(Layer):
         seed: Any = None,
         dtype: Any = "float32",
     ) -> None:
+        if min(in_features, out_features) < 1:
+            raise ArgumentError(
+                f"Linear: in_features={in_features} and out_features={out_features} must be at least 1"
+            )
         shape = (out_features, in_features)
         self.weight = Parameter(draw(weight_init, seed, shape, in_features, out_features), dtype)
         self.bias = Parameter([0.0] * out_features, dtype) if bias else None

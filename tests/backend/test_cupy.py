@@ -1,0 +1,131 @@
+"""CuPy without a GPU: an importable CuPy is no backend until a device answers. A pretended CuPy stands in."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import xpcnn
+from xpcnn import errors
+from xpcnn.backend import _cupy
+
+from .helpers import mentions
+
+Pretend = Callable[[Callable[[], int]], ModuleType]
+
+
+def check_refused(*parts: str) -> None:
+    """cupy is left out with this reason, which choosing it repeats, and nothing else changes."""
+    reason = xpcnn.available_backends()["cupy"]
+    assert reason is not None
+    assert "\n" not in reason
+    for part in parts:
+        assert part in reason
+    old = xpcnn.get_backend()
+    with pytest.raises(errors.BackendError, match=mentions("backend cupy cannot be used", reason)):
+        xpcnn.set_backend("cupy")
+    with pytest.raises(errors.BackendError, match=mentions(reason)), xpcnn.use_backend("cupy"):
+        pass
+    with pytest.raises(errors.BackendError, match=mentions(reason)):
+        xpcnn.nn.Linear(1, 1).to(backend="cupy")
+    assert xpcnn.get_backend() is old
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """Put a module in CuPy's place whose driver counts devices by the function given."""
+
+    def install(count: Callable[[], int]) -> ModuleType:
+        module = ModuleType("cupy")
+        module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+        runtime = SimpleNamespace(getDeviceCount=count, getDevice=lambda: 1)
+        vars(module).update(cuda=SimpleNamespace(runtime=runtime))
+        monkeypatch.setitem(sys.modules, "cupy", module)
+        return module
+
+    return install
+
+
+def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "cupy" else find_spec(name, *rest)
+    )
+    check_refused("not installed", "pip install 'xpcnn[cuda12]'", "xpcnn[cuda13]")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise ImportError('libcuda.so.1: cannot open shared object file\\nsecond line')",
+        "raise RuntimeError('libcuda.so.1: cannot open shared object file')",
+        "raise OSError('libcuda.so.1: cannot open shared object file')",
+    ],
+    ids=["ImportError", "RuntimeError", "OSError"],
+)
+def test_import_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
+    (tmp_path / "cupy").mkdir()
+    (tmp_path / "cupy" / "__init__.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    check_refused("cannot be imported", "libcuda.so.1: cannot open shared object file", "xpcnn[cuda12]")
+
+
+def test_import_fails_without_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cupy").mkdir()
+    (tmp_path / "cupy" / "__init__.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    check_refused("cannot be imported", "ImportError")
+
+
+def test_driver_fails(pretend: Pretend) -> None:
+    def count() -> int:
+        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")
+
+    pretend(count)
+    check_refused("no CUDA device", "cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+
+
+def test_no_device(pretend: Pretend) -> None:
+    pretend(lambda: 0)
+    check_refused("no CUDA device", "the driver found none")
+
+
+def test_device(pretend: Pretend) -> None:
+    pretend(lambda: 2)
+    assert xpcnn.available_backends()["cupy"] is None
+
+
+@pytest.mark.parametrize(
+    ("named", "number"),
+    [(None, 1), (0, 0), (1, 1), ("0", 0), ("cuda", 0), ("cuda:1", 1), (SimpleNamespace(id=1), 1)],
+    ids=repr,
+)
+def test_device_names(pretend: Pretend, named: Any, number: int) -> None:
+    pretend(lambda: 2)
+    assert _cupy.parse_device(named) == number
+
+
+@pytest.mark.parametrize(
+    ("named", "parts"),
+    [
+        (2, ("no device 2", "found 2")),
+        (-1, ("no device -1",)),
+        ("cuda:7", ("no device 7",)),
+        ("gpu", ("'gpu'", "cuda:N")),
+        ([0], ("[0]",)),
+    ],
+    ids=str,
+)
+def test_bad_device(pretend: Pretend, named: Any, parts: tuple[str, ...]) -> None:
+    pretend(lambda: 2)
+    with pytest.raises(errors.BackendError, match=mentions("cupy", *parts)):
+        xpcnn.set_backend("cupy", named)

@@ -1,0 +1,260 @@
+"""set_backend, use_backend, get_backend, $XPCNN_BACKEND: where new arrays are created."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors, nn
+from xpcnn.backend import Backend, registry
+
+from .helpers import here, mentions, need
+
+KNOWN = ("numpy", "cupy", "torch", "array_api_strict")
+
+
+def test_default_is_numpy() -> None:
+    assert here() == "numpy"
+    assert isinstance(xpcnn.asarray([1.0]), np.ndarray)
+
+
+def test_available() -> None:
+    available = xpcnn.available_backends()
+    assert tuple(available) == KNOWN
+    assert available["numpy"] is None
+    assert all(reason is None or len(reason) > 10 for reason in available.values())
+
+
+def test_setting_each(make: Any) -> None:
+    xpcnn.set_backend(make.backend)
+    backend = xpcnn.get_backend()
+    assert backend.name == make.backend
+    assert backend.xp is make.xp
+    assert backend.device == make.device or make.backend == "cupy"
+    assert xpcnn.backend_of(xpcnn.asarray([1.0])) is backend
+    assert xpcnn.backend_of(nn.Linear(1, 1).weight.data) is backend
+    assert str(backend).startswith(f"{make.backend} (")
+    assert make.backend in repr(backend)
+
+
+def test_existing_arrays_stay(make: Any) -> None:
+    x = make.array([1.0, -2.0])
+    for name in ("numpy", make.backend):
+        xpcnn.set_backend(name)
+        assert xpcnn.backend_of(x).name == make.backend
+        assert xpcnn.backend_of(xpcnn.ops.relu(x)[0]).name == make.backend
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "", "NumPy", "cpu"])
+def test_unknown_name(name: str) -> None:
+    need("array_api_strict")
+    xpcnn.set_backend("array_api_strict")
+    with pytest.raises(errors.BackendError, match=mentions(f"unknown backend {name!r}", *KNOWN)):
+        xpcnn.set_backend(name)
+    with pytest.raises(errors.BackendError, match=mentions(f"unknown backend {name!r}", *KNOWN)), use(name):
+        pass
+    assert here() == "array_api_strict"
+
+
+def use(name: str, device: Any = None) -> Any:
+    return xpcnn.use_backend(name, device)
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("numpy", "cuda"),
+        ("numpy", 0),
+        ("torch", "nonsense"),
+        ("torch", "cuda:63"),
+        ("array_api_strict", "nonsense"),
+        ("array_api_strict", 3),
+    ],
+)
+def test_unusable_device_leaves_the_old_backend(name: str, device: Any) -> None:
+    need(name)
+    old = xpcnn.get_backend()
+    with pytest.raises(errors.BackendError, match=mentions(name, repr(device))):
+        xpcnn.set_backend(name, device)
+    assert xpcnn.get_backend() is old
+    with pytest.raises(errors.BackendError), use(name, device):
+        pass
+    assert xpcnn.get_backend() is old
+
+
+def test_device_that_fails_at_the_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("array_api_strict")
+
+    def fail(backend: Backend) -> None:
+        raise RuntimeError("the device went away")
+
+    monkeypatch.setattr(Backend, "activate", fail)
+    with pytest.raises(RuntimeError, match="went away"):
+        xpcnn.set_backend("array_api_strict")
+    monkeypatch.undo()
+    assert here() == "numpy"
+
+
+def test_devices() -> None:
+    need("array_api_strict")
+    with use("array_api_strict", "device1") as backend:
+        x = xpcnn.asarray([1.0])
+        assert xpcnn.backend_of(x) is backend
+        assert str(x.device) == str(backend.device)
+        assert "device1" in str(backend)
+        assert xpcnn.to_numpy(x).tolist() == [1.0]
+    with use("array_api_strict") as other:
+        assert other is not backend
+        assert other is registry.load("array_api_strict", "cpu")
+
+
+def test_override_nests() -> None:
+    need("torch")
+    need("array_api_strict")
+    with use("torch") as outer:
+        assert xpcnn.get_backend() is outer
+        with use("array_api_strict"):
+            assert here() == "array_api_strict"
+            with use("numpy"):
+                assert here() == "numpy"
+            assert here() == "array_api_strict"
+        assert xpcnn.get_backend() is outer
+    assert here() == "numpy"
+
+
+def test_override_ends_with_an_error() -> None:
+    need("torch")
+    with pytest.raises(ZeroDivisionError), use("torch"):
+        _ = 1 // 0
+    assert here() == "numpy"
+
+
+def test_override_hides_the_default() -> None:
+    need("torch")
+    with use("numpy"):
+        xpcnn.set_backend("torch")
+        assert here() == "numpy"
+    assert here() == "torch"
+
+
+def test_threads_see_the_default() -> None:
+    """A new thread starts with an empty context."""
+    need("torch")
+    with use("torch"), ThreadPoolExecutor(1) as pool:
+        assert here() == "torch"
+        assert pool.submit(here).result() == "numpy"
+        xpcnn.set_backend("torch")
+        with use("numpy"):
+            assert pool.submit(here).result() == "torch"
+
+
+def test_threads_override_their_own() -> None:
+    need("torch")
+    inside, checked = threading.Event(), threading.Event()
+
+    def work() -> str:
+        with use("torch"):
+            inside.set()
+            checked.wait(10)
+            return here()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        assert inside.wait(10)
+        assert here() == "numpy"
+        checked.set()
+        assert future.result() == "torch"
+
+
+def test_tasks_override_their_own() -> None:
+    need("torch")
+    need("array_api_strict")
+
+    async def work(name: str) -> list[str]:
+        seen = [here()]
+        with use(name):
+            for _ in range(3):
+                await asyncio.sleep(0)  # to the other task and back
+                seen.append(here())
+        return [*seen, here()]
+
+    async def both() -> list[list[str]]:
+        return await asyncio.gather(work("torch"), work("array_api_strict"))
+
+    names = ("torch", "array_api_strict")
+    assert asyncio.run(both()) == [["numpy", name, name, name, "numpy"] for name in names]
+    with use("torch"):
+        assert asyncio.run(both())[1] == ["torch", *["array_api_strict"] * 3, "torch"]
+
+
+def test_one_backend_for_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that meet a device together agree on its backend; of two, their arrays would not mix."""
+    module = registry.module_of("numpy")
+    create, threads = module.create, 4
+    start = threading.Barrier(threads)
+
+    def slow(device: str) -> Any:
+        time.sleep(0.05)
+        return create(device)
+
+    def meet() -> Any:
+        start.wait()
+        return registry.instance("numpy", "a device of this test")
+
+    monkeypatch.setattr(module, "create", slow)
+    with ThreadPoolExecutor(threads) as pool:
+        found = [future.result() for future in [pool.submit(meet) for _ in range(threads)]]
+    assert all(backend is found[0] for backend in found)
+
+
+# The environment variable --------------------------------------------------------------------------------
+
+
+def run_with(value: str | None, code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter under $XPCNN_BACKEND."""
+    environment = {k: v for k, v in os.environ.items() if k != "XPCNN_BACKEND"}
+    environment |= {} if value is None else {"XPCNN_BACKEND": value}
+    environment["PYTHONPATH"] = str(Path(xpcnn.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-c", f"import xpcnn\n{code}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(None, "numpy"), ("", "numpy"), ("numpy", "numpy"), ("array_api_strict", "array_api_strict")],
+)
+def test_environment(value: str | None, name: str) -> None:
+    need(name)
+    code = "print(xpcnn.get_backend().name, xpcnn.backend_of(xpcnn.asarray([1.0])).name)"
+    done = run_with(value, code)
+    assert done.stdout.split() == [name, name], done.stderr
+
+
+def test_bad_environment() -> None:
+    """`import xpcnn` works, the first use says what is wrong, and set_backend is a way out."""
+    done = run_with(
+        "tensorflow",
+        "try:\n    xpcnn.asarray([1.0])\n"
+        "except xpcnn.errors.BackendError as error:\n    print(error)\n"
+        "xpcnn.set_backend('numpy')\nprint(xpcnn.get_backend().name)",
+    )
+    message, name = done.stdout.splitlines()
+    assert "$XPCNN_BACKEND=tensorflow" in message
+    assert all(known in message for known in KNOWN)
+    assert name == "numpy"

@@ -1,0 +1,203 @@
+"""The primitives a backend may override, each against its portable definition."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xpcnn
+from xpcnn import Key
+from xpcnn.backend import Backend
+from xpcnn.testing import assert_close
+
+PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+def on(make: Any) -> Backend:
+    """The backend under test."""
+    return xpcnn.backend_of(make.array([0.0]))
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """(shape, kernel, stride, dilation) in which the kernel fits."""
+    kernel, stride, dilation = draw(PAIRS), draw(PAIRS), draw(PAIRS)
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    sizes = [draw(st.integers(r, r + 4)) for r in reach]
+    return (draw(st.integers(0, 2)), draw(st.integers(1, 2)), *sizes), kernel, stride, dilation
+
+
+def by_loops(x: np.ndarray[Any, Any], kernel: Any, stride: Any, dilation: Any) -> np.ndarray[Any, Any]:
+    """Every window, cut out by itself."""
+    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    oh, ow = ((size - span) // s + 1 for size, span, s in zip(x.shape[2:], spans, stride, strict=True))
+    out = np.zeros((*x.shape[:2], oh, ow, *kernel), x.dtype)
+    for i in range(oh):
+        for j in range(ow):
+            top, left = i * stride[0], j * stride[1]
+            out[:, :, i, j] = x[
+                :, :, top : top + spans[0] : dilation[0], left : left + spans[1] : dilation[1]
+            ]
+    return out
+
+
+@given(case=windows(), layout=st.sampled_from(["plain", "channels last", "cut out", "backwards", "repeated"]))
+def test_sliding_windows(make: Any, case: Any, layout: str) -> None:
+    shape, kernel, stride, dilation = case
+    n, c, h, w = shape
+    values = np.arange(math.prod(shape), dtype="float32").reshape(shape)
+    if layout == "channels last":
+        x = make.xp.permute_dims(make.array(values.transpose(0, 2, 3, 1).copy()), (0, 3, 1, 2))
+    elif layout == "cut out":
+        memory = np.full((n, c, h + 2, 2 * w), -1, "float32")
+        memory[:, :, 1 : h + 1, ::2] = values
+        x = make.array(memory)[:, :, 1 : h + 1, ::2]
+    elif layout == "backwards":
+        x = make.xp.flip(make.array(values[:, :, ::-1].copy()), axis=2)
+    elif layout == "repeated" and n:
+        values = np.broadcast_to(values[:1], shape)
+        x = make.xp.broadcast_to(make.array(values[:1]), shape)
+    else:
+        x = make.array(values)
+    backend = on(make)
+    expected = by_loops(values, kernel, stride, dilation)
+    assert_close(backend.sliding_windows(x, kernel, stride, dilation), expected, rtol=0)
+    assert_close(Backend.sliding_windows(backend, x, kernel, stride, dilation), expected, rtol=0)
+
+
+def test_sliding_windows_are_a_view_where_there_are_strides(make: Any) -> None:
+    x = make.array(np.zeros((1, 2, 40, 40)), "float32")
+    view = on(make).sliding_windows(x, (3, 3), (1, 1), (1, 1))
+    if make.backend == "array_api_strict":
+        return
+    assert np.shares_memory(make.to_numpy(view), make.to_numpy(x)) or make.backend == "cupy"
+    if make.backend == "numpy":
+        assert not view.flags.writeable
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (7,), (), (0, 3)], ids=str)
+def test_keep_where(make: Any, name: str, shape: tuple[int, ...]) -> None:
+    """0 where the mask is false, even for NaN and infinities; bit for bit the input elsewhere."""
+    if not hasattr(make.xp, name):
+        pytest.skip(f"{make.backend} has no {name}")
+    rng = np.random.default_rng(0)
+    odd = [np.nan, np.inf, -np.inf, -0.0, 0.0, 1.5, float(np.finfo(name).smallest_subnormal), -2.5]
+    values, mask = rng.choice(odd, shape).astype(name), rng.integers(0, 2, shape).astype(bool)
+    x, m = make.array(values), make.array(mask)
+    backend = on(make)
+    with make.unchanged(x, m):
+        for kept in (backend.keep_where(m, x), Backend.keep_where(backend, m, x)):
+            make.check_kind(kept, shape, name)
+            got = make.to_numpy(kept)
+            np.testing.assert_array_equal(got[mask], values[mask])
+            np.testing.assert_array_equal(np.signbit(got[mask]), np.signbit(values[mask]))
+            assert not got[~mask].any()
+            assert not np.signbit(got[~mask]).any()
+
+
+def test_keep_where_in_any_memory_order(make: Any) -> None:
+    values = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    x = make.xp.permute_dims(make.array(values.transpose(0, 2, 3, 1).copy()), (0, 3, 1, 2))
+    make.check(on(make).keep_where(x > 0, x), np.maximum(values, 0), "float64", rtol=0)
+    cut = (
+        make.array(values)[:, 1:, ::2, ::-1] if make.backend == "numpy" else make.array(values)[:, 1:, ::2, :]
+    )
+    expected = np.maximum(make.to_numpy(cut), 0)
+    make.check(on(make).keep_where(cut > 0, cut), expected, "float64", rtol=0)
+
+
+def test_channels_last(make: Any) -> None:
+    values = np.arange(120.0).reshape(2, 3, 4, 5)
+    y = on(make).channels_last(make.array(values))
+    make.check(y, values.transpose(0, 2, 3, 1), "float64", rtol=0)
+    if make.backend in ("numpy", "torch"):
+        assert make.to_numpy(y).flags.c_contiguous
+
+
+@pytest.mark.parametrize("kind", ["plain", "transposed", "0-d"])
+def test_copy(make: Any, kind: str) -> None:
+    values = {"plain": np.ones((2, 3)), "transposed": np.ones((3, 2)), "0-d": np.asarray(1.0)}[kind]
+    x = make.array(values)
+    if kind == "transposed":
+        x = make.xp.permute_dims(x, (1, 0))
+    y = on(make).copy(x)
+    make.check(y, np.ones(x.shape), "float64", rtol=0)
+    host = make.to_numpy(y)
+    assert host.flags.c_contiguous
+    assert not np.shares_memory(host, make.to_numpy(x))
+    assert host.flags.writeable or make.backend == "cupy"
+
+
+def test_one_hot(make: Any) -> None:
+    labels = np.asarray([2, 0, 3, 3])
+    for dtype in ("float32", "float64"):
+        rows = on(make).one_hot(make.array(labels), 4, make.dtype(dtype))
+        make.check(rows, np.eye(4)[labels], dtype, rtol=0)
+    make.check_kind(
+        on(make).one_hot(make.array(np.zeros(0, "int64")), 4, make.dtype("float32")), (0, 4), "float32"
+    )
+    narrow = on(make).one_hot(make.array(labels.astype("int32")), 5, make.dtype("float32"))
+    make.check(narrow, np.eye(5)[labels], "float32", rtol=0)
+
+
+def test_synchronize(make: Any) -> None:
+    assert on(make).synchronize() is None
+    assert isinstance(on(make).reads_are_free, bool)
+    assert on(make).reads_are_free or make.backend == "cupy"
+
+
+# Random numbers -----------------------------------------------------------------------------------------
+
+
+def uniform(make: Any, key: Key, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray[Any, Any]:
+    drawn = on(make).uniform(key, shape, make.dtype(dtype))
+    make.check_kind(drawn, shape, dtype)
+    return np.array(make.to_numpy(drawn))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_uniform(make: Any, dtype: str) -> None:
+    """Even over [0, 1): mean, variance, a histogram, no step from one number to the next."""
+    if not hasattr(make.xp, dtype):
+        pytest.skip(f"{make.backend} has no {dtype}")
+    n = 200_000
+    values = uniform(make, Key(0), (n,), dtype).astype("float64")
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert values.max() > 0.999
+    assert abs(values.mean() - 0.5) < 5 * math.sqrt(1 / 12 / n) + 2**-12
+    assert abs(values.var() - 1 / 12) < 5 * math.sqrt(1 / 180 / n) + 2**-12
+    counts, _ = np.histogram(values, bins=16, range=(0, 1))
+    assert (((counts - n / 16) ** 2) / (n / 16)).sum() < 50  # chi squared, 15 degrees of freedom: 1 in 10⁵
+    assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 5 / math.sqrt(n)
+
+
+def test_uniform_bfloat16_stays_below_1() -> None:
+    if xpcnn.available_backends()["torch"] is not None:
+        pytest.skip("bfloat16 is torch's")
+    with xpcnn.use_backend("torch") as backend:
+        for draw in (backend.uniform, lambda *args: Backend.uniform(backend, *args)):
+            assert float(draw(Key(0), (20_000,), backend.xp.bfloat16).max()) < 1
+
+
+def test_uniform_is_a_function_of_the_key(make: Any) -> None:
+    key, shape = Key(3), (4, 5)
+    first = uniform(make, key, shape)
+    uniform(make, Key(4), (100,))
+    np.testing.assert_array_equal(uniform(make, key, shape), first)
+    np.testing.assert_array_equal(uniform(make, Key(3), shape), first)
+    others = [key.fold(0), key.fold(1), key.fold("0"), Key(2), Key(4)]
+    draws = [uniform(make, other, (5000,)) for other in [key, *others]]
+    correlations = np.corrcoef(draws) - np.eye(len(draws))
+    assert np.abs(correlations).max() < 5 / math.sqrt(5000)
+
+
+def test_uniform_of_nothing(make: Any) -> None:
+    assert uniform(make, Key(0), (0, 3)).size == 0
+    assert uniform(make, Key(0), ()).shape == ()

@@ -1,0 +1,1 @@
+"""Tests of `xpcnn.nn`, and of `xpcnn.testing`, which they lean on."""

@@ -1,0 +1,170 @@
+"""gradcheck itself: it passes what is right, finds what is wrong, and leaves the layer as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors, nn, ops
+from xpcnn.testing import gradcheck, gradcheck_op
+
+from .helpers import build, draw, mentions
+
+
+class Wrong(nn.Linear):
+    """A linear layer whose gradients pass through `spoil` before they are handed out."""
+
+    def __init__(self, **spoil: Any) -> None:
+        super().__init__(3, 2, dtype="float64", seed=0)
+        self.spoil = spoil
+
+    def backward(self, ctx: Any, dy: Any, grads: nn.Gradients | None = None, *, need_dx: bool = True) -> Any:
+        dx, dweight, dbias = ops.linear_backward(ctx, dy)
+        found = {"x": dx, "weight": dweight, "bias": dbias}
+        found |= {name: spoil(np.array(found[name])) for name, spoil in self.spoil.items()}
+        self.accumulate(grads, weight=found["weight"], bias=found["bias"])
+        return found["x"]
+
+
+def shifted(at: tuple[int, ...], by: float = 1e-4) -> Any:
+    def shift(gradient: Any) -> Any:
+        gradient[at] += by
+        return gradient
+
+    return shift
+
+
+X = draw(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where"),
+    [
+        ({"x": shifted((3, 1))}, "x[3, 1]"),
+        ({"weight": shifted((1, 2))}, "weight[1, 2]"),
+        ({"weight": shifted((0, 0), np.nan)}, "weight[0, 0]"),
+        ({"bias": shifted((1,))}, "bias[1]"),
+        ({"bias": lambda gradient: None}, "bias[0]: backward gives 0,"),
+        ({"weight": lambda gradient: gradient[:1]}, "(1, 3) but weight is float64 (2, 3)"),
+        ({"x": lambda gradient: gradient.astype("float32")}, "gradient of x is float32"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_gradient_is_named(spoil: dict[str, Any], where: str) -> None:
+    gradcheck(Wrong(), X)
+    with pytest.raises(AssertionError, match=mentions("gradcheck: ", where)):
+        gradcheck(Wrong(**spoil), X)
+
+
+def test_message_gives_both_derivatives() -> None:
+    with pytest.raises(
+        AssertionError, match=r"bias\[0\]: backward gives 1\.5, finite differences -?\d\.\d+$"
+    ):
+        gradcheck(Wrong(bias=lambda gradient: np.asarray([1.5, 0.0])), X)
+
+
+@pytest.mark.parametrize("name", ["x", "weight", "bias"])
+def test_directions_find_and_blame(name: str) -> None:
+    model = nn.Sequential(
+        fc1=nn.Linear(3, 3, dtype="float64", seed=1), fc2=Wrong(**{name: lambda g: 1.01 * g})
+    )
+    # A wrong dx of fc2 is a wrong gradient of everything before it.
+    blamed = ["along x alone", "fc1.weight"] if name == "x" else [f"along fc2.{name} alone"]
+    with pytest.raises(AssertionError, match=mentions("random direction", *blamed)) as error:
+        gradcheck(model, X, directional=True)
+    assert "fc2.bias alone" not in str(error.value) or name == "bias"
+
+
+def test_wrong_op_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = nn.Sequential(nn.Sigmoid(), nn.ReLU()), draw(2, 3)
+    gradcheck(layer, x)
+    monkeypatch.setattr(ops, "sigmoid_backward", lambda ctx, dy: dy * ctx.y)
+    for directional in (False, True):
+        with pytest.raises(AssertionError, match="x"):
+            gradcheck(layer, x, directional=directional)
+
+
+def test_counts_what_it_compares() -> None:
+    layer = nn.Linear(3, 2, dtype="float64", seed=0)
+    result = gradcheck(layer, X)
+    assert result.compared == 12 + 6 + 2
+    assert 0 < result.max_error < 1e-8
+    layer.weight.trainable = False
+    assert gradcheck(layer, X).compared == 12 + 2
+    twice = nn.Sequential(layer, nn.Tanh(), nn.Linear(2, 3, dtype="float64"), layer)
+    assert gradcheck(twice, X).compared == 12 + 2 + 9
+
+
+@pytest.mark.parametrize("directional", [False, True])
+def test_model_is_left_as_it_was(make: Any, directional: bool) -> None:
+    model = build(
+        make, lambda: nn.Sequential(conv=nn.Conv2d(1, 2, 2), bn=nn.BatchNorm2d(2), drop=nn.Dropout())
+    )
+    before = {path: state.data for path, state in {**model.parameters(), **model.buffers()}.items()}
+    values = {path: np.array(make.to_numpy(data)) for path, data in before.items()}
+    x = make.array(draw(2, 1, 3, 3, seed=5))
+    with make.unchanged(x):
+        result = gradcheck(model, x, train=True, directional=directional)
+    assert result.max_error < 1e-7
+    for path, state in {**model.parameters(), **model.buffers()}.items():
+        assert state.data is before[path]
+        np.testing.assert_array_equal(make.to_numpy(state.data), values[path], err_msg=path)
+
+
+def test_model_is_left_as_it_was_after_an_error() -> None:
+    class Fragile(nn.Linear):
+        calls = 0
+
+        def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+            self.calls += 1
+            if self.calls > 20:
+                raise RuntimeError("enough")
+            return super().forward(x, train=train, key=key)
+
+    layer = Fragile(3, 2, dtype="float64")
+    weight, values = layer.weight.data, layer.weight.data.copy()
+    with pytest.raises(RuntimeError, match="enough"):
+        gradcheck(layer, X)
+    assert layer.weight.data is weight
+    np.testing.assert_array_equal(weight, values)
+
+
+def test_same_mask_in_every_forward() -> None:
+    layer, x = nn.Dropout(0.5), draw(4, 5)
+    gradcheck(layer, x, train=True)
+    gradcheck(layer, x, train=True, key=xpcnn.Key(3))
+
+
+def test_needs_float64() -> None:
+    with pytest.raises(errors.DtypeError, match=mentions("0.weight is float32", "layer.to(dtype='float64')")):
+        gradcheck(nn.Sequential(nn.Linear(3, 2)), X)
+    with pytest.raises(errors.DtypeError, match=mentions("x is float32", "float64")):
+        gradcheck(nn.ReLU(), X.astype("float32"))
+    with pytest.raises(errors.DtypeError, match=mentions("gradcheck_op", "arrays[1] is float32")):
+        gradcheck_op(ops.linear, ops.linear_backward, X, draw(2, 3, dtype="float32"))
+
+
+def test_kinks_are_the_callers_to_avoid() -> None:
+    with pytest.raises(AssertionError, match=r"x\[0, 1\]"):
+        gradcheck(nn.ReLU(), np.asarray([[1.0, 0.0]]))
+
+
+def test_op(make: Any) -> None:
+    x, weight = (make.array(draw(*shape)) for shape in ((1, 2, 4, 4), (3, 2, 3, 3)))
+    bias = make.array(draw(3))
+    result = gradcheck_op(ops.conv2d, ops.conv2d_backward, x, weight, bias)
+    assert result.compared == 32 + 54 + 3
+    assert gradcheck_op(ops.tanh, ops.tanh_backward, x).compared == 32
+    with pytest.raises(AssertionError, match=mentions("gradcheck_op: arrays[1][0, 0, 0, 0]")):
+        gradcheck_op(
+            ops.conv2d,
+            lambda ctx, dy: (ops.conv2d_backward(ctx, dy)[0], ops.conv2d_backward(ctx, dy)[1] * 2.0, None),
+            x,
+            weight,
+            bias,
+        )
+    with pytest.raises(AssertionError, match="2 arrays but 3 gradients"):
+        gradcheck_op(ops.conv2d, ops.conv2d_backward, x, weight)

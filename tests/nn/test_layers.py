@@ -1,0 +1,210 @@
+"""Every layer on every backend: against finite differences, against PyTorch, and with parts left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors, nn
+from xpcnn.testing import assert_close, gradcheck
+
+from .cases import CASES, SMALL_NET_SHAPE, Case, small_net
+from .helpers import build, draw, drawn_state, mentions, run_pass
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+KEY = xpcnn.Key(4)
+
+
+def case_input(make: Any, case: Case, dtype: str = "float64") -> Any:
+    return make.array(draw(*case.shape, dtype=dtype, seed=3))
+
+
+@every_case
+def test_gradients(make: Any, case: Case) -> None:
+    layer, x = build(make, case.layer), case_input(make, case)
+    result = gradcheck(layer, x, train=case.train)
+    sizes = [np.prod(p.shape) for p in layer.parameters().values()]
+    assert result.compared == np.prod(case.shape) + sum(sizes)
+    gradcheck(layer, x, train=case.train, directional=True)
+
+
+@every_case
+def test_parts_left_out(make: Any, dtype: str, case: Case) -> None:
+    layer, x = build(make, case.layer, dtype), case_input(make, case, dtype)
+    y, ctx = layer.forward(x, train=case.train, key=KEY)
+    dy = make.array(draw(*y.shape, dtype=dtype, seed=9))
+    whole, alone = nn.Gradients(), nn.Gradients()
+    dx = layer.backward(ctx, dy, whole)
+    make.check_kind(dx, case.shape, dtype)
+    assert layer.backward(ctx, dy, alone, need_dx=False) is None
+    assert len(alone) == len(whole) == len(layer.parameters())
+    for path, parameter in layer.parameters().items():
+        make.check_kind(whole[path], parameter.shape, dtype)
+        np.testing.assert_array_equal(make.to_numpy(alone[path]), make.to_numpy(whole[path]), err_msg=path)
+        assert whole[parameter] is whole[path]
+    np.testing.assert_array_equal(make.to_numpy(layer.backward(ctx, dy)), make.to_numpy(dx))
+
+
+@every_case
+def test_call_is_forward_without_training(make: Any, case: Case) -> None:
+    layer, x = build(make, case.layer), case_input(make, case)
+    y = layer(x)
+    np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(layer.forward(x)[0]))
+    np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(layer.forward(x, key=KEY)[0]))
+
+
+@every_case
+def test_arguments_are_not_written_to(make: Any, case: Case) -> None:
+    layer, x = build(make, case.layer), case_input(make, case)
+    weights = [p.data for p in layer.parameters().values()]
+    with make.unchanged(x, *weights):
+        y, ctx = layer.forward(x, train=case.train, key=KEY)
+    dy = make.array(draw(*y.shape))
+    with make.unchanged(x, y, dy, *weights):
+        layer.backward(ctx, dy, nn.Gradients())
+
+
+TORCH_CASES = {name: case for name, case in CASES.items() if case.torch is not None}
+
+
+@pytest.mark.parametrize("case", TORCH_CASES.values(), ids=TORCH_CASES.keys())
+def test_torch_agrees(make: Any, case: Case) -> None:
+    torch = pytest.importorskip("torch")
+    assert case.torch is not None
+    theirs = case.torch(torch.nn).double().train(case.train)
+    ours = build(make, case.layer)
+    state = drawn_state(ours)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert list(ours.parameters()) == [path for path, _ in theirs.named_parameters()]
+    theirs.load_state_dict({path: torch.tensor(values) for path, values in state.items()})
+
+    x = torch.tensor(draw(*case.shape, seed=3), requires_grad=True)
+    expected = theirs(x)
+    expected.backward(torch.tensor(draw(*expected.shape, seed=9)))
+    y, ctx = ours.forward(case_input(make, case), train=case.train)
+    grads = nn.Gradients()
+    dx = ours.backward(ctx, make.array(draw(*y.shape, seed=9)), grads)
+    make.check(y, expected.detach().numpy(), "float64")
+    make.check(dx, x.grad.numpy(), "float64")
+    for path, parameter in theirs.named_parameters():
+        make.check(grads[path], parameter.grad.numpy(), "float64")
+    for path, values in theirs.state_dict().items():  # with the running statistics of this batch
+        assert_close(ours.state_dict()[path], values.numpy(), backend=make.backend)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.7])
+def test_running_statistics_match_torch(make: Any, momentum: float) -> None:
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.BatchNorm2d(3, momentum=momentum).double()
+    with make.use():
+        ours = nn.BatchNorm2d(3, momentum=momentum, dtype="float64")
+    for seed, batch in enumerate((4, 1, 7)):
+        values = 3 + 2 * draw(batch, 3, 4, 5, seed=seed)
+        ours.forward(make.array(values), train=True)
+        theirs(torch.tensor(values))
+        ours(make.array(100 * values))  # evaluating changes none of them
+    for path, values in theirs.state_dict().items():
+        assert_close(ours.state_dict()[path], values.numpy(), backend=make.backend)
+    x = draw(2, 3, 4, 5, seed=9)
+    make.check(ours(make.array(x)), theirs.eval()(torch.tensor(x)).detach().numpy(), "float64")
+
+
+def test_running_statistics_replace_arrays(make: Any) -> None:
+    """A state read before a step is not changed by the step."""
+    with make.use():
+        layer = nn.BatchNorm1d(2, dtype="float64")
+    before = {path: buffer.data for path, buffer in layer.buffers().items()}
+    values = make.snapshot(list(before.values()))
+    layer.forward(make.array(draw(4, 2)), train=True)
+    np.testing.assert_equal(make.snapshot(list(before.values())), values)
+    assert all(layer.buffers()[path].data is not data for path, data in before.items())
+
+
+def test_batch_norm_ranks(make: Any) -> None:
+    with make.use():
+        one, two = nn.BatchNorm1d(2, dtype="float64"), nn.BatchNorm2d(2, dtype="float64")
+    with pytest.raises(errors.ShapeError, match=mentions("BatchNorm2d", "4 axes", "(3, 2)")):
+        two(make.array(draw(3, 2)))
+    with pytest.raises(errors.ShapeError, match=mentions("BatchNorm1d", "2 or 3 axes", "(1, 2, 3, 3)")):
+        one(make.array(draw(1, 2, 3, 3)))
+
+
+def test_dropout(make: Any) -> None:
+    layer, x = nn.Dropout(0.25), make.array(np.ones((40, 50)), "float32")
+    assert layer(x) is x
+    y, ctx = layer.forward(x, train=True, key=KEY)
+    values = make.to_numpy(y)
+    assert set(np.unique(values)) == {0.0, np.float32(1 / 0.75)}
+    assert abs(float((values == 0).mean()) - 0.25) < 0.04
+    np.testing.assert_array_equal(make.to_numpy(layer.backward(ctx, x)), values)
+    np.testing.assert_array_equal(make.to_numpy(layer.forward(x, train=True, key=KEY)[0]), values)
+    for other in (xpcnn.Key(5), None):
+        assert (make.to_numpy(layer.forward(x, train=True, key=other)[0]) != values).any()
+    with pytest.raises(errors.ArgumentError, match=mentions("Dropout", "1.5")):
+        nn.Dropout(1.5)
+
+
+def test_masks_are_a_function_of_the_path(make: Any) -> None:
+    """Every dropout of a model draws a mask of its own; renaming a neighbour changes none."""
+    x = make.array(np.ones((40, 50)))
+
+    def run(model: nn.Layer) -> Any:
+        return make.to_numpy(model.forward(x, train=True, key=KEY)[0])
+
+    left, right = np.hsplit(run(nn.Concat(nn.Dropout(), nn.Dropout())), 2)
+    either_drops = run(nn.Sequential(nn.Dropout(), nn.Dropout())) == 0
+    either_keeps = run(nn.Residual(nn.Dropout(), nn.Dropout())) > 0
+    for part in (either_drops, either_keeps, left + right > 0):
+        assert abs(part.mean() - 0.75) < 0.05  # of one mask twice, 0.5
+    model = nn.Sequential(a=nn.Identity(), drop=nn.Dropout())
+    renamed = nn.Sequential(b=nn.Identity(), c=nn.Identity(), drop=model.drop)
+    np.testing.assert_array_equal(run(renamed), run(model))
+    assert (run(nn.Sequential(other=model.drop)) != run(model)).any()
+
+
+def test_float32_is_near_float64(make: Any) -> None:
+    narrow, wide = (build(make, small_net, dtype) for dtype in ("float32", "float64"))
+    passes = [
+        run_pass(make, model, make.array(draw(*SMALL_NET_SHAPE, dtype=dtype)))
+        for model, dtype in ((narrow, "float32"), (wide, "float64"))
+    ]
+    assert passes[0].y.dtype == np.float32
+    np.testing.assert_allclose(passes[0].y, passes[1].y, rtol=0, atol=1e-5 * np.abs(passes[1].y).max())
+    for path, gradient in passes[1].gradients.items():
+        got = passes[0].gradients[path]
+        np.testing.assert_allclose(got, gradient, rtol=0, atol=1e-4 * np.abs(gradient).max(), err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ({"in_channels": 4, "out_channels": 6, "groups": 4}, ("groups=4", "in_channels=4", "out_channels=6")),
+        ({"in_channels": 3, "out_channels": 4, "groups": 2}, ("groups=2", "in_channels=3")),
+        ({"in_channels": 1, "out_channels": 1, "groups": 0}, ("groups=0",)),
+        ({"in_channels": 1, "out_channels": 1, "kernel_size": 0}, ("kernel_size", "0")),
+        ({"in_channels": 1, "out_channels": 1, "kernel_size": (3, 3, 3)}, ("kernel_size", "(3, 3, 3)")),
+    ],
+)
+def test_bad_convolution(arguments: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with pytest.raises(errors.ArgumentError, match=mentions("Conv2d", *parts)):
+        nn.Conv2d(**{"kernel_size": 3, **arguments})
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize("arguments", [(0,), (2, 0), (2, 1, -1), ("2",), ((1, 2, 3),)], ids=str)
+def test_bad_pooling(pool: Any, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(errors.ArgumentError, match=pool.__name__):
+        pool(*arguments)
+
+
+def test_layer_that_defines_nothing() -> None:
+    class Empty(nn.Layer):
+        pass
+
+    with pytest.raises(TypeError, match="Empty does not define forward"):
+        Empty()(draw(1))
+    with pytest.raises(TypeError, match="Empty does not define backward"):
+        Empty().backward(None, draw(1))

@@ -1,0 +1,258 @@
+"""DESIGN.md's contract on imports, read from the syntax trees; and what `import xpcnn` costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import xpcnn
+
+PACKAGE = Path(xpcnn.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+DIRECT: dict[str, set[str]] = {
+    "errors": set(),
+    "backend": {"errors"},
+    "ops": {"backend"},
+    "nn": {"ops"},
+    "models": {"nn"},
+    "optim": {"nn"},
+    "io": {"nn"},
+    "data": {"errors"},
+    "train": {"models", "optim", "data", "io"},
+    "viz": {"train"},
+    "scratch": {"train"},
+    "cli": {"viz", "scratch"},
+    "testing": {"ops", "nn"},
+}
+"""Which packages each may import; with what those may import in turn."""
+
+LAZY_EXCEPTIONS = {("xpcnn.nn.layer", "io")}
+"""Layer.save and Layer.load import io when they are called."""
+
+BACKEND_ONLY = {"cupy", "torch", "array_api_compat", "array_api_extra", "array_api_strict"}
+WITHOUT_NUMPY = {"ops", "nn", "models", "optim"}
+CURRENT_BACKEND = {"asarray", "get_backend", "set_backend", "use_backend"}
+"""What asks for, or changes, the backend that creates new arrays."""
+
+LINES, MOST_LINES = 300, 350
+
+NEVER_AT_IMPORT = {
+    "PIL",
+    "array_api_compat",
+    "array_api_extra",
+    "array_api_strict",
+    "cupy",
+    "matplotlib",
+    "onnx",
+    "pooch",
+    "requests",
+    "safetensors",
+    "torch",
+    "tqdm",
+}
+
+
+def allowed(package: str) -> set[str]:
+    """Everything `package` may import, itself included."""
+    return {package}.union(*map(allowed, DIRECT[package]))
+
+
+class Import(NamedTuple):
+    """One imported name: ``from xpcnn import nn`` and ``import xpcnn.nn`` both import xpcnn.nn."""
+
+    name: str
+    line: int
+    lazy: bool
+
+
+def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]:
+    """Every import of a module, those inside functions and `importlib.import_module("…")` included."""
+    inside = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")[: (1 if is_package else 0) - node.level or None]
+                base = ".".join([*parents, *([base] if base else [])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        else:
+            continue
+        yield from (Import(name, node.lineno, node in inside) for name in names)
+
+
+def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """What `source`, the text of `module`, does against the contract."""
+    tree = ast.parse(source)
+    if module == "xpcnn":
+        return face_violations(tree)
+    package = module.split(".")[1]
+    if package not in DIRECT:
+        return [f"{module}: package {package!r} is not in the design"]
+    found = []
+    for name, line, lazy in imports(tree, module, is_package):
+        top, *rest = name.split(".")
+        where = f"{module}:{line}: imports {name}; "
+        if top == "xpcnn":
+            target = rest[0] if rest else ""
+            if target == "__version__":
+                continue
+            if target not in DIRECT:
+                found.append(f"{where}only the user imports the public face")
+            elif target not in allowed(package) and not (lazy and (module, target) in LAZY_EXCEPTIONS):
+                found.append(f"{where}{package} may import only {sorted(allowed(package))}")
+            elif package == "ops" and rest[-1] in CURRENT_BACKEND:
+                found.append(f"{where}ops take their backend from their arrays")
+        elif top in BACKEND_ONLY and package != "backend":
+            found.append(f"{where}only xpcnn.backend names it")
+        elif top == "numpy" and package in WITHOUT_NUMPY:
+            found.append(f"{where}{package} takes its namespace from its arrays")
+    if package == "ops":
+        found += [
+            f"{module}:{node.lineno}: uses get_backend; ops take their backend from their arrays"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr == "get_backend"
+        ]
+    length = len(source.splitlines())
+    if length > MOST_LINES:
+        found.append(f"{module}: {length} lines; a file that is read in one go has about {LINES}: split it")
+    return found
+
+
+def face_violations(tree: ast.Module) -> list[str]:
+    """What `xpcnn/__init__.py` holds beside a docstring, imports, `__version__` and `__all__`."""
+
+    def fits(node: ast.stmt) -> bool:
+        if isinstance(node, ast.Assign):
+            return all(ast.unparse(target) in ("__version__", "__all__") for target in node.targets)
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        return is_docstring or isinstance(node, ast.Import | ast.ImportFrom)
+
+    return [
+        f"xpcnn:{node.lineno}: the public face only imports; define this elsewhere"
+        for node in tree.body
+        if not fits(node)
+    ]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_contract(path: Path) -> None:
+    found = violations(path.read_text("utf-8"), module_name(path), is_package=path.name == "__init__.py")
+    assert not found, "\n".join(found)
+
+
+# The checker itself can fail ----------------------------------------------------------------------------
+
+WRONG = {
+    "against the direction": ("xpcnn.ops.linear", "from xpcnn.nn import Layer"),
+    "against the direction, from the face": ("xpcnn.ops.linear", "from xpcnn import errors, nn"),
+    "against the direction, plain import": ("xpcnn.backend.base", "import xpcnn.ops.conv"),
+    "against the direction, relative": ("xpcnn.ops.conv.im2col", "from ...nn import layer"),
+    "against the direction, relative from a package": ("xpcnn.ops", "from .. import nn"),
+    "against the direction, lazily": ("xpcnn.nn.layer", "def f():\n    from xpcnn.train import Trainer"),
+    "against the direction, by name": ("xpcnn.nn.layer", "importlib.import_module('xpcnn.train')"),
+    "between siblings": ("xpcnn.models.resnet", "from xpcnn.optim import Adam"),
+    "io eagerly from nn.layer": ("xpcnn.nn.layer", "from xpcnn.io import save_weights"),
+    "io lazily from elsewhere": ("xpcnn.nn.conv", "def f():\n    from xpcnn.io import save_weights"),
+    "data knowing of a device": ("xpcnn.data.loader", "from xpcnn.backend import asarray"),
+    "testing used by the package": ("xpcnn.train.trainer", "from xpcnn.testing import gradcheck"),
+    "the face from below": ("xpcnn.train.trainer", "import xpcnn"),
+    "a name of the face from below": ("xpcnn.train.trainer", "from xpcnn import asarray"),
+    "an unknown package": ("xpcnn.utils.misc", "x = 1"),
+    "torch": ("xpcnn.io.torch_names", "import torch"),
+    "torch lazily": ("xpcnn.io.torch_names", "def f():\n    from torch import nn"),
+    "torch by name": ("xpcnn.io.torch_names", "torch = __import__('torch')"),
+    "cupy": ("xpcnn.ops.conv.cudnn", "import cupy.cuda"),
+    "array_api_compat": ("xpcnn.train.trainer", "import array_api_compat.numpy as xp"),
+    "array_api_extra": ("xpcnn.ops.loss", "from array_api_extra import one_hot"),
+    "numpy in ops": ("xpcnn.ops.loss", "import numpy as np"),
+    "numpy in nn": ("xpcnn.nn.init", "from numpy.random import default_rng"),
+    "numpy in models": ("xpcnn.models.vgg", "def f():\n    import numpy"),
+    "numpy in optim": ("xpcnn.optim.adam", "import numpy"),
+    "ops importing the setting": ("xpcnn.ops.dropout", "from xpcnn.backend import get_backend"),
+    "ops creating by the setting": ("xpcnn.ops.dropout", "from xpcnn.backend import asarray"),
+    "ops asking the setting": ("xpcnn.ops.dropout", "from xpcnn import backend\nb = backend.get_backend()"),
+    "a long file": ("xpcnn.ops.dropout", "x = 1\n" * (MOST_LINES + 1)),
+    "a function on the face": ("xpcnn", "from xpcnn import nn\ndef f(): ..."),
+    "a constant on the face": ("xpcnn", "__version__ = '1'\nDEBUG = False"),
+    "code on the face": ("xpcnn", "'''Doc.'''\nprint()"),
+}
+
+RIGHT = {
+    "with the direction": (
+        "xpcnn.nn.layer",
+        "from xpcnn.errors import ShapeError\nfrom xpcnn import ops",
+    ),
+    "relative": ("xpcnn.ops.conv.im2col", "from .geometry import ConvGeometry\nfrom ..checks import pair"),
+    "relative from a package": ("xpcnn.ops", "from . import conv\nfrom ..backend import namespace"),
+    "the exception": ("xpcnn.nn.layer", "def save():\n    from xpcnn.io import save_weights"),
+    "train": ("xpcnn.train.trainer", "import numpy\nfrom xpcnn import data, io, models, optim, __version__"),
+    "cli": ("xpcnn.cli.main", "from xpcnn import scratch, train, viz"),
+    "testing": ("xpcnn.testing.compare", "import numpy as np\nfrom xpcnn.backend import to_numpy"),
+    "backend": ("xpcnn.backend._torch", "def f():\n    import torch, array_api_compat.torch"),
+    "a similar name": ("xpcnn.viz.plot", "import torchlike, numpydoc"),
+    "the face": ("xpcnn", "'''Doc.'''\nfrom xpcnn import nn\n__version__ = '1'\n__all__ = ['nn']"),
+    "a file of the allowed length": ("xpcnn.ops.dropout", "x = 1\n" * MOST_LINES),
+}
+
+
+@pytest.mark.parametrize(("module", "source"), WRONG.values(), ids=WRONG.keys())
+def test_checker_refuses(module: str, source: str) -> None:
+    assert violations(source, module, is_package=module in ("xpcnn", "xpcnn.ops"))
+
+
+@pytest.mark.parametrize(("module", "source"), RIGHT.values(), ids=RIGHT.keys())
+def test_checker_accepts(module: str, source: str) -> None:
+    assert violations(source, module, is_package=module in ("xpcnn", "xpcnn.ops")) == []
+
+
+# What `import xpcnn` does -------------------------------------------------------------------------------
+
+
+def run_python(code: str) -> str:
+    """What `code` prints in a fresh interpreter that finds this xpcnn."""
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Which of NEVER_AT_IMPORT a statement loads."""
+    tops = run_python(f"{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})").split()
+    return NEVER_AT_IMPORT.intersection(tops)
+
+
+def test_import_loads_no_heavy_library() -> None:
+    assert loaded_by("import xpcnn") == set()
+    assert loaded_by("import xpcnn, array_api_compat") == {"array_api_compat"}  # the test can fail
+
+
+def test_import_is_quick() -> None:
+    """Best of several runs, numpy's own import left out: at most 0.15 s."""
+    code = "import time, numpy; start = time.perf_counter(); import xpcnn; print(time.perf_counter() - start)"
+    took = []
+    while len(took) < 8 and min(took, default=1.0) > 0.1:  # another process may be using the cores
+        took.append(float(run_python(code)))
+    assert min(took) < 0.15, f"import xpcnn took {min(took):.3f} s longer than import numpy: {took}"
