@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, window_count
+from xpcnn.backend.base import Array, Backend, host_array, window_view
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -106,20 +106,9 @@ class CupyBackend(Backend):
     def sliding_windows(
         self, x: Array, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
     ) -> Array:
-        n, c, h, w = x.shape
-        s_n, s_c, s_h, s_w = x.strides
         # Not cupy's sliding_window_view: it waits for the device.
-        return self._cupy.lib.stride_tricks.as_strided(
-            x,
-            (
-                n,
-                c,
-                window_count(h, kernel[0], stride[0], dilation[0]),
-                window_count(w, kernel[1], stride[1], dilation[1]),
-                *kernel,
-            ),
-            (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1]),
-        )
+        shape, strides = window_view(x.shape, x.strides, kernel, stride, dilation)
+        return self._cupy.lib.stride_tricks.as_strided(x, shape, strides)
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         random = self._cupy.random

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, host_uniform, window_count
+from xpcnn.backend.base import Array, Backend, host_array, host_uniform, window_view
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -48,20 +48,8 @@ class NumpyBackend(Backend):
     def sliding_windows(
         self, x: Array, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
     ) -> Array:
-        n, c, h, w = x.shape
-        s_n, s_c, s_h, s_w = x.strides
-        return np.lib.stride_tricks.as_strided(
-            x,
-            (
-                n,
-                c,
-                window_count(h, kernel[0], stride[0], dilation[0]),
-                window_count(w, kernel[1], stride[1], dilation[1]),
-                *kernel,
-            ),
-            (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1]),
-            writeable=False,
-        )
+        shape, strides = window_view(x.shape, x.strides, kernel, stride, dilation)
+        return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
     def keep_where(self, mask: Array, x: Array) -> Array:
         # numpy.where branches on every element; an integer product is exact and twenty times faster.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, window_count
+from xpcnn.backend.base import Array, Backend, host_array, window_view
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -81,18 +81,7 @@ class TorchBackend(Backend):
     def sliding_windows(
         self, x: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
     ) -> Array:
-        n, c, h, w = x.shape
-        s_n, s_c, s_h, s_w = x.stride()
-        return x.as_strided(
-            (
-                n,
-                c,
-                window_count(h, kernel[0], stride[0], dilation[0]),
-                window_count(w, kernel[1], stride[1], dilation[1]),
-                *kernel,
-            ),
-            (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1]),
-        )
+        return x.as_strided(*window_view(x.shape, x.stride(), kernel, stride, dilation))
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         import torch
