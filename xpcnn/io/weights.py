@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import zipfile
+import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -43,15 +43,23 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged, or of a newer format.
+        When the file is missing, damaged, of a newer format, or a checkpoint.
     """
     arrays, metadata = load_arrays(path)
+    if metadata.get("kind", "").startswith("xpcnn "):
+        raise CheckpointError(f"{path}: an {metadata['kind']}, not the weights of a model")
     if "recipe" not in metadata:
         return WeightFile(arrays, None)
     try:
         recipe = Recipe(**json.loads(metadata["recipe"]))
+        plain = isinstance(recipe.name, str) and isinstance(recipe.arguments, dict)
+        if not plain or not math.isfinite(recipe.mean) or not recipe.std > 0:
+            raise ValueError(recipe)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: the model's description is unreadable: {error}") from error
+    for name, value in recipe.arguments.items():
+        if isinstance(value, list):  # JSON has no tuples
+            recipe.arguments[name] = tuple(value)
     return WeightFile(arrays, recipe)
 
 
@@ -88,9 +96,9 @@ def load_arrays(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[
     CheckpointError
         When the file is missing, damaged, or of a newer format. Pickled objects are never loaded.
     """
-    ending = _ending(path)
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such file")
+    ending = _ending(path)
     arrays, metadata = _read_safetensors(path) if ending == ".safetensors" else _read_npz(path)
     version = metadata.get("format_version", "1")
     if not version.isdecimal() or int(version) > FORMAT_VERSION:
@@ -113,21 +121,25 @@ def _read_safetensors(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray],
 
 def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+        # Opened here, as numpy.load leaves a file that is no archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds
         raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
     described = arrays.pop(_METADATA, None)
+    if described is None:
+        return arrays, {}
     try:
-        return arrays, {} if described is None else json.loads(str(described))
+        metadata = json.loads(str(described))
     except ValueError as error:
         raise CheckpointError(f"{path}: its metadata is unreadable: {error}") from error
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise CheckpointError(f"{path}: its metadata is unreadable: expected names with texts")
+    return arrays, metadata
 
 
 def _ending(path: str | PathLike[str]) -> str:
     ending = Path(path).suffix
     if ending not in _ENDINGS:
-        raise CheckpointError(
-            f"{path}: weight files end in {' or '.join(_ENDINGS)}, not {ending or 'nothing'!r}"
-        )
+        raise CheckpointError(f"{path}: weight files end in {' or '.join(_ENDINGS)}, not {ending!r}")
     return ending

@@ -69,9 +69,7 @@ def _here(backend: Backend, x: Any) -> Array:
 
 def pair_of(data: Any) -> tuple[Any, Any]:
     """Return the images and labels of a `Dataset` or of a pair of arrays, as many of one as of the other."""
-    if isinstance(data, Dataset):
-        return data.images, data.labels
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
+    if not isinstance(data, Dataset) and (not isinstance(data, (tuple, list)) or len(data) != 2):
         raise ArgumentError(f"expected a Dataset or a pair (images, labels), got {type(data).__name__}")
     x, t = (part if is_array(part) else np.asarray(part) for part in data)
     if x.ndim < 1 or t.ndim < 1 or x.shape[0] != t.shape[0]:

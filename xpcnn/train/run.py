@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from xpcnn.errors import ArgumentError, CheckpointError
+from xpcnn.errors import CheckpointError
 from xpcnn.io import load_weights, replacing
 from xpcnn.models import build
 from xpcnn.nn import Layer
@@ -46,7 +46,7 @@ class RunDirectory(Callback):
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise CheckpointError(f"cannot make the folder {self.path}: {error.strerror}") from error
-            _write_json(self.config_file, config)
+            self.save_config(config)
 
     @property
     def config_file(self) -> Path:
@@ -68,9 +68,16 @@ class RunDirectory(Callback):
         """Return the settings the run was begun with."""
         return _read_json(self.config_file)
 
+    def save_config(self, config: dict[str, Any]) -> None:
+        """Write the settings, in place of those the run was begun with."""
+        _write_json(self.config_file, config)
+
     def history(self) -> History:
         """Return the history as it was last saved."""
-        return History.from_json(_read_json(self.history_file))
+        try:
+            return History.from_json(_read_json(self.history_file))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.history_file}: unreadable: {error!r}") from error
 
     def restore(self, trainer: Trainer) -> None:
         """Put a trainer where the run stopped; a run that has no checkpoint yet starts at the beginning."""
@@ -119,7 +126,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
         )
     try:
         model = build(recipe.name, **recipe.arguments)
-    except ArgumentError as error:
+    except (ValueError, TypeError) as error:  # of a newer xpcnn, or damaged
         raise CheckpointError(f"{path}: {error}") from error
     model.load_state_dict(arrays)
     return model

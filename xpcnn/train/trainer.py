@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.data import Dataset, Loader
@@ -152,7 +154,11 @@ class Trainer:
         watchers = [*([] if shown is None else [shown]), *callbacks]
         self.history.interrupted = False
         try:
-            with graceful_interrupt() as interrupt, self._inputs.backend.activated():
+            with (
+                graceful_interrupt() as interrupt,
+                self._inputs.backend.activated(),
+                np.errstate(over="ignore", invalid="ignore"),  # a loss that is no number raises below
+            ):
                 for watcher in watchers:
                     watcher.on_start(self, epochs * len(loader) - self.position if epochs else 0)
                 for _ in range(epochs):

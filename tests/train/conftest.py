@@ -1,0 +1,98 @@
+"""What the tests of training share: a small model with every kind of state, small data, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, data, nn, optim
+from xpcnn.data import Dataset
+
+
+def small_model(seed: int = 0, dtype: str = "float32") -> nn.Sequential:
+    """Convolution, batch statistics and dropout: all that a run's bits can depend on."""
+    rng = np.random.default_rng(seed)
+    return nn.Sequential(
+        conv1=nn.Conv2d(1, 4, 5, seed=rng, dtype=dtype),
+        bn1=nn.BatchNorm2d(4, dtype=dtype),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(4),
+        flatten=nn.Flatten(),
+        drop=nn.Dropout(0.3),
+        fc=nn.Linear(144, 10, seed=rng, dtype=dtype),
+    )
+
+
+@pytest.fixture
+def new_model() -> Callable[..., nn.Sequential]:
+    return small_model
+
+
+@pytest.fixture
+def new_trainer() -> Callable[..., Trainer]:
+    """Makes trainers of the small model that are alike for like arguments."""
+
+    def new(seed: int = 0, optimizer: Any = optim.Adam, dtype: str = "float32", **options: Any) -> Trainer:
+        model = small_model(seed, dtype)
+        return Trainer(model, optimizer(model, **options), seed=seed)
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return data.synthetic_digits(230)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Presses Ctrl-C, handled as in a program started from a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> Iterator[None]:
+    """A thread pool only slows tensors as small as these."""
+    if xpcnn.available_backends()["torch"] is not None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def host_state(model: nn.Layer) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: xpcnn.to_numpy(array) for name, array in model.state_dict().items()}
+
+
+@pytest.fixture
+def same_bits() -> Callable[[Trainer, Trainer], bool]:
+    """Tells whether two trainers stand at the same place with the same bits."""
+
+    def everything(trainer: Trainer) -> list[Any]:
+        optimizer = trainer.optimizer.state_dict()
+        slots = optimizer.pop("state")
+        arrays = {
+            **host_state(trainer.model),
+            **{
+                f"{path}/{name}": xpcnn.to_numpy(array)
+                for path, entry in slots.items()
+                for name, array in entry.items()
+            },
+        }
+        raw = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
+        counters = (trainer.steps, trainer.epoch, trainer.position)
+        accuracies = (trainer.history.train_accuracy, trainer.history.test_accuracy)
+        return [raw, optimizer, counters, trainer.history.losses, accuracies]
+
+    return lambda a, b: everything(a) == everything(b)

@@ -1,0 +1,105 @@
+"""evaluate and predict: right over uneven batches, in bounded memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import models, nn, ops
+from xpcnn.data import Dataset
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.train import Trainer, evaluate, predict
+
+
+class Sizes(nn.Layer):
+    """Passes its input on and notes how many images came at a time."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        assert not train
+        self.seen.append(x.shape[0])
+        return x, None
+
+
+def model_with_sizes() -> Any:
+    return nn.Sequential(sizes=Sizes(), flatten=nn.Flatten(), fc=nn.Linear(784, 10, seed=0, dtype="float64"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 230, 1000])
+def test_any_batch_size_gives_the_same(digits: Dataset, batch_size: int) -> None:
+    model = model_with_sizes()
+    result = evaluate(model, digits, batch_size=batch_size)
+    assert max(model.sizes.seen) <= batch_size
+    assert sum(model.sizes.seen) == result.samples == 230
+    y = model(digits.images / 255)
+    correct = int((y.argmax(axis=1) == digits.labels).sum())
+    assert (result.correct, result.accuracy) == (correct, correct / 230)
+    assert result.loss == pytest.approx(float(ops.softmax_cross_entropy(y, digits.labels)[0]), rel=1e-12)
+
+
+def test_the_default_batch_is_bounded() -> None:
+    model = model_with_sizes()
+    evaluate(model, (np.zeros((1500, 1, 28, 28), np.uint8), np.zeros(1500, int)))
+    assert max(model.sizes.seen) <= 200
+
+
+def test_one_hot_labels_and_prepared_images(digits: Dataset) -> None:
+    model = model_with_sizes()
+    expected = evaluate(model, digits)
+    result = evaluate(model, (digits.images / 255, np.eye(10)[digits.labels]), batch_size=200)
+    assert result[2:] == expected[2:]
+    assert result.loss == pytest.approx(expected.loss, rel=1e-12)
+
+
+def test_on_every_backend(make: Any, digits: Dataset) -> None:
+    with make.use():
+        model = models.tiny_convnet(dtype="float64")
+    expected = evaluate(models.tiny_convnet(dtype="float64"), digits)
+    result = evaluate(model, digits)
+    assert result.correct == expected.correct
+    assert result.loss == pytest.approx(expected.loss, rel=1e-12)
+    np.testing.assert_allclose(predict(model, digits.images).sum(axis=1), 1)
+
+
+def test_between_is_called_after_each_batch(digits: Dataset) -> None:
+    calls: list[int] = []
+    evaluate(model_with_sizes(), digits, batch_size=100, between=lambda: calls.append(1))
+    assert len(calls) == 3
+
+
+def test_predict(digits: Dataset) -> None:
+    model = model_with_sizes()
+    probabilities = predict(model, digits.images, batch_size=100)
+    assert model.sizes.seen == [100, 100, 30]
+    assert isinstance(probabilities, np.ndarray)
+    y = model(digits.images / 255)
+    expected = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-12)
+
+
+def test_refusals(digits: Dataset) -> None:
+    model = model_with_sizes()
+    with pytest.raises(ArgumentError, match="batch_size must be at least 1, got 0"):
+        evaluate(model, digits, batch_size=0)
+    with pytest.raises(ShapeError, match="empty dataset"):
+        evaluate(model, digits[:0])
+    with pytest.raises(ArgumentError, match="no images"):
+        predict(model, digits.images[:0])
+    with pytest.raises(ArgumentError, match="pair"):
+        evaluate(model, digits.images)
+
+
+def test_training_goes_through_the_same_loss(digits: Dataset) -> None:
+    from xpcnn import optim
+
+    model = models.tiny_convnet()
+    loss = (ops.mean_squared_error, ops.mean_squared_error_backward)
+    one_hot = np.eye(10, dtype=np.float32)[digits.labels]
+    trainer = Trainer(model, optim.SGD(model), loss=loss)
+    y = model(digits.images.astype(np.float32) / 255 - 0.5)
+    result = trainer.evaluate((digits.images, one_hot), batch_size=100)
+    assert result.loss == pytest.approx(float(((y - one_hot) ** 2).mean()), rel=1e-5)

@@ -1,0 +1,130 @@
+"""The learning curves: drawn from any history, readable without colour, without a display."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xpcnn.errors import ArgumentError, CheckpointError
+from xpcnn.train import EpochRecord, History
+from xpcnn.viz import plot_curves
+
+pytest.importorskip("matplotlib")
+
+LOSSES = [2.3 * math.exp(-step / 200) + 0.1 * (step % 7) / 7 for step in range(400)]
+EPOCHS = [EpochRecord(i + 1, 1.0, 0.8 + 0.04 * i, 0.8 + 0.03 * i, 1.0, 100.0) for i in range(4)]
+
+
+def test_what_is_drawn() -> None:
+    loss, accuracy = plot_curves(History(LOSSES, EPOCHS)).axes
+    raw, mean = loss.get_lines()
+    np.testing.assert_array_equal(raw.get_xdata(), np.arange(1, 401))
+    np.testing.assert_array_equal(raw.get_ydata(), LOSSES)
+    middle = slice(10, -10)
+    expected = [np.mean(LOSSES[i - 5 : i + 5]) for i in range(10, 390)]
+    np.testing.assert_allclose(mean.get_ydata()[middle], expected)
+    assert loss.get_yscale() == "log"
+    train, test = accuracy.get_lines()
+    assert list(train.get_xdata()) == [1, 2, 3, 4]
+    assert list(train.get_ydata()) == [record.train_accuracy for record in EPOCHS]
+    assert list(test.get_ydata()) == [record.test_accuracy for record in EPOCHS]
+    labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert labels == ["training set, 92.00% at the end", "test set, 89.00% at the end"]
+
+
+def test_curves_differ_in_more_than_colour() -> None:
+    loss, accuracy = plot_curves(History(LOSSES, EPOCHS)).axes
+    raw, mean = loss.get_lines()
+    assert mean.get_linewidth() > 1.5 * raw.get_linewidth()
+    train, test = accuracy.get_lines()
+    assert train.get_linestyle() != test.get_linestyle()
+    assert train.get_marker() != test.get_marker()
+
+
+HISTORIES = {
+    "empty": History(),
+    "one step": History([2.3]),
+    "a few steps": History([2.3, 1.2, 0.7], [], interrupted=True),
+    "one epoch": History([2.3, 1.2], EPOCHS[:1]),
+    "no test set": History(LOSSES, [EpochRecord(1, 1.0, 0.9, None, 1.0, 1.0)]),
+    "nothing but NaN": History([math.nan] * 100),
+    "gaps": History([*LOSSES[:100], math.nan, math.inf, 0.0, *LOSSES[100:]], EPOCHS),
+    "constant": History([1.0] * 100, EPOCHS),
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_any_history_can_be_drawn(tmp_path: Path, name: str) -> None:
+    plot_curves(HISTORIES[name], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
+def test_a_loss_that_is_no_number_is_a_gap() -> None:
+    loss, _ = plot_curves(HISTORIES["gaps"]).axes
+    raw, mean = loss.get_lines()
+    assert np.isnan(raw.get_ydata()[100:103]).all()
+    assert np.isfinite(mean.get_ydata()).all()
+
+
+@pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
+def test_endings(tmp_path: Path, ending: str, start: bytes) -> None:
+    plot_curves(HISTORIES["a few steps"], tmp_path / f"curves.{ending}")
+    assert (tmp_path / f"curves.{ending}").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["curves", "curves.txt"])
+def test_other_endings(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"{re.escape(name)} must end in one of .*\.png"):
+        plot_curves(History(), tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot write"):
+        plot_curves(History(), tmp_path / "absent" / "curves.png")
+
+
+def test_a_failure_while_drawing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+
+    def fail(self: Figure, target: Path, **options: object) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(CheckpointError, match="No space left"):
+        plot_curves(History(), path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
+def test_pyplot_is_not_touched_and_importing_is_cheap(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from xpcnn.train import History
+from xpcnn.viz import plot_curves
+assert "matplotlib" not in sys.modules
+plot_curves(History([1.0]), {str(tmp_path / "curves.png")!r})
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    environment = {
+        **os.environ,
+        "MPLBACKEND": "tkagg",
+        "DISPLAY": "",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr

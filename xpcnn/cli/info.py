@@ -1,0 +1,126 @@
+"""Show versions, backends and their devices, and where datasets are looked for.
+
+This is what a bug report should come with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import itertools
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from xpcnn import __version__
+from xpcnn.backend import available_backends, get_backend, use_backend
+from xpcnn.data.fetch import DATA_DIR_VARIABLE, Source, cache_dir
+from xpcnn.data.mnist import FASHION_MNIST, MNIST
+from xpcnn.errors import BackendError
+
+__all__ = ["add_arguments", "run"]
+
+# By their names in package registries; CuPy has one for each major version of CUDA.
+_NEEDED = ("numpy", "array-api-compat", "array-api-extra", "safetensors", "pooch", "tqdm")
+_OPTIONAL = (
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "cupy",
+    "torch",
+    "array-api-strict",
+    "matplotlib",
+    "pillow",
+    "threadpoolctl",
+)
+_DEVICES = {"cupy": ("{}",), "torch": ("cuda:{}", "mps", "xpu:{}")}
+"""The names that devices beside the default one may have; {} stands for 0, 1, …"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare no options: there are none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it all."""
+    sections = {
+        "versions": _versions(),
+        "backends": _backends(),
+        "processor": _processor(),
+        "datasets": _datasets(),
+        "settings": _settings(),
+    }
+    for title, lines in sections.items():
+        print(title)
+        for name, value in lines:
+            print(f"  {name:<18} {value}", flush=True)
+    return 0
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "xpcnn", __version__
+    yield "Python", f"{platform.python_version()} ({platform.platform()})"
+    for name in (*_NEEDED, *_OPTIONAL):
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name in _NEEDED:
+                yield name, "missing"
+
+
+def _backends() -> Iterator[tuple[str, str]]:
+    for name, reason in available_backends().items():
+        yield name, reason or "available on " + ", ".join(dict.fromkeys(_devices(name)))
+    try:
+        yield "in use", str(get_backend())
+    except BackendError as error:
+        yield "in use", f"none: {error}"
+
+
+def _devices(name: str) -> Iterator[str]:
+    with use_backend(name) as backend:
+        yield str(backend.device)
+    for pattern in _DEVICES.get(name, ()):
+        for number in itertools.count() if "{}" in pattern else (0,):
+            try:
+                with use_backend(name, pattern.format(number)) as backend:
+                    yield str(backend.device)
+            except BackendError:
+                break
+
+
+def _processor() -> Iterator[tuple[str, str]]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield "cores", f"{usable} usable of {os.cpu_count()}"
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    yield "NumPy's BLAS", f"{blas.get('name', 'unknown')} {blas.get('version', '')}"
+    try:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return
+    for pool in threadpoolctl.threadpool_info():
+        yield "thread pool", f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads"
+
+
+def _datasets() -> Iterator[tuple[str, str]]:
+    own = os.environ.get(DATA_DIR_VARIABLE)
+    folders = [*([Path(own).expanduser()] if own else []), cache_dir()]
+    yield "looked for in", ", then ".join(map(str, folders))
+    yield "synthetic-digits", "drawn by the program"
+    for source in (MNIST, FASHION_MNIST):
+        found = [folder / source.name for folder in folders if _complete(folder / source.name, source)]
+        yield source.name, f"in {found[0]}" if found else "not here; fetched when first used"
+
+
+def _complete(folder: Path, source: Source) -> bool:
+    return all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in source.sha256)
+
+
+def _settings() -> Iterator[tuple[str, str]]:
+    ours = sorted(name for name in os.environ if name.startswith("XPCNN_"))
+    yield from ((f"${name}", os.environ[name]) for name in ours)
+    if not ours:
+        yield "$XPCNN_…", "none set"

@@ -1,0 +1,102 @@
+"""Read pictures: PNG and JPEG files of any size, dark on light or light on dark.
+
+For models of 28x28 grey images, a picture should show one digit on plain ground: it is inverted if its
+border is light, cropped to the digit and centred, as MNIST was made. Each line says what was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from xpcnn.cli.images import ENDINGS, Prepared, prepare
+from xpcnn.cli.options import add_device_options, choose_backend, input_shape_of
+from xpcnn.errors import ArgumentError, CheckpointError, DatasetError
+from xpcnn.nn import Layer
+from xpcnn.train import RunDirectory, load_model, predict
+
+__all__ = ["add_arguments", "run"]
+
+_AT_A_TIME = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER", help="of a folder, each picture in it"
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="RUN_OR_WEIGHTS",
+        help="a run's folder or a weight file (default: the newest run in ./runs)",
+    )
+    add_device_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line for each picture; the status is 1 if one could not be read, or there is none."""
+    choose_backend(args.backend, args.device)
+    path = args.model or _newest_run()
+    model = load_model(path)
+    shape = input_shape_of(model)
+    if shape is None:
+        raise ArgumentError(f"{path}: the model does not say what size of images it takes")
+    if args.model is None:
+        _note(f"with {path}, the newest run")
+    failed, found = False, 0
+    batch: list[tuple[Path, Prepared]] = []
+    for image in _files(args.images):
+        found += 1
+        try:
+            batch.append((image, prepare(image, shape)))
+        except DatasetError as error:
+            _note(f"error: {error}")
+            failed = True
+        if len(batch) == _AT_A_TIME:
+            _tell(model, batch)
+            batch = []
+    _tell(model, batch)
+    return 1 if failed or not found else 0
+
+
+def _tell(model: Layer, batch: list[tuple[Path, Prepared]]) -> None:
+    if not batch:
+        return
+    probabilities = predict(model, np.stack([prepared.pixels for _, prepared in batch]))
+    for (path, prepared), row in zip(batch, probabilities, strict=True):
+        print(f"{path}: {row.argmax()} ({row.max():.1%})  {prepared.done}")
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    """Yield the named files, and the pictures in the named folders in order."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = sorted(entry for entry in path.iterdir() if entry.is_file())
+        pictures = [file for file in files if file.suffix.lower() in ENDINGS]
+        skipped = [file.name for file in files if file not in pictures]
+        if skipped:
+            _note(f"skipped in {path}, as no PNG or JPEG: {', '.join(skipped)}")
+        if not pictures:
+            _note(f"no pictures in {path}")
+        yield from pictures
+
+
+def _newest_run() -> Path:
+    runs = [path.parent for path in Path("runs").glob("*/model.safetensors")]
+    if not runs:
+        raise CheckpointError(
+            "no trained run in ./runs: `xpcnn train` makes one, or --model names a run or a weight file"
+        )
+    return max(runs, key=lambda folder: RunDirectory(folder).weights_file.stat().st_mtime)
+
+
+def _note(text: str) -> None:
+    sys.stdout.flush()
+    print(f"xpcnn: {text}", file=sys.stderr, flush=True)

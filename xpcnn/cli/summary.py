@@ -1,0 +1,53 @@
+"""Show a model's layers: output shapes, parameters, multiply-accumulates, receptive fields."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+
+from xpcnn import models
+from xpcnn.cli.options import UsageError, add_model_option, input_shape, input_shape_of, model_options
+from xpcnn.models import model_names
+from xpcnn.nn import summary
+from xpcnn.train import load_model
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=f"one of {', '.join(model_names())}; or a run's folder, or a weight file",
+    )
+    parser.add_argument(
+        "--input-shape",
+        type=input_shape,
+        metavar="C,H,W",
+        help="channels, height and width of an image (default: the model's own)",
+    )
+    add_model_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    if args.model in model_names():
+        options = model_options(args.model, args.model_option or ())
+        takes_shape = "input_shape" in inspect.signature(getattr(models, args.model)).parameters
+        if args.input_shape is not None and takes_shape:
+            options.setdefault("input_shape", args.input_shape)
+        model = models.build(args.model, **options)
+    elif args.model_option:
+        raise UsageError("--model-option is for models by name; a trained one keeps its own")
+    elif Path(args.model).exists():
+        model = load_model(args.model)
+    else:
+        known = ", ".join(model_names())
+        raise UsageError(f"{args.model!r} is no model ({known}), and no run or weight file either")
+    shape = args.input_shape or input_shape_of(model)
+    if shape is None:
+        raise UsageError(f"{args.model} takes images of many sizes, so --input-shape must name one")
+    print(summary(model, shape))
+    return 0
