@@ -1,4 +1,4 @@
-"""DESIGN.md's contract on imports, read from the syntax trees; and what `import xpcnn` costs."""
+"""The contract of docs/architecture.md on imports, read from the syntax trees; and what `import xpcnn` costs."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -93,8 +95,6 @@ def test_the_recipe_builds_the_same_model_again(name: str) -> None:
 
 @every_model
 def test_a_recipe_can_be_written_down(name: str) -> None:
-    import json
-
     recipe = models.build(name, seed=np.random.default_rng(1), dtype=np.float64).recipe
     assert recipe is not None
     json.dumps(recipe.arguments)
@@ -251,8 +251,6 @@ def torch_twin(name: str, options: dict[str, Any]) -> Any:
             "relu2": torch.nn.ReLU(),
             "fc2": torch.nn.Linear(options["hidden"], classes),
         }
-    from collections import OrderedDict
-
     return torch.nn.Sequential(OrderedDict(layers)).double()
 
 

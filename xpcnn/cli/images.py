@@ -69,8 +69,11 @@ def _open(path: Path) -> Image:
     except ImportError:
         raise XpcnnError("reading pictures needs Pillow: pip install 'xpcnn[plot]'") from None
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
-            warnings.simplefilter("ignore")  # of sloppy metadata, or of being large
+        # Pillow warns of sloppy metadata, and of large photographs.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=("PNG", "JPEG")) as image,
+        ):
             return _flat(ImageOps.exif_transpose(image))
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or 'no readable PNG or JPEG image'}") from error

@@ -98,5 +98,5 @@ def _newest_run() -> Path:
 
 
 def _note(text: str) -> None:
-    sys.stdout.flush()
+    print(end="", flush=True)  # what went before on stdout
     print(f"xpcnn: {text}", file=sys.stderr, flush=True)

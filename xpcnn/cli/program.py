@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -25,7 +24,7 @@ _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (failed) or 2 (used wrongly).
+    """Run the command line and return its exit status: 0, or 1 if it failed.
 
     Parameters
     ----------
@@ -35,44 +34,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        From ``--help`` and ``--version`` (0), and for arguments that cannot be parsed (2).
+        From ``--help`` and ``--version`` (0), and when the arguments are wrong (2).
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            _flush()
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        _give_up_stdout()
+    except (XpcnnError, OSError) as error:
+        _tell(f"xpcnn: error: {_one_line(error)}")
+    except KeyboardInterrupt:
+        _tell("xpcnn: interrupted")
+    return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     args, unknown = parser.parse_known_args(argv)
+    command: Parser = args.parser
     if unknown:
-        (args.parser or parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+        command.error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.command is None:
         parser.print_help(sys.stderr)
-        return 2
+        parser.exit(2)
     try:
         with _log_on_stderr():
             status: int = args.run(args)
-        sys.stdout.flush()
-        return status
     except UsageError as error:
-        _tell(f"xpcnn {args.command}: error: {error}; see xpcnn {args.command} --help")
-        return 2
-    except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does. Python flushes stdout once more at exit.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (XpcnnError, OSError) as error:
-        _tell(f"xpcnn: error: {_one_line(error)}")
-        return 1
-    except KeyboardInterrupt:
-        _tell("xpcnn: interrupted")
-        return 1
+        command.error(str(error))
+    return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog="xpcnn",
         description="Train and use convolutional networks on NumPy, CuPy, PyTorch or any array-API library.",
         epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"xpcnn {__version__}")
-    parser.set_defaults(parser=None)
+    parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for module in _SUBCOMMANDS:
         name = module.__name__.rpartition(".")[2]
@@ -97,9 +99,22 @@ def _one_line(error: BaseException) -> str:
 
 
 def _tell(line: str) -> None:
+    try:
+        _flush()
+    except OSError:
+        _give_up_stdout()
     with suppress(OSError):  # nobody is listening: nothing is left to be done
-        sys.stdout.flush()
         print(line, file=sys.stderr, flush=True)
+
+
+def _flush() -> None:
+    print(end="", flush=True)  # unlike sys.stdout.flush(), also where there is no stdout
+
+
+def _give_up_stdout() -> None:
+    """Send what is left of the output nowhere, as Python would flush it once more at exit, and complain."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -113,8 +113,11 @@ def _train(
             callbacks=[directory],
         )
     except KeyboardInterrupt:
-        what = f"saved after step {trainer.steps}" if trainer.whole else "stopped in the middle of a step"
-        print(f"interrupted and {what}; go on with: xpcnn train --resume {run}", flush=True)
+        if trainer.whole:
+            told = f"interrupted and saved after step {trainer.steps}"
+        else:  # by a second Ctrl-C
+            told = "interrupted in the middle of a step; the checkpoint of the last epoch stands"
+        print(f"{told}; go on with: xpcnn train --resume {run}", flush=True)
         _draw_curves(trainer.history, directory)
         return 1
     result = trainer.evaluate(test)
@@ -134,7 +137,7 @@ class _Bar(ProgressBar):
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
         self._bar.write(describe(record), file=sys.stdout)
-        sys.stdout.flush()
+        print(end="", flush=True)
 
 
 def _draw_curves(history: History, directory: RunDirectory) -> None:

@@ -1,0 +1,274 @@
+"""Pictures made ready: every mode, size and lighting gives the digit as MNIST would have it."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xpcnn.cli.images import Prepared, prepare
+from xpcnn.data import synthetic_digits
+from xpcnn.errors import DatasetError, XpcnnError
+
+Image = pytest.importorskip("PIL.Image")
+
+MNIST = (1, 28, 28)
+Pixels = np.ndarray[Any, Any]
+
+
+@cache
+def digit() -> Pixels:
+    """A five, white on black, (28, 28) uint8, without grain."""
+    five = synthetic_digits(10)
+    pixels = five.images[five.labels == 5][0, 0]
+    return np.where(pixels > 60, pixels, 0).astype(np.uint8)
+
+
+def large(width: int = 200, height: int = 200) -> Any:
+    return Image.fromarray(digit()).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def prepared(tmp_path: Path, image: Any, shape: tuple[int, int, int] = MNIST, **options: Any) -> Prepared:
+    path = tmp_path / f"picture.{options.pop('ending', 'png')}"
+    image.save(path, **options)
+    result = prepare(path, shape)
+    assert result.pixels.shape == shape
+    assert result.pixels.dtype == np.uint8
+    return result
+
+
+def alike(a: Pixels, b: Pixels) -> float:
+    """The correlation of two pictures."""
+    return float(np.corrcoef(a.ravel().astype(float), b.ravel().astype(float))[0, 1])
+
+
+def expected(tmp_path: Path) -> Pixels:
+    return prepared(tmp_path, large()).pixels
+
+
+# -- of the model's size already ----------------------------------------------------------
+
+
+def test_as_it_is(tmp_path: Path) -> None:
+    result = prepared(tmp_path, Image.fromarray(digit()))
+    assert result.done == "as it is"
+    np.testing.assert_array_equal(result.pixels[0], digit())
+
+
+def test_inverted_only(tmp_path: Path) -> None:
+    result = prepared(tmp_path, Image.fromarray(255 - digit()))
+    assert result.done == "inverted"
+    np.testing.assert_array_equal(result.pixels[0], digit())
+
+
+# -- larger ones --------------------------------------------------------------------------
+
+
+def test_in_a_box_of_20_with_its_mass_in_the_middle(tmp_path: Path) -> None:
+    result = prepared(tmp_path, large(300, 210))
+    pixels = result.pixels[0].astype(float)
+    assert result.done == "cropped, 300x210 -> 28x28"
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    extent = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
+    assert max(extent) == 20
+    at = [float((pixels.sum(axis=1 - axis) @ np.arange(28)) / pixels.sum()) for axis in (0, 1)]
+    assert max(abs(place - 13.5) for place in at) <= 0.5
+    assert pixels.max() == 255
+
+
+def test_the_aspect_is_kept(tmp_path: Path) -> None:
+    canvas = np.zeros((300, 400), np.uint8)
+    canvas[50:250, 180:220] = 255  # a bar, 5 times as high as wide
+    pixels = prepared(tmp_path, Image.fromarray(canvas)).pixels[0]
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    assert (len(rows), len(columns)) == (20, 4)
+    assert (rows[0], columns[0]) == (4, 12)
+
+
+MODES = {
+    "RGB": lambda: large().convert("RGB"),
+    "1 bit": lambda: large().convert("1", dither=Image.Dither.NONE),
+    "palette": lambda: large().convert("P"),
+    "grey and alpha": lambda: large().convert("LA"),
+    "RGBA, opaque": lambda: large().convert("RGBA"),
+    "16 bits": lambda: Image.fromarray(np.asarray(large()).astype(np.uint16) * 257),
+    "inverted": lambda: Image.fromarray(255 - np.asarray(large())),
+    "small": lambda: large(60, 60),
+    "huge": lambda: large(1500, 1500),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_and_sizes(tmp_path: Path, mode: str) -> None:
+    result = prepared(tmp_path, MODES[mode]())
+    assert alike(result.pixels, expected(tmp_path)) > 0.9
+    assert ("inverted" in result.done) is (mode == "inverted")
+
+
+def test_jpeg(tmp_path: Path) -> None:
+    assert alike(prepared(tmp_path, large(), ending="jpg").pixels, expected(tmp_path)) > 0.95
+    assert alike(prepared(tmp_path, large().convert("CMYK"), ending="jpeg").pixels, expected(tmp_path)) > 0.9
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path: Path) -> None:
+    """What Pillow's own conversion does to them is why `prepare` does not use it."""
+    ramp = np.linspace(0, 65535, 784).reshape(28, 28).astype(np.uint16)
+    pixels = prepared(tmp_path, Image.fromarray(ramp)).pixels[0]
+    np.testing.assert_array_equal(pixels, (ramp / 257).astype(np.uint8))
+
+
+def test_transparency_is_paper(tmp_path: Path) -> None:
+    drawn = np.zeros((200, 200, 4), np.uint8)
+    drawn[..., 3] = np.asarray(large())  # black ink of varying strength on nothing
+    result = prepared(tmp_path, Image.fromarray(drawn))
+    assert result.done.startswith("inverted, cropped")
+    assert alike(result.pixels, expected(tmp_path)) > 0.99
+
+
+def test_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned = large(300, 200).transpose(Image.Transpose.ROTATE_90)
+    result = prepared(tmp_path, turned, ending="jpg", exif=exif)
+    assert result.done == "cropped, 300x200 -> 28x28"
+    upright = prepared(tmp_path, large(300, 200), ending="jpg")
+    assert alike(result.pixels, upright.pixels) > 0.98
+
+
+def photograph(low: float, at: tuple[int, int] = (150, 90)) -> Any:
+    """Dark ink on paper that is lit from `low` of the light on one side to all of it on the other."""
+    ink = np.zeros((480, 640))
+    ink[at[1] : at[1] + 200, at[0] : at[0] + 200] = np.asarray(large()) / 255
+    light = np.linspace(low, 1, 640)[None, :]
+    noise = np.random.default_rng(0).normal(0, 4, ink.shape)
+    return Image.fromarray(np.clip((235 - 180 * ink) * light + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("low", [1.0, 0.8, 0.6, 0.45])
+def test_photographs(tmp_path: Path, low: float) -> None:
+    result = prepared(tmp_path, photograph(low), ending="jpg")
+    assert alike(result.pixels, expected(tmp_path)) > 0.9
+    shading = "" if low == 1 else "shading removed, "
+    assert result.done == f"inverted, {shading}cropped, 640x480 -> 28x28"
+
+
+def test_a_dim_photograph_is_inverted_too(tmp_path: Path) -> None:
+    dim = Image.fromarray((np.asarray(photograph(1.0)) * 0.4).astype(np.uint8))
+    result = prepared(tmp_path, dim)
+    assert "inverted" in result.done
+    assert alike(result.pixels, expected(tmp_path)) > 0.9
+
+
+def test_bold_strokes_that_fill_the_picture(tmp_path: Path) -> None:
+    canvas = np.full((100, 60), 255, np.uint8)
+    canvas[2:98, 20:40] = 0
+    pixels = prepared(tmp_path, Image.fromarray(canvas)).pixels[0]
+    assert (pixels[4:24, 12:16] == 255).all()
+    assert pixels.sum() == 255 * 20 * 4
+
+
+@pytest.mark.parametrize("value", [0, 100, 255])
+def test_blank_pictures(tmp_path: Path, value: int) -> None:
+    blank = Image.new("L", (50, 40), value)
+    with pytest.raises(DatasetError, match=r"picture\.png: nothing to see on it"):
+        prepared(tmp_path, blank)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 2), (3, 1000)])
+def test_odd_sizes_are_read_or_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, size[::-1]).astype(np.uint8)
+    try:
+        prepared(tmp_path, Image.fromarray(noise))
+    except DatasetError as error:
+        assert "nothing to see" in str(error)  # noqa: PT017
+
+
+# -- other models -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 32, 32), (3, 20, 40), (3, 28, 28)])
+def test_other_models_get_the_whole_picture(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    colours = np.zeros((100, 200, 3), np.uint8)
+    colours[:, 100:] = (255, 128, 0)
+    result = prepared(tmp_path, Image.fromarray(colours), shape)
+    _, height, width = shape
+    assert result.done == f"200x100 -> {width}x{height}"
+    right = result.pixels[:, height // 2, -1]
+    assert right.tolist() == ([255, 128, 0] if shape[0] == 3 else [151])
+    assert result.pixels[:, height // 2, 0].tolist() == [0] * shape[0]
+
+
+def test_other_models_in_their_size(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
+    result = prepared(tmp_path, Image.fromarray(pixels), (3, 20, 40))
+    assert result.done == "as it is"
+    np.testing.assert_array_equal(result.pixels, pixels.transpose(2, 0, 1))
+
+
+def test_channels_that_pictures_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(XpcnnError, match="takes images of 2 channels"):
+        prepare(tmp_path / "any.png", (2, 28, 28))
+
+
+# -- what is no picture -------------------------------------------------------------------
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    large().save(tmp_path / "picture.bmp")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.png").mkdir()
+    told = {
+        "picture.bmp": "no readable PNG or JPEG image",
+        "text.png": "no readable PNG or JPEG image",
+        "empty.jpg": "no readable PNG or JPEG image",
+        "absent.png": "No such file or directory",
+        "folder.png": "Is a directory",
+    }
+    for name, message in told.items():
+        with pytest.raises(DatasetError, match=f"{re.escape(name)}: {message}"):
+            prepare(tmp_path / name, MNIST)
+
+
+def test_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)
+    prepared(tmp_path, large())  # up to twice as large Pillow only warns
+    with pytest.raises(DatasetError, match="bomb"):
+        prepared(tmp_path, large(400, 400))
+
+
+@cache
+def encoded(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    large(40, 40).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    damaged = bytearray(encoded(kind))
+    for at in data.draw(st.lists(st.integers(0, len(damaged) - 1), max_size=4)):
+        damaged[at] = data.draw(st.integers(0, 255))
+    del damaged[data.draw(st.integers(0, len(damaged))) :]
+    (tmp_path / "damaged.png").write_bytes(damaged)
+    try:
+        result = prepare(tmp_path / "damaged.png", MNIST)
+    except DatasetError:
+        return
+    assert result.pixels.shape == MNIST
+
+
+def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(XpcnnError, match=re.escape("needs Pillow: pip install 'xpcnn[plot]'")):
+        prepare(tmp_path / "any.png", MNIST)

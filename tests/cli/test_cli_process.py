@@ -1,0 +1,193 @@
+"""What shows only in a process of its own: signals, pipes, imports and the time to start."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import xpcnn
+from xpcnn import io
+from xpcnn.train import RunDirectory
+
+ROOT = Path(xpcnn.__file__).parent.parent
+# A shell that starts a job in the background lets it ignore SIGINT; here it is a job in the foreground.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys
+from xpcnn.cli import main
+sys.exit(main())
+"""
+HEAVY = ("torch", "cupy", "matplotlib", "PIL", "pooch", "requests", "tqdm", "safetensors", "array_api_compat")
+
+
+def environment() -> dict[str, str]:
+    # Unbuffered output would hide what goes wrong when it is flushed at the end.
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("XPCNN_") and name != "PYTHONUNBUFFERED"
+    }
+    # One thread for NumPy's BLAS: on busy cores, two that wait for each other are a hundred times slower.
+    one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}
+    return {**kept, **one_thread, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the command in an empty folder."""
+    with ExitStack() as processes:
+
+        def new(*arguments: Any) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+                cwd=tmp_path,
+                env=environment(),
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            processes.enter_context(process)
+            processes.callback(process.kill)
+            return process
+
+        yield new
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def show_until(process: subprocess.Popen[str], text: str) -> None:
+    """Wait for a line with this text."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"the process ended without {text!r}: {finish(process)}")
+
+
+TRAIN = (
+    "train",
+    "--epochs",
+    12,
+    "--train-samples",
+    1000,
+    "--test-samples",
+    100,
+    "--model-option",
+    "filters=6",
+)
+
+
+def test_ctrl_c_and_resume_give_the_bits_of_an_unbroken_run(tmp_path: Path, start: Start) -> None:
+    assert finish(start(*TRAIN, "--out", "whole"))[0] == 0
+    process = start(*TRAIN, "--out", "broken")
+    show_until(process, "epoch   2")
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, err) == (1, "")
+    told = re.search(r"interrupted and saved after step (\d+); go on with: xpcnn train --resume broken", out)
+    assert told
+    assert 20 <= int(told[1]) < 120
+    status, out, err = finish(start("train", "--resume", "broken"))
+    assert (status, err) == (0, "")
+    assert f"going on after step {told[1]}" in out
+    ours, theirs = (
+        io.load_weights(RunDirectory(tmp_path / run).weights_file).arrays for run in ("broken", "whole")
+    )
+    for name, array in theirs.items():
+        assert ours[name].tobytes() == array.tobytes(), name
+    histories = [RunDirectory(tmp_path / run).history().losses for run in ("broken", "whole")]
+    assert histories[0] == histories[1]
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path, start: Start) -> None:
+    process = start(*TRAIN, "--out", "run")
+    show_until(process, "epoch   2")
+    process.kill()
+    finish(process)
+    run = RunDirectory(tmp_path / "run")
+    io.load_weights(run.weights_file)
+    done = len(run.history().epochs)
+    assert done >= 1
+    status, out, _ = finish(start("train", "--resume", "run", "--epochs", 12))
+    assert status == 0
+    assert re.search(r"going on after step \d+0, \d+ of 12 epochs done", out)
+    assert len(run.history().epochs) == 12
+
+
+def test_errors_are_one_line_and_without_traceback(start: Start) -> None:
+    for arguments, status in ((("evaluate", "absent"), 1), (("train", "--lr", "x"), 2), (("fly",), 2)):
+        result = finish(start(*arguments))
+        assert result[:2] == (status, "")
+        assert re.fullmatch(r"xpcnn.*: error: .*\n", result[2])
+
+
+@pytest.mark.parametrize("arguments", [("summary", "simple_convnet"), ("info",), ("--help",)])
+def test_a_closed_pipe_is_no_news(start: Start, arguments: tuple[str, ...]) -> None:
+    process = start(*arguments)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.wait(60)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [("summary", "simple_convnet"), ("--help",)])
+def test_output_that_cannot_be_written(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "xpcnn.cli", *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "xpcnn: error: No space left on device\n")
+
+
+def test_as_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "xpcnn.cli", "--version"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"xpcnn {xpcnn.__version__}\n"
+
+
+def test_help_is_quick_and_imports_little(tmp_path: Path) -> None:
+    """Best of several: at most half a second, and no library that not every command needs."""
+    code = f"""
+import sys
+from xpcnn.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    print("loaded:", *sorted(set({HEAVY!r}) & {{name.partition('.')[0] for name in sys.modules}}))
+"""
+    took = []
+    while len(took) < 6 and min(took, default=1.0) > 0.45:  # another process may be using the cores
+        begun = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+        )
+        took.append(time.perf_counter() - begun)
+        assert done.stdout.splitlines()[-1] == "loaded:"
+    assert min(took) < 0.5
