@@ -16,6 +16,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+import threadpoolctl
 
 import xpcnn
 
@@ -159,6 +160,13 @@ class Make:
         before = self.snapshot(things)
         yield
         np.testing.assert_equal(self.snapshot(things), before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_blas_thread() -> Iterator[None]:
+    """Arrays this small gain nothing from more, and on busy cores lose much."""
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

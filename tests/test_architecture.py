@@ -1,4 +1,4 @@
-"""The contract of docs/architecture.md on imports, read from the syntax trees; and what `import xpcnn` costs."""
+"""The contract of docs/architecture.md on imports, read from syntax trees; what `import xpcnn` costs."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ NEVER_AT_IMPORT = {
     "pooch",
     "requests",
     "safetensors",
+    "threadpoolctl",
     "torch",
     "tqdm",
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from xpcnn.backend.base import Array, Backend, host_array, host_uniform, window_view
+from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -35,6 +37,9 @@ class NumpyBackend(Backend):
         import array_api_compat.numpy as xp
 
         super().__init__("numpy", xp, device)
+
+    def model_run(self) -> AbstractContextManager[object]:
+        return one_blas_thread()
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
         return np.asarray(host_array(x), dtype=self.dtype(dtype))

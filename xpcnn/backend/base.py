@@ -91,6 +91,10 @@ class Backend:
         """Return a context in which this device is the calling thread's current one."""
         return nullcontext()
 
+    def model_run(self) -> AbstractContextManager[object]:
+        """Return the context in which a model is trained, evaluated or asked."""
+        return self.activated()
+
     # -- primitives -------------------------------------------------------------------
 
     def channels_last(self, x: Array) -> Array:

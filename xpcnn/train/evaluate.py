@@ -65,7 +65,7 @@ def evaluate(
     inputs = InputPipeline(model)
     xp = inputs.backend.xp
     correct, total = [], []
-    with inputs.backend.activated():
+    with inputs.backend.model_run():
         for rows in _batches(labels.shape[0], batch_size):
             x, t = inputs.images(images[rows]), inputs.labels(labels[rows])
             y = model(x)
@@ -101,7 +101,7 @@ def predict(model: Layer, images: Any, *, batch_size: int = EVALUATION_BATCH) ->
     inputs = InputPipeline(model)
     if images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
-    with inputs.backend.activated():
+    with inputs.backend.model_run():
         parts = [
             inputs.backend.to_numpy(ops.softmax(model(inputs.images(images[rows])))[0])
             for rows in _batches(images.shape[0], batch_size)

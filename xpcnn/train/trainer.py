@@ -90,15 +90,16 @@ class Trainer:
         t : array (N,) or (N, classes)
             Labels or one-hot rows.
         """
-        x, t = self._inputs.images(x), self._inputs.labels(t)
-        y, ctx = self.model.forward(x, train=True, key=self._key.fold(self.steps))
-        loss, loss_ctx = self.loss[0](y, t)
-        grads = Gradients()
-        self.model.backward(ctx, self.loss[1](loss_ctx), grads, need_dx=False)
-        self.whole = False
-        self.optimizer.step(grads)
-        self.steps += 1
-        self.whole = True
+        with self._inputs.backend.model_run():
+            x, t = self._inputs.images(x), self._inputs.labels(t)
+            y, ctx = self.model.forward(x, train=True, key=self._key.fold(self.steps))
+            loss, loss_ctx = self.loss[0](y, t)
+            grads = Gradients()
+            self.model.backward(ctx, self.loss[1](loss_ctx), grads, need_dx=False)
+            self.whole = False
+            self.optimizer.step(grads)
+            self.steps += 1
+            self.whole = True
         return loss
 
     def fit(
@@ -156,7 +157,7 @@ class Trainer:
         try:
             with (
                 graceful_interrupt() as interrupt,
-                self._inputs.backend.activated(),
+                self._inputs.backend.model_run(),
                 np.errstate(over="ignore", invalid="ignore"),  # a loss that is no number raises below
             ):
                 for watcher in watchers:
