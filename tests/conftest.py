@@ -164,8 +164,8 @@ class Make:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_blas_thread() -> Iterator[None]:
-    """Arrays this small gain nothing from more, and on busy cores lose much."""
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    """NumPy's arrays here gain nothing from more, and on busy cores lose much. PyTorch's BLAS is left alone."""
+    with threadpoolctl.ThreadpoolController().select(internal_api="openblas").limit(limits=1):
         yield
 
 
