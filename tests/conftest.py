@@ -164,7 +164,7 @@ class Make:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_blas_thread() -> Iterator[None]:
-    """NumPy's arrays here gain nothing from more, and on busy cores lose much. PyTorch's BLAS is left alone."""
+    """NumPy gains nothing from more on arrays this small, and loses much on busy cores."""
     with threadpoolctl.ThreadpoolController().select(internal_api="openblas").limit(limits=1):
         yield
 
