@@ -169,6 +169,15 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_torch_thread() -> None:
+    """A thread pool only slows tensors as small as these."""
+    if why_unusable("torch") is None:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def make(request: pytest.FixtureRequest) -> Make:
     return Make(request.param)

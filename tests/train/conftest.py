@@ -57,20 +57,6 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_torch_thread() -> Iterator[None]:
-    """A thread pool only slows tensors as small as these."""
-    if xpcnn.available_backends()["torch"] is not None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def host_state(model: nn.Layer) -> dict[str, np.ndarray[Any, Any]]:
     return {name: xpcnn.to_numpy(array) for name, array in model.state_dict().items()}
 
