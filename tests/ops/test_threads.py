@@ -82,7 +82,7 @@ def in_threads(work: Any, rounds: int = 6) -> list[Any]:
 
 
 def alone(work: Any) -> Any:
-    """Run from one new thread: PyTorch's bits depend on a thread's helpers, and the main one may have others."""
+    """Run from one new thread: PyTorch's bits depend on a thread's helpers; the main one may have others."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
