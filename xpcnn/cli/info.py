@@ -6,7 +6,6 @@ This is what a bug report should come with.
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.metadata
 import itertools
 import os
@@ -25,7 +24,7 @@ from xpcnn.errors import BackendError
 __all__ = ["add_arguments", "run"]
 
 # By their names in package registries; CuPy has one for each major version of CUDA.
-_NEEDED = ("numpy", "array-api-compat", "array-api-extra", "safetensors", "pooch", "tqdm")
+_NEEDED = ("numpy", "array-api-compat", "array-api-extra", "safetensors", "pooch", "threadpoolctl", "tqdm")
 _OPTIONAL = (
     "cupy-cuda12x",
     "cupy-cuda13x",
@@ -34,7 +33,6 @@ _OPTIONAL = (
     "array-api-strict",
     "matplotlib",
     "pillow",
-    "threadpoolctl",
 )
 _DEVICES = {"cupy": ("{}",), "torch": ("cuda:{}", "mps", "xpu:{}")}
 """The names that devices beside the default one may have; {} stands for 0, 1, …"""
@@ -93,15 +91,13 @@ def _devices(name: str) -> Iterator[str]:
 
 
 def _processor() -> Iterator[tuple[str, str]]:
+    from threadpoolctl import threadpool_info
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "cores", f"{usable} usable of {os.cpu_count()}"
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     yield "NumPy's BLAS", f"{blas.get('name', 'unknown')} {blas.get('version', '')}"
-    try:
-        threadpoolctl = importlib.import_module("threadpoolctl")
-    except ImportError:
-        return
-    for pool in threadpoolctl.threadpool_info():
+    for pool in threadpool_info():
         yield "thread pool", f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads"
 
 
