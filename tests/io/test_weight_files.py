@@ -274,3 +274,14 @@ def test_a_checkpoint_is_no_weight_file(tmp_path: Path) -> None:
     io.save_arrays(tmp_path / "c.npz", {}, {"kind": "xpcnn checkpoint"})
     with pytest.raises(CheckpointError, match="an xpcnn checkpoint, not the weights"):
         io.load_weights(tmp_path / "c.npz")
+
+
+@every_ending
+def test_the_same_weights_make_the_same_file(tmp_path: Path, ending: str) -> None:
+    """To the byte, so that runs can be compared by a checksum. (safetensors orders metadata at random.)"""
+    files = []
+    for number in range(8):
+        path = tmp_path / f"{number}{ending}"
+        models.tiny_convnet().save(path)
+        files.append(path.read_bytes())
+    assert len(set(files)) == 1

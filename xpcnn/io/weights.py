@@ -20,7 +20,7 @@ __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
-_METADATA = "__metadata__"  # the entry of an npz file that holds what safetensors keeps in its header
+_METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
 
 
 class WeightFile(NamedTuple):
@@ -81,7 +81,8 @@ def save_arrays(
         if ending == ".safetensors":
             from safetensors.numpy import save_file
 
-            save_file(contiguous, temporary, described)
+            # One entry: safetensors writes several in random order, and the same weights make the same file.
+            save_file(contiguous, temporary, {_METADATA: json.dumps(described)})
         else:
             with open(temporary, "wb") as file:
                 entry = {_METADATA: np.array(json.dumps(described))}
@@ -114,9 +115,11 @@ def _read_safetensors(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray],
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+    return arrays, _parsed(path, metadata[_METADATA]) if _METADATA in metadata else metadata
 
 
 def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -127,15 +130,17 @@ def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[st
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds
         raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
     described = arrays.pop(_METADATA, None)
-    if described is None:
-        return arrays, {}
+    return arrays, {} if described is None else _parsed(path, str(described))
+
+
+def _parsed(path: str | PathLike[str], described: str) -> dict[str, str]:
     try:
-        metadata = json.loads(str(described))
+        metadata = json.loads(described)
     except ValueError as error:
         raise CheckpointError(f"{path}: its metadata is unreadable: {error}") from error
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise CheckpointError(f"{path}: its metadata is unreadable: expected names with texts")
-    return arrays, metadata
+    return metadata
 
 
 def _ending(path: str | PathLike[str]) -> str:
