@@ -251,3 +251,32 @@ def test_error_in_the_body_of_a_residual_names_the_path(make: Any) -> None:
     assert "Sequential.conv" in inner
     assert "Residual" in middle
     assert "Sequential.block" in outer
+
+
+class Asked(nn.Linear):
+    """A linear layer that notes whether its dx was asked for."""
+
+    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+        self.asked = need_dx
+        return super().backward(ctx, dy, grads, need_dx=need_dx)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trainable", "first frozen"])
+def test_no_dx_for_what_needs_none(frozen: bool) -> None:
+    """Neither a layer without parameters nor a frozen one has any use for the gradient of its output."""
+    one, two = Asked(6, 4, seed=0, dtype="float64"), Asked(4, 3, seed=1, dtype="float64")
+    model = nn.Sequential(nn.Flatten(), one, nn.Sequential(nn.ReLU(), two))
+    for parameter in one.parameters().values():
+        parameter.trainable = not frozen
+    x = np.random.default_rng(0).normal(size=(5, 2, 3))
+    y, ctx = model.forward(x)
+    whole, spared = nn.Gradients(), nn.Gradients()
+    model.backward(ctx, y, whole)
+    assert one.asked
+    assert two.asked
+    one.asked = two.asked = None
+    assert model.backward(ctx, y, spared, need_dx=False) is None
+    assert (one.asked, two.asked) == ((None, False) if frozen else (False, True))
+    assert len(spared) == len(whole) == (2 if frozen else 4)
+    for parameter, gradient in whole.items():
+        np.testing.assert_array_equal(spared[parameter], gradient)

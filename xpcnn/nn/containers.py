@@ -117,9 +117,17 @@ class Sequential(Container):
         if grads is not None:
             grads.bind(self)
         steps = list(zip(self._layers.items(), ctx, strict=True))
-        for i, ((name, layer), layer_ctx) in reversed(list(enumerate(steps))):
-            dy = self._call(name, layer.backward, layer_ctx, dy, grads, need_dx=need_dx or i > 0)
+        # Where nobody asks for dx, no gradient need reach what comes before the first layer to be trained.
+        first = 0 if need_dx else self._first_trained()
+        for i, ((name, layer), layer_ctx) in reversed(list(enumerate(steps))[first:]):
+            dy = self._call(name, layer.backward, layer_ctx, dy, grads, need_dx=need_dx or i > first)
         return dy if need_dx else None
+
+    def _first_trained(self) -> int:
+        for i, layer in enumerate(self._layers.values()):
+            if layer.trainable(*layer.parameters().values()):
+                return i
+        return len(self._layers)
 
     def __call__(self, x: Array) -> Array:
         for name, layer in self._layers.items():
