@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.machine import machine
 from xpcnn import Trainer, data, models, optim
 from xpcnn.errors import DivergenceError
+from xpcnn.io import replacing
 from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer
 from xpcnn.train import ProgressLines, RunDirectory
@@ -129,7 +130,9 @@ def main() -> None:
             file = RESULTS / f"{name}-seed{seed}.json"
             if not file.exists():
                 print(f"{name}, seed {seed}", flush=True)
-                file.write_text(json.dumps(train(name, seed), indent=1) + "\n")
+                kept = json.dumps(train(name, seed), indent=1) + "\n"
+                with replacing(file) as temporary:  # a file that is there counts as finished
+                    temporary.write_text(kept)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from xpcnn.backend.current import (
     use_backend,
 )
 from xpcnn.backend.random import Key, host_generator
-from xpcnn.backend.registry import available_backends
+from xpcnn.backend.registry import available_backends, backend_names
 
 __all__ = [
     "Array",
@@ -24,6 +24,7 @@ __all__ = [
     "Namespace",
     "asarray",
     "available_backends",
+    "backend_names",
     "backend_of",
     "dtype_name",
     "get_backend",

@@ -9,7 +9,7 @@ from typing import Any
 from xpcnn.backend.base import Backend
 from xpcnn.errors import BackendError
 
-__all__ = ["available_backends", "load"]
+__all__ = ["available_backends", "backend_names", "load"]
 
 _MODULES = {
     "numpy": "xpcnn.backend._numpy",
@@ -17,6 +17,11 @@ _MODULES = {
     "torch": "xpcnn.backend._torch",
     "array_api_strict": "xpcnn.backend._strict",
 }
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the name of every known backend, usable here or not."""
+    return tuple(_MODULES)
 
 
 def available_backends() -> dict[str, str | None]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from xpcnn import models
-from xpcnn.backend import Backend, get_backend, set_backend
+from xpcnn.backend import Backend, backend_names, get_backend, set_backend
 from xpcnn.nn import Layer
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "natural",
 ]
 
-BACKENDS = ("numpy", "cupy", "torch", "array_api_strict")
 DTYPES = ("float32", "float64")
 
 
@@ -50,7 +49,7 @@ def add_device_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     """Add ``--backend`` and ``--device``."""
     parser.add_argument(
         "--backend",
-        choices=BACKENDS,
+        choices=backend_names(),
         help="array library to compute with (default: $XPCNN_BACKEND, else numpy)",
     )
     parser.add_argument(
