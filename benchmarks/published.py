@@ -41,6 +41,7 @@ class Recipe:
     batch_size: int
     train_samples: int = 60_000
     test_samples: int = 10_000
+    evaluate_samples: int | None = None
 
 
 RECIPES = {
@@ -50,6 +51,9 @@ RECIPES = {
     ),
     "tiny-1000": Recipe(0.78, models.tiny_convnet, lambda m: optim.SGD(m, lr=0.005), 3, 1, 1_000, 1_000),
     "tiny-60000": Recipe(0.974, models.tiny_convnet, lambda m: optim.SGD(m, lr=0.005), 3, 1),
+    "deep-adam": Recipe(
+        0.9938, models.deep_convnet, lambda m: optim.Adam(m, lr=1e-3), 20, 100, evaluate_samples=10_000
+    ),
 }
 
 
@@ -70,6 +74,7 @@ def train(name: str, seed: int) -> dict[str, Any]:
             test_set[: recipe.test_samples],
             epochs=recipe.epochs - trainer.epoch,
             batch_size=recipe.batch_size,
+            evaluate_samples=recipe.evaluate_samples,
             progress=ProgressLines(),
             callbacks=[run],
         )

@@ -1,0 +1,85 @@
+"""DeepConvNet: six small convolutions, three poolings, and dropout; VGG in miniature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import nn
+from xpcnn.backend import host_generator
+from xpcnn.models._images import Images
+from xpcnn.models.catalog import published
+
+__all__ = ["deep_convnet"]
+
+
+@published(mean=0.0, std=1.0)
+def deep_convnet(
+    classes: int = 10,
+    in_channels: int = 1,
+    small_images: bool = False,
+    seed: Any = 0,
+    *,
+    hidden: int = 50,
+    dropout: float = 0.5,
+    dtype: Any = "float32",
+) -> nn.Sequential:
+    """Return the deep network of the from-scratch literature, ending in logits.
+
+    Three times conv 3×3 – relu – conv 3×3 – relu – max-pool 2, with 16, 32 and 64 filters; then affine –
+    relu – dropout – affine – dropout. Initial weights are He's, from the fan-in of each layer.
+
+    Parameters
+    ----------
+    classes, in_channels : int
+    small_images : bool
+        Changes nothing: the network was made for 28×28 images, and takes up to 35×35.
+    seed : int or NumPy generator
+        What the initial weights are drawn from.
+    hidden : int
+        Outputs of the first fully connected layer.
+    dropout : float
+        The share of values dropped in training, of the hidden layer and of the logits.
+    dtype : str
+
+    References
+    ----------
+    Saito, "Deep Learning from Scratch", 2016, chapter 8.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> model = deep_convnet()
+    >>> sum(p.data.size for p in model.parameters().values())
+    124148
+    >>> model(xpcnn.asarray(__import__("numpy").zeros((2, 1, 28, 28), "float32"))).shape
+    (2, 10)
+    """
+    options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
+
+    def conv(inputs: int, outputs: int, padding: int = 1) -> nn.Conv2d:
+        return nn.Conv2d(inputs, outputs, 3, padding=padding, **options)
+
+    return nn.Sequential(
+        images=Images("deep_convnet", in_channels, smallest=28, largest=35),
+        conv1=conv(in_channels, 16),
+        relu1=nn.ReLU(),
+        conv2=conv(16, 16),
+        relu2=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        conv3=conv(16, 32),
+        relu3=nn.ReLU(),
+        conv4=conv(32, 32, padding=2),  # 14x14 becomes 16x16, which halves twice
+        relu4=nn.ReLU(),
+        pool2=nn.MaxPool2d(2),
+        conv5=conv(32, 64),
+        relu5=nn.ReLU(),
+        conv6=conv(64, 64),
+        relu6=nn.ReLU(),
+        pool3=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(64 * 4 * 4, hidden, **options),
+        relu7=nn.ReLU(),
+        dropout1=nn.Dropout(dropout),
+        fc2=nn.Linear(hidden, classes, **options),
+        dropout2=nn.Dropout(dropout),
+    )
