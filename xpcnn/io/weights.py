@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,8 +52,10 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
         return WeightFile(arrays, None)
     try:
         recipe = Recipe(**json.loads(metadata["recipe"]))
+        recipe = recipe._replace(mean=_numbers(recipe.mean), std=_numbers(recipe.std))
         plain = isinstance(recipe.name, str) and isinstance(recipe.arguments, dict)
-        if not plain or not math.isfinite(recipe.mean) or not recipe.std > 0:
+        stds = recipe.std if isinstance(recipe.std, tuple) else (recipe.std,)
+        if not plain or not all(std > 0 for std in stds):
             raise ValueError(recipe)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: the model's description is unreadable: {error}") from error
@@ -61,6 +63,14 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
         if isinstance(value, list):  # JSON has no tuples
             recipe.arguments[name] = tuple(value)
     return WeightFile(arrays, recipe)
+
+
+def _numbers(value: Any) -> float | tuple[float, ...]:
+    """Return a finite number, or a tuple of them for a list."""
+    for number in value if isinstance(value, list) else [value]:
+        if not math.isfinite(number):
+            raise ValueError(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def save_arrays(

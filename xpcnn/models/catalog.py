@@ -11,7 +11,12 @@ from xpcnn.backend import dtype_name
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer, Recipe
 
-__all__ = ["build", "model_names", "published"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build", "model_names", "published"]
+
+# Of red, green and blue over ImageNet's training images, as torchvision's weights expect them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+PerChannel = float | tuple[float, ...]
 
 Arguments = ParamSpec("Arguments")
 Model = TypeVar("Model", bound=Layer)
@@ -20,11 +25,12 @@ _builders: dict[str, Callable[..., Layer]] = {}
 
 
 def published(
-    *, mean: float, std: float
+    *, mean: PerChannel, std: PerChannel
 ) -> Callable[[Callable[Arguments, Model]], Callable[Arguments, Model]]:
     """Return a decorator that lists a builder under its name, and notes each model's recipe on the model.
 
-    `mean` and `std` say how inputs in [0, 1] are prepared: ``(x − mean) / std``.
+    `mean` and `std` say how inputs in [0, 1] are prepared: ``(x − mean) / std``; with a number for each
+    channel, or their averages where the model is built for another number of channels.
     """
 
     def decorate(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
@@ -36,13 +42,20 @@ def published(
             model = builder(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            model.recipe = Recipe(name, _plain(bound.arguments), mean, std)
+            channels = bound.arguments.get("in_channels", 1)
+            model.recipe = Recipe(name, _plain(bound.arguments), _for(channels, mean), _for(channels, std))
             return model
 
         _builders[name] = built
         return built
 
     return decorate
+
+
+def _for(channels: int, values: PerChannel) -> PerChannel:
+    if isinstance(values, tuple) and len(values) != channels:
+        return sum(values) / len(values)
+    return values
 
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -47,12 +47,9 @@ def deep_convnet(
 
     Examples
     --------
-    >>> import xpcnn
     >>> model = deep_convnet()
     >>> sum(p.data.size for p in model.parameters().values())
-    124148
-    >>> model(xpcnn.asarray(__import__("numpy").zeros((2, 1, 28, 28), "float32"))).shape
-    (2, 10)
+    123552
     """
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
 

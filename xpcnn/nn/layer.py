@@ -18,13 +18,14 @@ __all__ = ["Layer", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
 class Recipe(NamedTuple):
     """How a published model was built, and what it expects: saved with its weights.
 
-    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``.
+    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
+    each channel.
     """
 
     name: str
     arguments: dict[str, Any]
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
 
 
 class LoadReport(NamedTuple):

@@ -31,7 +31,8 @@ class InputPipeline:
         parameters = list(model.parameters().values())
         self._like = parameters[0] if parameters else None
         mean, std = (0.0, 1.0) if model.recipe is None else (model.recipe.mean, model.recipe.std)
-        self._scale, self._shift = 1 / (255 * std), mean / std
+        self._mean = mean if isinstance(mean, tuple) else (mean,)
+        self._std = std if isinstance(std, tuple) else (std,)
 
     @property
     def backend(self) -> Backend:
@@ -47,11 +48,25 @@ class InputPipeline:
             return backend.xp.astype(x, dtype, copy=False)
         if x.dtype != backend.xp.uint8:
             raise ArgumentError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
+        scale, shift = self._scale_and_shift(backend, x, dtype)
         x = backend.xp.astype(x, dtype)
-        x *= self._scale
-        if self._shift:
-            x -= self._shift
+        x *= scale
+        if not isinstance(shift, float) or shift:
+            x -= shift
         return x
+
+    def _scale_and_shift(self, backend: Backend, x: Array, dtype: Any) -> tuple[Any, Any]:
+        """Return what bytes are multiplied by, and what is taken off then."""
+        if len(self._mean) == 1:
+            return 1 / (255 * self._std[0]), self._mean[0] / self._std[0]
+        if x.ndim != 4 or x.shape[1] != len(self._mean):
+            raise ShapeError(
+                f"images have shape {tuple(x.shape)}, but the model's preprocessing is for "
+                f"(N, {len(self._mean)}, H, W)"
+            )
+        scales = [[[1 / (255 * std)]] for std in self._std]
+        shifts = [[[mean / std]] for mean, std in zip(self._mean, self._std, strict=True)]
+        return backend.asarray(scales, dtype), backend.asarray(shifts, dtype)
 
     def labels(self, t: Any) -> Array:
         """Return targets on the model's device; integer labels as int64, floating rows in its dtype."""
