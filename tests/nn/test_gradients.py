@@ -83,6 +83,21 @@ def test_merging(make: Any) -> None:
     assert len(total) == 4
 
 
+def test_replacing(make: Any) -> None:
+    model = model_on(make)
+    grads = filled(make, model)
+    order = [parameter for parameter, _ in grads.items()]
+    old, new = grads["fc1.bias"], make.array([1.0, 2.0, 3.0, 4.0])
+    with make.unchanged(old, new):
+        grads.replace(model.fc1.bias, new)
+    assert grads["fc1.bias"] is new
+    assert [parameter for parameter, _ in grads.items()] == order
+    stranger = nn.Parameter([1.0])
+    with pytest.raises(errors.ArgumentError, match=mentions("Gradients.replace", "shape=(1,)", "add it")):
+        grads.replace(stranger, new)
+    assert stranger not in grads
+
+
 def test_paths_are_those_of_the_outermost(make: Any) -> None:
     inner = model_on(make)
     outer = nn.Sequential(body=nn.Residual(nn.Concat(inner, nn.Linear(3, 1)))).to(dtype="float64")

@@ -47,6 +47,20 @@ class Gradients:
         before = self._entries.get(parameter)
         self._entries[parameter] = gradient if before is None else before + gradient
 
+    def replace(self, parameter: Parameter, gradient: Array) -> None:
+        """Store a gradient in the place of the one `parameter` has, as when gradients are clipped.
+
+        The array that was there keeps its values.
+
+        Raises
+        ------
+        ArgumentError
+            When `parameter` has no gradient yet.
+        """
+        if parameter not in self._entries:
+            raise ArgumentError(f"Gradients.replace: no gradient is stored for {parameter!r}; add it instead")
+        self._entries[parameter] = gradient
+
     def merge(self, other: Gradients) -> None:
         """Add all gradients of another store, as when the shards of a batch are summed."""
         if other._root is not None:

@@ -1,0 +1,281 @@
+"""Schedules against torch.optim.lr_scheduler over whole runs; how they count, save and refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import nn, optim
+from xpcnn.errors import ArgumentError, StateDictError
+
+from .helpers import mentions
+
+RTOL, ATOL = 1e-11, 1e-16
+"""torch goes from each rate to the next, which costs it some digits, most where a cosine ends."""
+
+DECAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "StepLR": ("StepLR", {"step_size": 7}),
+    "StepLR gamma": ("StepLR", {"step_size": 1, "gamma": 0.75}),
+    "ExponentialLR": ("ExponentialLR", {"gamma": 0.9}),
+    "ExponentialLR rising": ("ExponentialLR", {"gamma": 1.05}),
+    "CosineAnnealingLR": ("CosineAnnealingLR", {"T_max": 50}),
+    "CosineAnnealingLR beyond": ("CosineAnnealingLR", {"T_max": 13, "eta_min": 0.05}),
+    "CosineAnnealingLR 1": ("CosineAnnealingLR", {"T_max": 1}),
+}
+CYCLES: dict[str, dict[str, Any]] = {
+    "default": {"max_lr": 0.3, "total_steps": 50},
+    "linear": {"max_lr": 0.3, "total_steps": 50, "anneal_strategy": "linear"},
+    "odd": {"max_lr": 2.0, "total_steps": 37, "pct_start": 0.31, "div_factor": 4.0, "final_div_factor": 8.0},
+    "only rising": {"max_lr": 0.3, "total_steps": 20, "pct_start": 1.0},
+    "only falling": {"max_lr": 0.3, "total_steps": 20, "pct_start": 0.0},
+    "short": {"max_lr": 0.3, "total_steps": 3},
+    "one step": {"max_lr": 0.3, "total_steps": 1},
+}
+
+
+def sgd(lr: float = 0.4, **options: Any) -> optim.SGD:
+    return optim.SGD(nn.Linear(2, 1), lr=lr, **options)
+
+
+def walk(schedule: optim.Schedule, steps: int) -> list[float]:
+    """The optimiser's lr before each of `steps` steps."""
+    rates = []
+    for number in range(steps):
+        assert schedule.last_step == number
+        assert schedule.optimizer.lr == schedule.lr_at(number)
+        rates.append(schedule.optimizer.lr)
+        schedule.step()
+    return rates
+
+
+def torch_walk(make_schedule: Callable[[Any, Any], Any], steps: int, lr: float = 0.4) -> list[float]:
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    schedule = make_schedule(optimizer, torch.optim.lr_scheduler)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(1, steps):  # its OneCycleLR cannot always be stepped after the last one
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("case", DECAYS.values(), ids=DECAYS)
+def test_decays_follow_torch(case: tuple[str, dict[str, Any]]) -> None:
+    name, options = case
+    own = walk(getattr(optim, name)(sgd(), **options), 50)
+    torchs = torch_walk(lambda o, schedulers: getattr(schedulers, name)(o, **options), 50)
+    np.testing.assert_allclose(own, torchs, rtol=RTOL, atol=ATOL)
+
+
+@pytest.mark.parametrize("options", CYCLES.values(), ids=CYCLES)
+def test_one_cycle_follows_torch(options: dict[str, Any]) -> None:
+    steps = options["total_steps"]
+    own = walk(optim.OneCycleLR(sgd(), **options), steps)
+    torchs = torch_walk(lambda o, s: s.OneCycleLR(o, cycle_momentum=False, **options), steps)
+    np.testing.assert_allclose(own, torchs, rtol=RTOL, atol=ATOL)
+
+
+@pytest.mark.parametrize("start_factor", [1 / 3, 0.01, 1.0])
+@pytest.mark.parametrize("steps", [1, 10])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("StepLR", {"step_size": 7}),
+        ("ExponentialLR", {"gamma": 0.9}),
+        ("CosineAnnealingLR", {"T_max": 30, "eta_min": 0.001}),
+        ("OneCycleLR", {"max_lr": 0.3, "total_steps": 40}),
+        (None, {}),
+    ],
+)
+def test_warmup_follows_torch(
+    name: str | None, options: dict[str, Any], steps: int, start_factor: float
+) -> None:
+    def torchs(optimizer: Any, schedulers: Any) -> Any:
+        if name is None:
+            return schedulers.LinearLR(optimizer, start_factor=start_factor, total_iters=steps)
+        extra = {"cycle_momentum": False} if name == "OneCycleLR" else {}
+        then = getattr(schedulers, name)(optimizer, **options, **extra)
+        first = schedulers.LinearLR(optimizer, start_factor=start_factor, total_iters=steps)
+        return schedulers.SequentialLR(optimizer, [first, then], milestones=[steps])
+
+    optimizer = sgd()
+    then = None if name is None else getattr(optim, name)(optimizer, **options)
+    own = walk(optim.LinearWarmup(optimizer, steps, then=then, start_factor=start_factor), 40)
+    np.testing.assert_allclose(own, torch_walk(torchs, 40), rtol=RTOL, atol=ATOL)
+
+
+def test_the_ends_are_exact() -> None:
+    cycle = optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=10, pct_start=0.5, div_factor=10.0)
+    assert [cycle.lr_at(step) for step in (0, 4, 9)] == [0.03, 0.3, 0.03 / 1e4]
+    cosine = optim.CosineAnnealingLR(sgd(0.1), T_max=9, eta_min=0.03)
+    assert [cosine.lr_at(step) for step in (0, 9, 18)] == [0.1, 0.03, 0.1]
+    assert optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=1, pct_start=1.0).lr_at(0) == 0.3
+    # PyTorch divides by 0 where the rise would take exactly one step
+    assert optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=4, pct_start=0.25).lr_at(0) == 0.3
+
+
+def test_one_cycle_stays_at_its_end() -> None:
+    schedule = optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=10)
+    walk(schedule, 15)
+    assert schedule.optimizer.lr == schedule.lr_at(9) == schedule.lr_at(10_000) == 0.3 / 25 / 1e4
+
+
+def test_lr_at_changes_nothing() -> None:
+    optimizer = sgd()
+    schedule = optim.ExponentialLR(optimizer, gamma=0.5)
+    assert schedule.lr_at(3) == 0.05
+    assert (optimizer.lr, schedule.last_step) == (0.4, 0)
+
+
+def test_groups_keep_their_ratio() -> None:
+    optimizer = sgd(0.4, groups={"bias": {"lr": 0.1}})
+    schedule = optim.LinearWarmup(optimizer, 4, optim.StepLR(optimizer, 2), start_factor=0.5)
+    for number in range(10):
+        assert optimizer.options_of("weight")["lr"] == schedule.lr_at(number)
+        assert optimizer.options_of("bias")["lr"] == schedule.lr_at(number) / 4
+        schedule.step()
+
+
+def every() -> list[optim.Schedule]:
+    """One of each, away from the defaults."""
+    made = [getattr(optim, name)(sgd(), **options) for name, options in DECAYS.values()]
+    made += [optim.OneCycleLR(sgd(), **options) for options in CYCLES.values()]
+    made.append(optim.LinearWarmup(sgd(), 5))
+    for outer in (3, 9):
+        optimizer = sgd()
+        inner = optim.LinearWarmup(optimizer, 6, optim.CosineAnnealingLR(optimizer, 10), 0.7)
+        made.append(optim.LinearWarmup(optimizer, outer, inner))
+    return made
+
+
+@pytest.mark.parametrize("number", range(len(every())))
+@pytest.mark.parametrize("stop", [0, 4, 14])
+def test_goes_on_from_saved_state(number: int, stop: int) -> None:
+    whole, first, second = (every()[number] for _ in range(3))
+    expected = walk(whole, 20)
+    walk(first, stop)
+    state = json.loads(json.dumps(first.state_dict(), sort_keys=True))
+    assert (state["kind"], state["step"]) == (type(first).__name__, stop)
+    walk(second, 2)
+    second.load_state_dict(state)
+    assert second.last_step == stop
+    assert second.state_dict() == first.state_dict()
+    rates = [second.optimizer.lr]
+    for _ in range(stop + 1, 20):
+        second.step()
+        rates.append(second.optimizer.lr)
+    assert rates == expected[stop:]
+
+
+def test_the_saved_base_rate_is_taken() -> None:
+    """A resumed optimiser's rate is that of its last step, which is not what the schedule started from."""
+    optimizer = sgd(0.4)
+    schedule = optim.LinearWarmup(optimizer, 3, optim.CosineAnnealingLR(optimizer, 10))
+    walk(schedule, 8)
+    other = sgd(optimizer.lr)
+    resumed = optim.LinearWarmup(other, 3, optim.CosineAnnealingLR(other, 10))
+    resumed.load_state_dict(schedule.state_dict())
+    assert other.lr == optimizer.lr
+    assert [resumed.lr_at(s) for s in range(20)] == [schedule.lr_at(s) for s in range(20)]
+
+
+def test_state_that_does_not_fit() -> None:
+    schedule = optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=10)
+    schedule.step()
+    before = (schedule.last_step, schedule.optimizer.lr)
+    other = optim.OneCycleLR(sgd(), max_lr=0.2, total_steps=12).state_dict()
+    with pytest.raises(
+        StateDictError, match=mentions("max_lr: saved 0.2, here 0.3", "total_steps: saved 12")
+    ):
+        schedule.load_state_dict(other)
+    with pytest.raises(StateDictError, match="saved by StepLR, loaded into OneCycleLR"):
+        schedule.load_state_dict(optim.StepLR(sgd(), 3).state_dict())
+    options = {**schedule.options, "more": 1}
+    del options["max_lr"]
+    with pytest.raises(StateDictError, match=mentions("missing: max_lr", "unexpected: more")):
+        schedule.load_state_dict({**schedule.state_dict(), "options": options})
+    for broken in (
+        {},
+        None,
+        {**schedule.state_dict(), "step": -1},
+        {**schedule.state_dict(), "base_lr": "x"},
+    ):
+        with pytest.raises(StateDictError, match="not the state of a schedule"):
+            schedule.load_state_dict(broken)  # type: ignore[arg-type]
+    assert (schedule.last_step, schedule.optimizer.lr) == before
+
+
+def test_warmup_state_that_does_not_fit() -> None:
+    def warmup(then: Callable[[Any], Any] | None) -> optim.LinearWarmup:
+        optimizer = sgd()
+        return optim.LinearWarmup(optimizer, 3, then and then(optimizer))
+
+    saved = warmup(lambda o: optim.StepLR(o, 4)).state_dict()
+    for then, message in (
+        (None, "then: saved StepLR, here None"),
+        (lambda o: optim.ExponentialLR(o, 0.5), "then: wrong kind: saved by StepLR"),
+        (lambda o: optim.StepLR(o, 5), "then: step_size: saved 4, here 5"),
+    ):
+        with pytest.raises(StateDictError, match=message):
+            warmup(then).load_state_dict(saved)
+    with pytest.raises(StateDictError, match="then: saved None, here StepLR"):
+        warmup(lambda o: optim.StepLR(o, 4)).load_state_dict(warmup(None).state_dict())
+
+
+REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "step_size": (lambda o: optim.StepLR(o, 0), "StepLR: step_size must be a whole number of at least 1"),
+    "float steps": (lambda o: optim.StepLR(o, 2.0), "StepLR: step_size must be a whole"),  # type: ignore[arg-type]
+    "bool": (lambda o: optim.StepLR(o, True), "StepLR: step_size must be a whole"),
+    "gamma": (lambda o: optim.StepLR(o, 2, gamma=0.0), "StepLR: gamma must be above 0, got 0.0"),
+    "gamma nan": (lambda o: optim.ExponentialLR(o, float("nan")), "gamma must be a finite number"),
+    "gamma below": (lambda o: optim.ExponentialLR(o, -0.5), "ExponentialLR: gamma must be above 0"),
+    "T_max": (lambda o: optim.CosineAnnealingLR(o, -1), "T_max must be a whole number"),
+    "eta_min": (lambda o: optim.CosineAnnealingLR(o, 3, -0.1), "eta_min must be at least 0"),
+    "max_lr": (lambda o: optim.OneCycleLR(o, 0.0, 10), "max_lr must be above 0"),
+    "total_steps": (lambda o: optim.OneCycleLR(o, 0.1, 0), "total_steps must be a whole"),
+    "pct_start": (lambda o: optim.OneCycleLR(o, 0.1, 10, 1.5), "pct_start must be at least 0 and at most 1"),
+    "strategy": (lambda o: optim.OneCycleLR(o, 0.1, 10, 0.3, "cosine"), "'cos' or 'linear', got 'cosine'"),
+    "strategy list": (lambda o: optim.OneCycleLR(o, 0.1, 10, 0.3, []), "'cos' or 'linear'"),  # type: ignore[arg-type]
+    "div_factor": (lambda o: optim.OneCycleLR(o, 0.1, 10, div_factor=0), "div_factor must be above 0"),
+    "warm-up steps": (lambda o: optim.LinearWarmup(o, 0), "LinearWarmup: steps must be a whole"),
+    "start_factor": (lambda o: optim.LinearWarmup(o, 3, None, 1.5), "start_factor must be at most 1"),
+    "start_factor 0": (lambda o: optim.LinearWarmup(o, 3, None, 0.0), "start_factor must be above 0"),
+    "then": (lambda o: optim.LinearWarmup(o, 3, "cosine"), "then must be a schedule"),  # type: ignore[arg-type]
+    "another's": (lambda o: optim.LinearWarmup(o, 3, optim.StepLR(sgd(), 2)), "is for another optimiser"),
+    "model": (lambda o: optim.StepLR(nn.Linear(2, 1), 2), "must be an optimiser.*got Linear"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_refused(case: tuple[Callable[[Any], Any], str]) -> None:
+    optimizer = sgd(0.4)
+    with pytest.raises(ArgumentError, match=case[1]):
+        case[0](optimizer)
+    assert optimizer.lr == 0.4
+
+
+def test_refused_later() -> None:
+    optimizer = sgd()
+    schedule = optim.ExponentialLR(optimizer, 1e9)
+    for step in (-1, 1.0, True):
+        with pytest.raises(ArgumentError, match="lr_at: step must be a whole number of at least 0"):
+            schedule.lr_at(step)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=mentions("ExponentialLR(gamma=", "step 1000 exceeds")):
+        schedule.lr_at(1000)
+    schedule.step()
+    with pytest.raises(ArgumentError, match=mentions("LinearWarmup", "is at step 1")):
+        optim.LinearWarmup(optimizer, 3, schedule)
+
+
+def test_repr() -> None:
+    optimizer = sgd()
+    cosine = optim.CosineAnnealingLR(optimizer, T_max=np.int64(90), eta_min=0)
+    assert repr(cosine) == "CosineAnnealingLR(T_max=90, eta_min=0.0)"
+    assert repr(optim.LinearWarmup(optimizer, 10, cosine, 0.5)) == (
+        "LinearWarmup(steps=10, start_factor=0.5, then=CosineAnnealingLR(T_max=90, eta_min=0.0))"
+    )
