@@ -36,7 +36,7 @@ def test_no_command(xpcnn_command: Any) -> None:
 def test_unknown_commands_and_options(xpcnn_command: Any) -> None:
     status, _, err = xpcnn_command("fly")
     assert (status, err.count("\n")) == (2, 1)
-    assert "invalid choice: 'fly' (choose from 'train', 'evaluate', 'predict', 'summary', 'info')" in err
+    assert f"invalid choice: 'fly' (choose from {', '.join(map(repr, subcommands()))})" in err
     assert xpcnn_command("--fly") == (
         2,
         "",
@@ -195,7 +195,7 @@ def test_summary_tells_the_layer_that_does_not_fit(xpcnn_command: Any, trained: 
 
 def test_summary_usage(xpcnn_command: Any, trained: Path) -> None:
     told = {
-        ("lenet9000",): "'lenet9000' is no model (simple_convnet, tiny_convnet), and no run or weight file",
+        ("lenet9000",): f"'lenet9000' is no model ({', '.join(models.model_names())}), and no run or weight",
         ("simple_convnet", "--input-shape", "28"): "'28' is not channels,height,width, such as 1,28,28",
         ("simple_convnet", "--input-shape", "1,0,2"): "'1,0,2' is not channels,height,width",
         ("tiny_convnet", "--model-option", "bias=perhaps"): "'perhaps' is no value for bias",
@@ -208,13 +208,13 @@ def test_summary_usage(xpcnn_command: Any, trained: Path) -> None:
         assert message in err
 
 
-def test_summary_of_a_model_of_many_sizes(
+def test_summary_of_a_model_that_does_not_say_its_size(
     xpcnn_command: Any, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xpcnn.cli.summary.input_shape_of", lambda model: None)
     status, _, err = xpcnn_command("summary", trained)
     assert status == 2
-    assert "so --input-shape must name one" in err
+    assert "does not say what images it takes, so --input-shape must" in err
     assert xpcnn_command("summary", trained, "--input-shape", "1,28,28").status == 0
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from xpcnn.data import Dataset, Loader
+from xpcnn.data import Dataset, Loader, augment
 from xpcnn.errors import ArgumentError
 
 
@@ -114,3 +114,78 @@ def test_bad_epochs_are_refused_at_once(arguments, message):
     loader = Loader(numbered(10), 3)
     with pytest.raises(ArgumentError, match=re.escape(message)):
         loader.epoch(*arguments)  # before the first batch is asked for
+
+
+# -- augmentation -------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """An augmentation that leaves the images as they are and keeps what its generators draw."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def __call__(self, images, rng):
+        self.drawn.append(int(rng.integers(2**62)))
+        return images.copy()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_augmented_images_keep_their_labels(shuffle):
+    plain = Loader(numbered(300), 40, shuffle=shuffle, seed=2)
+    assert plain.augment is None
+    tagged = Loader(
+        numbered(300),
+        40,
+        shuffle=shuffle,
+        seed=2,
+        augment=lambda images, rng: np.concatenate([images] * 2, 1),
+    )
+    seen = 0
+    for (images, labels), (changed, same_labels) in zip(plain.epoch(3), tagged.epoch(3), strict=True):
+        np.testing.assert_array_equal(changed, np.concatenate([images, images], axis=1))
+        np.testing.assert_array_equal(labels, same_labels)
+        assert same_labels.tolist() == [position % 7 for position in positions(changed[:, 1:])]
+        seen += len(labels)
+    assert seen == 300
+
+
+def test_every_batch_of_every_epoch_and_seed_draws_by_itself():
+    drawn = []
+    for seed in (0, 1):
+        recorder = Recorder()
+        loader = Loader(numbered(10), 3, seed=seed, augment=recorder)
+        for epoch in (0, 1, 5):
+            list(loader.epoch(epoch))
+        drawn += recorder.drawn
+    assert len(set(drawn)) == len(drawn) == 2 * 3 * 4
+
+
+def test_the_generator_is_a_function_of_seed_epoch_and_batch_number():
+    recorder = Recorder()
+    list(Loader(numbered(10), 3, seed=5, augment=recorder).epoch(4, start=2))
+    keys = [np.random.SeedSequence(5, spawn_key=(3, 4, number)) for number in (2, 3)]
+    assert recorder.drawn == [int(np.random.Generator(np.random.Philox(key)).integers(2**62)) for key in keys]
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_an_epoch_resumed_gives_the_same_augmented_batches(start):
+    images = np.random.default_rng(0).integers(0, 256, (40, 2, 9, 9), dtype=np.uint8)
+    dataset = Dataset(images, np.arange(40) % 7, 7, "noise")
+    change = augment.parse("elastic=20:3,rotate=20,brightness=0.2,hflip,cutout=3")
+    loader = Loader(dataset, 12, seed=9, augment=change)
+    whole = list(loader.epoch(1))
+    list(loader.epoch(2))
+    rest = list(Loader(dataset, 12, seed=9, augment=change).epoch(1, start=start))
+    assert len(rest) == 4 - start
+    for (batch, labels), (again, labels_again) in zip(whole[start:], rest, strict=True):
+        np.testing.assert_array_equal(batch, again)
+        np.testing.assert_array_equal(labels, labels_again)
+    assert (dataset.images == images).all()
+    assert not np.array_equal(whole[0][0], next(Loader(dataset, 12, seed=9).epoch(1))[0])
+
+
+def test_augmenting_changes_no_order():
+    assert [labels.tolist() for _, labels in Loader(numbered(20), 6, seed=1)] == [
+        labels.tolist() for _, labels in Loader(numbered(20), 6, seed=1, augment=Recorder())
+    ]

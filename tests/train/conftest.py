@@ -44,6 +44,21 @@ def new_trainer() -> Callable[..., Trainer]:
     return new
 
 
+@pytest.fixture
+def new_equipped() -> Callable[..., Trainer]:
+    """Makes trainers with every technique that has a state or can change bits."""
+
+    def new(steps: int = 15, decay: float = 0.9, clip_norm: float = 0.5, seed: int = 0) -> Trainer:
+        model = small_model(seed)
+        optimizer = optim.Adam(model, lr=3e-3)
+        cosine = optim.CosineAnnealingLR(optimizer, steps - 3)
+        schedule = optim.LinearWarmup(optimizer, 3, then=cosine)
+        average = optim.WeightAverage(model, decay)
+        return Trainer(model, optimizer, seed=seed, schedule=schedule, clip_norm=clip_norm, average=average)
+
+    return new
+
+
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     return data.synthetic_digits(230)
@@ -68,8 +83,15 @@ def same_bits() -> Callable[[Trainer, Trainer], bool]:
     def everything(trainer: Trainer) -> list[Any]:
         optimizer = trainer.optimizer.state_dict()
         slots = optimizer.pop("state")
+        schedule = trainer.schedule and trainer.schedule.state_dict()
+        average = {} if trainer.average is None else trainer.average.state_dict()
         arrays = {
             **host_state(trainer.model),
+            **{f"evaluated {path}": array for path, array in host_state(trainer.evaluated).items()},
+            **{
+                f"average {path}": xpcnn.to_numpy(array)
+                for path, array in average.pop("averages", {}).items()
+            },
             **{
                 f"{path}/{name}": xpcnn.to_numpy(array)
                 for path, entry in slots.items()
@@ -79,6 +101,7 @@ def same_bits() -> Callable[[Trainer, Trainer], bool]:
         raw = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
         counters = (trainer.steps, trainer.epoch, trainer.position)
         accuracies = (trainer.history.train_accuracy, trainer.history.test_accuracy)
-        return [raw, optimizer, counters, trainer.history.losses, accuracies]
+        techniques = (schedule, average)
+        return [raw, optimizer, techniques, counters, trainer.history.losses, accuracies]
 
     return lambda a, b: everything(a) == everything(b)

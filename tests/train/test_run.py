@@ -18,7 +18,13 @@ from xpcnn.train import Callback, RunDirectory
 
 NewTrainer = Callable[..., Trainer]
 CONFIG = {"any": "settings", "lr": 0.001}
-FILES = ["checkpoint.safetensors", "config.json", "history.json", "model.safetensors"]
+FILES = [
+    "best.safetensors",
+    "checkpoint.safetensors",
+    "config.json",
+    "history.json",
+    "model.safetensors",
+]
 
 
 def fit(trainer: Trainer, digits: Dataset, run: RunDirectory, *more: Callback, epochs: int = 2) -> None:

@@ -105,7 +105,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             monkeypatch.setattr(kind, name, noting(seen, name, getattr(kind, name)))
     backend = type(xpcnn.backend.registry.load("array_api_strict"))
     monkeypatch.setattr(backend, "reads_are_free", False)  # as on a GPU
-    monkeypatch.setattr(backend, "copy", xpcnn.backend.Backend.copy)  # its own goes through the host
+    # Its own two go through the host.
+    monkeypatch.setattr(backend, "copy", xpcnn.backend.Backend.copy)
+    asarray = backend.asarray
+
+    def staying(self: Any, x: Any, dtype: Any = None) -> Any:
+        return self.xp.asarray(x, dtype=self.dtype(dtype)) if isinstance(x, kind) else asarray(self, x, dtype)
+
+    monkeypatch.setattr(backend, "asarray", staying)
     to_numpy = backend.to_numpy
 
     def counted_copy(self: Any, x: Any) -> Any:
@@ -118,9 +125,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_a_step_reads_nothing(reads: list[str], new_trainer: Callable[..., Trainer], digits: Dataset) -> None:
+@pytest.mark.parametrize("new", ["new_trainer", "new_equipped"])
+def test_a_step_reads_nothing(
+    reads: list[str], new: str, request: pytest.FixtureRequest, digits: Dataset
+) -> None:
     with xpcnn.use_backend("array_api_strict"):
-        trainer = new_trainer()
+        trainer = request.getfixturevalue(new)()
     trainer.step(*digits[:4])  # whatever is made once
     reads.clear()
     loss = trainer.step(*digits[:4])

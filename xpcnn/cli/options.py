@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterable
-from typing import Any, NoReturn
+import math
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 from xpcnn import models
 from xpcnn.backend import Backend, backend_names, get_backend, set_backend
@@ -19,13 +21,17 @@ __all__ = [
     "add_model_option",
     "choose_backend",
     "count",
+    "for_images",
     "input_shape",
     "input_shape_of",
     "model_options",
     "natural",
+    "number",
 ]
 
 DTYPES = ("float32", "float64")
+_SMALL = 64  # images of so many pixels are shrunk to nothing by the first layers of ImageNet's networks
+_IMAGENET_CLASSES, _IMAGENET_SIZE = 1000, 224
 
 
 class UsageError(Exception):
@@ -89,6 +95,21 @@ def _whole(text: str, least: int) -> int:
     return number
 
 
+def number(allowed: str, test: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return a kind of argument: finite numbers that pass a test, which `allowed` names in messages."""
+
+    def kind(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and test(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {allowed}")
+        return value
+
+    return kind
+
+
 def input_shape(text: str) -> tuple[int, ...]:
     """Return the sizes in text such as ``"1,28,28"``."""
     try:
@@ -98,6 +119,9 @@ def input_shape(text: str) -> tuple[int, ...]:
     if len(sizes) != 3:
         raise argparse.ArgumentTypeError(f"{text!r} is not channels,height,width, such as 1,28,28")
     return sizes
+
+
+# -- models and their images -----------------------------------------------------------
 
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -113,13 +137,9 @@ def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
 def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
     """Return a published model's arguments from texts such as ``"filters=16"``.
 
-    Each value is read as the kind that the argument's default is of.
+    Each value is read as one of the kinds that the argument is annotated with.
     """
-    known = {
-        name: parameter.default
-        for name, parameter in inspect.signature(getattr(models, model)).parameters.items()
-        if name not in ("seed", "dtype")
-    }
+    known = {name: taken for name, taken in _taken_by(model).items() if name not in ("seed", "dtype")}
     options = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -128,9 +148,9 @@ def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
                 f"--model-option {pair}: expected NAME=VALUE, and {model} takes {', '.join(known)}"
             )
         try:
-            options[name] = _like(known[name], text)
+            options[name] = _read(known[name], text)
         except (ValueError, argparse.ArgumentTypeError):
-            example = known[name]
+            example = known[name].default
             written = ",".join(map(str, example)) if isinstance(example, tuple) else example
             raise UsageError(
                 f"--model-option {pair}: {text!r} is no value for {name}, whose default is {written}"
@@ -138,23 +158,66 @@ def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
     return options
 
 
+def for_images(
+    model: str, options: Mapping[str, Any], shape: tuple[int, ...], classes: int | None = None
+) -> dict[str, Any]:
+    """Return a published model's arguments, with those added that images (C, H, W) and classes decide."""
+    fitting = {"input_shape": shape, "in_channels": shape[0], "small_images": max(shape[1:]) <= _SMALL}
+    if classes is not None:
+        fitting["classes"] = classes
+    taken = _taken_by(model)
+    return {**{name: value for name, value in fitting.items() if name in taken}, **options}
+
+
 def input_shape_of(model: Layer) -> tuple[int, int, int] | None:
-    """Return the (C, H, W) a published model was built for, or None if it takes images of many sizes."""
-    shape = None if model.recipe is None else model.recipe.arguments.get("input_shape")
+    """Return (C, H, W) of the images a published model was trained on, or else of those it was made for.
+
+    None if it does not say: it is no published model.
+    """
+    if model.recipe is None:
+        return None
+    arguments = model.recipe.arguments
+    shape = model.recipe.input_shape or arguments.get("input_shape")
+    if shape is None and "in_channels" in arguments:
+        channels, size = arguments["in_channels"], 28 if arguments["in_channels"] == 1 else 32
+        classes = _taken_by(model.recipe.name).get("classes")
+        if classes is not None and classes.default == _IMAGENET_CLASSES and not arguments["small_images"]:
+            size = _IMAGENET_SIZE
+        shape = channels, size, size
     if shape is None:
         return None
     channels, height, width = shape
     return channels, height, width
 
 
-def _like(default: Any, text: str) -> Any:
-    if isinstance(default, bool):
-        return ("false", "true").index(text.lower()) == 1
-    if isinstance(default, int):
-        return _whole(text, min(default, 1))
-    if isinstance(default, tuple):
-        return input_shape(text)
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def _taken_by(model: str) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments of a published model; none for an unknown name, which `models.build` refuses."""
+    if model not in models.model_names():
+        return {}
+    return inspect.signature(getattr(models, model), eval_str=True).parameters
+
+
+def _read(argument: inspect.Parameter, text: str) -> Any:
+    kinds = get_args(argument.annotation) if _is_union(argument) else (argument.annotation,)
+    for kind, read in _KINDS.items():
+        if any(kind in (taken, get_origin(taken)) for taken in kinds):
+            try:
+                return read(argument.default, text)
+            except (ValueError, argparse.ArgumentTypeError):
+                continue
+    raise ValueError(text)
+
+
+def _is_union(argument: inspect.Parameter) -> bool:
+    return get_origin(argument.annotation) in (Union, UnionType)
+
+
+# Tried in this order, where an argument is annotated with several.
+_KINDS: dict[Any, Callable[[Any, str], Any]] = {
+    NoneType: lambda default, text: (None,)[("none",).index(text.lower())],
+    bool: lambda default, text: ("false", "true").index(text.lower()) == 1,
+    int: lambda default, text: _whole(text, min(default or 0, 1)),
+    float: lambda default, text: float(text),
+    tuple: lambda default, text: input_shape(text),
+    str: lambda default, text: text,
+}

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from xpcnn.backend import get_backend
 from xpcnn.cli import datasets
+from xpcnn.cli.introduction import introduce
 from xpcnn.cli.options import UsageError
-from xpcnn.cli.settings import Settings
+from xpcnn.cli.settings import OF_FIXED_LENGTH, Settings
 from xpcnn.data import Dataset
 from xpcnn.nn import summary
 from xpcnn.train import (
-    EpochRecord,
+    EarlyStopping,
     History,
     ProgressBar,
     ProgressLines,
     RunDirectory,
     Trainer,
-    describe,
+    evaluate,
 )
 from xpcnn.viz import plot_curves
 
@@ -33,9 +32,10 @@ def begin(settings: Settings, out: Path | None) -> int:
     """Train from the beginning, in a new folder, and return the exit status."""
     train, test = _data(settings)
     trainer = _trainer(settings, train)
-    settings = replace(settings, lr=trainer.optimizer.lr)
+    schedule = trainer.schedule
+    settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
     directory = RunDirectory(out or _new_folder(settings), settings.to_config())
-    _introduce(settings, trainer, train, test, directory)
+    introduce(settings, trainer, train, test, directory)
     return _train(trainer, train, test, settings, directory)
 
 
@@ -47,10 +47,11 @@ def resume(settings: Settings, directory: RunDirectory) -> int:
     if settings.epochs < trainer.epoch:
         raise UsageError(f"--epochs {settings.epochs}: the run has trained for {trainer.epoch} already")
     directory.save_config(settings.to_config())
-    _introduce(settings, trainer, train, test, directory)
+    introduce(settings, trainer, train, test, directory)
     done = f"{trainer.epoch} of {settings.epochs} epochs done"
     if trainer.epoch == settings.epochs:
-        print(f"nothing left to train: {done}; --epochs N sets a higher total")
+        more = "" if settings.schedule in OF_FIXED_LENGTH else "; --epochs N sets a higher total"
+        print(f"nothing left to train: {done}{more}")
     else:
         print(f"going on after step {trainer.steps}, {done}", flush=True)
     return _train(trainer, train, test, settings, directory)
@@ -65,9 +66,10 @@ def _data(settings: Settings) -> tuple[Dataset, Dataset]:
 
 
 def _trainer(settings: Settings, train: Dataset) -> Trainer:
-    model = settings.build_model()
-    summary(model, train.images.shape[1:])  # a model that does not fit the images fails now, not in a run
-    return Trainer(model, settings.build_optimizer(model), seed=settings.seed)
+    trainer = settings.build_trainer(train)
+    # A model that does not fit the images fails now, not in a run.
+    summary(trainer.model, train.images.shape[1:])
+    return trainer
 
 
 def _new_folder(settings: Settings) -> Path:
@@ -82,26 +84,11 @@ def _new_folder(settings: Settings) -> Path:
             folder, number = folder.with_name(f"{name}-{number}"), number + 1
 
 
-def _introduce(
-    settings: Settings, trainer: Trainer, train: Dataset, test: Dataset, directory: RunDirectory
-) -> None:
-    parameters = sum(math.prod(parameter.shape) for parameter in trainer.model.parameters().values())
-    size = "x".join(map(str, train.images.shape[1:]))
-    options = "".join(f", {name} {value}" for name, value in settings.model_options.items())
-    print(f"backend    {get_backend()}, {settings.dtype}")
-    print(f"data       {settings.dataset}: {len(train):,} training and {len(test):,} test images of {size}")
-    print(f"model      {settings.model}{options}: {parameters:,} parameters")
-    print(
-        f"optimizer  {settings.optimizer}, lr {trainer.optimizer.lr:g}; {settings.epochs} epochs "
-        f"in batches of {settings.batch_size}, seed {settings.seed}"
-    )
-    print(f"run        {directory.path} (Ctrl-C saves it)", flush=True)
-
-
 def _train(
     trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory
 ) -> int:
     run = shlex.quote(str(directory.path))
+    stopping = [] if settings.patience is None else [EarlyStopping(settings.patience)]
     try:
         history = trainer.fit(
             train,
@@ -110,7 +97,8 @@ def _train(
             settings.batch_size,
             settings.evaluate_samples,
             progress=_Bar() if sys.stderr.isatty() else ProgressLines(sys.stdout),
-            callbacks=[directory],
+            augment=settings.build_augmentation(),
+            callbacks=[directory, *stopping],
         )
     except KeyboardInterrupt:
         if trainer.whole:
@@ -120,11 +108,12 @@ def _train(
         print(f"{told}; go on with: xpcnn train --resume {run}", flush=True)
         _draw_curves(trainer.history, directory)
         return 1
-    result = trainer.evaluate(test)
+    result = evaluate(trainer.evaluated, test)  # by cross-entropy without label smoothing
     print(
         f"test accuracy {result.accuracy:.2%} (loss {result.loss:.4f}) on {result.samples:,} images "
         f"after {history.seconds:.0f} s of training"
     )
+    _tell_best(history, directory)
     _draw_curves(history, directory)
     print("next:")
     print(f"  xpcnn evaluate {run}")
@@ -133,11 +122,20 @@ def _train(
 
 
 class _Bar(ProgressBar):
-    """A bar on stderr, with the epochs' lines on stdout, where they can be kept."""
+    """A bar on stderr, with the lines on stdout, where they can be kept."""
 
-    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        self._bar.write(describe(record), file=sys.stdout)
+    def write(self, line: str) -> None:
+        self._bar.write(line, file=sys.stdout)
         print(end="", flush=True)
+
+
+def _tell_best(history: History, directory: RunDirectory) -> None:
+    """Tell of the best epoch's weights, where the last are not as good."""
+    accuracies = [accuracy or 0.0 for accuracy in history.test_accuracy]
+    best = max(accuracies, default=0.0)
+    if accuracies and best > accuracies[-1] and directory.best_file.exists():
+        epoch = history.epochs[accuracies.index(best)].epoch
+        print(f"best       {best:.2%} after epoch {epoch}, in {directory.best_file}")
 
 
 def _draw_curves(history: History, directory: RunDirectory) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from xpcnn import __version__, models, optim
+from xpcnn import __version__, models, ops, optim
 from xpcnn.cli.datasets import DATASETS
-from xpcnn.errors import CheckpointError
+from xpcnn.cli.options import for_images
+from xpcnn.data import Dataset
+from xpcnn.data.augment import Compose, parse
+from xpcnn.errors import CheckpointError, XpcnnError
+from xpcnn.models.googlenet import googlenet_loss
 from xpcnn.nn import Layer
+from xpcnn.train import Trainer
+from xpcnn.train.evaluate import Loss
 
-__all__ = ["OPTIMIZERS", "Settings"]
+__all__ = ["OF_FIXED_LENGTH", "OPTIMIZERS", "SCHEDULES", "Settings"]
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     "sgd": optim.SGD,
@@ -21,11 +29,30 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     "adam": optim.Adam,
     "adamw": optim.AdamW,
 }
+SCHEDULES = ("constant", "step", "exponential", "cosine", "one-cycle")
+OF_FIXED_LENGTH = ("cosine", "one-cycle")
+"""The schedules that are stretched over all epochs of a run."""
+
+# Not in the configurations of runs that were begun before these were there: they do without.
+_LATER = {
+    "schedule",
+    "lr_step",
+    "lr_gamma",
+    "warmup",
+    "clip_norm",
+    "average",
+    "label_smoothing",
+    "augment",
+    "patience",
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A run's settings. None stands for the default of the optimiser, or for all samples."""
+    """A run's settings. None stands for the default of the optimiser, for all samples, or for doing without.
+
+    `lr_step` and `warmup` count epochs.
+    """
 
     backend: str
     device: str | None = None
@@ -43,6 +70,15 @@ class Settings:
     batch_size: int = 100
     seed: int = 0
     dtype: str = "float32"
+    schedule: str = "constant"
+    lr_step: int | None = None
+    lr_gamma: float | None = None
+    warmup: float | None = None
+    clip_norm: float | None = None
+    average: float | None = None
+    label_smoothing: float | None = None
+    augment: str | None = None
+    patience: int | None = None
 
     @classmethod
     def of_run(cls, config: dict[str, Any], source: object) -> Settings:
@@ -54,24 +90,29 @@ class Settings:
             When they are not those of a run that `xpcnn train` began.
         """
         names = {item.name for item in fields(cls)}
-        missing = sorted(names - config.keys())
+        missing = sorted(names - _LATER - config.keys())
         if missing:
             raise CheckpointError(
                 f"{source}: lacks {', '.join(missing)}; was this run begun by `xpcnn train`?"
             )
-        settings = cls(**{name: config[name] for name in names})
-        for name, known in (("dataset", DATASETS), ("optimizer", OPTIMIZERS)):
+        settings = cls(**{name: config[name] for name in names & config.keys()})
+        for name, known in (("dataset", DATASETS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(settings, name) not in known:
                 raise CheckpointError(f"{source}: unknown {name} {getattr(settings, name)!r}")
+        try:
+            settings.build_augmentation()
+        except XpcnnError as error:
+            raise CheckpointError(f"{source}: {error}") from error
         return settings
 
     def to_config(self) -> dict[str, Any]:
         """Return what ``config.json`` holds."""
         return {"xpcnn": __version__, **asdict(self)}
 
-    def build_model(self) -> Layer:
-        """Return the model, newly initialised."""
-        return models.build(self.model, **self.model_options, seed=self.seed, dtype=self.dtype)
+    def build_model(self, train: Dataset) -> Layer:
+        """Return the model, newly initialised, for the images and classes of a training set."""
+        options = for_images(self.model, self.model_options, train.images.shape[1:], train.classes)
+        return models.build(self.model, **options, seed=self.seed, dtype=self.dtype)
 
     def build_optimizer(self, model: Layer) -> optim.Optimizer:
         """Return the optimiser of that model."""
@@ -80,3 +121,48 @@ class Settings:
             options |= {"momentum": self.momentum, "nesterov": self.optimizer == "nesterov"}
         given = {name: value for name, value in options.items() if value is not None}
         return OPTIMIZERS[self.optimizer](model, **given)
+
+    def build_schedule(self, optimizer: optim.Optimizer, batches: int) -> optim.Schedule | None:
+        """Return the schedule of that optimiser, for so many batches an epoch; None for a constant rate."""
+        warmup = 0 if self.warmup is None else max(1, round(self.warmup * batches))
+        steps = max(1, self.epochs * batches - warmup)
+        schedule: optim.Schedule | None = None
+        if self.schedule == "cosine":
+            schedule = optim.CosineAnnealingLR(optimizer, steps)
+        elif self.schedule == "one-cycle":
+            schedule = optim.OneCycleLR(optimizer, optimizer.lr, steps)
+        elif self.schedule != "constant":
+            assert self.lr_step is not None
+            assert self.lr_gamma is not None
+            if self.schedule == "step":
+                schedule = optim.StepLR(optimizer, self.lr_step * batches, self.lr_gamma)
+            else:
+                schedule = optim.ExponentialLR(optimizer, self.lr_gamma ** (1 / (self.lr_step * batches)))
+        return optim.LinearWarmup(optimizer, warmup, schedule) if warmup else schedule
+
+    def build_augmentation(self) -> Compose | None:
+        """Return what changes the training images, or None."""
+        return None if self.augment is None else parse(self.augment)
+
+    def build_loss(self) -> Loss:
+        """Return what is minimised: cross-entropy; for GoogLeNet with auxiliary heads, theirs with it."""
+        if self.model == "googlenet" and self.model_options.get("aux"):
+            return googlenet_loss
+        loss: Callable[..., Any] = ops.softmax_cross_entropy
+        if self.label_smoothing is not None:
+            loss = functools.partial(loss, label_smoothing=self.label_smoothing)
+        return loss, ops.softmax_cross_entropy_backward
+
+    def build_trainer(self, train: Dataset) -> Trainer:
+        """Return the trainer of a new model, for that training set."""
+        model = self.build_model(train)
+        optimizer = self.build_optimizer(model)
+        return Trainer(
+            model,
+            optimizer,
+            loss=self.build_loss(),
+            seed=self.seed,
+            schedule=self.build_schedule(optimizer, -(-len(train) // self.batch_size)),
+            clip_norm=self.clip_norm,
+            average=None if self.average is None else optim.WeightAverage(model, self.average),
+        )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
 
 from xpcnn import models
-from xpcnn.cli.options import UsageError, add_model_option, input_shape, input_shape_of, model_options
+from xpcnn.cli.options import (
+    UsageError,
+    add_model_option,
+    for_images,
+    input_shape,
+    input_shape_of,
+    model_options,
+)
 from xpcnn.models import model_names
 from xpcnn.nn import summary
 from xpcnn.train import load_model
@@ -35,9 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the table."""
     if args.model in model_names():
         options = model_options(args.model, args.model_option or ())
-        takes_shape = "input_shape" in inspect.signature(getattr(models, args.model)).parameters
-        if args.input_shape is not None and takes_shape:
-            options.setdefault("input_shape", args.input_shape)
+        if args.input_shape is not None:
+            options = for_images(args.model, options, args.input_shape)
         model = models.build(args.model, **options)
     elif args.model_option:
         raise UsageError("--model-option is for models by name; a trained one keeps its own")
@@ -48,6 +53,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.model!r} is no model ({known}), and no run or weight file either")
     shape = args.input_shape or input_shape_of(model)
     if shape is None:
-        raise UsageError(f"{args.model} takes images of many sizes, so --input-shape must name one")
+        raise UsageError(f"{args.model} does not say what images it takes, so --input-shape must")
     print(summary(model, shape))
     return 0

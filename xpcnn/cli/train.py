@@ -1,13 +1,12 @@
 """Train a model, on digits the program draws itself if no dataset is named.
 
-The run's folder holds its settings, history, weights and checkpoint. Ctrl-C saves the run;
---resume goes on with it to the same bits as if it had not stopped.
+The run's folder holds its settings, history, checkpoint, and the weights of the last and of the best epoch.
+Ctrl-C saves the run; --resume goes on with it to the same bits as if it had not stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,24 @@ from xpcnn.cli.options import (
     count,
     model_options,
     natural,
+    number,
 )
-from xpcnn.cli.settings import OPTIMIZERS, Settings
+from xpcnn.cli.settings import OF_FIXED_LENGTH, OPTIMIZERS, SCHEDULES, Settings
+from xpcnn.data import augment
+from xpcnn.errors import XpcnnError
 from xpcnn.models import model_names
 from xpcnn.train import RunDirectory
 
 __all__ = ["add_arguments", "run"]
 
-_BESIDE_RESUME = {"resume", "epochs", "backend", "device"}
+_BESIDE_RESUME = {"resume", "epochs", "patience", "backend", "device"}
+
+_TRANSFORMS = [getattr(augment, name).name for name in augment.__all__ if name not in ("Compose", "parse")]
+
+_rate = number("of at least 0", lambda value: value >= 0)
+_positive = number("above 0", lambda value: value > 0)
+_share = number("from 0 to 1", lambda value: 0 <= value <= 1)
+_decay = number("of at least 0 and below 1", lambda value: 0 <= value < 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--dataset", choices=datasets.DATASETS, help=f"(default: {Settings.dataset})")
     what.add_argument("--train-samples", type=count, metavar="N", help="use the first N only (default: all)")
     what.add_argument("--test-samples", type=count, metavar="N", help="use the first N only (default: all)")
-    what.add_argument("--model", choices=model_names(), help=f"(default: {Settings.model})")
+    what.add_argument(
+        "--model",
+        choices=model_names(),
+        metavar="MODEL",
+        help=f"one of {', '.join(model_names())} (default: {Settings.model})",
+    )
     add_model_option(what)
 
     how = parser.add_argument_group("training")
@@ -65,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=natural, metavar="N", help="of initial weights, order and masks (default: 0)"
     )
 
+    _add_techniques(parser)
+
     where = parser.add_argument_group("computing and saving")
     add_device_options(where)
     where.add_argument("--dtype", choices=DTYPES, help=f"(default: {Settings.dtype})")
@@ -75,19 +91,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with the run in this folder; --epochs, --backend and --device may be given with it "
-        "(default: the run's own)",
+        help="go on with the run in this folder; --epochs, --patience, --backend and --device may be given "
+        "with it (default: the run's own)",
     )
 
 
-def _rate(text: str) -> float:
+def _add_techniques(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("techniques")
+    group.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="how the learning rate goes on from --lr: down along a cosine over all epochs; in one cycle "
+        "over them all, which rises to --lr and falls; or times --lr-gamma every --lr-step epochs, at once "
+        f"(step) or bit by bit (exponential) (default: {Settings.schedule})",
+    )
+    group.add_argument(
+        "--lr-step", type=count, metavar="EPOCHS", help="of step and exponential (default: a third of all)"
+    )
+    group.add_argument(
+        "--lr-gamma", type=_positive, metavar="FACTOR", help="of step and exponential (default: 0.1)"
+    )
+    group.add_argument(
+        "--warmup",
+        type=_positive,
+        metavar="EPOCHS",
+        help="rise to the learning rate from a third of it first; not for one-cycle (default: none)",
+    )
+    group.add_argument(
+        "--augment",
+        type=_augmentation,
+        metavar="SPEC",
+        help="change the training images at random, such as shift=2,rotate=10; "
+        f"there are {', '.join(_TRANSFORMS)} (default: none)",
+    )
+    group.add_argument(
+        "--label-smoothing",
+        type=_share,
+        metavar="SHARE",
+        help="the share of each target that is spread over all classes (default: none)",
+    )
+    group.add_argument(
+        "--clip-norm", type=_positive, metavar="NORM", help="bound the gradients' norm (default: no bound)"
+    )
+    group.add_argument(
+        "--average",
+        type=_decay,
+        metavar="DECAY",
+        help="measure and save an exponential moving average of the weights, such as 0.999 (default: none)",
+    )
+    group.add_argument(
+        "--patience",
+        type=count,
+        metavar="EPOCHS",
+        help="stop after so many without a better test accuracy (default: never)",
+    )
+
+
+def _augmentation(text: str) -> str:
     try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return number
+        chain = augment.parse(text)
+    except XpcnnError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("augment.parse: ")) from None
+    if not chain.transforms:
+        raise argparse.ArgumentTypeError("no transform is named")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,7 +173,28 @@ def _begin(given: dict[str, Any]) -> int:
         given.setdefault("momentum", 0.9)
     elif "momentum" in given:
         raise UsageError(f"--momentum is for the optimizers momentum and nesterov, not for {optimizer}")
+    if "label_smoothing" in given and given["model_options"].get("aux"):
+        raise UsageError(
+            "--label-smoothing cannot be used with auxiliary heads, which have a loss of their own"
+        )
+    _check_schedule(given)
     return session.begin(Settings(**given), out)
+
+
+def _check_schedule(given: dict[str, Any]) -> None:
+    """Refuse options that its schedule does not have, and add those it needs."""
+    schedule, epochs = given.get("schedule", Settings.schedule), given.get("epochs", Settings.epochs)
+    if schedule in ("step", "exponential"):
+        given.setdefault("lr_step", -(-epochs // 3))
+        given.setdefault("lr_gamma", 0.1)
+    for name in ("lr_step", "lr_gamma"):
+        if name in given and schedule not in ("step", "exponential"):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for the schedules step and exponential, not for {schedule}")
+    if "warmup" in given and schedule == "one-cycle":
+        raise UsageError("--warmup is not for the schedule one-cycle, which begins with one of its own")
+    if given.get("warmup", 0) >= epochs:
+        raise UsageError(f"--warmup {given['warmup']:g}: must be shorter than the {epochs} epochs of the run")
 
 
 def _resume(given: dict[str, Any]) -> int:
@@ -116,6 +204,11 @@ def _resume(given: dict[str, Any]) -> int:
         raise UsageError(f"--resume takes its settings from the run, so {option} cannot be given with it")
     directory = RunDirectory(given.pop("resume"))
     settings = Settings.of_run(directory.config(), directory.config_file)
+    if settings.schedule in OF_FIXED_LENGTH and given.get("epochs", settings.epochs) != settings.epochs:
+        raise UsageError(
+            f"--epochs {given['epochs']}: the run's schedule {settings.schedule} ends with its "
+            f"{settings.epochs} epochs; begin another run for more"
+        )
     if "backend" in given:
         given.setdefault("device", None)
     settings = replace(settings, **given)

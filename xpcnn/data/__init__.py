@@ -1,8 +1,12 @@
 """Data sets and batches in host memory (NumPy); nothing here knows of a device.
 
 ``mnist()`` and ``fashion_mnist()`` read or fetch the real thing, ``synthetic_digits(n)`` draws digits without
-a network, `Dataset` holds images and labels, and `Loader` cuts them into batches.
+a network, `Dataset` holds images and labels, and `Loader` cuts them into batches, which the transforms of
+`augment` may change.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from xpcnn.data.dataset import Dataset
 from xpcnn.data.idx import read_idx
@@ -10,4 +14,14 @@ from xpcnn.data.loader import Loader
 from xpcnn.data.mnist import fashion_mnist, mnist
 from xpcnn.data.synthetic import synthetic_digits
 
-__all__ = ["Dataset", "Loader", "fashion_mnist", "mnist", "read_idx", "synthetic_digits"]
+if TYPE_CHECKING:
+    from xpcnn.data import augment
+
+__all__ = ["Dataset", "Loader", "augment", "fashion_mnist", "mnist", "read_idx", "synthetic_digits"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `augment` when it is first named, which keeps ``import xpcnn`` quick."""
+    if name == "augment":
+        return import_module("xpcnn.data.augment")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,8 @@
 """Batches in an order that is a pure function of the seed and the epoch."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from xpcnn.errors import ArgumentError
 __all__ = ["Loader"]
 
 Batch = tuple[NDArray[Any], NDArray[np.int64]]
-_STREAM = 1  # sets the loader's random stream apart from others of the same seed
+Augment = Callable[[NDArray[Any], "np.random.Generator"], NDArray[Any]]
+_STREAM, _AUGMENT_STREAM = 1, 3  # set the loader's random streams apart from others of the same seed
 
 
 class Loader:
@@ -32,9 +35,13 @@ class Loader:
     shuffle : bool
         Draw a new order, without replacement, for every epoch.
     seed : int
-        Not negative; it alone decides the orders.
+        Not negative; it alone decides the orders and what `augment` draws.
     drop_last : bool
         Leave out a last batch of fewer than `batch_size` samples.
+    augment : callable, optional
+        ``augment(images, rng)`` returns the images to take instead, such as a transform of
+        `xpcnn.data.augment`; it must not write to `images`. Each batch has a generator of its own, made from
+        the seed, the epoch and the batch's number, so it draws the same wherever an epoch starts.
 
     Raises
     ------
@@ -60,12 +67,14 @@ class Loader:
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        augment: Augment | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = check_integer("Loader", "batch_size", batch_size, minimum=1)
         self.shuffle = shuffle
         self.seed = check_integer("Loader", "seed", seed, minimum=0)
         self.drop_last = drop_last
+        self.augment = augment
         if len(dataset) == 0:
             raise ArgumentError(f"Loader: {dataset!r} is empty")
         if len(self) == 0:
@@ -105,7 +114,7 @@ class Loader:
 
         Yields
         ------
-        images : ndarray, shape (B, C, H, W), the dataset's dtype
+        images : ndarray, shape (B, C, H, W), the dataset's dtype unless `augment` changes it
         labels : ndarray, shape (B,), int64
         """
         index = check_integer("Loader.epoch", "index", index, minimum=0)
@@ -120,4 +129,11 @@ class Loader:
         for number in range(start, len(self)):
             span = slice(number * self.batch_size, (number + 1) * self.batch_size)
             chosen = span if order is None else order[span]
-            yield images[chosen], labels[chosen]
+            batch = images[chosen]
+            if self.augment is not None:
+                batch = self.augment(batch, self._generator(index, number))
+            yield batch, labels[chosen]
+
+    def _generator(self, index: int, number: int) -> np.random.Generator:
+        key = (_AUGMENT_STREAM, index, number)
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=key)))

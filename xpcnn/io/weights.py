@@ -52,7 +52,9 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
         return WeightFile(arrays, None)
     try:
         recipe = Recipe(**json.loads(metadata["recipe"]))
-        recipe = recipe._replace(mean=_numbers(recipe.mean), std=_numbers(recipe.std))
+        recipe = recipe._replace(
+            mean=_numbers(recipe.mean), std=_numbers(recipe.std), input_shape=_shape(recipe.input_shape)
+        )
         plain = isinstance(recipe.name, str) and isinstance(recipe.arguments, dict)
         stds = recipe.std if isinstance(recipe.std, tuple) else (recipe.std,)
         if not plain or not all(std > 0 for std in stds):
@@ -71,6 +73,16 @@ def _numbers(value: Any) -> float | tuple[float, ...]:
         if not math.isfinite(number):
             raise ValueError(value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _shape(value: Any) -> tuple[int, int, int] | None:
+    """Return an image's (C, H, W), or None for None."""
+    if value is None:
+        return None
+    channels, height, width = value
+    if not all(type(size) is int and size > 0 for size in value):
+        raise ValueError(value)
+    return channels, height, width
 
 
 def save_arrays(

@@ -19,13 +19,14 @@ class Recipe(NamedTuple):
     """How a published model was built, and what it expects: saved with its weights.
 
     `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
-    each channel.
+    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was.
     """
 
     name: str
     arguments: dict[str, Any]
     mean: float | tuple[float, ...]
     std: float | tuple[float, ...]
+    input_shape: tuple[int, int, int] | None = None
 
 
 class LoadReport(NamedTuple):

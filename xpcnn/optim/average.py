@@ -50,6 +50,8 @@ class WeightAverage:
     model : Layer
         A deep copy that holds the averages: evaluate it, save it. Read its weights only; what is written into
         it is lost at the next update.
+    source : Layer
+        The model that is trained.
     decay : float
     count : int
         The updates so far.
@@ -81,6 +83,7 @@ class WeightAverage:
         if not isinstance(model, Layer):
             raise ArgumentError(f"WeightAverage: model must be a Layer, got {type(model).__name__}")
         self.decay = fraction("WeightAverage: decay", decay)
+        self.source = model
         self.model = copy.deepcopy(model)
         self.count = 0
         targets = {**self.model.parameters(), **self.model.buffers()}

@@ -2,25 +2,34 @@
 
 from xpcnn.train.callback import Callback, ProgressBar, ProgressLines, describe, progress_for
 from xpcnn.train.checkpoint import restore_checkpoint, save_checkpoint
+from xpcnn.train.early_stopping import EarlyStopping
 from xpcnn.train.evaluate import Evaluation, evaluate, predict
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.run import RunDirectory, load_model
+from xpcnn.train.search import LogUniform, random_search, split
+from xpcnn.train.search_results import SearchResults, Trial
 from xpcnn.train.trainer import Trainer
 
 __all__ = [
     "Callback",
+    "EarlyStopping",
     "EpochRecord",
     "Evaluation",
     "History",
+    "LogUniform",
     "ProgressBar",
     "ProgressLines",
     "RunDirectory",
+    "SearchResults",
     "Trainer",
+    "Trial",
     "describe",
     "evaluate",
     "load_model",
     "predict",
     "progress_for",
+    "random_search",
     "restore_checkpoint",
     "save_checkpoint",
+    "split",
 ]

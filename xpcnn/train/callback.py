@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from xpcnn.errors import ArgumentError
 from xpcnn.train.history import EpochRecord
 
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
 
-__all__ = ["Callback", "ProgressBar", "ProgressLines", "describe", "progress_for"]
+__all__ = ["Callback", "ProgressBar", "ProgressLines", "describe", "progress_for", "watchers_of"]
 
 
 class Callback:
     """Called by `Trainer.fit`; each method does nothing unless overridden."""
+
+    needs_test = False
+    """Whether `fit` has to be given a test set."""
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
         """Before the first step; `steps` is how many this call of fit will take."""
@@ -26,34 +31,50 @@ class Callback:
         """After an epoch and its evaluation."""
 
     def on_stop(self, trainer: Trainer) -> None:
-        """After the last epoch, an interrupt or an error; `trainer.history` tells which."""
+        """After the last epoch, an interrupt or an error.
+
+        ``trainer.stopped`` and ``trainer.history.interrupted`` tell which.
+        """
 
 
-def describe(record: EpochRecord) -> str:
-    """Return an epoch's figures as one line."""
+def describe(record: EpochRecord, lr: float | None = None) -> str:
+    """Return an epoch's figures, and the learning rate that it ended with if given, as one line."""
     test = "" if record.test_accuracy is None else f"  test {record.test_accuracy:7.2%}"
+    rate = "" if lr is None else f"  lr {lr:.2e}"
     return (
-        f"epoch {record.epoch:3d}  loss {record.loss:.4f}  train {record.train_accuracy:7.2%}{test}  "
+        f"epoch {record.epoch:3d}  loss {record.loss:.4f}  train {record.train_accuracy:7.2%}{test}{rate}  "
         f"{record.seconds:.1f} s  {record.images_per_second:,.0f} images/s"
     )
 
 
 class ProgressLines(Callback):
-    """One plain line an epoch, for logs."""
+    """One plain line an epoch, for logs; it tells the learning rate where a schedule changes it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
 
+    def write(self, line: str) -> None:
+        """Print a line."""
+        print(line, file=self._stream or sys.stderr, flush=True)
+
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        print(describe(record), file=self._stream or sys.stderr, flush=True)
+        self.write(describe(record, None if trainer.schedule is None else trainer.optimizer.lr))
+
+    def on_stop(self, trainer: Trainer) -> None:
+        if trainer.stopped is not None:
+            self.write(f"stopped: {trainer.stopped}")
 
 
-class ProgressBar(Callback):
+class ProgressBar(ProgressLines):
     """A bar over all steps, with a line above it for each finished epoch."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._bar: Any = None
+
+    def write(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=self._stream or sys.stderr)
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
         from tqdm import tqdm
@@ -64,14 +85,32 @@ class ProgressBar(Callback):
         self._bar.set_postfix_str(f"loss {losses[-1]:.4f}", refresh=False)
         self._bar.update(len(losses))
 
-    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        self._bar.write(describe(record), file=self._stream or sys.stderr)
-
     def on_stop(self, trainer: Trainer) -> None:
         if self._bar is not None:
+            super().on_stop(trainer)
             self._bar.close()
 
 
 def progress_for(stream: TextIO) -> Callback:
     """Return a bar for a terminal, lines for anything else."""
     return ProgressBar(stream) if stream.isatty() else ProgressLines(stream)
+
+
+def watchers_of(
+    progress: Callback | str | None, callbacks: Sequence[Callback], with_test: bool
+) -> list[Callback]:
+    """Return what watches a call of ``fit``, given its arguments, and whether it has a test set.
+
+    Raises
+    ------
+    ArgumentError
+        When `progress` is none of the known, or a callback needs a test set and there is none.
+    """
+    shown = progress_for(sys.stderr) if progress == "auto" else progress
+    if isinstance(shown, str):
+        raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {progress!r}")
+    watchers = [*([] if shown is None else [shown]), *callbacks]
+    for watcher in watchers:
+        if watcher.needs_test and not with_test:
+            raise ArgumentError(f"fit: {type(watcher).__name__} needs a test set; give one")
+    return watchers

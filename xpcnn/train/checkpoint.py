@@ -17,10 +17,14 @@ from xpcnn.train.trainer import Trainer
 __all__ = ["restore_checkpoint", "save_checkpoint"]
 
 _KIND = "xpcnn checkpoint"
+_OPTIONAL = {"schedule": "a schedule", "average": "an average of the weights"}
+_DESCRIBED = ("progress", "optimizer", "history", *_OPTIONAL)
 
 
 def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     """Write a trainer's model, optimiser, seed, step, place in the epoch and history to one file.
+
+    Its schedule and averaged weights go with them, where it has any.
 
     Raises
     ------
@@ -42,6 +46,12 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         "epoch_seconds": trainer.epoch_seconds,
     }
     metadata = {"progress": progress, "optimizer": optimizer, "history": history}
+    if trainer.schedule is not None:
+        metadata["schedule"] = trainer.schedule.state_dict()
+    if trainer.average is not None:
+        average = trainer.average.state_dict()
+        arrays |= {f"average/{name}": to_numpy(array) for name, array in average.pop("averages").items()}
+        metadata["average"] = average
     described = {name: json.dumps(value) for name, value in metadata.items()}
     save_arrays(path, arrays, {"kind": _KIND, **described})
 
@@ -52,19 +62,20 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged or no checkpoint. The trainer is left as it was.
+        When the file is missing, damaged or no checkpoint, or when only one of the two has a schedule, or an
+        average of the weights. The trainer is left as it was.
     StateDictError
-        When model or optimiser are built differently from the saved ones.
+        When model, optimiser, schedule or average are built differently from the saved ones; likewise.
     """
     arrays, metadata = load_arrays(path)
     if metadata.get("kind") != _KIND:
         raise CheckpointError(f"{path}: not a checkpoint, but a file of weights; model.load reads those")
     try:
-        progress, optimizer, described = (
-            json.loads(metadata[name]) for name in ("progress", "optimizer", "history")
-        )
-        history = History.from_json({**described, "losses": arrays.pop("history/losses").tolist()})
-        parts: dict[str, dict[str, Any]] = {"model": {}, "optimizer": {}}
+        described = {name: json.loads(metadata[name]) for name in _DESCRIBED if name in metadata}
+        progress = described["progress"]
+        losses = arrays.pop("history/losses").tolist()
+        history = History.from_json({**described["history"], "losses": losses})
+        parts: dict[str, dict[str, Any]] = {name: {} for name in ("model", "optimizer", "average")}
         for name, array in arrays.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = array
@@ -72,22 +83,50 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
             int(progress[name]) for name in ("steps", "epoch", "position", "seed")
         )
         seconds = float(progress["epoch_seconds"])
+        states = {
+            "model": parts["model"],
+            "optimizer": {**described["optimizer"], "state": _by_parameter(parts["optimizer"])},
+        }
+        if "schedule" in described:
+            states["schedule"] = described["schedule"]
+        if "average" in described:
+            states["average"] = {**described["average"], "averages": parts["average"]}
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint: {error!r}") from error
     if seed != trainer.seed:
         raise CheckpointError(
             f"{path}: was trained with seed {seed}, but this trainer has seed {trainer.seed}"
         )
-    state: dict[str, dict[str, Any]] = {}
-    for name, array in parts["optimizer"].items():
-        parameter, _, slot = name.rpartition("/")
-        state.setdefault(parameter, {})[slot] = array
-    saved_model = trainer.model.state_dict()
-    trainer.model.load_state_dict(parts["model"])
-    try:
-        trainer.optimizer.load_state_dict({**optimizer, "state": state})
-    except Exception:
-        trainer.model.load_state_dict(saved_model)
-        raise
+    for name, what in _OPTIONAL.items():
+        if name in states and getattr(trainer, name) is None:
+            raise CheckpointError(
+                f"{path}: was trained with {what}, but this trainer has none; give it {name}="
+            )
+        if name not in states and getattr(trainer, name) is not None:
+            raise CheckpointError(f"{path}: was trained without {what}, but this trainer has one")
+    _load_all([(getattr(trainer, name), state) for name, state in states.items()])
     trainer.steps, trainer.epoch, trainer.position = steps, epoch, position
     trainer.epoch_seconds, trainer.history = seconds, history
+
+
+def _by_parameter(slots: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return an optimiser's arrays by path and name, from a dict by the two in one."""
+    state: dict[str, dict[str, Any]] = {}
+    for name, array in slots.items():
+        parameter, _, slot = name.rpartition("/")
+        state.setdefault(parameter, {})[slot] = array
+    return state
+
+
+def _load_all(states: list[tuple[Any, dict[str, Any]]]) -> None:
+    """Load each object's state; if one does not fit, put those before it back as they were."""
+    before: list[tuple[Any, dict[str, Any]]] = []
+    try:
+        for target, state in states:
+            saved = target.state_dict()
+            target.load_state_dict(state)
+            before.append((target, saved))
+    except Exception:
+        for target, saved in reversed(before):
+            target.load_state_dict(saved)
+        raise

@@ -11,7 +11,7 @@ from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
 
-__all__ = ["InputPipeline", "as_dataset", "pair_of"]
+__all__ = ["InputPipeline", "as_dataset", "note_input_shape", "pair_of"]
 
 
 class InputPipeline:
@@ -101,3 +101,11 @@ def as_dataset(data: Any) -> Dataset:
     x, t = (to_numpy(part) for part in pair_of(data))
     labels = np.argmax(t, axis=1) if t.ndim == 2 else t
     return Dataset(x, labels, classes=max(int(np.max(labels)) + 1, 2), name="arrays")
+
+
+def note_input_shape(data: Dataset, *models: Layer) -> None:
+    """Let the recipes of models, where they have one, say what images they are trained on."""
+    channels, height, width = data.images.shape[1:]
+    for model in models:
+        if model.recipe is not None:
+            model.recipe = model.recipe._replace(input_shape=(channels, height, width))

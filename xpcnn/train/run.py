@@ -22,6 +22,9 @@ __all__ = ["RunDirectory", "load_model"]
 class RunDirectory(Callback):
     """Saves a run after every epoch and when it stops, Ctrl-C included.
 
+    Beside the last weights it keeps those of the first epoch with the best test accuracy, in
+    ``best.safetensors``. Of a trainer that averages its weights, both are the averages.
+
     A run whose loss became no number keeps the checkpoint of its last good epoch, and its whole history.
 
     Parameters
@@ -61,6 +64,10 @@ class RunDirectory(Callback):
         return self.path / "model.safetensors"
 
     @property
+    def best_file(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
     def checkpoint_file(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
@@ -85,6 +92,9 @@ class RunDirectory(Callback):
             restore_checkpoint(self.checkpoint_file, trainer)
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
+        *before, now = trainer.history.test_accuracy
+        if now is not None and all(accuracy is None or now > accuracy for accuracy in before):
+            trainer.evaluated.save(self.best_file)
         self._save(trainer)
 
     def on_stop(self, trainer: Trainer) -> None:
@@ -94,8 +104,9 @@ class RunDirectory(Callback):
             _write_json(self.history_file, trainer.history.to_json())
 
     def _save(self, trainer: Trainer) -> None:
+        # The checkpoint comes after the weights: a run that is killed in between does this epoch again.
+        trainer.evaluated.save(self.weights_file)
         save_checkpoint(self.checkpoint_file, trainer)
-        trainer.model.save(self.weights_file)
         _write_json(self.history_file, trainer.history.to_json())
 
 
@@ -129,6 +140,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
     except (ValueError, TypeError) as error:  # of a newer xpcnn, or damaged
         raise CheckpointError(f"{path}: {error}") from error
     model.load_state_dict(arrays)
+    model.recipe = recipe  # the file knows what the weights were trained on
     return model
 
 

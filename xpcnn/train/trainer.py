@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from xpcnn.backend import Array, Key
 from xpcnn.data import Dataset, Loader
 from xpcnn.errors import ArgumentError, DivergenceError
 from xpcnn.nn import Gradients, Layer
-from xpcnn.optim import Optimizer
-from xpcnn.train.callback import Callback, progress_for
+from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
+from xpcnn.train.callback import Callback, watchers_of
 from xpcnn.train.evaluate import EVALUATION_BATCH, Evaluation, Loss, evaluate
 from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.inputs import InputPipeline, as_dataset
+from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
 
 __all__ = ["Trainer"]
@@ -41,7 +40,13 @@ class Trainer:
         ``forward(y, target) -> (0-d loss, ctx)`` and ``backward(ctx) -> dy``; softmax cross-entropy if not
         given.
     seed : int
-        What the order of the samples and all random masks are functions of.
+        What the order of the samples, their augmentation and all random masks are functions of.
+    schedule : Schedule, optional
+        Of the same optimiser; moved on once after each step.
+    clip_norm : float, optional
+        The gradients' common norm is bounded by this before each update; see `optim.clip_grad_norm`.
+    average : WeightAverage, optional
+        Of the same model; updated after each step. Its model is the one that is evaluated then.
 
     Attributes
     ----------
@@ -51,7 +56,14 @@ class Trainer:
         Whole epochs done, and batches done of the next one.
     whole : bool
         False while parameters may be half updated: nothing should be saved then.
+    stopped : str or None
+        Why `stop` ended the last call of `fit`; None if it did not.
     history : History
+
+    Raises
+    ------
+    ArgumentError
+        When `schedule` is another optimiser's, `average` another model's, or `clip_norm` not above 0.
 
     Examples
     --------
@@ -65,20 +77,45 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Layer, optimizer: Optimizer, *, loss: Loss | None = None, seed: int = 0
+        self,
+        model: Layer,
+        optimizer: Optimizer,
+        *,
+        loss: Loss | None = None,
+        seed: int = 0,
+        schedule: Schedule | None = None,
+        clip_norm: float | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
+        if schedule is not None and schedule.optimizer is not optimizer:
+            raise ArgumentError(
+                f"Trainer: schedule={schedule!r} is for another optimiser; make it for the one given"
+            )
+        if average is not None and average.source is not model:
+            raise ArgumentError("Trainer: average= is of another model; make it for the one given")
+        if clip_norm is not None and not 0 < clip_norm < math.inf:
+            raise ArgumentError(f"Trainer: clip_norm must be above 0, got {clip_norm}; None does not clip")
         self.model = model
         self.optimizer = optimizer
         self.loss: Loss = loss or (ops.softmax_cross_entropy, ops.softmax_cross_entropy_backward)
         self.seed = seed
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.average = average
         self.steps = 0
         self.epoch = 0
         self.position = 0
         self.epoch_seconds = 0.0
         self.whole = True
+        self.stopped: str | None = None
         self.history = History()
         self._key = Key(seed).fold("step")
         self._inputs = InputPipeline(model)
+
+    @property
+    def evaluated(self) -> Layer:
+        """The model that is evaluated, and worth saving: the averaged one where there is an average."""
+        return self.model if self.average is None else self.average.model
 
     def step(self, x: Any, t: Any) -> Array:
         """Do one training step and return its loss, a 0-d array on the device.
@@ -96,8 +133,14 @@ class Trainer:
             loss, loss_ctx = self.loss[0](y, t)
             grads = Gradients()
             self.model.backward(ctx, self.loss[1](loss_ctx), grads, need_dx=False)
+            if self.clip_norm is not None:
+                clip_grad_norm(grads, self.clip_norm)
             self.whole = False
             self.optimizer.step(grads)
+            if self.schedule is not None:
+                self.schedule.step()
+            if self.average is not None:
+                self.average.update()
             self.steps += 1
             self.whole = True
         return loss
@@ -110,13 +153,15 @@ class Trainer:
         batch_size: int = 100,
         evaluate_samples: int | None = None,
         *,
+        augment: Callable[..., Any] | None = None,
         progress: Callback | str | None = "auto",
         callbacks: Sequence[Callback] = (),
     ) -> History:
         """Train for some epochs and return the history of all training so far.
 
         Each sample is seen once an epoch, in an order that is a function of the seed and the epoch.
-        Accuracies are measured after each epoch.
+        Accuracies are measured after each epoch, of the model `evaluated`. Where the models have a recipe, it
+        notes the images' (C, H, W).
 
         Parameters
         ----------
@@ -129,12 +174,17 @@ class Trainer:
             The last batch of an epoch may be smaller.
         evaluate_samples : int, optional
             Measure the accuracies on the first n of each set, instead of on all.
+        augment : callable, optional
+            Changes the images of each training batch on the host, such as those of `xpcnn.data.augment`; see
+            `Loader`. Accuracies are measured on the images as they are.
         progress : "auto", Callback or None
             ``"auto"`` draws a bar on a terminal and prints a line an epoch elsewhere (on stderr).
         callbacks : sequence of Callback
 
         Raises
         ------
+        ArgumentError
+            For arguments outside their allowed values, or without a test set when a callback needs one.
         DivergenceError
             When a loss is not a finite number; it names the step and the learning rate.
         KeyboardInterrupt
@@ -148,12 +198,10 @@ class Trainer:
                 f"fit: epochs must be at least 0 and evaluate_samples at least 1, "
                 f"got epochs={epochs}, evaluate_samples={evaluate_samples}"
             )
-        loader = Loader(train, batch_size, seed=self.seed)
-        shown = progress_for(sys.stderr) if progress == "auto" else progress
-        if isinstance(shown, str):
-            raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {progress!r}")
-        watchers = [*([] if shown is None else [shown]), *callbacks]
-        self.history.interrupted = False
+        loader = Loader(train, batch_size, seed=self.seed, augment=augment)
+        watchers = watchers_of(progress, callbacks, with_test=test is not None)
+        note_input_shape(train, self.model, self.evaluated)
+        self.history.interrupted, self.stopped = False, None
         try:
             with (
                 graceful_interrupt() as interrupt,
@@ -163,8 +211,9 @@ class Trainer:
                 for watcher in watchers:
                     watcher.on_start(self, epochs * len(loader) - self.position if epochs else 0)
                 for _ in range(epochs):
-                    self._train_epoch(loader, watchers, interrupt)
-                    self._finish_epoch(train, test, evaluate_samples, watchers, interrupt)
+                    if not self._stops():
+                        self._train_epoch(loader, watchers, interrupt)
+                        self._finish_epoch(train, test, evaluate_samples, watchers, interrupt)
         except KeyboardInterrupt:
             self.history.interrupted = True
             raise
@@ -173,9 +222,20 @@ class Trainer:
                 watcher.on_stop(self)
         return self.history
 
+    def stop(self, reason: str) -> None:
+        """Let `fit` return after the epoch at hand and its evaluation; to be called by a callback.
+
+        Called from `Callback.on_start`, no epoch begins. The progress display tells the `reason`, which
+        `stopped` keeps.
+        """
+        self.stopped = reason
+
     def evaluate(self, data: Any, *, batch_size: int = EVALUATION_BATCH) -> Evaluation:
-        """Return the model's accuracy and loss over a dataset; see `xpcnn.train.evaluate`."""
-        return evaluate(self.model, data, batch_size=batch_size, loss=self.loss)
+        """Return accuracy and loss of the model `evaluated` over a dataset; see `xpcnn.train.evaluate`."""
+        return evaluate(self.evaluated, data, batch_size=batch_size, loss=self.loss)
+
+    def _stops(self) -> bool:
+        return self.stopped is not None
 
     def _train_epoch(self, loader: Loader, watchers: Sequence[Callback], interrupt: Interrupt) -> None:
         pending: list[Array] = []
@@ -198,13 +258,14 @@ class Trainer:
         backend = self._inputs.backend
         losses = [float(loss) for loss in backend.to_numpy(backend.xp.stack(pending))]
         pending.clear()
-        first = self.steps - len(losses)
         self.history.losses += losses
-        for i, loss in enumerate(losses):
+        for ago, loss in zip(range(len(losses), 0, -1), losses, strict=True):
             if not math.isfinite(loss):
+                schedule = self.schedule
+                lr = self.optimizer.lr if schedule is None else schedule.lr_at(schedule.last_step - ago)
                 raise DivergenceError(
-                    f"the loss became {loss} at step {first + i + 1} (epoch {self.epoch + 1}) with "
-                    f"learning rate {self.optimizer.lr:g}; lower the learning rate"
+                    f"the loss became {loss} at step {self.steps - ago + 1} (epoch {self.epoch + 1}) with "
+                    f"learning rate {lr:g}; lower the learning rate"
                 )
         for watcher in watchers:
             watcher.on_losses(self, losses)
@@ -219,7 +280,7 @@ class Trainer:
     ) -> None:
         def accuracy(data: Dataset) -> float:
             first = data if evaluate_samples is None else data[:evaluate_samples]
-            return evaluate(self.model, first, loss=self.loss, between=interrupt.check).accuracy
+            return evaluate(self.evaluated, first, loss=self.loss, between=interrupt.check).accuracy
 
         losses = self.history.losses[-self.position :]
         record = EpochRecord(
