@@ -128,3 +128,59 @@ assert "matplotlib.pyplot" not in sys.modules
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- the smoothing, and several histories -----------------------------------------------------
+
+
+@pytest.mark.parametrize("smooth", [2, 3, 50, 900])
+def test_smoothing(smooth: int) -> None:
+    losses = HISTORIES["gaps"].losses
+    loss, _ = plot_curves(HISTORIES["gaps"], smooth=smooth).axes
+    _, mean = loss.get_lines()
+    expected = []
+    for i in range(len(losses)):
+        around = losses[max(0, i - smooth // 2) : i + (smooth + 1) // 2]
+        known = [value for value in around if math.isfinite(value) and value > 0]
+        expected.append(sum(known) / len(known) if known else math.nan)
+    np.testing.assert_allclose(mean.get_ydata(), expected)
+    assert mean.get_label() == f"mean of {smooth} steps"
+
+
+def test_without_smoothing() -> None:
+    loss, _ = plot_curves(History(LOSSES), smooth=1).axes
+    (raw,) = loss.get_lines()
+    assert list(raw.get_ydata()) == LOSSES
+    with pytest.raises(ArgumentError, match="smooth must be at least 1, got 0"):
+        plot_curves(History(LOSSES), smooth=0)
+
+
+def test_several_histories() -> None:
+    short = EpochRecord(1, 1.0, 0.7, 0.6, 1.0, 100.0)
+    both = {"He": History(LOSSES, EPOCHS), "std 0.01": History([2.3] * 80, [short])}
+    loss, accuracy = plot_curves(both, smooth=10).axes
+    he, std = loss.get_lines()
+    np.testing.assert_array_equal(he.get_xdata(), np.arange(1, 401))
+    np.testing.assert_allclose(he.get_ydata()[5:-5], [np.mean(LOSSES[i - 5 : i + 5]) for i in range(5, 395)])
+    np.testing.assert_allclose(std.get_ydata(), [2.3] * 80)
+    assert accuracy.get_title() == "Accuracy on the test set"
+    he, std = accuracy.get_lines()
+    assert list(he.get_ydata()) == [record.test_accuracy for record in EPOCHS]
+    assert (list(std.get_xdata()), list(std.get_ydata())) == ([1], [0.6])
+    assert [line.get_label() for line in (he, std)] == ["He, 89.00%", "std 0.01, 60.00%"]
+
+
+def test_several_histories_without_a_test_set() -> None:
+    one = History(LOSSES, [EpochRecord(1, 1.0, 0.9, None, 1.0, 1.0)])
+    _, accuracy = plot_curves({"a": one, "empty": History(), "b": one}).axes
+    assert accuracy.get_title() == "Accuracy on the training set"
+    assert [list(line.get_ydata()) for line in accuracy.get_lines()] == [[0.9], [0.9]]
+    assert len(plot_curves({"empty": History()}).axes) == 2
+    with pytest.raises(ArgumentError, match="no history given"):
+        plot_curves({})
+
+
+def test_several_histories_differ_in_more_than_colour() -> None:
+    loss, accuracy = plot_curves({str(i): History(LOSSES, EPOCHS) for i in range(6)}).axes
+    for axes in (loss, accuracy):
+        assert len({(line.get_linestyle(), line.get_marker()) for line in axes.get_lines()}) == 6

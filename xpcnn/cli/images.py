@@ -22,7 +22,7 @@ from xpcnn.errors import DatasetError, XpcnnError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ENDINGS", "Prepared", "prepare"]
+__all__ = ["ENDINGS", "Prepared", "open_picture", "prepare"]
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 _SIZE, _BOX = 28, 20
@@ -50,7 +50,7 @@ def prepare(path: Path, shape: tuple[int, int, int]) -> Prepared:
     channels, height, width = shape
     if channels not in (1, 3):
         raise XpcnnError(f"the model takes images of {channels} channels; pictures have 1 (grey) or 3")
-    image = _open(path).convert("L" if channels == 1 else "RGB")
+    image = open_picture(path).convert("L" if channels == 1 else "RGB")
     steps: list[str] = []
     if shape == (1, _SIZE, _SIZE):
         pixels, steps = _as_mnist(image, path)
@@ -62,7 +62,7 @@ def prepare(path: Path, shape: tuple[int, int, int]) -> Prepared:
     return Prepared(pixels, ", ".join(steps) or "as it is")
 
 
-def _open(path: Path) -> Image:
+def open_picture(path: Path) -> Image:
     """Return the picture in a file upright, without transparency, grey or RGB."""
     try:
         from PIL import Image, ImageOps

@@ -67,7 +67,7 @@ def evaluate(
     correct, total = [], []
     with inputs.backend.model_run():
         for rows in _batches(labels.shape[0], batch_size):
-            x, t = inputs.images(images[rows]), inputs.labels(labels[rows])
+            x, t = inputs.images(images[rows, ...]), inputs.labels(labels[rows, ...])
             y = model(x)
             value, _ = loss[0](y, t)
             truth = xp.argmax(t, axis=1) if t.ndim == 2 else t
@@ -103,7 +103,7 @@ def predict(model: Layer, images: Any, *, batch_size: int = EVALUATION_BATCH) ->
         raise ArgumentError("predict: no images given")
     with inputs.backend.model_run():
         parts = [
-            inputs.backend.to_numpy(ops.softmax(model(inputs.images(images[rows])))[0])
+            inputs.backend.to_numpy(ops.softmax(model(inputs.images(images[rows, ...])))[0])
             for rows in _batches(images.shape[0], batch_size)
         ]
     return np.concatenate(parts)

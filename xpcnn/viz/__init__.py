@@ -1,5 +1,33 @@
-"""Plots. They need matplotlib (``pip install 'xpcnn[plot]'``), which is imported when one is drawn."""
+"""Pictures of runs, models and data.
 
+Each function returns a matplotlib ``Figure``, and writes it to a PNG, SVG or PDF file if one is named.
+matplotlib (``pip install 'xpcnn[plot]'``) is imported when the first is drawn.
+"""
+
+from xpcnn.viz.augmentations import plot_augmentations
+from xpcnn.viz.confusion import confusion_matrix, plot_confusion
 from xpcnn.viz.curves import plot_curves
+from xpcnn.viz.features import plot_feature_maps
+from xpcnn.viz.filters import plot_filters
+from xpcnn.viz.histograms import plot_activations, plot_initial_values
+from xpcnn.viz.mistakes import plot_mistakes
+from xpcnn.viz.search import plot_search
+from xpcnn.viz.sobel import plot_sobel, sobel
+from xpcnn.viz.walk import Activation, activations
 
-__all__ = ["plot_curves"]
+__all__ = [
+    "Activation",
+    "activations",
+    "confusion_matrix",
+    "plot_activations",
+    "plot_augmentations",
+    "plot_confusion",
+    "plot_curves",
+    "plot_feature_maps",
+    "plot_filters",
+    "plot_initial_values",
+    "plot_mistakes",
+    "plot_search",
+    "plot_sobel",
+    "sobel",
+]

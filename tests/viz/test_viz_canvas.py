@@ -1,0 +1,120 @@
+"""Files are written whole or not at all, whoever draws; images are shown as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import data, models, viz
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.train import History
+from xpcnn.viz.canvas import corners, host_images, mosaic, near_square, show, write
+
+pytest.importorskip("matplotlib")
+
+MODEL = models.tiny_convnet(filters=2)
+DIGITS = data.synthetic_digits(4)
+
+DRAWERS: dict[str, Callable[[Any], Any]] = {
+    "plot_activations": lambda path: viz.plot_activations(MODEL, DIGITS.images, path),
+    "plot_augmentations": lambda path: viz.plot_augmentations(lambda x, rng: x, DIGITS.images, path),
+    "plot_confusion": lambda path: viz.plot_confusion([[1, 2], [3, 4]], path),
+    "plot_curves": lambda path: viz.plot_curves(History([2.0, 1.0]), path),
+    "plot_feature_maps": lambda path: viz.plot_feature_maps(MODEL, DIGITS.images[0], path),
+    "plot_filters": lambda path: viz.plot_filters(MODEL, path),
+    "plot_initial_values": lambda path: viz.plot_initial_values(path),
+    "plot_mistakes": lambda path: viz.plot_mistakes(MODEL, DIGITS, path),
+    "plot_sobel": lambda path: viz.plot_sobel(DIGITS.images[0], path),
+}
+
+
+@pytest.mark.parametrize("name", DRAWERS)
+def test_files_are_written_whole(tmp_path: Path, name: str) -> None:
+    from PIL import Image
+
+    png, svg = tmp_path / "picture.png", tmp_path / "picture.svg"
+    png.write_bytes(b"old")
+    figure = DRAWERS[name](png)
+    write(figure, svg, name)
+    assert sorted(os.listdir(tmp_path)) == ["picture.png", "picture.svg"]
+    with Image.open(png) as picture:
+        picture.load()
+        width, height = figure.get_size_inches()
+        assert picture.size == pytest.approx((width * 120, height * 120), abs=1)
+    assert b"</svg>" in svg.read_bytes()
+    with pytest.raises(ArgumentError, match=rf"{name}: .*picture must end in one of"):
+        DRAWERS[name](tmp_path / "picture")
+
+
+def test_all_plots_are_here() -> None:
+    """plot_search has tests of its own."""
+    assert {name for name in viz.__all__ if name.startswith("plot_")} - {"plot_search"} == set(DRAWERS)
+
+
+def test_importing_is_cheap_and_says_what_is_missing() -> None:
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+from xpcnn import viz
+try:
+    viz.plot_confusion([[1]])
+except ImportError as error:
+    print(error.__notes__)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert "pip install 'xpcnn[plot]' brings matplotlib" in done.stdout
+
+
+# -- images -------------------------------------------------------------------------------
+
+
+def test_bytes_are_shown_on_one_scale(make: Any) -> None:
+    images = np.array([[[[0, 51], [102, 255]]], [[[10, 10], [10, 10]]]], np.uint8)
+    np.testing.assert_array_equal(host_images(make.array(images), "f"), images[:, 0] / 255)
+
+
+def test_floats_are_stretched_each() -> None:
+    images = np.array([[[[-2.0, 0.0, 2.0]]], [[[5.0, 5.0, 5.0]]]])
+    np.testing.assert_array_equal(host_images(images, "f"), [[[0, 0.5, 1]], [[0, 0, 0]]])
+
+
+def test_channels() -> None:
+    images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(1, 3, 2, 4)
+    np.testing.assert_array_equal(host_images(images, "f")[0, 1, 2], images[0, :, 1, 2] / 255)
+    np.testing.assert_allclose(host_images(images[:, :2], "f"), images[:, :2].mean(axis=1) / 255)
+    with pytest.raises(ShapeError, match=r"f: images must have shape \(N, C, H, W\), got \(3, 2, 4\)"):
+        host_images(images[0], "f")
+
+
+def test_mosaic_places_every_tile() -> None:
+    tiles = np.random.default_rng(0).random((5, 2, 30))
+    picture = mosaic(tiles, columns=2)
+    assert picture.shape == (3 * 2 + 2 * 2, 2 * 30 + 2)
+    for tile, (top, left) in zip(tiles, corners(5, 2, 30, 2), strict=True):
+        np.testing.assert_array_equal(picture[top : top + 2, left : left + 30], tile)
+        picture[top : top + 2, left : left + 30] = np.nan
+    assert np.isnan(picture).all()
+
+
+def test_near_square() -> None:
+    assert [near_square(n) for n in (1, 4, 5, 30)] == [1, 2, 3, 6]
+    assert near_square(6, aspect=2) == 4
+
+
+def test_gaps_in_colour_are_blank() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    show(axes, mosaic(np.full((2, 1, 1, 3), 0.25)))
+    shown = axes.images[0].get_array()
+    np.testing.assert_array_equal(shown[0], [[0.25] * 3 + [1], [1, 1, 1, 0], [0.25] * 3 + [1]])

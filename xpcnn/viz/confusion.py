@@ -1,0 +1,117 @@
+"""Which classes a model takes for which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn import Layer
+from xpcnn.train import predict
+from xpcnn.train.inputs import pair_of
+from xpcnn.viz.canvas import PathOf, host_array, new_figure, write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion_matrix", "plot_confusion"]
+
+_MOST_WRITTEN = 20
+
+
+def confusion_matrix(model: Layer, data: Any) -> np.ndarray:
+    """Return how often each class was read as each.
+
+    Parameters
+    ----------
+    model : Layer
+        Ending in logits.
+    data : Dataset or (images, labels)
+        Labels (N,), or one-hot (N, classes).
+
+    Returns
+    -------
+    ndarray (classes, classes), int64
+        On the host. Entry [i, j] counts the images of class i that were read as class j.
+
+    Examples
+    --------
+    >>> from xpcnn import data, models
+    >>> confusion_matrix(models.tiny_convnet(), data.synthetic_digits(50)).sum()
+    np.int64(50)
+    """
+    images, targets = pair_of(data)
+    probabilities = predict(model, images)
+    labels = host_array(targets)
+    labels = labels.argmax(axis=1) if labels.ndim == 2 else labels
+    classes = max(probabilities.shape[1], int(labels.max()) + 1)
+    pairs = labels * classes + probabilities.argmax(axis=1)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def plot_confusion(matrix: Any, path: PathOf | None = None) -> Figure:
+    """Draw a confusion matrix.
+
+    Parameters
+    ----------
+    matrix : array (classes, classes)
+        Counts as `confusion_matrix` returns them.
+    path : path, optional
+        Of a ``.png``, ``.svg`` or ``.pdf`` file.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A row for each true class; the darker a field, the larger its share of the row. Shades go with the
+        square root of the share, so that rare mistakes are seen too. At the right of each row is the share
+        that was read correctly. Counts are written in for up to 20 classes; the fields of 0 stay empty.
+
+    Raises
+    ------
+    ShapeError
+        When the matrix is not square, or empty.
+    ArgumentError
+        When an entry is no count.
+
+    Examples
+    --------
+    >>> plot_confusion([[8, 2], [0, 10]]).axes[0].get_title()
+    '18 of 20 right: 90.00%'
+    """
+    counts = host_array(matrix)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
+        raise ShapeError(f"plot_confusion: matrix must have shape (classes, classes), got {counts.shape}")
+    if counts.dtype.kind not in "iu" or counts.min() < 0:
+        raise ArgumentError("plot_confusion: matrix must hold counts: whole numbers, none below 0")
+    classes = len(counts)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    written = classes <= _MOST_WRITTEN
+    side = 2.0 + 0.45 * (classes if written else _MOST_WRITTEN / 2)
+    figure = new_figure(side + 0.6, side)
+    axes = figure.subplots()
+    shades = np.sqrt(shares)
+    axes.imshow(shades, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xlabel("read as")
+    axes.set_ylabel("true class")
+    right, total = int(np.trace(counts)), int(totals.sum())
+    axes.set_title(f"{right:,} of {total:,} right: {right / max(total, 1):.2%}", fontsize=11)
+    if written:
+        axes.set_xticks(range(classes))
+        axes.set_yticks(range(classes))
+        _write_counts(axes, counts, shades)
+        recalls = axes.secondary_yaxis("right")
+        recalls.set_yticks(
+            range(classes),
+            [f"{shares[i, i]:.1%}" if totals[i] else "none" for i in range(classes)],
+        )
+        recalls.tick_params(length=0)
+        recalls.set_ylabel("of the class read correctly")
+    return write(figure, path, "plot_confusion")
+
+
+def _write_counts(axes: Any, counts: np.ndarray, shades: np.ndarray) -> None:
+    for i, j in np.argwhere(counts > 0):
+        color = "white" if shades[i, j] > 0.55 else "black"
+        axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)

@@ -1,0 +1,130 @@
+"""Look into a model: what each of its layers hands on."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, TypeVar
+
+from xpcnn.backend import Array, Key
+from xpcnn.errors import ArgumentError
+from xpcnn.nn import Flatten, Layer
+from xpcnn.train.inputs import InputPipeline
+
+__all__ = ["Activation", "activations", "evenly", "leaves", "walk"]
+
+Item = TypeVar("Item")
+
+
+class Activation(NamedTuple):
+    """What one layer handed on; `output` is on the model's device."""
+
+    path: str
+    layer: Layer
+    output: Array
+
+
+def activations(model: Layer, x: Any) -> list[Activation]:
+    """Run images through a model, and return the output of every layer that has no children.
+
+    Parameters
+    ----------
+    model : Layer
+        Of any containers, nested as one likes; it is not changed.
+    x : array (N, ...)
+        uint8 images are normalised as the model's recipe says, floating ones are prepared already.
+
+    Returns
+    -------
+    list of (path, layer, output)
+        In the order in which the layers are run; a layer used twice is there twice.
+
+    Examples
+    --------
+    >>> from xpcnn import data, models
+    >>> found = activations(models.tiny_convnet(), data.synthetic_digits(5).images)
+    >>> [(path, output.shape) for path, _, output in found]
+    [('conv1', (5, 8, 26, 26)), ('pool1', (5, 8, 13, 13)), ('flatten', (5, 1352)), ('fc', (5, 10))]
+    """
+    found: list[Activation] = []
+    walk(model, x, lambda path, layer, _, y: found.append(Activation(path, layer, y)))
+    return found
+
+
+def walk(model: Layer, x: Any, see: Callable[[str, Layer, Array, Array], None]) -> Array:
+    """Run images through a model, call `see(path, layer, input, output)` as each leaf is passed; return y.
+
+    What is run is a copy of the model's containers in which every leaf reports itself. So containers need not
+    know that they are looked into, whatever they do with their children.
+    """
+    found: dict[int, tuple[Layer, list[str]]] = {}
+    for path, leaf in leaves(model):
+        found.setdefault(id(leaf), (leaf, []))[1].append(path)
+    # The deep copy is told that it has copied the leaves already, to watched ones.
+    copied: dict[int, Any] = {which: _watched(leaf, paths, see) for which, (leaf, paths) in found.items()}
+    watched: Layer = copy.deepcopy(model, copied)
+    inputs = InputPipeline(model)
+    with inputs.backend.model_run():
+        return watched(inputs.images(x))
+
+
+class _Watched(Layer):
+    """A leaf that tells of each of its calls."""
+
+    _layer: Layer
+    _paths: Iterator[str]
+    _see: Callable[[str, Layer, Array, Array], None]
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return self(x), None
+
+    def __call__(self, x: Array) -> Array:
+        y = self._layer(x)
+        self._see(next(self._paths), self._layer, x, y)
+        return y
+
+
+def _watched(layer: Layer, paths: list[str], see: Callable[[str, Layer, Array, Array], None]) -> Layer:
+    """Return a layer that is like another, also to those who ask for its kind or its attributes."""
+    kind = type(type(layer).__name__, (_Watched, type(layer)), {})
+    watched: Layer = object.__new__(kind)
+    # A leaf can stand in several places, and is then called once for each.
+    vars(watched).update(vars(layer), _layer=layer, _paths=itertools.cycle(paths), _see=see)
+    return watched
+
+
+def leaves(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield (path, layer) for every layer without children, in definition order."""
+    children = model.children()
+    if not children:
+        yield path, model
+    for name, child in children.items():
+        yield from leaves(child, ".".join(part for part in (path, name) if part))
+
+
+def says_something(path: str, layer: Layer, x: Array, y: Array, pattern: str | None) -> bool:
+    """Return whether a layer's output is worth showing: new numbers, under a path that fits the pattern."""
+    return y is not x and not isinstance(layer, Flatten) and (pattern is None or fnmatchcase(path, pattern))
+
+
+def nothing_fits(function: str, pattern: str | None, model: Layer) -> ArgumentError:
+    """Return the error for a pattern that fits no layer's path."""
+    known = ", ".join(dict.fromkeys(path for path, _ in leaves(model)))
+    return ArgumentError(f"{function}: no layer to show fits layers={pattern!r}; layers: {known}")
+
+
+def evenly(items: list[Item], most: int) -> list[Item]:
+    """Return at most `most` of the items, evenly spaced, the last always among them.
+
+    Examples
+    --------
+    >>> evenly(list(range(10)), 4)
+    [0, 3, 6, 9]
+    """
+    if len(items) <= most:
+        return items
+    if most == 1:
+        return items[-1:]
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
