@@ -11,7 +11,9 @@ The same command resumes them.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -21,10 +23,11 @@ from typing import Any
 
 from benchmarks.machine import machine
 from xpcnn import Trainer, data, models, optim
+from xpcnn.data import augment
 from xpcnn.errors import DivergenceError
 from xpcnn.io import replacing
 from xpcnn.nn import Layer
-from xpcnn.optim import Optimizer
+from xpcnn.optim import Optimizer, Schedule
 from xpcnn.train import ProgressLines, RunDirectory
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -42,6 +45,9 @@ class Recipe:
     train_samples: int = 60_000
     test_samples: int = 10_000
     evaluate_samples: int | None = None
+    schedule: Callable[[Optimizer, int], Schedule] | None = None  # of the optimiser and the number of steps
+    augment: str | None = None
+    average: float | None = None
 
 
 RECIPES = {
@@ -54,6 +60,35 @@ RECIPES = {
     "deep-adam": Recipe(
         0.9938, models.deep_convnet, lambda m: optim.Adam(m, lr=1e-3), 20, 100, evaluate_samples=10_000
     ),
+    "deep-augmented": Recipe(
+        0.9960,
+        models.deep_convnet,
+        lambda m: optim.Adam(m, lr=2e-3),
+        30,
+        100,
+        evaluate_samples=10_000,
+        schedule=lambda optimizer, steps: optim.OneCycleLR(optimizer, 2e-3, steps),
+        augment="shift=2,rotate=10,scale=0.1,shear=5,elastic=20:4",
+        average=0.999,
+    ),
+    "lenet5": Recipe(
+        0.990,
+        models.lenet5,
+        lambda m: optim.Adam(m, lr=2e-3),
+        20,
+        100,
+        evaluate_samples=10_000,
+        schedule=lambda optimizer, steps: optim.CosineAnnealingLR(optimizer, steps),
+    ),
+    "resnet20": Recipe(
+        0.992,
+        functools.partial(models.resnet20, in_channels=1),
+        lambda m: optim.Adam(m, lr=3e-3),
+        5,
+        100,
+        evaluate_samples=10_000,
+        schedule=lambda optimizer, steps: optim.OneCycleLR(optimizer, 3e-3, steps),
+    ),
 }
 
 
@@ -62,7 +97,15 @@ def train(name: str, seed: int) -> dict[str, Any]:
     recipe = RECIPES[name]
     train_set, test_set = data.mnist()
     model = recipe.model(seed=seed)
-    trainer = Trainer(model, recipe.optimizer(model), seed=seed)
+    optimizer = recipe.optimizer(model)
+    steps = recipe.epochs * math.ceil(recipe.train_samples / recipe.batch_size)
+    trainer = Trainer(
+        model,
+        optimizer,
+        seed=seed,
+        schedule=None if recipe.schedule is None else recipe.schedule(optimizer, steps),
+        average=None if recipe.average is None else optim.WeightAverage(model, recipe.average),
+    )
     folder = Path("runs", "published", f"{name}-seed{seed}")
     begun = (folder / "config.json").exists()
     run = RunDirectory(folder, None if begun else {"recipe": name, "seed": seed})
@@ -75,6 +118,7 @@ def train(name: str, seed: int) -> dict[str, Any]:
             epochs=recipe.epochs - trainer.epoch,
             batch_size=recipe.batch_size,
             evaluate_samples=recipe.evaluate_samples,
+            augment=None if recipe.augment is None else augment.parse(recipe.augment),
             progress=ProgressLines(),
             callbacks=[run],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from contextlib import AbstractContextManager
 from typing import Any
@@ -109,6 +110,9 @@ class CupyBackend(Backend):
         # Not cupy's sliding_window_view: it waits for the device.
         shape, strides = window_view(x.shape, x.strides, kernel, stride, dilation)
         return self._cupy.lib.stride_tricks.as_strided(x, shape, strides)
+
+    def erfc(self, x: Array) -> Array:
+        return importlib.import_module("cupyx.scipy.special").erfc(x)
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         random = self._cupy.random

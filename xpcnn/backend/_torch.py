@@ -83,6 +83,11 @@ class TorchBackend(Backend):
     ) -> Array:
         return x.as_strided(*window_view(x.shape, x.stride(), kernel, stride, dilation))
 
+    def erfc(self, x: Any) -> Array:
+        import torch
+
+        return torch.special.erfc(x)
+
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         import torch
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -120,6 +121,10 @@ class Backend:
     def keep_where(self, mask: Array, x: Array) -> Array:
         """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""
         return self.xp.where(mask, x, self.xp.zeros((), dtype=x.dtype, device=self.device))
+
+    def erfc(self, x: Array) -> Array:
+        """Return the complementary error function ``1 − erf(x)`` of float32 or float64 numbers."""
+        return erfc(self, x)
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return numbers drawn evenly from [0, 1), a function of `key` alone."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpcnn.backend import Array, Key
+from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ShapeError
 from xpcnn.nn import Gradients, Layer
 
-__all__ = ["Images"]
+__all__ = ["SMALL_IMAGES_HINT", "Images"]
+
+SMALL_IMAGES_HINT = "pass small_images=True for images of about 28x28 to 32x32"
 
 
 class Images(Layer):
@@ -25,13 +27,22 @@ class Images(Layer):
         Without it any larger image will do.
     hint : str
         What else to do about images that are too small.
+    pad_to : int, optional
+        Smaller images get zeros on all sides, up to this height and width; larger ones are refused.
     """
 
     def __init__(
-        self, model: str, channels: int, smallest: int, largest: int | None = None, hint: str = ""
+        self,
+        model: str,
+        channels: int,
+        smallest: int,
+        largest: int | None = None,
+        hint: str = "",
+        pad_to: int | None = None,
     ) -> None:
         self.model, self.channels, self.hint = model, channels, hint
-        self.smallest, self.largest = smallest, largest
+        self.smallest, self.largest = smallest, largest if pad_to is None else pad_to
+        self.pad_to = pad_to
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         if x.ndim != 4 or x.shape[1] != self.channels:
@@ -50,10 +61,19 @@ class Images(Layer):
                 f"{self.model}: images of {height}x{width} are too large, it takes {self._range()}; "
                 f"crop or shrink them"
             )
-        return x, None
+        if self.pad_to is None or (height, width) == (self.pad_to, self.pad_to):
+            return x, None
+        rows, columns = (_middle(size, self.pad_to) for size in (height, width))
+        backend = backend_of(x)
+        shape = (*x.shape[:2], self.pad_to, self.pad_to)
+        y = backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
+        y[:, :, rows, columns] = x
+        return y, (rows, columns)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return dy if need_dx else None
+        if not need_dx:
+            return None
+        return dy if ctx is None else dy[:, :, ctx[0], ctx[1]]
 
     def _range(self) -> str:
         if self.largest is None:
@@ -61,4 +81,11 @@ class Images(Layer):
         return f"{self.smallest}x{self.smallest} to {self.largest}x{self.largest}"
 
     def extra_repr(self) -> str:
-        return f"{self.channels} channels, {self._range()}"
+        shown = f"{self.channels} channels, {self._range()}"
+        return shown + (f", padded to {self.pad_to}x{self.pad_to}" if self.pad_to else "")
+
+
+def _middle(size: int, padded: int) -> slice:
+    """Return where the image lies on an axis; of an odd number of zeros, one more comes after it."""
+    start = (padded - size) // 2
+    return slice(start, start + size)

@@ -1,20 +1,25 @@
 """Layers: parameters and thin wrappers around `xpcnn.ops`, and the containers that make models of them."""
 
 from xpcnn.nn import init
-from xpcnn.nn.activation import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from xpcnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from xpcnn.nn.containers import Concat, Residual, Sequential
 from xpcnn.nn.conv import Conv2d
+from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.dropout import Dropout
+from xpcnn.nn.ensemble import Ensemble
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, LoadReport, ReceptiveField, Recipe
+from xpcnn.nn.layer_norm import GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.shape import Flatten, Identity
 from xpcnn.nn.summary import Summary, summary
 
 __all__ = [
+    "GELU",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm1d",
@@ -22,21 +27,28 @@ __all__ = [
     "Buffer",
     "Concat",
     "Conv2d",
+    "ConvTranspose2d",
     "Dropout",
+    "Ensemble",
     "Flatten",
     "Gradients",
+    "GroupNorm",
     "Identity",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LoadReport",
+    "LocalResponseNorm",
     "MaxPool2d",
     "Parameter",
     "ReLU",
     "ReceptiveField",
     "Recipe",
     "Residual",
+    "ScaledAvgPool2d",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
     "Summary",

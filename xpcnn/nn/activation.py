@@ -9,7 +9,7 @@ from xpcnn.backend import Array, Key
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
 
-__all__ = ["LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Tanh"]
+__all__ = ["GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 
 
 class ReLU(Layer):
@@ -72,3 +72,23 @@ class Softmax(Layer):
 
     def extra_repr(self) -> str:
         return f"axis={self.axis}"
+
+
+class GELU(Layer):
+    """``x·Φ(x)``, the exact form; see `xpcnn.ops.gelu`."""
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.gelu(x)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.gelu_backward(ctx, dy) if need_dx else None
+
+
+class SiLU(Layer):
+    """``x·σ(x)``, also called swish; see `xpcnn.ops.silu`."""
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return ops.silu(x)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return ops.silu_backward(ctx, dy) if need_dx else None

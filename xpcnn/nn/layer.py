@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from os import PathLike
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError, StateDictError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.parameter import Buffer, Parameter, State
+from xpcnn.nn.records import LoadReport, ReceptiveField, Recipe, TraceRow
 
 __all__ = ["Layer", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
-
-
-class Recipe(NamedTuple):
-    """How a published model was built, and what it expects: saved with its weights.
-
-    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
-    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was.
-    """
-
-    name: str
-    arguments: dict[str, Any]
-    mean: float | tuple[float, ...]
-    std: float | tuple[float, ...]
-    input_shape: tuple[int, int, int] | None = None
-
-
-class LoadReport(NamedTuple):
-    """What `load_state_dict` left out; three empty lists when all fitted."""
-
-    missing: list[str]
-    unexpected: list[str]
-    mismatched: list[str]
-
-
-class ReceptiveField(NamedTuple):
-    """How many input pixels an output pixel sees, and how many apart neighbours are: (height, width)."""
-
-    size: tuple[int, int] = (1, 1)
-    jump: tuple[int, int] = (1, 1)
-
-    def through(
-        self, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
-    ) -> ReceptiveField:
-        """Return the field behind one more window."""
-        size = [
-            s + (k - 1) * d * j for s, k, d, j in zip(self.size, kernel, dilation, self.jump, strict=True)
-        ]
-        jump = [j * s for j, s in zip(self.jump, stride, strict=True)]
-        return ReceptiveField((size[0], size[1]), (jump[0], jump[1]))
-
-
-class TraceRow(NamedTuple):
-    """One layer of a traced model. `field` is None where an output sees the whole input."""
-
-    path: str
-    layer: Layer
-    output_shape: tuple[int, ...]
-    macs: int
-    field: ReceptiveField | None
 
 
 class Layer:
@@ -151,6 +104,57 @@ class Layer:
                     )
                 states[prefix + path] = state
         return states
+
+    def freeze(self, *patterns: str) -> list[str]:
+        """Keep training from changing the parameters whose paths match, as for transfer learning.
+
+        Their gradients are no longer computed. Batch-norm's running statistics are no parameters: they still
+        follow the batches of a forward pass with ``train=True``.
+
+        Parameters
+        ----------
+        *patterns : str
+            As a shell's: ``"features.*"`` is all that begins so, ``"*.bias"`` every bias; none means all.
+
+        Returns
+        -------
+        list of str
+            The paths that matched.
+
+        Raises
+        ------
+        ArgumentError
+            For a pattern that matches no parameter; nothing is frozen then.
+
+        Examples
+        --------
+        >>> from xpcnn import nn
+        >>> model = nn.Sequential(body=nn.Linear(2, 2), head=nn.Linear(2, 1))
+        >>> model.freeze("body.*")
+        ['body.weight', 'body.bias']
+        """
+        return self._set_trainable("freeze", patterns, False)
+
+    def unfreeze(self, *patterns: str) -> list[str]:
+        """Undo `freeze` for the parameters whose paths match; it takes and returns the same."""
+        return self._set_trainable("unfreeze", patterns, True)
+
+    def _set_trainable(self, method: str, patterns: tuple[str, ...], trainable: bool) -> list[str]:
+        parameters = self.parameters()
+        for pattern in patterns:
+            if not any(fnmatchcase(path, pattern) for path in parameters):
+                raise ArgumentError(
+                    f"{type(self).__name__}.{method}: {pattern!r} matches no parameter; there are "
+                    f"{', '.join(parameters) or 'none'}"
+                )
+        matched = [
+            path
+            for path in parameters
+            if not patterns or any(fnmatchcase(path, pattern) for pattern in patterns)
+        ]
+        for path in matched:
+            parameters[path].trainable = trainable
+        return matched
 
     @property
     def backend(self) -> Backend:

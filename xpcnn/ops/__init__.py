@@ -25,12 +25,17 @@ from xpcnn.ops.conv import (
     conv2d,
     conv2d_backward,
     conv_algorithm,
+    conv_transpose2d,
+    conv_transpose2d_backward,
     get_workspace_limit,
     im2col,
     set_workspace_limit,
 )
 from xpcnn.ops.dropout import dropout, dropout_backward
+from xpcnn.ops.gated import gelu, gelu_backward, silu, silu_backward
+from xpcnn.ops.layer_norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
 from xpcnn.ops.linear import linear, linear_backward
+from xpcnn.ops.local_response import local_response_norm, local_response_norm_backward
 from xpcnn.ops.loss import (
     mean_squared_error,
     mean_squared_error_backward,
@@ -61,16 +66,26 @@ __all__ = [
     "conv2d",
     "conv2d_backward",
     "conv_algorithm",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
     "dropout",
     "dropout_backward",
     "flatten",
     "flatten_backward",
+    "gelu",
+    "gelu_backward",
     "get_workspace_limit",
+    "group_norm",
+    "group_norm_backward",
     "im2col",
+    "layer_norm",
+    "layer_norm_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "log_softmax",
     "log_softmax_backward",
     "max_pool2d",
@@ -82,6 +97,8 @@ __all__ = [
     "set_workspace_limit",
     "sigmoid",
     "sigmoid_backward",
+    "silu",
+    "silu_backward",
     "softmax",
     "softmax_backward",
     "softmax_cross_entropy",

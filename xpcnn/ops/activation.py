@@ -129,9 +129,9 @@ def sigmoid(x: Array) -> tuple[Array, OutputContext]:
     """
     backend = common_backend("sigmoid", x=x)
     xp = backend.xp
-    small = xp.exp(-xp.abs(x))  # in (0, 1] on both sides
-    one = xp.ones((), dtype=x.dtype, device=backend.device)
-    y = xp.where(x >= 0, one, small) / (1 + small)
+    # Nothing above 1 is raised to: exp(x)/(1 + exp(x)) on the left, 1/(1 + exp(−x)) on the right.
+    numerator = xp.exp(xp.minimum(x, xp.zeros((), dtype=x.dtype, device=backend.device)))
+    y = numerator / (1 + xp.exp(-xp.abs(x)))
     return y, OutputContext(y)
 
 

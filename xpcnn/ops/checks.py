@@ -15,6 +15,7 @@ __all__ = [
     "common_backend",
     "hashable",
     "pair",
+    "sizes",
     "widened",
 ]
 
@@ -120,6 +121,14 @@ def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     if min(values) < minimum:
         raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {value!r}")
     return int(values[0]), int(values[1])
+
+
+def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
+    """Return an int or a sequence of ints as a tuple of at least one, each at least 1."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not values or not all(_is_int(v) and v >= 1 for v in values):
+        raise ArgumentError(f"{op}: {name} must be a positive int or a sequence of them, got {value!r}")
+    return tuple(int(v) for v in values)
 
 
 def _is_int(value: Any) -> bool:

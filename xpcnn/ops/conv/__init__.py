@@ -1,7 +1,12 @@
-"""Convolution: one interface (`conv2d`), one geometry, one file for each algorithm."""
+"""Convolution: `conv2d` and its adjoint `conv_transpose2d`, one geometry, one file for each algorithm."""
 
 from xpcnn.ops.conv import as_strided, loop
 from xpcnn.ops.conv.conv2d import Conv2dContext, conv2d, conv2d_backward
+from xpcnn.ops.conv.conv_transpose2d import (
+    ConvTranspose2dContext,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+)
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.im2col import col2im, im2col
 from xpcnn.ops.conv.registry import ConvAlgorithm, algorithm_names, conv_algorithm
@@ -11,12 +16,15 @@ __all__ = [
     "Conv2dContext",
     "ConvAlgorithm",
     "ConvGeometry",
+    "ConvTranspose2dContext",
     "algorithm_names",
     "as_strided",
     "col2im",
     "conv2d",
     "conv2d_backward",
     "conv_algorithm",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
     "get_workspace_limit",
     "im2col",
     "loop",

@@ -1,11 +1,21 @@
-"""Small steps several algorithms share: padding, and matrices of images in channels-last order."""
+"""Small steps that algorithms share: padding, matrices of images in channels-last order, sums over pixels."""
 
 from __future__ import annotations
 
-from xpcnn.backend import Array, backend_of
+from typing import Any
+
+from xpcnn.backend import Array, Backend, backend_of
 from xpcnn.ops.conv.geometry import ConvGeometry
 
-__all__ = ["crop", "images_of", "matrix_of", "padded", "padded_zeros"]
+__all__ = [
+    "crop",
+    "images_of",
+    "matrix_of",
+    "narrowed",
+    "padded",
+    "padded_zeros",
+    "sum_over_pixels",
+]
 
 
 def padded(x: Array, geometry: ConvGeometry) -> Array:
@@ -45,3 +55,15 @@ def images_of(matrix: Array, geometry: ConvGeometry) -> Array:
     xp = backend_of(matrix).xp
     n, k, oh, ow = geometry.output_shape
     return xp.permute_dims(xp.reshape(matrix, (n, oh, ow, k)), (0, 3, 1, 2))
+
+
+def sum_over_pixels(backend: Backend, dy: Array) -> Array:
+    """Return the sum of dy (N, K, OH, OW) for each channel: as a matrix product, several times faster."""
+    rows = matrix_of(dy)
+    ones = backend.xp.ones((1, rows.shape[0]), dtype=dy.dtype, device=backend.device)
+    return backend.xp.reshape(ones @ rows, (-1,))
+
+
+def narrowed(backend: Backend, array: Array, dtype: Any) -> Array:
+    """Return `array` in `dtype`, itself where it is so already."""
+    return array if array.dtype == dtype else backend.xp.astype(array, dtype)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend
+from xpcnn.backend import Array
 from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, widened
 from xpcnn.ops.conv import tiling
-from xpcnn.ops.conv._layout import matrix_of
+from xpcnn.ops.conv._layout import narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
 
@@ -95,7 +95,7 @@ def conv2d(
     if bias is not None:
         # y is fresh, so adding in place is safe
         y += backend.xp.reshape(widened(backend, bias), (1, geometry.k, 1, 1))
-    return _narrowed(backend, y, x.dtype), Conv2dContext(x, weight, bias is not None, geometry, name)
+    return narrowed(backend, y, x.dtype), Conv2dContext(x, weight, bias is not None, geometry, name)
 
 
 def conv2d_backward(
@@ -132,20 +132,9 @@ def conv2d_backward(
     chosen = tiling.resolve(ctx.algorithm, geometry, x.dtype, backend)
     dx = dweight = dbias = None
     if need_dx:
-        dx = _narrowed(backend, tiling.grad_input(chosen, wide_dy, weight, geometry), dy.dtype)
+        dx = narrowed(backend, tiling.grad_input(chosen, wide_dy, weight, geometry), dy.dtype)
     if need_dweight:
-        dweight = _narrowed(backend, tiling.grad_weight(chosen, x, wide_dy, geometry), dy.dtype)
+        dweight = narrowed(backend, tiling.grad_weight(chosen, x, wide_dy, geometry), dy.dtype)
         if ctx.has_bias:
-            dbias = _narrowed(backend, _sum_over_pixels(backend, wide_dy), dy.dtype)
+            dbias = narrowed(backend, sum_over_pixels(backend, wide_dy), dy.dtype)
     return dx, dweight, dbias
-
-
-def _sum_over_pixels(backend: Backend, dy: Array) -> Array:
-    """Return the sum of dy (N, K, OH, OW) for each channel: as a matrix product, several times faster."""
-    rows = matrix_of(dy)
-    ones = backend.xp.ones((1, rows.shape[0]), dtype=dy.dtype, device=backend.device)
-    return backend.xp.reshape(ones @ rows, (-1,))
-
-
-def _narrowed(backend: Backend, array: Array, dtype: Any) -> Array:
-    return array if array.dtype == dtype else backend.xp.astype(array, dtype)

@@ -28,14 +28,16 @@ class Tile(NamedTuple):
     geometry: ConvGeometry
 
 
-def resolve(name: str, geometry: ConvGeometry, dtype: Any, backend: Backend) -> ConvAlgorithm:
-    """Return the algorithm to use, or raise with its reason why it cannot do this."""
+def resolve(
+    name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, op: str = "conv2d"
+) -> ConvAlgorithm:
+    """Return the algorithm to use, or raise with its reason why it cannot do this, naming `op`."""
     one = geometry.one_group()
     if name != "auto":
         algorithm = find(name)
         reason = _reason(algorithm, one, dtype, backend)
         if reason is not None:
-            raise AlgorithmError(f"conv2d: algorithm {name!r} {reason}; algorithm='auto' picks one that can")
+            raise AlgorithmError(f"{op}: algorithm {name!r} {reason}; algorithm='auto' picks one that can")
         return algorithm
     reasons = []
     for candidate in AUTO_ORDER:
@@ -43,7 +45,7 @@ def resolve(name: str, geometry: ConvGeometry, dtype: Any, backend: Backend) -> 
         if reason is None:
             return find(candidate)
         reasons.append(f"{candidate} {reason}")
-    raise AlgorithmError(f"conv2d: no algorithm can do this: {'; '.join(reasons)}")
+    raise AlgorithmError(f"{op}: no algorithm can do this: {'; '.join(reasons)}")
 
 
 def _reason(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:

@@ -1,0 +1,110 @@
+"""What the model tests share: narrow versions of every network, drawn inputs and drawn weights."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from xpcnn import models, nn, to_numpy
+
+Array = np.ndarray[Any, Any]
+
+ALL = models.model_names()
+FAMILIES = (
+    "simple_convnet",
+    "tiny_convnet",
+    "deep_convnet",
+    "lenet5",
+    "alexnet",
+    "vgg11",
+    "vgg11_bn",
+    "googlenet",
+    "resnet18",
+    "resnet50",
+    "resnet20",
+)
+"""One of each kind, where testing all of them would only take longer."""
+
+OF_ONE_SIZE = ("simple_convnet", "tiny_convnet")
+"""Those that are built for images of one size, and take it as an argument."""
+
+WIDTHS = {"alexnet": 1, "vgg": 2, "googlenet": 4, "resnet": 2}
+"""Of the narrow versions; the published ones have 64."""
+
+
+@contextmanager
+def narrow() -> Iterator[None]:
+    """A block in which the networks for large images are built with a few filters only."""
+    with ExitStack() as stack:
+        for name, width in WIDTHS.items():
+            module = importlib.import_module(f"xpcnn.models.{name}")
+            builder = functools.partial(getattr(module, f"_{name}"), width=width)
+            stack.enter_context(mock.patch.object(module, f"_{name}", builder))
+        yield
+
+
+@contextmanager
+def without_drawing() -> Iterator[None]:
+    """A block in which initial weights are zeros, whose memory is never touched: for names and counts."""
+
+    def zeros(init: Any, seed: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+        return np.zeros(shape, dtype="float32")
+
+    with mock.patch("xpcnn.nn.conv.draw", zeros), mock.patch("xpcnn.nn.linear.draw", zeros):
+        yield
+
+
+def tiny(name: str, **options: Any) -> nn.Sequential:
+    """A network for `tiny_shape` images, small enough for finite differences, with weights of normal size."""
+    if name in OF_ONE_SIZE:
+        options = {"input_shape": (2, 9, 8), "filters": 3, "classes": 4, **options}
+        if name == "simple_convnet":
+            options = {"filter_size": 3, "hidden": 5, "weight_std": "he", **options}
+    else:
+        options = {"classes": 4, "in_channels": 2, "small_images": True, **options}
+    with narrow():
+        model = models.build(name, **{"dtype": "float64", **options})
+    assert isinstance(model, nn.Sequential)
+    return model
+
+
+def tiny_shape(name: str) -> tuple[int, int, int]:
+    """The images that `tiny` takes: as small as leaves more than one pixel to the last batch-norm."""
+    if name in OF_ONE_SIZE:
+        return (2, 9, 8)
+    if name.startswith("vgg"):
+        return (2, 32, 32)
+    return (2, 28, 28) if name == "deep_convnet" else (2, 16, 16)
+
+
+def count(model: nn.Layer) -> int:
+    """How many numbers are trained."""
+    return sum(math.prod(parameter.shape) for parameter in model.parameters().values())
+
+
+def images(*shape: int, seed: int = 0, dtype: str = "float64") -> Array:
+    """Pixels from −1 to 1."""
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(dtype)
+
+
+def drawn_state(model: nn.Layer, seed: int = 1) -> dict[str, Array]:
+    """The model's state, with drawn values for the zeros and ones that biases and batch-norms start at.
+
+    Weights of more than one axis stay: drawn at any other scale, they would blow up a deep network.
+    """
+    rng = np.random.default_rng(seed)
+    state = {path: to_numpy(array) for path, array in model.state_dict().items()}
+    for path, old in state.items():
+        if path.endswith(("num_batches_tracked", "connections")) or old.ndim > 1:
+            continue
+        positive = path.endswith(("weight", "running_var"))
+        drawn = rng.uniform(0.5, 1.5, old.shape) if positive else rng.normal(0, 0.1, old.shape)
+        state[path] = drawn.astype(old.dtype)
+    return state

@@ -1,0 +1,129 @@
+"""Logits, gradients and running statistics against the same networks in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from model_cases import drawn_state, images, tiny, tiny_shape
+from torch_models import torch
+from torch_twins import TWINS, twin
+
+from xpcnn import models, nn, ops
+from xpcnn.testing import assert_close
+
+CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
+    name: (name, tiny_shape(name)[1:], {}) for name in TWINS
+}
+CASES |= {
+    "lenet5 sigmoid": ("lenet5", (27, 32), {"variant": "sigmoid"}),
+    "lenet5 modern": ("lenet5", (32, 32), {"variant": "modern"}),
+    "alexnet large": ("alexnet", (79, 99), {"small_images": False}),
+    "alexnet with LRN": ("alexnet", (32, 28), {"local_response_norm": True}),
+    "vgg11_bn large": ("vgg11_bn", (64, 96), {"small_images": False}),
+    "vgg16 large": ("vgg16", (32, 33), {"small_images": False}),
+    "googlenet large": ("googlenet", (64, 49), {"small_images": False}),
+    "resnet18 large": ("resnet18", (64, 49), {"small_images": False}),
+    "resnet50 large": ("resnet50", (33, 64), {"small_images": False}),
+}
+every_case = pytest.mark.parametrize(("name", "size", "options"), CASES.values(), ids=CASES.keys())
+
+
+def pair(name: str, options: dict[str, Any], **more: Any) -> tuple[nn.Sequential, Any]:
+    """A narrow model without dropout, and its twin with the same drawn weights."""
+    if name in ("deep_convnet", "alexnet", "googlenet") or name.startswith("vgg"):
+        more["dropout"] = 0.0
+    options = {"small_images": True, **options, **more}
+    model = tiny(name, **options)
+    module = twin(name, classes=4, in_channels=2, narrow=True, **options).double()
+    state = drawn_state(model)
+    model.load_state_dict(state)
+    module.load_state_dict({path: torch.from_numpy(array) for path, array in state.items()})
+    return model, module
+
+
+@every_case
+def test_logits_in_evaluation(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
+    model, module = pair(name, options)
+    x = images(3, 2, *size)
+    with torch.no_grad():
+        expected = module.eval()(torch.from_numpy(x)).numpy()
+    assert_close(model(x), expected, rtol=1e-9)
+    assert_close(model.forward(x)[0], expected, rtol=1e-9)
+
+
+@every_case
+def test_one_training_step(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
+    model, module = pair(name, options)
+    x, labels = images(6, 2, *size, seed=2), np.arange(6) % 4
+
+    y, ctx = model.forward(x, train=True)
+    loss, loss_ctx = ops.softmax_cross_entropy(y, labels)
+    grads = nn.Gradients()
+    dx = model.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads)
+
+    torch_x = torch.from_numpy(x).requires_grad_()
+    torch_y = module.train()(torch_x)
+    torch_loss = torch.nn.functional.cross_entropy(torch_y, torch.from_numpy(labels))
+    torch_loss.backward()
+    assert_close(y, torch_y.detach().numpy(), rtol=1e-7)
+    assert_close(loss, np.asarray(torch_loss.item()), rtol=1e-7)
+    assert_close(dx, torch_x.grad.numpy(), rtol=1e-5)
+    scale = max(float(parameter.grad.abs().max()) for parameter in module.parameters())
+    for path, parameter in module.named_parameters():
+        # Some gradients are 0 but for rounding, such as those of a bias in front of a batch-norm.
+        assert_close(grads[path], parameter.grad.numpy(), rtol=1e-5, atol=1e-9 * scale)
+    for path, buffer in module.named_buffers():
+        assert_close(model.buffers()[path].data, buffer.numpy(), rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "alexnet", "vgg11_bn", "googlenet", "resnet50", "resnet20"])
+def test_pytorchs_own_weights_load(name: str) -> None:
+    module = twin(name, classes=4, in_channels=2, small_images=True, narrow=True).eval()
+    model = tiny(name, dtype="float32", seed=7)
+    model.load_state_dict(module.state_dict())  # tensors, as a checkpoint holds them
+    x = images(3, *tiny_shape(name), dtype="float32")
+    with torch.no_grad():
+        assert_close(model(x), module(torch.from_numpy(x)).numpy(), rtol=1e-4)
+
+
+def published(name: str, **options: Any) -> tuple[nn.Layer, Any]:
+    """A model of full width, and its twin with the same drawn weights."""
+    model = models.build(name, seed=3, **options)
+    with torch.device("meta"):  # spares PyTorch's own initial weights
+        module = twin(name, **options)
+    state = drawn_state(model)
+    model.load_state_dict(state)
+    module.load_state_dict({path: torch.from_numpy(array) for path, array in state.items()}, assign=True)
+    return model, module
+
+
+def test_alexnet_at_its_published_size() -> None:
+    model, module = published("alexnet", local_response_norm=True)
+    x = images(2, 3, 224, 224, dtype="float32")
+    with torch.no_grad():
+        assert_close(model(x), module.eval()(torch.from_numpy(x)).numpy(), rtol=1e-4)
+
+
+def test_resnet18_at_its_published_size() -> None:
+    """Logits in float32, to 1e-4; one training step's gradients in float64.
+
+    In float32 rounding alone, of either library, moves some gradients by a hundredth: with two images,
+    batch-norm and ReLU multiply it on the way back through 18 layers.
+    """
+    model, module = published("resnet18")
+    x, labels = images(2, 3, 224, 224), np.asarray([3, 998])
+    with torch.no_grad():
+        expected = module.eval()(torch.from_numpy(x).float()).numpy()
+    assert_close(model(x.astype("float32")), expected, rtol=1e-4)
+
+    model.to(dtype="float64")
+    y, ctx = model.forward(x, train=True)
+    _, loss_ctx = ops.softmax_cross_entropy(y, labels)
+    grads = nn.Gradients()
+    model.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads, need_dx=False)
+    logits = module.double().train()(torch.from_numpy(x))
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+    for path, parameter in module.named_parameters():
+        assert_close(grads[path], parameter.grad.numpy(), rtol=1e-6)

@@ -1,0 +1,42 @@
+"""What docs/receptive-fields.md shows is what its code prints."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from model_cases import without_drawing
+
+from xpcnn.cli import main
+
+PAGE = (Path(__file__).parents[2] / "docs" / "receptive-fields.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(python|sh)\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_block_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(BLOCKS) == PAGE.count("```python") + PAGE.count("```sh") >= 8
+    names: dict[str, object] = {}
+    for language, code, printed in BLOCKS:
+        if language == "sh":
+            program, *arguments = shlex.split(code)
+            assert (program, main(arguments)) == ("xpcnn", 0)
+        elif "import models" in code or "models.build" in code:
+            with without_drawing():  # a hundred million numbers, none of which is shown
+                exec(code, names)
+        else:
+            exec(code, names)
+        assert capsys.readouterr().out == printed
+
+
+def test_the_articles_argument() -> None:
+    """The page's claims in numbers of the test's own."""
+    printed = "".join(text for _, _, text in BLOCKS)
+    assert re.search(r"\[3, 3\] +sees 5x5: 18 weights, ", printed)
+    assert re.search(r"\[5\] +sees 5x5: 25 weights, ", printed)
+    assert re.search(r"\[3, 3, 3\] +sees 7x7: 27 weights, ", printed)
+    assert re.search(r"\[7\] +sees 7x7: 49 weights, ", printed)
+    fields = dict(re.findall(r"^(\w+) +[\dx]+ .* (\d+)$", printed, re.MULTILINE))
+    # As in Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", 2019
+    assert (fields["alexnet"], fields["vgg16"]) == ("195", "212")

@@ -1,0 +1,225 @@
+"""The published networks as plain PyTorch modules, with torchvision's structure and names.
+
+Written from the papers and from torchvision's published parameter lists, and importing nothing from xpcnn. A
+`width` below 64 narrows every layer in proportion, for quick comparisons.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = downsample
+
+    def forward(self, x: Any) -> Any:
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.relu = nn.ReLU()
+        self.downsample = downsample
+
+    def forward(self, x: Any) -> Any:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    def __init__(
+        self, block: Any, blocks: tuple[int, ...], classes: int, channels: int, small: bool, width: int
+    ) -> None:
+        super().__init__()
+        self.inputs = width
+        self.conv1 = nn.Conv2d(channels, width, *((3, 1, 1) if small else (7, 2, 3)), bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        self.layer1 = self.stage(block, width, blocks[0], 1)
+        self.layer2 = self.stage(block, 2 * width, blocks[1], 2)
+        self.layer3 = self.stage(block, 4 * width, blocks[2], 2)
+        self.layer4 = self.stage(block, 8 * width, blocks[3], 2)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(8 * width * block.expansion, classes)
+
+    def stage(self, block: Any, width: int, count: int, stride: int) -> nn.Sequential:
+        outputs = width * block.expansion
+        downsample = None
+        if stride != 1 or self.inputs != outputs:
+            conv = nn.Conv2d(self.inputs, outputs, 1, stride, bias=False)
+            downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+        layers = [block(self.inputs, width, stride, downsample)]
+        self.inputs = outputs
+        layers += [block(outputs, width, 1, None) for _ in range(count - 1)]
+        return nn.Sequential(*layers)
+
+    def forward(self, x: Any) -> Any:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+class CifarBlock(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.stride, self.extra = stride, width - inputs
+
+    def forward(self, x: Any) -> Any:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+        return F.relu(y + shortcut)
+
+
+class CifarResNet(nn.Module):
+    def __init__(self, depth: int, classes: int, channels: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(CifarBlock(16, 16, 1) for _ in range(blocks)))
+        self.layer2 = nn.Sequential(
+            CifarBlock(16, 32, 2), *(CifarBlock(32, 32, 1) for _ in range(blocks - 1))
+        )
+        self.layer3 = nn.Sequential(
+            CifarBlock(32, 64, 2), *(CifarBlock(64, 64, 1) for _ in range(blocks - 1))
+        )
+        self.fc = nn.Linear(64, classes)
+
+    def forward(self, x: Any) -> Any:
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        return self.fc(x.mean((2, 3)))
+
+
+class AlexNet(nn.Module):
+    def __init__(
+        self, classes: int, channels: int, small: bool, width: int, dropout: float, normalise: bool
+    ) -> None:
+        super().__init__()
+        pad, self.pixels = (1, 4) if small else (0, 6)
+        self.normalise = normalise
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, width, *((3, 1, 1) if small else (11, 4, 2))),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, pad),
+            nn.Conv2d(width, 3 * width, 5, 1, 2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, pad),
+            nn.Conv2d(3 * width, 6 * width, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(6 * width, 4 * width, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(4 * width, 4 * width, 3, 1, 1),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, pad),
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d((self.pixels, self.pixels))
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(4 * width * self.pixels**2, 64 * width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(64 * width, 64 * width),
+            nn.ReLU(),
+            nn.Linear(64 * width, classes),
+        )
+
+    def forward(self, x: Any) -> Any:
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if self.normalise and i in (1, 4):
+                x = x / (2 + 1e-4 * neighbours_squared(x, 2)) ** 0.75
+        return self.classifier(torch.flatten(self.avgpool(x), 1))
+
+
+def neighbours_squared(x: Any, reach: int) -> Any:
+    """For each channel, the sum of the squares of those at most `reach` away, as the paper of 2012 has it."""
+    channels = x.shape[1]
+    squares = [x[:, max(0, i - reach) : i + reach + 1].square().sum(1) for i in range(channels)]
+    return torch.stack(squares, 1)
+
+
+# A number is a convolution's filters in units of the width; M is a pooling.
+VGG_LAYERS = {
+    11: (1, "M", 2, "M", 4, 4, "M", 8, 8, "M", 8, 8, "M"),
+    13: (1, 1, "M", 2, 2, "M", 4, 4, "M", 8, 8, "M", 8, 8, "M"),
+    16: (1, 1, "M", 2, 2, "M", 4, 4, 4, "M", 8, 8, 8, "M", 8, 8, 8, "M"),
+    19: (1, 1, "M", 2, 2, "M", 4, 4, 4, 4, "M", 8, 8, 8, 8, "M", 8, 8, 8, 8, "M"),
+}
+
+
+class VGG(nn.Module):
+    def __init__(
+        self, depth: int, bn: bool, classes: int, channels: int, small: bool, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for entry in VGG_LAYERS[depth][: -1 if small else None]:
+            if entry == "M":
+                layers.append(nn.MaxPool2d(2, 2))
+                continue
+            layers.append(nn.Conv2d(channels, entry * width, 3, padding=1))
+            layers += [nn.BatchNorm2d(entry * width), nn.ReLU()] if bn else [nn.ReLU()]
+            channels = entry * width
+        self.features = nn.Sequential(*layers)
+        pixels = 1 if small else 7
+        self.avgpool = nn.AdaptiveAvgPool2d((pixels, pixels))
+        self.classifier = nn.Sequential(
+            nn.Linear(channels * pixels * pixels, 64 * width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(64 * width, 64 * width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(64 * width, classes),
+        )
+
+    def forward(self, x: Any) -> Any:
+        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+class DeepConvNet(nn.Sequential):
+    def __init__(self, classes: int, channels: int, dropout: float) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i, filters in enumerate((16, 16, 32, 32, 64, 64), start=1):
+            layers[f"conv{i}"] = nn.Conv2d(channels, filters, 3, padding=2 if i == 4 else 1)
+            layers[f"relu{i}"] = nn.ReLU()
+            if i % 2 == 0:
+                layers[f"pool{i // 2}"] = nn.MaxPool2d(2)
+            channels = filters
+        layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(1024, 50), "relu7": nn.ReLU()}
+        layers |= {"dropout1": nn.Dropout(dropout), "fc2": nn.Linear(50, classes)}
+        super().__init__(layers)

@@ -1,0 +1,117 @@
+"""AlexNet: the network of 2012, in the form of 2014 that later libraries share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import nn
+from xpcnn.backend import host_generator
+from xpcnn.models._images import SMALL_IMAGES_HINT, Images
+from xpcnn.models.catalog import IMAGENET_MEAN, IMAGENET_STD, published
+
+__all__ = ["alexnet"]
+
+
+@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+def alexnet(
+    classes: int = 1000,
+    in_channels: int = 3,
+    small_images: bool = False,
+    seed: Any = 0,
+    *,
+    dropout: float = 0.5,
+    local_response_norm: bool = False,
+    dtype: Any = "float32",
+) -> nn.Sequential:
+    """Return AlexNet, ending in logits; parameters have torchvision's names, shapes and order.
+
+    This is the one-tower network of 2014, with 64-192-384-256-256 filters. The two towers of 2012 had
+    96-256-384-384-256 filters between them, and three of their layers were connected within a tower only.
+
+    Parameters
+    ----------
+    classes, in_channels : int
+    small_images : bool
+        For images of about 32×32: the first convolution is 3×3 with stride 1, the poolings are padded by 1,
+        so that 28 and 32 pixels become 4, and the classifier reads 4×4 pixels instead of 6×6. Without it,
+        224×224 is the published size; anything from 63×63 will do.
+    seed : int or NumPy generator
+        What the initial weights are drawn from: He's, while the paper's had standard deviation 0.01.
+    dropout : float
+        The share of the classifier's inputs, and of its first hidden layer, that is dropped in training.
+    local_response_norm : bool
+        Whether to normalise across channels behind the first two ReLUs, as in 2012: over 5 channels, with
+        k = 2, α = 1e-4 (times the sum of squares) and β = 0.75. It adds no parameters.
+    dtype : str
+
+    References
+    ----------
+    Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012;
+    Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+
+    Examples
+    --------
+    >>> model = alexnet(classes=10, small_images=True)
+    >>> list(model.parameters())[:3]
+    ['features.0.weight', 'features.0.bias', 'features.3.weight']
+    """
+    return _alexnet(classes, in_channels, small_images, seed, dropout, local_response_norm, dtype)
+
+
+def _alexnet(
+    classes: int,
+    in_channels: int,
+    small_images: bool,
+    seed: Any,
+    dropout: float,
+    local_response_norm: bool,
+    dtype: Any,
+    width: int = 64,
+) -> nn.Sequential:
+    options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
+    if small_images:
+        images = Images("alexnet", in_channels, smallest=1)
+        conv1 = nn.Conv2d(in_channels, width, 3, padding=1, **options)
+        padding, regions = 1, 4
+    else:
+        images = Images("alexnet", in_channels, smallest=63, hint=SMALL_IMAGES_HINT)
+        conv1 = nn.Conv2d(in_channels, width, 11, stride=4, padding=2, **options)
+        padding, regions = 0, 6
+
+    def norm(name: str) -> dict[str, nn.Layer]:
+        # PyTorch's alpha, and so ours, is divided by the size. The names leave torchvision's numbers alone.
+        return {name: nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)} if local_response_norm else {}
+
+    features: dict[str, nn.Layer] = {
+        "0": conv1,
+        "1": nn.ReLU(),
+        **norm("norm1"),
+        "2": nn.MaxPool2d(3, 2, padding),
+        "3": nn.Conv2d(width, 3 * width, 5, padding=2, **options),
+        "4": nn.ReLU(),
+        **norm("norm2"),
+        "5": nn.MaxPool2d(3, 2, padding),
+        "6": nn.Conv2d(3 * width, 6 * width, 3, padding=1, **options),
+        "7": nn.ReLU(),
+        "8": nn.Conv2d(6 * width, 4 * width, 3, padding=1, **options),
+        "9": nn.ReLU(),
+        "10": nn.Conv2d(4 * width, 4 * width, 3, padding=1, **options),
+        "11": nn.ReLU(),
+        "12": nn.MaxPool2d(3, 2, padding),
+    }
+    hidden = 64 * width
+    return nn.Sequential(
+        images=images,
+        features=nn.Sequential(features),
+        avgpool=nn.AdaptiveAvgPool2d(regions),
+        flatten=nn.Flatten(),
+        classifier=nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(4 * width * regions * regions, hidden, **options),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden, **options),
+            nn.ReLU(),
+            nn.Linear(hidden, classes, **options),
+        ),
+    )

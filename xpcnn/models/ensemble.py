@@ -1,0 +1,69 @@
+"""Ensembles of published models, as weight files describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xpcnn import nn
+from xpcnn.errors import ArgumentError
+from xpcnn.models import catalog
+
+__all__ = ["build", "ensemble"]
+
+
+def ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> nn.Ensemble:
+    """Return a new ensemble of published models; see `nn.Ensemble`, which takes models themselves.
+
+    Parameters
+    ----------
+    members : sequence of mappings
+        The fields of each member's `Recipe`: `name` and `arguments` of its builder, `mean`, `std` and, where
+        it is known, `input_shape`.
+    vote : "mean" or "majority"
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown name, other fields, or members that do not fit together.
+
+    Examples
+    --------
+    >>> tiny = {"name": "tiny_convnet", "arguments": {"filters": 4}, "mean": 0.5, "std": 1.0}
+    >>> [member.conv1.weight.shape for member in ensemble([tiny, tiny])]
+    [(4, 1, 3, 3), (4, 1, 3, 3)]
+    """
+    return nn.Ensemble(*(_member(i, member) for i, member in enumerate(members)), vote=vote)
+
+
+def build(name: str, **arguments: Any) -> nn.Layer:
+    """Return a new published model by name, or an `ensemble` of such.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown name, or an argument its builder does not take.
+
+    Examples
+    --------
+    >>> build("tiny_convnet", filters=4).conv1.weight.shape
+    (4, 1, 3, 3)
+    """
+    return ensemble(**arguments) if name == "ensemble" else catalog.build(name, **arguments)
+
+
+def _member(number: int, described: Mapping[str, Any]) -> nn.Layer:
+    try:
+        recipe = nn.Recipe(**_with_tuples(described))
+        model = build(recipe.name, **_with_tuples(recipe.arguments))
+    except TypeError as error:  # no mapping, or not of these fields
+        raise ArgumentError(f"ensemble: member {number} is no model's description: {error}") from error
+    model.recipe = recipe._replace(arguments=_with_tuples(recipe.arguments))
+    return model
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with tuples for lists, as JSON has none."""
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"expected a mapping, got {fields!r}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -1,0 +1,239 @@
+"""Several models asked together: their averaged probabilities, or the majority of their votes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from xpcnn import ops
+from xpcnn.backend import Array, Backend, Key, backend_of, is_array
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn.containers import Container, _folded, _join, _widest
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer, ReceptiveField, Recipe, TraceRow
+from xpcnn.ops.activation import SoftmaxContext
+from xpcnn.ops.checks import check_dy, widened
+
+__all__ = ["Ensemble", "EnsembleContext"]
+
+VOTES = ("mean", "majority")
+
+# The averages' part in a majority vote: it parts ties, and is too small to outdo a vote.
+_AVERAGED_PART = 1e-4
+
+
+class EnsembleContext(NamedTuple):
+    """What each member keeps, its log-probabilities, and the result before it was rounded to its dtype.
+
+    A majority vote keeps None for each of them, as it has no backward.
+    """
+
+    members: tuple[Any, ...]
+    softmaxes: tuple[SoftmaxContext, ...] | None
+    averaged: Array | None
+    y: Array
+
+
+class Ensemble(Container):
+    """Models that answer together. It stands wherever a model does; the classes' softmax is the answer.
+
+    Parameters
+    ----------
+    *members : Layer
+        Ending in logits (N, classes), for the same classes. Their paths begin with their number:
+        ``"0.conv1.weight"``. Those that say how their images are prepared must all say the same, as each
+        gets the same images; one that does not say takes them in [0, 1].
+    vote : "mean" or "majority"
+        ``"mean"``: y is the logarithm of the members' averaged softmax probabilities, so that the softmax of
+        y are the averages. Exact where a probability itself would round to 0.
+
+        ``"majority"``: each member votes for its likeliest class, the lowest of several. y is the logarithm
+        of the classes' shares of the votes, of which a ten-thousandth part is the averaged probabilities:
+        of classes with equally many votes, the one that is likelier on average wins, and a class without a
+        vote keeps 10⁻⁴ times its averaged probability, not 0, which has no logarithm.
+
+    Attributes
+    ----------
+    recipe : Recipe or None
+        How to build it again, if every member has a recipe; then a saved ensemble is read by `load_model`.
+
+    Raises
+    ------
+    ArgumentError
+        Without members, for an unknown vote, or when members prepare their images differently.
+
+    Notes
+    -----
+    The averaged probabilities can be trained: backward gives the members the gradient of their mixture, for
+    fine-tuning them together. A vote has no derivative but 0, and backward says so.
+
+    References
+    ----------
+    Hansen and Salamon, "Neural network ensembles", 1990.
+
+    Examples
+    --------
+    >>> from xpcnn import data, models, nn
+    >>> both = nn.Ensemble(models.tiny_convnet(seed=0), models.tiny_convnet(seed=1))
+    >>> list(both.parameters())
+    ['0.conv1.weight', '0.fc.weight', '0.fc.bias', '1.conv1.weight', '1.fc.weight', '1.fc.bias']
+    >>> from xpcnn.train import predict
+    >>> images = data.synthetic_digits(2).images
+    >>> separate = [predict(member, images) for member in both.members]
+    >>> bool(abs(predict(both, images) - sum(separate) / 2).max() < 1e-6)
+    True
+    """
+
+    def __init__(self, *members: Layer, vote: str = "mean") -> None:
+        if vote not in VOTES:
+            raise ArgumentError(f"Ensemble: vote must be 'mean' or 'majority', got {vote!r}")
+        if not members:
+            raise ArgumentError("Ensemble: it has no members; give at least one model")
+        self._vote = vote
+        super().__init__({str(i): member for i, member in enumerate(members)})
+
+    @property
+    def vote(self) -> str:
+        """How the members' answers become one."""
+        return self._vote
+
+    @property
+    def members(self) -> tuple[Layer, ...]:
+        """The models, in order."""
+        return tuple(self._layers.values())
+
+    def _add(self, name: str, layer: Any) -> None:
+        if name not in self._layers and name != str(len(self._layers)):
+            raise ArgumentError(
+                f"Ensemble: members are numbered, so the next is {str(len(self._layers))!r}, not {name!r}"
+            )
+        for other, member in self._layers.items():
+            if other != name and isinstance(layer, Layer) and _prepared(member) != _prepared(layer):
+                raise ArgumentError(
+                    f"Ensemble: members {other} and {name} prepare their images differently, by (mean, std) "
+                    f"{_prepared(member)} and {_prepared(layer)}; all members get the same images, so only "
+                    f"models with one preprocessing fit together"
+                )
+        super()._add(name, layer)
+        self.recipe = self._describe()
+
+    def _describe(self) -> Recipe | None:
+        recipes = [member.recipe for member in self.members]
+        known = [recipe for recipe in recipes if recipe is not None]
+        if len(known) < len(recipes):
+            return None
+        shapes = {recipe.input_shape for recipe in known if recipe.input_shape is not None}
+        arguments = {"members": tuple(_as_json(recipe._asdict()) for recipe in known), "vote": self._vote}
+        shape = shapes.pop() if len(shapes) == 1 else None
+        return Recipe("ensemble", arguments, known[0].mean, known[0].std, shape)
+
+    # -- as a layer -------------------------------------------------------------------
+
+    def forward(
+        self, x: Array, *, train: bool = False, key: Key | None = None
+    ) -> tuple[Array, EnsembleContext]:
+        outputs, contexts = [], []
+        for name, member in self._layers.items():
+            y, ctx = self._call(name, member.forward, x, train=train, key=_folded(key, name))
+            outputs.append(y)
+            contexts.append(ctx)
+        y, averaged, softmaxes = self._together(outputs)
+        if self._vote == "majority":
+            return y, EnsembleContext((), None, None, y)
+        return y, EnsembleContext(tuple(contexts), softmaxes, averaged, y)
+
+    def backward(
+        self, ctx: EnsembleContext, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
+    ) -> Any:
+        if ctx.softmaxes is None:
+            raise ArgumentError(
+                "Ensemble.backward: a majority vote has no derivative to train with; train the members one "
+                "by one, or together with vote='mean'"
+            )
+        backend = check_dy("Ensemble.backward", dy, ctx.y.shape, ctx.y)
+        if grads is not None:
+            grads.bind(self)
+        wide_dy, dx = widened(backend, dy), None
+        for (name, member), member_ctx, softmax in zip(
+            self._layers.items(), ctx.members, ctx.softmaxes, strict=True
+        ):
+            # d log(Σ p / M) / d log p: the member's share of the sum.
+            share = backend.xp.exp(softmax.y - ctx.averaged - math.log(len(self)))
+            dlogits = ops.log_softmax_backward(softmax, wide_dy * share)
+            dlogits = backend.xp.astype(dlogits, dy.dtype, copy=False)
+            part = self._call(name, member.backward, member_ctx, dlogits, grads, need_dx=need_dx)
+            if need_dx:
+                dx = part if dx is None else dx + part
+        return dx
+
+    def __call__(self, x: Array) -> Array:
+        return self._together([self._call(name, member, x) for name, member in self._layers.items()])[0]
+
+    def trace(
+        self, x: Array, path: str = "", field: ReceptiveField | None = None
+    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+        rows: list[TraceRow] = []
+        outputs, fields = [], []
+        for name, member in self._layers.items():
+            y, member_field, more = self._call(name, member.trace, x, _join(path, name), field)
+            outputs.append(y)
+            fields.append(member_field)
+            rows += more
+        return self._together(outputs)[0], _widest(*fields), rows
+
+    # -- how answers become one -------------------------------------------------------
+
+    def _together(self, outputs: list[Any]) -> tuple[Array, Array, tuple[SoftmaxContext, ...]]:
+        """Return y, the logarithm of the averaged probabilities, and the members' own."""
+        backend = _check_outputs(outputs)
+        xp = backend.xp
+        own, softmaxes = zip(*(ops.log_softmax(widened(backend, z)) for z in outputs), strict=True)
+        stacked = xp.stack(own)
+        highest = xp.max(stacked, axis=0)
+        averaged = highest + xp.log(xp.sum(xp.exp(stacked - highest), axis=0)) - math.log(len(own))
+        y = averaged if self._vote == "mean" else _majority(backend, own, averaged)
+        return xp.astype(y, outputs[0].dtype, copy=False), averaged, softmaxes
+
+
+def _majority(backend: Backend, own: tuple[Array, ...], averaged: Array) -> Array:
+    """Return the logarithm of the shares of the votes, with a little of the averages in them."""
+    xp, classes = backend.xp, averaged.shape[1]
+    votes = sum(backend.one_hot(xp.argmax(z, axis=1), classes, averaged.dtype) for z in own)
+    share = votes * ((1 - _AVERAGED_PART) / len(own)) + _AVERAGED_PART * xp.exp(averaged)
+    voted = votes > 0
+    logarithm = xp.log(xp.where(voted, share, xp.ones_like(share)))  # of 0 there is none
+    return xp.where(voted, logarithm, averaged + math.log(_AVERAGED_PART))
+
+
+def _check_outputs(outputs: list[Any]) -> Backend:
+    for i, y in enumerate(outputs):
+        if not is_array(y):
+            raise ArgumentError(
+                f"Ensemble: member {i} gave {type(y).__name__}, not one array of logits (N, classes)"
+            )
+        if y.ndim != 2:
+            raise ShapeError(f"Ensemble: member {i} gave shape {tuple(y.shape)}, not logits (N, classes)")
+        if tuple(y.shape) != tuple(outputs[0].shape):
+            raise ShapeError(
+                f"Ensemble: members 0 and {i} gave shapes {tuple(outputs[0].shape)} and {tuple(y.shape)}; "
+                f"all must know the same classes"
+            )
+    return backend_of(*outputs)
+
+
+def _prepared(layer: Layer) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return a model's mean and std, as many of each as it names."""
+    if layer.recipe is None:
+        return (0.0,), (1.0,)
+    mean, std = (
+        tuple(value) if isinstance(value, tuple) else (value,)
+        for value in (layer.recipe.mean, layer.recipe.std)
+    )
+    return mean, std
+
+
+def _as_json(value: Any) -> Any:
+    """Return what a JSON file gives back for a value: lists for tuples, at any depth."""
+    if isinstance(value, dict):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    return [_as_json(inner) for inner in value] if isinstance(value, tuple | list) else value

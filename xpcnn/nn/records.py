@@ -1,0 +1,59 @@
+"""What layers tell about themselves: how they were built, loaded and traced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from xpcnn.nn.layer import Layer
+
+__all__ = ["LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+
+
+class Recipe(NamedTuple):
+    """How a published model was built, and what it expects: saved with its weights.
+
+    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
+    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
+    input_shape: tuple[int, int, int] | None = None
+
+
+class LoadReport(NamedTuple):
+    """What `load_state_dict` left out; three empty lists when all fitted."""
+
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+
+class ReceptiveField(NamedTuple):
+    """How many input pixels an output pixel sees, and how many apart neighbours are: (height, width)."""
+
+    size: tuple[int, int] = (1, 1)
+    jump: tuple[int, int] = (1, 1)
+
+    def through(
+        self, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+    ) -> ReceptiveField:
+        """Return the field behind one more window."""
+        size = [
+            s + (k - 1) * d * j for s, k, d, j in zip(self.size, kernel, dilation, self.jump, strict=True)
+        ]
+        jump = [j * s for j, s in zip(self.jump, stride, strict=True)]
+        return ReceptiveField((size[0], size[1]), (jump[0], jump[1]))
+
+
+class TraceRow(NamedTuple):
+    """One layer of a traced model. `field` is None where an output sees the whole input."""
+
+    path: str
+    layer: Layer
+    output_shape: tuple[int, ...]
+    macs: int
+    field: ReceptiveField | None

@@ -1,0 +1,94 @@
+"""LeNet-5's subsampling: average pooling with a trainable scale and shift for each channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, Key
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.parameter import Parameter
+from xpcnn.ops.checks import check_dy, common_backend, pair, widened
+
+__all__ = ["ScaledAvgPool2d"]
+
+
+class ScaledAvgPool2d(Layer):
+    """``y[c] = weight[c] · average of each window + bias[c]``.
+
+    LeNet-5 sums a window where this averages it: its coefficient is ``weight / (kh·kw)``. The squashing
+    function that follows there is a layer of its own here.
+
+    Parameters
+    ----------
+    channels : int
+        C.
+    kernel_size, stride : int or (height, width)
+        The stride defaults to the kernel size.
+    dtype : str
+
+    Attributes
+    ----------
+    weight : Parameter (channels,)
+        Starts at 1.
+    bias : Parameter (channels,)
+        Starts at 0.
+
+    References
+    ----------
+    LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> layer = xpcnn.nn.ScaledAvgPool2d(1, 2, dtype="float64")
+    >>> layer(xpcnn.asarray([[[[1.0, 2.0], [4.0, 3.0]]]]))
+    array([[[[2.5]]]])
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: Any, stride: Any = None, *, dtype: Any = "float32"
+    ) -> None:
+        if channels < 1:
+            raise ArgumentError(f"ScaledAvgPool2d: channels={channels} must be at least 1")
+        self.kernel_size = pair("ScaledAvgPool2d", "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair("ScaledAvgPool2d", "stride", stride, 1)
+        self.weight = Parameter([1.0] * channels, dtype)
+        self.bias = Parameter([0.0] * channels, dtype)
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        weight, bias = self.weight.data, self.bias.data
+        backend = common_backend("ScaledAvgPool2d", x=x, weight=weight, bias=bias)
+        averages, ctx = ops.avg_pool2d(x, self.kernel_size, self.stride)
+        if x.shape[1] != weight.shape[0]:
+            raise ShapeError(
+                f"ScaledAvgPool2d: x has C={x.shape[1]} channels (shape {tuple(x.shape)}) but the layer was "
+                f"built for {weight.shape[0]}"
+            )
+        y = averages * backend.xp.reshape(weight, (-1, 1, 1)) + backend.xp.reshape(bias, (-1, 1, 1))
+        return y, (ctx, averages, weight)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        pool_ctx, averages, weight = ctx
+        backend = check_dy("ScaledAvgPool2d", dy, averages.shape, averages)
+        xp = backend.xp
+        if grads is not None and self.trainable(self.weight, self.bias):
+            wide_dy = widened(backend, dy)
+            dweight = xp.sum(wide_dy * widened(backend, averages), axis=(0, 2, 3))
+            dbias = xp.sum(wide_dy, axis=(0, 2, 3))
+            self.accumulate(
+                grads,
+                weight=xp.astype(dweight, dy.dtype, copy=False),
+                bias=xp.astype(dbias, dy.dtype, copy=False),
+            )
+        if not need_dx:
+            return None
+        return ops.avg_pool2d_backward(pool_ctx, dy * xp.reshape(weight, (-1, 1, 1)))
+
+    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
+        return None if field is None else field.through(self.kernel_size, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}, stride={self.stride}"
