@@ -4,10 +4,14 @@ A stroke is a Catmull–Rom curve through its points; a point written twice in a
 points within one style are one point, so strokes that meet stay joined when the points are jittered.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["POINTS", "Styles", "styles"]
 

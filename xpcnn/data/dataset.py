@@ -1,18 +1,22 @@
 """A labelled set of images in host memory."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xpcnn.data._check import check_integer
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 
-__all__ = ["Dataset"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Index = slice | Sequence[int] | Sequence[bool] | NDArray[Any]
+    Index = slice | Sequence[int] | Sequence[bool] | NDArray[Any]
+
+__all__ = ["Dataset"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,7 +111,7 @@ class Dataset:
         yield self.images
         yield self.labels
 
-    def __getitem__(self, index: Index) -> "Dataset":
+    def __getitem__(self, index: Index) -> Dataset:
         where = index if isinstance(index, slice) else self._positions(index)
         return Dataset(self.images[where], self.labels[where], self.classes, self.name)
 

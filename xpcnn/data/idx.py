@@ -12,17 +12,21 @@ the rest   the elements, last dimension fastest
 =========  ==================================================
 """
 
+from __future__ import annotations
+
 import gzip
 import math
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xpcnn.errors import DatasetError, DtypeError, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["parse_idx", "read_content", "read_idx", "write_idx"]
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xpcnn.data._check import check_integer
 from xpcnn.data.dataset import Dataset
 from xpcnn.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Batch = tuple[NDArray[Any], NDArray[np.int64]]
+    Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+
 __all__ = ["Loader"]
 
-Batch = tuple[NDArray[Any], NDArray[np.int64]]
-Augment = Callable[[NDArray[Any], "np.random.Generator"], NDArray[Any]]
 _STREAM, _AUGMENT_STREAM = 1, 3  # set the loader's random streams apart from others of the same seed
 
 

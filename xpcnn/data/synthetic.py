@@ -6,15 +6,20 @@ curve, scales it to about 20×20 pixels, and inks it with a pen of varying press
 every platform.
 """
 
+from __future__ import annotations
+
 import math
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xpcnn.data._check import check_integer
 from xpcnn.data._strokes import POINTS, Styles, styles
 from xpcnn.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["synthetic_digits"]
 
