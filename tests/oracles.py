@@ -110,6 +110,69 @@ def conv2d_backward(
     return dx, dweight, dbias
 
 
+def _transposed_terms(
+    x_shape: Index, w_shape: Index, y_size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Iterator[tuple[Index, Index, Index]]:
+    """Index triples (y, w, x) of every product w·x that a transposed convolution adds into y."""
+    per_group = x_shape[1] // groups
+    _, outputs, kh, kw = w_shape
+    for n, c, iy, ix in product(*map(range, x_shape)):
+        for k, i, j in product(range(outputs), range(kh), range(kw)):
+            row = iy * stride[0] + i * dilation[0] - padding[0]
+            column = ix * stride[1] + j * dilation[1] - padding[1]
+            if 0 <= row < y_size[0] and 0 <= column < y_size[1]:
+                yield (n, (c // per_group) * outputs + k, row, column), (c, k, i, j), (n, c, iy, ix)
+
+
+def conv_transpose2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    output_padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Every pixel of x leaves a weighted copy of the kernel in y; `padding` is cut off on all sides."""
+    height, width = (
+        (x.shape[2 + a] - 1) * stride[a]
+        - 2 * padding[a]
+        + dilation[a] * (weight.shape[2 + a] - 1)
+        + output_padding[a]
+        + 1
+        for a in (0, 1)
+    )
+    x, weight = float64(x), float64(weight)
+    y = np.zeros((x.shape[0], weight.shape[1] * groups, height, width))
+    options = ((height, width), stride, padding, dilation, groups)
+    for at_y, at_w, at_x in _transposed_terms(x.shape, weight.shape, *options):
+        y[at_y] += weight[at_w] * x[at_x]
+    if bias is not None:
+        for k in range(y.shape[1]):
+            y[:, k] += float(bias[k])
+    return y
+
+
+def conv_transpose2d_backward(
+    x: Array,
+    weight: Array,
+    dy: Array,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias): each product w·x in y sends dy·w to x and dy·x to w."""
+    x, weight, dy = float64(x), float64(weight), float64(dy)
+    dx, dweight = np.zeros_like(x), np.zeros_like(weight)
+    options = ((dy.shape[2], dy.shape[3]), stride, padding, dilation, groups)
+    for at_y, at_w, at_x in _transposed_terms(x.shape, weight.shape, *options):
+        dx[at_x] += dy[at_y] * weight[at_w]
+        dweight[at_w] += dy[at_y] * x[at_x]
+    return dx, dweight, float64([dy[:, k].sum() for k in range(dy.shape[1])])
+
+
 def _patch_terms(
     x_shape: Index, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair
 ) -> Iterator[tuple[Index, Index]]:
@@ -342,6 +405,26 @@ def tanh_backward(x: Array, dy: Array) -> Array:
     return dy * _each(lambda v: (1 - math.tanh(v)) * (1 + math.tanh(v)), x)
 
 
+def _normal_cdf(v: float) -> float:
+    return math.erfc(-v / math.sqrt(2)) / 2
+
+
+def gelu(x: Array) -> Array:
+    return _each(lambda v: v * _normal_cdf(v), x)
+
+
+def gelu_backward(x: Array, dy: Array) -> Array:
+    return dy * _each(lambda v: _normal_cdf(v) + v * math.exp(-v * v / 2) / math.sqrt(2 * math.pi), x)
+
+
+def silu(x: Array) -> Array:
+    return _each(lambda v: v * _logistic(v), x)
+
+
+def silu_backward(x: Array, dy: Array) -> Array:
+    return dy * _each(lambda v: _logistic(v) * (1 + v * _logistic(-v)), x)
+
+
 def _along(f: Callable[..., Array], axis: int, *arrays: Array) -> Array:
     """Apply f to the vectors of `arrays` along one axis."""
     moved = [np.moveaxis(float64(a), axis, -1) for a in arrays]
@@ -432,6 +515,113 @@ def batch_norm_backward(
             d_centred -= d_centred.mean()  # through the batch mean
         dx[:, c] = d_centred
     return dx, dweight, dbias
+
+
+# Normalisation within a sample ------------------------------------------------------------------------
+
+
+def _normalised(part: Array, eps: float) -> Array:
+    """All values of a part, to mean 0 and variance 1."""
+    values = float64(part)
+    return (values - values.mean()) / math.sqrt(values.var() + eps)
+
+
+def _normalised_backward(part: Array, d_normal: Array, eps: float) -> Array:
+    """The gradient for a part: every value moves its mean and its variance too."""
+    values, d_normal = float64(part), float64(d_normal)
+    centred, scale = values - values.mean(), 1 / math.sqrt(values.var() + eps)
+    d_var = (d_normal * centred).sum() * -0.5 * scale**3
+    d_centred = d_normal * scale + d_var * 2 * centred / centred.size
+    return d_centred - d_centred.mean()
+
+
+def layer_norm(
+    x: Array, axes: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Array:
+    """Normalise over the last `axes` axes."""
+    y = np.zeros(x.shape)
+    for at in np.ndindex(*x.shape[: x.ndim - axes]):
+        y[at] = _normalised(x[at], eps)
+        y[at] = y[at] * (1.0 if weight is None else weight) + (0.0 if bias is None else bias)
+    return y
+
+
+def layer_norm_backward(
+    x: Array, axes: int, weight: Array, dy: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias)."""
+    weight = float64(weight)
+    dx, dweight, dbias = np.zeros(x.shape), np.zeros(weight.shape), np.zeros(weight.shape)
+    for at in np.ndindex(*x.shape[: x.ndim - axes]):
+        dx[at] = _normalised_backward(x[at], float64(dy[at]) * weight, eps)
+        dweight += float64(dy[at]) * _normalised(x[at], eps)
+        dbias += float64(dy[at])
+    return dx, dweight, dbias
+
+
+def _groups(x_shape: Index, groups: int) -> Iterator[tuple[int, slice]]:
+    size = x_shape[1] // groups
+    for n, g in product(range(x_shape[0]), range(groups)):
+        yield n, slice(g * size, (g + 1) * size)
+
+
+def group_norm(
+    x: Array, groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Array:
+    """Normalise over each group of channels and all their pixels."""
+    y = np.zeros(x.shape)
+    for part in _groups(x.shape, groups):
+        y[part] = _normalised(x[part], eps)
+    for c in range(x.shape[1]):
+        y[:, c] *= 1.0 if weight is None else weight[c]
+        y[:, c] += 0.0 if bias is None else bias[c]
+    return y
+
+
+def group_norm_backward(
+    x: Array, groups: int, weight: Array, dy: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias)."""
+    normal = group_norm(x, groups, eps=eps)
+    d_normal = np.stack([float64(dy[:, c]) * float(weight[c]) for c in range(x.shape[1])], axis=1)
+    dx = np.zeros(x.shape)
+    for part in _groups(x.shape, groups):
+        dx[part] = _normalised_backward(x[part], d_normal[part], eps)
+    dweight = float64([(dy[:, c] * normal[:, c]).sum() for c in range(x.shape[1])])
+    return dx, dweight, float64([float64(dy[:, c]).sum() for c in range(x.shape[1])])
+
+
+def _energies(x: Array, size: int, alpha: float, k: float) -> Iterator[tuple[Index, range, float]]:
+    """(index, channels of its window, k + alpha/size · Σ x²) for every element."""
+    for at in np.ndindex(x.shape):
+        c = at[1]
+        window = range(max(c - size // 2, 0), min(c + (size - 1) // 2 + 1, x.shape[1]))
+        total = math.fsum(float(x[(at[0], j, *at[2:])]) ** 2 for j in window)
+        yield at, window, k + alpha / size * total
+
+
+def local_response_norm(
+    x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Array:
+    """Each value over a power of the energy in its window of channels."""
+    y = np.zeros(x.shape)
+    for at, _, energy in _energies(x, size, alpha, k):
+        y[at] = float(x[at]) / energy**beta
+    return y
+
+
+def local_response_norm_backward(
+    x: Array, dy: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Array:
+    """Each output sends its gradient to its own input, and to all of its window through the energy."""
+    x, dy = float64(x), float64(dy)
+    dx = np.zeros(x.shape)
+    for at, window, energy in _energies(x, size, alpha, k):
+        dx[at] += dy[at] / energy**beta
+        for j in window:
+            other = (at[0], j, *at[2:])
+            dx[other] -= dy[at] * x[at] * beta * energy ** (-beta - 1) * 2 * alpha / size * x[other]
+    return dx
 
 
 # Losses -----------------------------------------------------------------------------------------------

@@ -112,6 +112,49 @@ def test_keep_where_in_any_memory_order(make: Any) -> None:
     make.check(on(make).keep_where(cut > 0, cut), expected, "float64", rtol=0)
 
 
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_erfc(make: Any, name: str) -> None:
+    """Python's own erfc is the reference: to the last digits absolutely, and relatively in the right tail."""
+    values = np.concatenate(
+        [np.linspace(-7, 7, 2801), np.random.default_rng(0).standard_normal(2000), [0.0, -0.0, 1e-300, 40.0]]
+    ).astype(name)
+    expected = np.asarray([math.erfc(value) for value in values.tolist()])
+    backend, x = on(make), make.array(values)
+    tail = (values > 0.5) & (expected > 1e-30)
+    with make.unchanged(x):
+        for y in (backend.erfc(x), Backend.erfc(backend, x)):
+            make.check(y, expected, name, rtol=1e-15 if name == "float64" else 5e-7, scale=1.0)
+            ratio = make.to_numpy(y)[tail] / expected[tail]
+            np.testing.assert_allclose(ratio, 1, rtol=1e-13 if name == "float64" else 3e-5)
+
+
+def test_erfc_of_what_is_no_number(make: Any) -> None:
+    backend, x = on(make), make.array([np.nan, np.inf, -np.inf, 1e300, -1e300])
+    for y in (backend.erfc(x), Backend.erfc(backend, x)):
+        np.testing.assert_array_equal(make.to_numpy(y), [np.nan, 0.0, 2.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("kind", ["plain", "permuted", "cut out", "repeated", "empty", "0-d", "long"])
+def test_erfc_in_any_memory_order(make: Any, kind: str) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 4, 5))
+    x = make.array(values)
+    if kind == "permuted":
+        x = make.xp.permute_dims(x, (1, 2, 0))
+    elif kind == "cut out":
+        x = x[1:, ::2, 1:4]
+    elif kind == "repeated":
+        x = make.xp.broadcast_to(x[:, :1, :], (3, 4, 5))
+    elif kind == "empty":
+        x = x[:0, ...]
+    elif kind == "0-d":
+        x = x[1, 1, 1]
+    elif kind == "long":  # more than one block
+        x = make.array(np.random.default_rng(0).standard_normal((5, 9000)))
+    host = make.to_numpy(x)
+    expected = np.vectorize(math.erfc, otypes=["float64"])(host)
+    make.check(on(make).erfc(x), expected, "float64", scale=1.0)
+
+
 def test_channels_last(make: Any) -> None:
     values = np.arange(120.0).reshape(2, 3, 4, 5)
     y = on(make).channels_last(make.array(values))

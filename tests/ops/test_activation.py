@@ -12,7 +12,7 @@ from xpcnn import errors, ops
 
 from .helpers import LAYOUTS, draw, is_channels_last, mentions
 
-ELEMENTWISE = ("relu", "leaky_relu", "sigmoid", "tanh")
+ELEMENTWISE = ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu")
 SOFTMAX = ("softmax", "log_softmax")
 every_elementwise = pytest.mark.parametrize("name", ELEMENTWISE)
 every_softmax = pytest.mark.parametrize("name", SOFTMAX)
@@ -44,10 +44,10 @@ def test_elementwise(make: Any, dtype: str, name: str, shape: tuple[int, ...]) -
 
 @every_elementwise
 def test_extreme_values(make: Any, dtype: str, name: str) -> None:
-    """Finite, without a warning, with a gradient of 0 (relu), slope (leaky_relu) or 1/4, 1 at zero."""
+    """Finite, without a warning, with the gradient of each at zero."""
     values, dy = EXTREMES.astype(dtype), np.linspace(0.5, 2, EXTREMES.size).astype(dtype)
     y, dx = run(name, make, values, dy)
-    make.check(y, getattr(oracles, name)(values), dtype, scale=1e4 if "relu" in name else 1.0)
+    make.check(y, getattr(oracles, name)(values), dtype, scale=1.0 if name in ("sigmoid", "tanh") else 1e4)
     make.check(dx, getattr(oracles, name + "_backward")(values, dy), dtype)
 
 
@@ -57,6 +57,44 @@ def test_sigmoid_keeps_its_digits_near_zero(make: Any, dtype: str) -> None:
     y, _ = ops.sigmoid(make.array(values))
     ratio = make.to_numpy(y) / oracles.sigmoid(values)
     np.testing.assert_allclose(ratio, 1, rtol=1e-5 if dtype == "float32" else 1e-13)
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_gates_keep_their_digits_in_the_left_tail(make: Any, dtype: str, name: str) -> None:
+    """1 + erf(−4) is a small difference of ones; the value itself is as exact as any other."""
+    values = np.array([-0.5, -2.0, -5.0, -8.0, -12.0], dtype)
+    y, _ = getattr(ops, name)(make.array(values))
+    ratio = make.to_numpy(y) / getattr(oracles, name)(values)
+    np.testing.assert_allclose(ratio, 1, rtol=3e-5 if dtype == "float32" else 1e-13)
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_gates_against_torch(make: Any, dtype: str, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    values = np.concatenate([np.linspace(-10, 10, 2001), 3 * draw(1000)]).astype(dtype)
+    leaf = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(leaf)
+    dy = draw(values.size, dtype=dtype, seed=1)
+    expected.backward(torch.tensor(dy, dtype=torch.float64))
+    y, dx = run(name, make, values, dy)
+    make.check(y, expected.detach().numpy(), dtype, scale=1.0 if dtype == "float64" else None)
+    make.check(dx, leaf.grad.numpy(), dtype, scale=1.0 if dtype == "float64" else None)
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_gates_of_values_whose_square_overflows(make: Any, name: str) -> None:
+    values = np.array([3e38, -3e38, 1e20, -1e20], "float32")
+    y, dx = run(name, make, values, np.ones(4, "float32"))
+    make.check(y, [values[0], 0, values[2], 0], "float32", rtol=1e-6)
+    make.check(dx, [1.0, 0.0, 1.0, 0.0], "float32")
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_gates_keep_the_input_alone(name: str) -> None:
+    x = draw(3, 4)
+    _, ctx = getattr(ops, name)(x)
+    assert len(ctx) == 1
+    assert ctx.x is x
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2, 1.0, 1.5, -0.5], ids=str)

@@ -179,10 +179,19 @@ def test_mixed_backends(first: str, second: str) -> None:
         ops.linear(made_by(first, 5, 4), made_by(second, 3, 4))
     with pytest.raises(errors.BackendError, match=told("batch_norm")):
         ops.batch_norm(made_by(first, 5, 4), made_by(second, 4), train=True)
+    with pytest.raises(errors.BackendError, match=told("layer_norm")):
+        ops.layer_norm(made_by(first, 5, 4), 4, made_by(second, 4))
+    with pytest.raises(errors.BackendError, match=told("group_norm")):
+        ops.group_norm(made_by(first, 5, 4), 2, None, made_by(second, 4))
+    with pytest.raises(errors.BackendError, match=told("conv_transpose2d")):
+        ops.conv_transpose2d(x, made_by(second, 3, 5, 3, 3))
     with pytest.raises(errors.BackendError, match=told("softmax_cross_entropy")):
         ops.softmax_cross_entropy(made_by(first, 5, 4), made_by(second, 5, 4))
     with pytest.raises(errors.BackendError, match=told("mean_squared_error")):
         ops.mean_squared_error(made_by(first, 5, 4), made_by(second, 5, 4))
+    _, ctx = ops.gelu(made_by(first, 5, 4))
+    with pytest.raises(errors.BackendError, match=told("gelu_backward")):
+        ops.gelu_backward(ctx, made_by(second, 5, 4))
     _, ctx = ops.relu(made_by(first, 5, 4))
     with pytest.raises(errors.BackendError, match=told("relu_backward")):
         ops.relu_backward(ctx, made_by(second, 5, 4))

@@ -76,6 +76,19 @@ def test_conv2d_with_many_outputs(half: Half) -> None:
     half.check(dw, expected[1])
 
 
+def test_conv_transpose2d(half: Half) -> None:
+    (x, xv), (w, wv) = half.draw(2, 64, 4, 4), half.draw(64, 2, 3, 3, seed=1)
+    (b, bv), (dy, dyv) = half.draw(2, seed=2), half.draw(2, 2, 8, 8, seed=3)
+    y, ctx = ops.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1)
+    dx, dw, db = ops.conv_transpose2d_backward(ctx, dy)
+    options = {"stride": (2, 2), "padding": (1, 1)}
+    half.check(y, oracles.conv_transpose2d(xv, wv, bv, **options, output_padding=(1, 1)))
+    for got, expected in zip(
+        (dx, dw, db), oracles.conv_transpose2d_backward(xv, wv, dyv, **options), strict=True
+    ):
+        half.check(got, expected)
+
+
 def test_linear(half: Half) -> None:
     (x, xv), (w, wv) = half.draw(40, 500), half.draw(6, 500, seed=1)
     (b, bv), (dy, dyv) = half.draw(6, seed=2), half.draw(40, 6, seed=3)
@@ -137,6 +150,18 @@ def test_activations(half: Half, name: str) -> None:
     half.check(dx, expected, slack=16 * HALF[half.dtype] * size + 2.0**-24)
 
 
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_gates(half: Half, name: str) -> None:
+    """Computed in float32 throughout and rounded once, the left tail too."""
+    x = half.array(np.linspace(-6, 6, 301))
+    (dy, dyv), xv = half.draw(301, seed=1), half.values(x)
+    y, ctx = getattr(ops, name)(x)
+    half.check(y, getattr(oracles, name)(xv), slack=2.0**-25)
+    half.check(
+        getattr(ops, name + "_backward")(ctx, dy), getattr(oracles, name + "_backward")(xv, dyv), slack=1e-6
+    )
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_sums_past_2048(half: Half, name: str, axis: int) -> None:
@@ -182,6 +207,48 @@ def test_batch_norm(half: Half, train: bool) -> None:
     half.check(dx, expected[0], slack=1e-5)
     half.check(dw, expected[1], slack=1e-3)
     half.check(db, expected[2])
+
+
+def test_layer_norm(half: Half) -> None:
+    """Parts of 2000 values, and gradients of the parameters that sum over 300 samples."""
+    x, xv = half.draw(4, 2000)
+    (w, wv), (b, bv) = half.draw(2000, seed=1), half.draw(2000, seed=2)
+    y, ctx = ops.layer_norm(x, 2000, w, b)
+    half.check(y, oracles.layer_norm(xv, 1, wv, bv), slack=1e-5)
+    dy, dyv = half.draw(4, 2000, seed=3)
+    half.check(
+        ops.layer_norm_backward(ctx, dy)[0], oracles.layer_norm_backward(xv, 1, wv, dyv)[0], slack=1e-5
+    )
+    (x, xv), (w, wv), (dy, dyv) = half.draw(300, 4), half.draw(4, seed=1), half.draw(300, 4, seed=2)
+    _, dw, db = ops.layer_norm_backward(ops.layer_norm(x, 4, w, w)[1], dy)
+    expected = oracles.layer_norm_backward(xv, 1, wv, dyv)
+    half.check(dw, expected[1], slack=1e-3)
+    half.check(db, expected[2])
+
+
+def test_group_norm(half: Half) -> None:
+    x, xv = half.draw(20, 4, 10, 10)
+    (w, wv), (b, bv) = half.draw(4, seed=1), half.draw(4, seed=2)
+    dy, dyv = half.draw(20, 4, 10, 10, seed=5)
+    y, ctx = ops.group_norm(x, 2, w, b)
+    half.check(y, oracles.group_norm(xv, 2, wv, bv), slack=1e-5)
+    dx, dw, db = ops.group_norm_backward(ctx, dy)
+    expected = oracles.group_norm_backward(xv, 2, wv, dyv)
+    half.check(dx, expected[0], slack=1e-5)
+    half.check(dw, expected[1], slack=1e-3)
+    half.check(db, expected[2])
+
+
+def test_local_response_norm(half: Half) -> None:
+    """A window of 100 squares of up to 300², each beyond float16."""
+    x, _ = half.draw(2, 200, 1, 2)
+    x = x * 200
+    xv = half.values(x)
+    dy, dyv = half.draw(2, 200, 1, 2, seed=1)
+    y, ctx = ops.local_response_norm(x, 100, alpha=0.1)
+    half.check(y, oracles.local_response_norm(xv, 100, alpha=0.1), slack=2.0**-24)
+    expected = oracles.local_response_norm_backward(xv, dyv, 100, alpha=0.1)
+    half.check(ops.local_response_norm_backward(ctx, dy), expected, slack=1e-6)
 
 
 def test_cross_entropy(half: Half) -> None:

@@ -11,6 +11,9 @@ import pytest
 from .conv_cases import CASES, Case, reference
 from .helpers import draw, pair
 from .pool_cases import ADAPTIVE, POOLS, Pool
+from .transpose_cases import CASES as TRANSPOSED
+from .transpose_cases import Transposed
+from .transpose_cases import reference as transposed_reference
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -38,6 +41,20 @@ def test_conv2d(case: Case) -> None:
     top, bottom, left, right = case.pads
     padded = functional.pad(x, (left, right, top, bottom))
     y = functional.conv2d(padded, w, b, case.stride, 0, case.dilation, case.groups)
+    y.backward(torch.tensor(r.dy))
+    equal(r.y, y)
+    equal(r.dx, x.grad)
+    equal(r.dw, w.grad)
+    if b is not None:
+        equal(r.db, b.grad)
+
+
+@pytest.mark.parametrize("case", TRANSPOSED.values(), ids=TRANSPOSED.keys())
+def test_conv_transpose2d(case: Transposed) -> None:
+    r = transposed_reference(case)
+    x, w = leaf(r.x), leaf(r.w)
+    b = None if r.b is None else leaf(r.b)
+    y = functional.conv_transpose2d(x, w, b, **case.options)
     y.backward(torch.tensor(r.dy))
     equal(r.y, y)
     equal(r.dx, x.grad)
@@ -116,7 +133,9 @@ def test_linear(shape: tuple[int, ...]) -> None:
         equal(got, expected)
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "sigmoid", "tanh", "softmax", "log_softmax"])
+@pytest.mark.parametrize(
+    "name", ["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softmax", "log_softmax"]
+)
 def test_activations(name: str) -> None:
     values = np.concatenate([draw(4, 5), 100 * draw(2, 5), np.zeros((1, 5))])
     options = {"dim": 1} if name.endswith("softmax") else {}
@@ -151,6 +170,30 @@ def test_batch_norm(shape: tuple[int, ...], train: bool) -> None:
         strict=True,
     ):
         equal(got, expected)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "group_norm"])
+def test_norms_within_a_sample(name: str) -> None:
+    parameters = (6, 2, 5) if name == "layer_norm" else (6,)
+    values, dy = 3 + 2 * draw(4, 6, 2, 5), draw(4, 6, 2, 5, seed=1)
+    weight, bias = draw(*parameters, seed=2), draw(*parameters, seed=3)
+    x, w, b = leaf(values), leaf(weight), leaf(bias)
+    y = getattr(functional, name)(x, parameters if name == "layer_norm" else 3, w, b, 1e-3)
+    y.backward(torch.tensor(dy))
+    equal(getattr(oracles, name)(values, 3, weight, bias, 1e-3), y)
+    gradients = getattr(oracles, name + "_backward")(values, 3, weight, dy, 1e-3)
+    for got, expected in zip(gradients, (x.grad, w.grad, b.grad), strict=True):
+        equal(got, expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
+def test_local_response_norm(size: int) -> None:
+    values, dy = 3 * draw(2, 6, 2, 3), draw(2, 6, 2, 3, seed=1)
+    x = leaf(values)
+    y = functional.local_response_norm(x, size, 0.5, 0.75, 1.5)
+    y.backward(torch.tensor(dy))
+    equal(oracles.local_response_norm(values, size, 0.5, 0.75, 1.5), y)
+    equal(oracles.local_response_norm_backward(values, dy, size, 0.5, 0.75, 1.5), x.grad)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1], ids=["hard", "smoothed"])

@@ -243,9 +243,7 @@ def _group_mean(backend: Backend, x: Array, num_groups: int) -> Array:
 
 
 def _sum_over(backend: Backend, x: Array, axes: tuple[int, ...], dtype: Any) -> Array:
-    """Return the sum along `axes`, none of which some libraries take for all, in `dtype`."""
-    total = backend.xp.sum(x, axis=axes) if axes else x
-    return backend.xp.astype(total, dtype, copy=False)
+    return backend.xp.astype(backend.xp.sum(x, axis=axes), dtype, copy=False)
 
 
 def _per_channel(backend: Backend, values: Array, x: Array) -> Array:

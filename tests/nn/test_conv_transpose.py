@@ -1,0 +1,110 @@
+"""ConvTranspose2d: its initial weights, what summary says of it, and its errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors, nn, summary
+
+from .helpers import build, draw, mentions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fan_in"),
+    [
+        ((64, 32, 3), 64 * 9),
+        ((64, 32, 4, 2), 64 * 4),  # of the 16 taps, 4 reach an output
+        ((128, 256, 2, 2), 128),
+        ((256, 256, 1, 3), 256),  # the outputs between are not reached at all
+        ((64, 64, (4, 2), (2, 1), 0, 0, 4), 16 * 4),
+    ],
+    ids=str,
+)
+def test_initial_weights_keep_the_variance(arguments: tuple[Any, ...], fan_in: int) -> None:
+    weight = nn.ConvTranspose2d(*arguments, dtype="float64", seed=0).weight.data
+    assert float(np.std(weight)) == pytest.approx(math.sqrt(2 / fan_in), rel=0.03)
+
+
+def test_outputs_have_the_variance_that_he_wants() -> None:
+    x = draw(4, 64, 16, 16)
+    for arguments in ((4, 2, 1), (2, 2), (3, 1, 1)):
+        y = nn.ConvTranspose2d(64, 32, *arguments, dtype="float64", seed=0)(x)
+        assert float(y[:, :, 4:-4, 4:-4].var()) == pytest.approx(2, rel=0.1)
+
+
+def test_mirrors_the_convolution_of_the_same_name(make: Any) -> None:
+    """A decoder's layer undoes the shape of the encoder's with the same arguments."""
+    encoder = build(make, lambda: nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False))
+    decoder = build(make, lambda: nn.ConvTranspose2d(4, 3, 3, 2, 1, 1, bias=False))
+    decoder.load_state_dict(encoder.state_dict())
+    x, z = draw(2, 3, 8, 6), draw(2, 4, 4, 3, seed=1)
+    there, back = make.to_numpy(encoder(make.array(x))), make.to_numpy(decoder(make.array(z)))
+    assert back.shape == x.shape
+    assert np.vdot(there, z) == pytest.approx(np.vdot(x, back), rel=1e-12)
+
+
+def test_summary() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, 2, 1),
+        same=nn.ConvTranspose2d(4, 4, 3, padding=2, dilation=2, groups=2),
+        up=nn.ConvTranspose2d(4, 6, 2, stride=2),
+        last=nn.Conv2d(6, 1, 1),
+    )
+    rows = {row.path: row for row in summary(model, (2, 16, 16)).rows}
+    assert rows["same"].output_shape == (4, 8, 8)
+    assert rows["same"].parameters == 4 * 2 * 9 + 4
+    assert rows["same"].macs == 4 * 64 * 2 * 9
+    assert rows["same"].receptive_field == (3 + 2 * 2 * 2, 3 + 2 * 2 * 2)
+    assert rows["up"].output_shape == (6, 16, 16)
+    assert rows["up"].macs == 4 * 64 * 6 * 4
+    assert rows["up"].receptive_field is rows["last"].receptive_field is None
+
+
+def test_shown() -> None:
+    assert repr(nn.ConvTranspose2d(4, 6, 3)) == "ConvTranspose2d(4, 6, kernel_size=(3, 3))"
+    layer = nn.ConvTranspose2d(4, 6, (3, 2), 2, 1, (1, 0), 2, bias=False)
+    assert repr(layer) == (
+        "ConvTranspose2d(4, 6, kernel_size=(3, 2), stride=(2, 2), padding=(1, 1), output_padding=(1, 0), "
+        "groups=2, bias=False)"
+    )
+
+
+def test_frozen_weights_cost_nothing(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = build(make, lambda: nn.ConvTranspose2d(2, 3, 2))
+    y, ctx = layer.forward(make.array(draw(1, 2, 3, 3)))
+    layer.freeze()
+    asked: list[bool] = []
+    backward = xpcnn.ops.conv_transpose2d_backward
+
+    def spy(*args: Any, **options: Any) -> Any:
+        asked.append(options["need_dweight"])
+        return backward(*args, **options)
+
+    monkeypatch.setattr(xpcnn.ops, "conv_transpose2d_backward", spy)
+    grads = nn.Gradients()
+    assert layer.backward(ctx, y, grads) is not None
+    assert asked == [False]
+    assert len(grads) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ((4, 6, 3, 1, 0, 0, 4), ("groups=4", "in_channels=4", "out_channels=6")),
+        ((3, 4, 3, 1, 0, 0, 2), ("groups=2", "in_channels=3")),
+        ((0, 4, 3), ("in_channels=0",)),
+        ((1, 1, 0), ("kernel_size", "0")),
+        ((1, 1, 3, 0), ("stride", "0")),
+        ((1, 1, 3, 1, "same"), ("padding", "'same'")),
+        ((1, 1, 3, 1, 0, -1), ("output_padding", "-1")),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: tuple[Any, ...], parts: tuple[str, ...]) -> None:
+    with pytest.raises(errors.ArgumentError, match=mentions("ConvTranspose2d", *parts)):
+        nn.ConvTranspose2d(*arguments)

@@ -1,0 +1,305 @@
+"""conv_transpose2d and its backward, through every algorithm on every backend, against loops."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import xpcnn
+from xpcnn import errors, ops
+from xpcnn.testing import gradcheck_op
+
+from .conv_cases import Reference
+from .helpers import LAYOUTS, draw, mentions, pair
+from .transpose_cases import CASES, Transposed, reference
+
+# All algorithms and both dtypes, not each with each: test_conv2d.py goes through those.
+WAYS = [("auto", "float32"), ("auto", "float64"), ("as_strided", "float64"), ("loop", "float64")]
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+@pytest.fixture(autouse=True)
+def _restore_limit() -> Iterator[None]:
+    limit = xpcnn.get_workspace_limit()
+    yield
+    xpcnn.set_workspace_limit(limit)
+
+
+def inputs(make: Any, r: Reference) -> tuple[Any, Any, Any, Any]:
+    """(x, weight, bias, dy) of a reference as arrays of the backend."""
+    return make.array(r.x), make.array(r.w), None if r.b is None else make.array(r.b), make.array(r.dy)
+
+
+def check_all(make: Any, got: tuple[Any, ...], r: Reference, dtype: str) -> None:
+    for array, expected in zip(got, (r.y, r.dx, r.dw, r.db), strict=True):
+        if expected is None:
+            assert array is None
+        else:
+            make.check(array, expected, dtype)
+
+
+@every_case
+@pytest.mark.parametrize(("algorithm", "dtype"), WAYS)
+def test_matches_the_loops(make: Any, algorithm: str, dtype: str, case: Transposed) -> None:
+    r = reference(case, dtype)
+    x, w, b, dy = inputs(make, r)
+    with make.unchanged(x, w, b), xpcnn.conv_algorithm(algorithm):
+        y, ctx = ops.conv_transpose2d(x, w, b, **case.options)
+    assert ctx.algorithm == algorithm
+    with make.unchanged(x, w, dy, ctx):
+        gradients = ops.conv_transpose2d_backward(ctx, dy)
+    check_all(make, (y, *gradients), r, dtype)
+
+
+@pytest.mark.parametrize(
+    "name", ["doubles, odd kernel", "unequal pairs", "groups", "padding cuts pixels off"]
+)
+def test_is_the_adjoint_of_conv2d(make: Any, name: str) -> None:
+    """⟨conv_transpose2d(x, w), z⟩ = ⟨x, conv2d(z, w)⟩, for the same weight and options."""
+    case = CASES[name]
+    r = reference(case)
+    x, w = make.array(r.x), make.array(r.w)
+    options = {key: value for key, value in case.options.items() if key != "output_padding"}
+    y, _ = ops.conv_transpose2d(x, w, **options)
+    z = draw(*y.shape, seed=7)
+    back, _ = ops.conv2d(make.array(z), w, **options)
+    number = np.vdot(make.to_numpy(y), z)
+    assert abs(number - np.vdot(make.to_numpy(back), r.x)) <= 1e-13 * np.abs(z).sum()
+
+
+@pytest.mark.parametrize("name", ["doubles, odd kernel", "unequal pairs", "groups, dilated"])
+def test_finite_differences(make: Any, name: str) -> None:
+    case = CASES[name]
+    r = reference(case)
+
+    def op(x: Any, w: Any, b: Any) -> Any:
+        return ops.conv_transpose2d(x, w, b, **case.options)
+
+    bias = make.array(draw(case.w[1] * case.groups))
+    gradcheck_op(op, ops.conv_transpose2d_backward, make.array(r.x[:1]), make.array(r.w), bias)
+
+
+def test_larger_sizes_against_torch(make: Any, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    host = [draw(*shape, dtype=dtype) for shape in ((4, 16, 8, 7), (16, 6, 4, 3), (12,), (4, 12, 16, 14))]
+    *leaves, dy = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in host)
+    options = {"stride": 2, "padding": 1, "output_padding": (0, 1), "groups": 2}
+    y = torch.nn.functional.conv_transpose2d(*leaves, **options)
+    y.backward(dy.detach())
+    x, w, b, dy = (make.array(a) for a in host)
+    got, ctx = ops.conv_transpose2d(x, w, b, **options)
+    make.check(got, y.detach().numpy(), dtype)
+    for gradient, expected in zip(ops.conv_transpose2d_backward(ctx, dy), leaves, strict=True):
+        make.check(gradient, expected.grad.numpy(), dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("name", ["padded 3x3", "1x1", "unequal pairs", "groups"])
+def test_any_memory_layout(make: Any, name: str, layout: Any) -> None:
+    case = CASES[name]
+    r = reference(case)
+    x, w, dy = (layout(make, a) for a in (r.x, r.w, r.dy))
+    host = [make.to_numpy(a) for a in (x, w, dy)]
+    with make.unchanged(x, w, dy):
+        y, ctx = ops.conv_transpose2d(x, w, **case.options)
+        dx, dw, _ = ops.conv_transpose2d_backward(ctx, dy)
+    output_padding = pair(case.output_padding)
+    expected = oracles.conv_transpose2d(*host[:2], **case.oracle_options, output_padding=output_padding)
+    expected_dx, expected_dw, _ = oracles.conv_transpose2d_backward(*host, **case.oracle_options)
+    make.check(y, expected, "float64")
+    make.check(dx, expected_dx, "float64")
+    make.check(dw, expected_dw, "float64")
+
+
+def test_skipped_gradients(make: Any) -> None:
+    case = CASES["groups"]
+    r = reference(case)
+    x, w, b, dy = inputs(make, r)
+    _, ctx = ops.conv_transpose2d(x, w, b, **case.options)
+    dx, dw, db = ops.conv_transpose2d_backward(ctx, dy, need_dx=False)
+    assert dx is None
+    make.check(dw, r.dw, "float64")
+    make.check(db, r.db, "float64")
+    dx, dw, db = ops.conv_transpose2d_backward(ctx, dy, need_dweight=False)
+    make.check(dx, r.dx, "float64")
+    assert (dw, db) == (None, None)
+    nothing = ops.conv_transpose2d_backward(ctx, dy, need_dx=False, need_dweight=False)
+    assert nothing == (None, None, None)
+
+
+def test_backward_twice_is_the_same(make: Any) -> None:
+    case = CASES["doubles, odd kernel"]
+    x, w, b, dy = inputs(make, reference(case, "float32"))
+    _, ctx = ops.conv_transpose2d(x, w, b, **case.options)
+    first, second = (make.snapshot(ops.conv_transpose2d_backward(ctx, dy)) for _ in range(2))
+    np.testing.assert_equal(second, first)
+
+
+def test_context_keeps_references_alone() -> None:
+    x, w = draw(16, 8, 16, 16), draw(8, 4, 3, 3)
+    _, ctx = ops.conv_transpose2d(x[:1], w, padding=1)  # whatever is prepared at first use
+    assert ctx.weight is w
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        y, ctx = ops.conv_transpose2d(x, w, padding=1)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ctx.x is x
+    # y is the inner part of what was summed up, border included.
+    assert after - before <= y.nbytes * (18 * 18) / (16 * 16) + 10_000
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "as_strided", "auto"])
+@pytest.mark.parametrize("limit", [140_000, 60_000])
+def test_workspace_limit(make: Any, algorithm: str, limit: int) -> None:
+    """Cut through the batch, then through rows of x, with the same results."""
+    case = Transposed((3, 4, 18, 16), (4, 3, 3, 3), stride=2, padding=1, output_padding=1)
+    r = reference(case)
+    x, w, b, dy = inputs(make, r)
+    xpcnn.set_workspace_limit(limit)
+    with xpcnn.conv_algorithm(algorithm):
+        y, ctx = ops.conv_transpose2d(x, w, b, **case.options)
+    check_all(make, (y, *ops.conv_transpose2d_backward(ctx, dy)), r, "float64")
+
+
+def test_limit_below_one_row(make: Any) -> None:
+    case = CASES["padded 3x3"]
+    x, w, b, _ = inputs(make, reference(case))
+    xpcnn.set_workspace_limit(1000)
+    with (
+        xpcnn.conv_algorithm("im2col"),
+        pytest.raises(errors.AlgorithmError, match=mentions("conv_transpose2d", "im2col", "limit", "1000")),
+    ):
+        ops.conv_transpose2d(x, w, b, **case.options)
+
+
+small = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@given(
+    size=small,
+    kernel=small,
+    stride=small,
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    output_padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=small,
+    groups=st.integers(1, 2),
+    algorithm=st.sampled_from(["im2col", "as_strided"]),
+)
+@settings(max_examples=150)
+def test_random_geometry(
+    size: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    dilation: Any,
+    groups: int,
+    algorithm: str,
+) -> None:
+    """The loops' answer, or an error where nothing is left or the output padding is too large."""
+    case = Transposed(
+        (1, 2, *size), (2, 1, *kernel), stride, padding, output_padding, groups, dilation, bias=False
+    )
+    expected = [
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(size, stride, padding, dilation, kernel, output_padding, strict=True)
+    ]
+    x, w = draw(*case.x, seed=1), draw(*case.w, seed=2)
+    if any(e >= max(s, d) for e, s, d in zip(output_padding, stride, dilation, strict=True)):
+        with pytest.raises(errors.ArgumentError, match="output_padding"):
+            ops.conv_transpose2d(x, w, **case.options)
+        return
+    if min(expected) < 1:
+        with pytest.raises(errors.ShapeError, match="padding"):
+            ops.conv_transpose2d(x, w, **case.options)
+        return
+    assume(np.prod(expected) < 200)
+    r = reference(case)
+    with xpcnn.conv_algorithm(algorithm):
+        y, ctx = ops.conv_transpose2d(r.x, r.w, **case.options)
+    assert y.shape[2:] == tuple(expected)
+    dx, dw, _ = ops.conv_transpose2d_backward(ctx, r.dy)
+    for got, wanted in ((y, r.y), (dx, r.dx), (dw, r.dw)):
+        np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)
+
+
+# Errors -----------------------------------------------------------------------------------------------
+
+
+class Bad(NamedTuple):
+    """Shapes of x, weight and bias, options, and what is to be raised, mentioning what."""
+
+    kind: type[errors.XpcnnError]
+    told: tuple[str, ...]
+    x: tuple[int, ...] = (2, 3, 8, 8)
+    w: tuple[int, ...] = (3, 5, 3, 3)
+    b: tuple[int, ...] | None = None
+    options: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+
+
+BAD = {
+    "channels": Bad(
+        errors.ShapeError,
+        ("x has C=3 channels (shape (2, 3, 8, 8)) but weight expects C=4 (shape (4, 5, 3, 3))",),
+        w=(4, 5, 3, 3),
+    ),
+    "groups do not divide": Bad(errors.ShapeError, ("groups=2", "C=3"), options={"groups": 2}),
+    "no groups": Bad(errors.ArgumentError, ("groups", "0"), options={"groups": 0}),
+    "bias": Bad(
+        errors.ShapeError,
+        ("bias", "(10,)", "(5,)"),
+        x=(2, 4, 8, 8),
+        w=(4, 5, 3, 3),
+        b=(5,),
+        options={"groups": 2},
+    ),
+    "x of three axes": Bad(errors.ShapeError, ("x", "(3, 8, 8)", "4 axes"), x=(3, 8, 8)),
+    "weight of two axes": Bad(errors.ShapeError, ("weight", "(3, 45)", "4 axes"), w=(3, 45)),
+    "empty weight": Bad(errors.ShapeError, ("weight", "(3, 0, 3, 3)"), w=(3, 0, 3, 3)),
+    "no pixels": Bad(errors.ShapeError, ("no pixels", "(2, 3, 0, 8)"), x=(2, 3, 0, 8)),
+    "zero stride": Bad(errors.ArgumentError, ("stride", "0"), options={"stride": 0}),
+    "negative padding": Bad(errors.ArgumentError, ("padding", "-1"), options={"padding": -1}),
+    "named padding": Bad(errors.ArgumentError, ("padding", "'same'"), options={"padding": "same"}),
+    "zero dilation": Bad(errors.ArgumentError, ("dilation", "0"), options={"dilation": 0}),
+    "three output paddings": Bad(
+        errors.ArgumentError, ("output_padding", "(0, 0, 0)"), options={"output_padding": (0, 0, 0)}
+    ),
+    "output padding of a stride": Bad(
+        errors.ArgumentError,
+        ("output_padding (0, 2)", "(2, 2)"),
+        options={"stride": 2, "output_padding": (0, 2)},
+    ),
+    "nothing left": Bad(errors.ShapeError, ("padding (5, 5)", "0x0"), options={"padding": 5}),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_bad_arguments(make: Any, bad: Bad) -> None:
+    x, w = make.array(np.zeros(bad.x)), make.array(np.zeros(bad.w))
+    b = None if bad.b is None else make.array(np.zeros(bad.b))
+    with pytest.raises(bad.kind, match=mentions("conv_transpose2d", *bad.told)):
+        ops.conv_transpose2d(x, w, b, **bad.options)
+
+
+def test_bad_arrays(make: Any) -> None:
+    x, w = make.array(draw(2, 3, 4, 4)), make.array(draw(3, 5, 3, 3))
+    with pytest.raises(errors.DtypeError, match=mentions("conv_transpose2d", "x", "int64")):
+        ops.conv_transpose2d(make.array(np.ones((2, 3, 4, 4)), "int64"), w)
+    with pytest.raises(errors.DtypeError, match=mentions("conv_transpose2d", "weight", "float32", "float64")):
+        ops.conv_transpose2d(x, make.array(draw(3, 5, 3, 3), "float32"))
+    _, ctx = ops.conv_transpose2d(x, w)
+    name = "conv_transpose2d_backward"
+    with pytest.raises(errors.ShapeError, match=mentions(name, "(2, 5, 4, 4)", "(2, 5, 6, 6)")):
+        ops.conv_transpose2d_backward(ctx, make.array(draw(2, 5, 4, 4)))
+    with pytest.raises(errors.DtypeError, match=mentions(name, "float32", "float64")):
+        ops.conv_transpose2d_backward(ctx, make.array(draw(2, 5, 6, 6), "float32"))
