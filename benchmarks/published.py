@@ -71,6 +71,17 @@ RECIPES = {
         augment="shift=2,rotate=10,scale=0.1,shear=5,elastic=20:4",
         average=0.999,
     ),
+    "deep-augmented-dropout": Recipe(
+        0.9960,
+        functools.partial(models.deep_convnet, dropout=0.1),
+        lambda m: optim.Adam(m, lr=2e-3),
+        25,
+        100,
+        evaluate_samples=10_000,
+        schedule=lambda optimizer, steps: optim.OneCycleLR(optimizer, 2e-3, steps),
+        augment="shift=2,rotate=10,scale=0.1,shear=5,elastic=20:4",
+        average=0.999,
+    ),
     "lenet5": Recipe(
         0.990,
         models.lenet5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from contextlib import AbstractContextManager
 from typing import Any
@@ -112,7 +111,9 @@ class CupyBackend(Backend):
         return self._cupy.lib.stride_tricks.as_strided(x, shape, strides)
 
     def erfc(self, x: Array) -> Array:
-        return importlib.import_module("cupyx.scipy.special").erfc(x)
+        from cupyx.scipy.special import erfc
+
+        return erfc(x)
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         random = self._cupy.random
