@@ -1,0 +1,133 @@
+"""Scripts in the manner of the book's chapters 5 to 8, run as they stand on several backends.
+
+In ``scripts/``, import lines alone tell them from scripts for the book's own modules.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn.scratch import np as scratch_np
+
+SCRIPTS = Path(__file__).parent / "scripts"
+Run = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(params=["numpy", "torch", "array_api_strict"])
+def run(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_mnist: Any
+) -> Iterator[Run]:
+    """Runs a script on one backend, in an empty folder, and gives its variables."""
+    name = request.param
+    if reason := xpcnn.available_backends()[name]:
+        pytest.skip(reason)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    if name == "torch":
+        import torch
+
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # which the stand-in follows: numerical gradients need it
+    with xpcnn.use_backend(name):
+        scratch_np.random.seed(0)
+        yield lambda script: runpy.run_path(str(SCRIPTS / f"{script}.py"))
+    if name == "torch":
+        torch.set_default_dtype(before)
+    sys.modules.pop("two_layer_net", None)
+
+
+numpy_and_torch = pytest.mark.parametrize("run", ["numpy", "torch"], indirect=True)
+"""For scripts that index by arrays or sum booleans, which the bare standard does not have."""
+
+
+@numpy_and_torch
+def test_chapter_5_gradient_check(run: Run) -> None:
+    script = run("chapter5_gradient_check")
+    assert list(script["differences"]) == ["W1", "b1", "W2", "b2"]
+    assert max(script["differences"].values()) < 1e-7
+
+
+@numpy_and_torch
+def test_chapter_5_training(run: Run) -> None:
+    script = run("chapter5_train")
+    assert len(script["train_acc_list"]) == len(script["test_acc_list"]) == 31
+    assert float(script["train_loss_list"][-1]) < 0.5 * float(script["train_loss_list"][0])
+    assert float(script["test_acc_list"][-1]) > 0.7
+
+
+@numpy_and_torch
+def test_chapter_6_optimizers(run: Run) -> None:
+    script = run("chapter6_optimizers")
+    for key, path in script["paths"].items():
+        assert all(type(number) is float for point in path for number in point), key
+        assert np.hypot(*path[-1]) < (4.0 if key == "SGD" else 2.5), key
+    assert len(set(script["paths"]["Momentum"])) == 30
+    for key, curve in script["curves"].items():
+        assert isinstance(curve, np.ndarray)
+        assert len(curve) == 40
+        assert curve[-1] < curve[0], key
+    assert script["curves"]["Adam"][-1] < script["curves"]["SGD"][-1]
+
+
+@numpy_and_torch
+def test_chapter_6_batch_normalisation_dropout_and_weight_decay(run: Run) -> None:
+    script = run("chapter6_regularised")
+    trainer = script["trainer"]
+    assert len(trainer.train_acc_list) == len(script["x"]) == 10
+    assert trainer.train_acc_list[-1] > 0.9
+    assert trainer.test_acc_list[-1] > 0.6
+
+
+@numpy_and_torch
+def test_chapter_7_gradient_check(run: Run) -> None:
+    script = run("chapter7_gradient_check")
+    assert list(script["differences"]) == ["W1", "b1", "W2", "b2", "W3", "b3"]
+    assert max(script["differences"].values()) < 1e-5  # a maximum may change places within the step
+
+
+def test_chapter_7_training(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    script = run("chapter7_train_convnet")
+    trainer, (accuracy, of_loaded) = script["trainer"], script["accuracies"]
+    assert len(trainer.train_loss_list) == 60
+    assert len(trainer.test_acc_list) == 6
+    assert accuracy == of_loaded == trainer.test_acc_list[-1]
+    assert accuracy > 0.7
+    assert Path("params.pkl").is_file()
+    assert [tuple(feature_map.shape) for feature_map in script["maps"]] == [(1, 1, 24, 24)] * 3
+    assert capsys.readouterr().out.count("=== epoch:") == 6
+
+
+@numpy_and_torch
+def test_chapter_8_deep_network(run: Run) -> None:
+    script = run("chapter8_deep_convnet")
+    assert len(script["trainer"].train_loss_list) == 2
+    assert float(script["acc"]) == pytest.approx(1 - len(script["mistakes"]) / 20)
+    assert float(script["acc"]) == pytest.approx(
+        script["network"].accuracy(script["x_test"], script["t_test"])
+    )
+    assert Path("deep_convnet_params.pkl").is_file()
+
+
+@pytest.mark.parametrize("run", ["numpy"], indirect=True)
+def test_chapter_8_half_precision(run: Run) -> None:
+    script = run("chapter8_half_float")
+    full, half, narrow = (script[name] for name in ("full", "half", "narrow"))
+    assert (full.dtype, half.dtype, narrow.dtype) == (np.float64, np.float64, np.float16)
+    assert np.abs(half - full).max() < 0.01 * np.abs(full).max()
+    assert np.abs(narrow - full).max() < 0.02 * np.abs(full).max()
+    np.testing.assert_array_equal(narrow.argmax(axis=1), full.argmax(axis=1))
+
+
+def test_the_scripts_differ_from_the_books_manner_by_import_lines_alone() -> None:
+    """xpcnn is named nowhere else in them."""
+    for path in SCRIPTS.glob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert "xpcnn" not in line or line.startswith("from xpcnn.scratch"), f"{path.name}: {line}"

@@ -1,0 +1,114 @@
+"""The book's layers without parameters: Relu, Sigmoid, Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, backend_of
+from xpcnn.errors import ArgumentError
+from xpcnn.scratch._arrays import cast_like, floated, kept
+from xpcnn.scratch._namespace import random_of
+
+__all__ = ["Dropout", "Relu", "Sigmoid"]
+
+
+class Relu:
+    """``max(x, 0)``. `backward` leaves `dout` as it is; the book's writes zeros into it.
+
+    Attributes
+    ----------
+    mask : array of bool, the shape of x
+        Where the input was not above 0; None before `forward`.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.layers import Relu, np
+    >>> layer = Relu()
+    >>> layer.forward(np.array([-1.0, 2.0])), layer.backward(np.array([5.0, 6.0]))
+    (array([0., 2.]), array([0., 6.]))
+    """
+
+    def __init__(self) -> None:
+        self._ctx: Any = None
+
+    @property
+    def mask(self) -> Array | None:
+        return None if self._ctx is None else self._ctx.y <= 0
+
+    def forward(self, x: Array) -> Array:
+        y, self._ctx = ops.relu(floated(x))
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        ctx = kept(self._ctx, self)
+        return ops.relu_backward(ctx, cast_like(dout, ctx.y))
+
+
+class Sigmoid:
+    """``1 / (1 + exp(−x))``.
+
+    Attributes
+    ----------
+    out : array, the shape of x
+    """
+
+    def __init__(self) -> None:
+        self.out: Array | None = None
+        self._ctx: Any = None
+
+    def forward(self, x: Array) -> Array:
+        self.out, self._ctx = ops.sigmoid(floated(x))
+        return self.out
+
+    def backward(self, dout: Array) -> Array:
+        ctx = kept(self._ctx, self)
+        return ops.sigmoid_backward(ctx, cast_like(dout, ctx.y))
+
+
+class Dropout:
+    """The book's dropout: a value is dropped while training, and all are scaled down at other times.
+
+    The core's (`xpcnn.ops.dropout`) is "inverted": it scales up while training and does nothing afterwards.
+    Networks that were trained with one are not to be used with the other.
+
+    Parameters
+    ----------
+    dropout_ratio : float
+        The share of values that are dropped. Masks are drawn by the global generator of the library of x:
+        ``np.random.seed`` repeats them.
+
+    Attributes
+    ----------
+    mask : array of bool, the shape of x
+        Where values were kept.
+
+    References
+    ----------
+    Hinton et al., "Improving neural networks by preventing co-adaptation of feature detectors", 2012.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.layers import Dropout, np
+    >>> Dropout(0.25).forward(np.array([4.0, 8.0]), train_flg=False)
+    array([3., 6.])
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
+        if not 0 <= dropout_ratio <= 1:
+            raise ArgumentError(f"Dropout: dropout_ratio must be from 0 to 1, got {dropout_ratio!r}")
+        self.dropout_ratio = dropout_ratio
+        self.mask: Array | None = None
+        self.hold = False
+        """While true, `forward` takes the mask of the time before: for numerical differentiation."""
+
+    def forward(self, x: Array, train_flg: bool = True) -> Array:
+        x = floated(x)
+        if not train_flg:
+            return x * (1.0 - self.dropout_ratio)
+        if not self.hold or self.mask is None:
+            self.mask = random_of(backend_of(x)).rand(*x.shape) > self.dropout_ratio
+        return x * cast_like(self.mask, x)
+
+    def backward(self, dout: Array) -> Array:
+        return dout * cast_like(kept(self.mask, self), dout)

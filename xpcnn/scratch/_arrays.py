@@ -1,0 +1,111 @@
+"""What the book's names accept: any numbers, mixed dtypes, and labels in three forms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from xpcnn.backend import Array, Backend, asarray, backend_of, dtype_name, is_array
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.ops.checks import check_backend
+
+__all__ = [
+    "as_targets",
+    "cast_like",
+    "class_numbers",
+    "default_float",
+    "floated",
+    "is_floating",
+    "kept",
+    "promoted",
+    "size_of",
+    "value",
+]
+
+
+def default_float(backend: Backend) -> Any:
+    """Return the floating dtype that the library makes arrays of unless told otherwise."""
+    return backend.xp.zeros(0, device=backend.device).dtype
+
+
+def is_floating(x: Array) -> bool:
+    """Return whether `x` has a real floating dtype."""
+    return dtype_name(x.dtype).startswith(("float", "bfloat"))
+
+
+def size_of(x: Array) -> int:
+    """Return how many elements `x` has."""
+    return math.prod(x.shape)
+
+
+def cast_like(x: Array, reference: Array) -> Array:
+    """Return `x` in the dtype of `reference`."""
+    return backend_of(x).xp.astype(x, reference.dtype, copy=False)
+
+
+def floated(x: Any) -> Array:
+    """Return `x` as an array of a floating dtype: itself if it is one; numbers go to the current backend."""
+    x = x if is_array(x) else asarray(x)
+    if is_floating(x):
+        return x
+    backend = backend_of(x)
+    return backend.xp.astype(x, default_float(backend))
+
+
+def promoted(op: str, **arguments: Any) -> list[Array]:
+    """Return arrays, and plain numbers beside them, in the one floating dtype that holds them all.
+
+    The first must be an array, and the others be on its backend. Integers and plain numbers have no say
+    in the dtype, as long as one array is floating.
+    """
+    first, x = next(iter(arguments.items()))
+    backend = backend_of(x)
+    xp = backend.xp
+    dtypes = []
+    for name, given in arguments.items():
+        if is_array(given):
+            check_backend(op, first, backend, name, given)
+            if is_floating(given):
+                dtypes.append(given.dtype)
+    dtype = xp.result_type(*dtypes) if dtypes else default_float(backend)
+    return [
+        xp.astype(given, dtype, copy=False)
+        if is_array(given)
+        else xp.asarray(given, dtype=dtype, device=backend.device)
+        for given in arguments.values()
+    ]
+
+
+def as_targets(y: Array, t: Any) -> Array:
+    """Return `t` as the core's losses take it: rows in the dtype of `y` (N, classes), or labels (N,).
+
+    `t` may be labels (N,) or (N, 1), or rows like those of `y`.
+    """
+    backend = backend_of(y)
+    t = t if is_array(t) else backend.asarray(t)
+    check_backend("labels", "y", backend, "t", t)
+    if tuple(t.shape) == tuple(y.shape):
+        return cast_like(t, y)
+    return backend.xp.reshape(t, (-1,)) if size_of(t) == y.shape[0] else t
+
+
+def class_numbers(t: Array) -> Array:
+    """Return labels (N,) of labels (N,) or (N, 1), or of one-hot rows (N, classes)."""
+    xp = backend_of(t).xp
+    if t.ndim == 1:
+        return t
+    if t.ndim != 2:
+        raise ShapeError(f"labels must be (N,), (N, 1) or one-hot (N, classes), got shape {tuple(t.shape)}")
+    return xp.reshape(t, (-1,)) if t.shape[1] == 1 else xp.argmax(t, axis=1)
+
+
+def value(scalar: Array) -> Any:
+    """Return a 0-d array as its library hands out single values: a number of NumPy's, else a 0-d array."""
+    return scalar[()]
+
+
+def kept(ctx: Any, layer: object) -> Any:
+    """Return what `forward` kept for `backward`."""
+    if ctx is None:
+        raise ArgumentError(f"{type(layer).__name__}.backward: there is no forward pass to go back through")
+    return ctx

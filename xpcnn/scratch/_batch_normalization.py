@@ -1,0 +1,126 @@
+"""The book's batch normalisation (``common/layers.py``), per channel on images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, backend_of
+from xpcnn.ops.checks import widened
+from xpcnn.scratch._arrays import cast_like, kept, promoted, size_of
+
+__all__ = ["BatchNormalization"]
+
+_EPS = 10e-7  # the book's spelling of 1e-6
+
+
+class BatchNormalization:
+    """Normalise each feature to mean 0 and variance 1 over the batch, then scale and shift it.
+
+    Images (N, C, H, W) are normalised per channel when `gamma` has C entries. The book gives each of the
+    C·H·W elements statistics of its own; a `gamma` of C·H·W entries still means that.
+
+    As in the book and unlike the core, `momentum` is the weight of the *old* running statistics, these begin
+    at 0 with the biased variance, and a batch of one sample is accepted (every value becomes `beta`).
+
+    Parameters
+    ----------
+    gamma, beta : array (D,)
+        D features of vectors, C channels of images, or all C·H·W elements of images.
+    momentum : float
+    running_mean, running_var : array (D,), optional
+        Used when ``train_flg=False``.
+
+    Attributes
+    ----------
+    dgamma, dbeta : array
+        Of the shape and dtype of `gamma` and `beta`.
+    running_mean, running_var : array (D,)
+    input_shape : tuple of int
+    batch_size : int
+
+    References
+    ----------
+    Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", 2015.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.layers import BatchNormalization, np
+    >>> layer = BatchNormalization(np.ones(1), np.zeros(1))
+    >>> layer.forward(np.array([[1.0], [3.0]])).round(3)
+    array([[-1.],
+           [ 1.]])
+    >>> layer.running_mean
+    array([0.2])
+    """
+
+    def __init__(
+        self,
+        gamma: Array,
+        beta: Array,
+        momentum: float = 0.9,
+        running_mean: Array | None = None,
+        running_var: Array | None = None,
+    ) -> None:
+        self.gamma, self.beta = gamma, beta
+        self.momentum = momentum
+        self.running_mean, self.running_var = running_mean, running_var
+        self.input_shape: tuple[int, ...] | None = None
+        self.batch_size: int | None = None
+        self.dgamma: Array | None = None
+        self.dbeta: Array | None = None
+        self._ctx: Any = None
+        self._dtype: Any = None
+
+    def forward(self, x: Array, train_flg: bool = True) -> Array:
+        self.input_shape, self.batch_size = tuple(x.shape), x.shape[0]
+        x, gamma, beta = promoted("BatchNormalization", x=x, gamma=self.gamma, beta=self.beta)
+        self._dtype, backend = x.dtype, backend_of(x)
+        # Half precision is widened as a whole: running variances would not fit it.
+        wide, gamma, beta = (widened(backend, array) for array in (x, gamma, beta))
+        elements = math.prod(x.shape[1:])
+        if size_of(gamma) == elements != x.shape[1]:
+            wide = ops.flatten(wide)[0]
+        if self.running_mean is None or self.running_var is None:
+            self.running_mean, self.running_var = (_zeros(wide) for _ in range(2))
+        if train_flg:
+            y, mean, var = self._normalise(wide, gamma, beta)
+            self.running_mean = self._blend(self.running_mean, mean)
+            self.running_var = self._blend(self.running_var, var)
+        else:
+            mean, var = (cast_like(array, wide) for array in (self.running_mean, self.running_var))
+            y, self._ctx = ops.batch_norm(wide, gamma, beta, mean, var, eps=_EPS)
+        return backend.xp.astype(backend.xp.reshape(y, self.input_shape), self._dtype, copy=False)
+
+    def backward(self, dout: Array) -> Array:
+        ctx = kept(self._ctx, self)
+        xp = backend_of(dout).xp
+        wide = cast_like(xp.reshape(dout, tuple(ctx.x.shape)), ctx.x)
+        dx, dgamma, dbeta = ops.batch_norm_backward(ctx, wide)
+        self.dgamma, self.dbeta = cast_like(dgamma, self.gamma), cast_like(dbeta, self.beta)
+        return xp.astype(xp.reshape(dx, self.input_shape), self._dtype, copy=False)
+
+    def _normalise(self, x: Array, gamma: Array, beta: Array) -> tuple[Array, Array, Array]:
+        """Return y, and the mean and biased variance of the batch."""
+        zeros = _zeros(x)
+        count = size_of(x) // x.shape[1]
+        if count == 1:
+            # One value is its own mean. The core refuses such a batch; its formulas hold all the same.
+            mean = backend_of(x).xp.reshape(x, (-1,))
+            y, ctx = ops.batch_norm(x, gamma, beta, mean, zeros, eps=_EPS)
+            self._ctx = ctx._replace(train=True)
+            return y, mean, zeros
+        # With momentum 1 the "running" statistics are those of this batch, the variance unbiased.
+        y, self._ctx = ops.batch_norm(x, gamma, beta, zeros, zeros, train=True, momentum=1.0, eps=_EPS)
+        return y, self._ctx.running_mean, self._ctx.running_var * ((count - 1) / count)
+
+    def _blend(self, old: Array, new: Array) -> Array:
+        return self.momentum * old + (1 - self.momentum) * cast_like(new, old)
+
+
+def _zeros(x: Array) -> Array:
+    """Return a 0 for each feature of `x`."""
+    backend = backend_of(x)
+    return backend.xp.zeros(x.shape[1], dtype=x.dtype, device=backend.device)

@@ -1,0 +1,133 @@
+"""What the book's two convolutional networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+from xpcnn.backend import Array, backend_of
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.scratch._arrays import class_numbers
+from xpcnn.scratch._params_file import fitting, read_params, write_params
+from xpcnn.scratch.gradient import numerical_gradient
+from xpcnn.scratch.layers import Dropout, SoftmaxWithLoss
+
+__all__ = ["Network"]
+
+
+class Network:
+    """Layers in a row; in `params`, "W1" and "b1" belong to the first layer that has any, and so on.
+
+    The dictionary is what counts. Its arrays may be changed in place or replaced; the layers are handed what
+    it holds at every prediction.
+
+    Attributes
+    ----------
+    params : dict of str to array
+    layers : dict or list of layers
+    last_layer : SoftmaxWithLoss
+    """
+
+    params: dict[str, Array]
+    layers: Any
+    last_layer: SoftmaxWithLoss
+
+    def predict(self, x: Array, train_flg: bool = False) -> Array:
+        """Return the logits (N, classes) of images (N, C, H, W)."""
+        self._hand_over()
+        for layer in self._row():
+            x = layer.forward(x, train_flg) if isinstance(layer, Dropout) else layer.forward(x)
+        return x
+
+    def loss(self, x: Array, t: Array) -> Any:
+        """Return the loss of images with labels (N,) or (N, 1), or one-hot rows, with dropout at work."""
+        return self.last_layer.forward(self.predict(x, train_flg=True), t)
+
+    def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
+        """Return the share of the images that are classified rightly; an incomplete last batch counts too."""
+        n = x.shape[0]
+        if n == 0 or t.shape[0] != n:
+            raise ShapeError(f"accuracy: {n} images (shape {tuple(x.shape)}) with labels {tuple(t.shape)}")
+        if batch_size < 1:
+            raise ArgumentError(f"accuracy: batch_size must be at least 1, got {batch_size!r}")
+        labels, hits = class_numbers(t), 0
+        for start in range(0, n, batch_size):
+            some = slice(start, min(start + batch_size, n))
+            y = self.predict(x[some, ...])
+            xp = backend_of(y, labels).xp
+            hits += xp.sum(xp.astype(xp.argmax(y, axis=1) == labels[some], xp.int64))
+        return int(hits) / n
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Return the gradient of the loss for each entry of `params`, by backpropagation."""
+        self.loss(x, t)
+        dout = self.last_layer.backward(1)
+        first, *others = self._row()
+        for layer in reversed(others):
+            dout = layer.backward(dout)
+        first.backward(dout, need_dx=False)
+        grads = {}
+        for i, layer in enumerate(self._weighted(), start=1):
+            grads[f"W{i}"], grads[f"b{i}"] = layer.dW, layer.db
+        return grads
+
+    def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Return what `gradient` does, by finite differences: slow, and right without a thought.
+
+        Dropout masks are drawn once and held, so that all differences are of one function.
+        """
+        self.loss(x, t)
+        with self._masks_held():
+            return {key: numerical_gradient(lambda _: self.loss(x, t), p) for key, p in self.params.items()}
+
+    def save_params(self, file_name: str | PathLike[str] = "params.pkl") -> None:
+        """Write `params` to a file: safetensors if the name ends so, else npz, and never a pickle.
+
+        A script's ``save_params("params.pkl")`` writes an npz archive under that very name, which
+        `load_params` and `numpy.load` recognise by its content.
+
+        Raises
+        ------
+        CheckpointError
+            For an ending other than .npz, .pkl or .safetensors, or when the file cannot be written.
+        """
+        write_params(file_name, self.params)
+
+    def load_params(self, file_name: str | PathLike[str] = "params.pkl") -> None:
+        """Take `params` from a file of `save_params`, or from an old pickle, which is read but never run.
+
+        The arrays keep the dtype of the file, so float16 weights stay float16, and come to the backend of
+        those that they replace.
+
+        Raises
+        ------
+        CheckpointError
+            When the file is missing, damaged, or a pickle of anything but arrays, numbers and text.
+        StateDictError
+            When names or shapes are not those of this network; nothing is changed then.
+        """
+        self.params.update(fitting(file_name, read_params(file_name), self.params))
+        self._hand_over()
+
+    def _row(self) -> list[Any]:
+        return list(self.layers.values() if isinstance(self.layers, dict) else self.layers)
+
+    def _weighted(self) -> list[Any]:
+        return [layer for layer in self._row() if hasattr(layer, "W")]
+
+    def _hand_over(self) -> None:
+        for i, layer in enumerate(self._weighted(), start=1):
+            layer.W, layer.b = self.params[f"W{i}"], self.params[f"b{i}"]
+
+    @contextmanager
+    def _masks_held(self) -> Iterator[None]:
+        dropouts = [layer for layer in self._row() if isinstance(layer, Dropout)]
+        try:
+            for layer in dropouts:
+                layer.hold = True
+            yield
+        finally:
+            for layer in dropouts:
+                layer.hold = False

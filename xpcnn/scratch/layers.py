@@ -1,0 +1,258 @@
+"""The book's layers (``common/layers.py``) over the core's ops.
+
+As in the book, ``forward`` keeps what ``backward`` needs on the layer, and gradients are its attributes. `W`
+and `b` are held as they were given, so an update in place, ``params["W1"] -= …``, is seen by the layer. Data
+and parameters may be of different real dtypes: the floating one that holds them all is computed in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn import ops
+from xpcnn.backend import Array, backend_of, is_array
+from xpcnn.scratch._activations import Dropout, Relu, Sigmoid
+from xpcnn.scratch._arrays import cast_like, floated, kept, promoted, size_of, value
+from xpcnn.scratch._batch_normalization import BatchNormalization
+from xpcnn.scratch._namespace import np
+from xpcnn.scratch.functions import (
+    as_batch,
+    cross_entropy_error,
+    identity_function,
+    mean_squared_error,
+    relu,
+    relu_grad,
+    sigmoid,
+    sigmoid_grad,
+    softmax,
+    softmax_loss,
+    step_function,
+    sum_squared_error,
+)
+from xpcnn.scratch.util import col2im, im2col
+
+__all__ = [
+    "Affine",
+    "BatchNormalization",
+    "Convolution",
+    "Dropout",
+    "Pooling",
+    "Relu",
+    "Sigmoid",
+    "SoftmaxWithLoss",
+    # the book's scripts take these too from `from common.layers import *`
+    "col2im",
+    "cross_entropy_error",
+    "identity_function",
+    "im2col",
+    "mean_squared_error",
+    "np",
+    "relu",
+    "relu_grad",
+    "sigmoid",
+    "sigmoid_grad",
+    "softmax",
+    "softmax_loss",
+    "step_function",
+    "sum_squared_error",
+]
+
+
+class Affine:
+    """``x · W + b``, of vectors or of images laid out flat.
+
+    Parameters
+    ----------
+    W : array (inputs, outputs)
+        The transpose of the core's.
+    b : array (outputs,), or a number
+
+    Attributes
+    ----------
+    x : array (N, inputs)
+    original_x_shape : tuple of int
+    dW, db : array
+        Of the shape and dtype of `W` and `b`.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.layers import Affine, np
+    >>> layer = Affine(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.5, 0.5]))
+    >>> layer.forward(np.array([[1.0, 1.0]]))
+    array([[4.5, 6.5]])
+    >>> layer.backward(np.array([[1.0, 0.0]])), layer.db
+    (array([[1., 3.]]), array([1., 0.]))
+    """
+
+    def __init__(self, W: Array, b: Any) -> None:
+        self.W, self.b = W, b
+        self.x: Array | None = None
+        self.original_x_shape: tuple[int, ...] | None = None
+        self.dW: Array | None = None
+        self.db: Array | None = None
+        self._ctx: Any = None
+
+    def forward(self, x: Array) -> Array:
+        self.original_x_shape = tuple(x.shape)
+        x, W, b = promoted("Affine", x=x, W=self.W, b=self.b)
+        self.x = ops.flatten(x)[0]
+        weight = backend_of(W).xp.matrix_transpose(W)
+        y, self._ctx = ops.linear(self.x, weight, _spread(b, weight.shape[0]))
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        ctx = kept(self._ctx, self)
+        xp = backend_of(ctx.x).xp
+        dx, dweight, db = ops.linear_backward(ctx, cast_like(dout, ctx.x))
+        self.dW = cast_like(xp.matrix_transpose(dweight), self.W)
+        self.db = _gradient_of(self.b, db)
+        return xp.reshape(dx, self.original_x_shape)
+
+
+class SoftmaxWithLoss:
+    """The cross-entropy of the softmax of logits, meaned over the batch.
+
+    Computed from the logits, so it is exact where the book's is cut off by its 1e-7. `backward` multiplies by
+    `dout`, which the book's leaves out.
+
+    Attributes
+    ----------
+    loss : number or 0-d array
+    y : array (N, classes)
+        The softmax.
+    t : array
+        As it was given.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.layers import SoftmaxWithLoss, np
+    >>> layer = SoftmaxWithLoss()
+    >>> round(float(layer.forward(np.array([[0.0, 0.0]]), np.array([1]))), 6)
+    0.693147
+    >>> layer.backward()
+    array([[ 0.5, -0.5]])
+    """
+
+    def __init__(self) -> None:
+        self.loss: Any = None
+        self.t: Array | None = None
+        self._shape: tuple[int, ...] = ()
+        self._ctx: Any = None
+
+    @property
+    def y(self) -> Array | None:
+        if self._ctx is None:
+            return None
+        xp = backend_of(self._ctx.log_probabilities).xp
+        y = xp.exp(self._ctx.log_probabilities)
+        return xp.reshape(xp.astype(y, self._ctx.dtype, copy=False), self._shape)
+
+    def forward(self, x: Array, t: Array) -> Any:
+        """Return the loss of logits (N, classes) or (classes,), with labels (N,), (N, 1) or one-hot."""
+        self._shape, self.t = tuple(x.shape), t
+        loss, self._ctx = ops.softmax_cross_entropy(*as_batch(x, t))
+        self.loss = value(loss)
+        return self.loss
+
+    def backward(self, dout: Any = 1) -> Array:
+        dx = ops.softmax_cross_entropy_backward(kept(self._ctx, self), dout)
+        return backend_of(dx).xp.reshape(dx, self._shape)
+
+
+class Convolution:
+    """A convolution with filters `W`, of zero-padded images.
+
+    Parameters
+    ----------
+    W : array (FN, C, FH, FW)
+    b : array (FN,), or a number
+    stride, pad : int
+
+    Attributes
+    ----------
+    x : array (N, C, H, W)
+        The input. The columns are not kept: they are FH·FW times as large, and ``im2col`` gives them again.
+    dW, db : array
+        Of the shape and dtype of `W` and `b`.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.layers import Convolution, np
+    >>> layer = Convolution(np.ones((1, 1, 2, 2)), np.zeros(1), stride=1, pad=0)
+    >>> layer.forward(np.arange(9.0).reshape(1, 1, 3, 3))
+    array([[[[ 8., 12.],
+             [20., 24.]]]])
+    """
+
+    def __init__(self, W: Array, b: Any, stride: int = 1, pad: int = 0) -> None:
+        self.W, self.b = W, b
+        self.stride, self.pad = stride, pad
+        self.x: Array | None = None
+        self.dW: Array | None = None
+        self.db: Array | None = None
+        self._ctx: Any = None
+
+    def forward(self, x: Array) -> Array:
+        self.x, W, b = promoted("Convolution", x=x, W=self.W, b=self.b)
+        bias = _spread(b, W.shape[0])
+        y, self._ctx = ops.conv2d(self.x, W, bias, stride=self.stride, padding=self.pad)
+        return y
+
+    def backward(self, dout: Array, need_dx: bool = True) -> Array | None:
+        """Return dx, or None if nobody needs it: a network's first layer spares that work."""
+        ctx = kept(self._ctx, self)
+        dx, dW, db = ops.conv2d_backward(ctx, cast_like(dout, ctx.x), need_dx=need_dx)
+        self.dW, self.db = cast_like(dW, self.W), _gradient_of(self.b, db)
+        return dx
+
+
+class Pooling:
+    """The maximum of each window. Padding counts as −inf; the book's `forward` forgets it in the output size.
+
+    Parameters
+    ----------
+    pool_h, pool_w : int
+    stride, pad : int
+        The stride is 1 unless said otherwise, as in the book; its scripts always say it.
+
+    Attributes
+    ----------
+    x : array (N, C, H, W)
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.layers import Pooling, np
+    >>> Pooling(2, 2, stride=2).forward(np.arange(16.0).reshape(1, 1, 4, 4))
+    array([[[[ 5.,  7.],
+             [13., 15.]]]])
+    """
+
+    def __init__(self, pool_h: int, pool_w: int, stride: int = 1, pad: int = 0) -> None:
+        self.pool_h, self.pool_w = pool_h, pool_w
+        self.stride, self.pad = stride, pad
+        self.x: Array | None = None
+        self._ctx: Any = None
+
+    def forward(self, x: Array) -> Array:
+        self.x = floated(x)
+        y, self._ctx = ops.max_pool2d(self.x, (self.pool_h, self.pool_w), self.stride, self.pad)
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        ctx = kept(self._ctx, self)
+        return ops.max_pool2d_backward(ctx, cast_like(dout, ctx.x))
+
+
+def _spread(b: Array, outputs: int) -> Array:
+    """Return a bias as the ops take it, (outputs,): a single number is everyone's."""
+    xp = backend_of(b).xp
+    if size_of(b) == 1:
+        return xp.broadcast_to(xp.reshape(b, (1,)), (outputs,))
+    return xp.reshape(b, (-1,)) if size_of(b) == outputs else b
+
+
+def _gradient_of(b: Any, db: Array) -> Array:
+    """Return db in the shape and dtype of `b`, or as it is for a bias that is a number."""
+    if not is_array(b) or size_of(b) != size_of(db):
+        return db
+    return cast_like(backend_of(db).xp.reshape(db, tuple(b.shape)), b)

@@ -1,0 +1,211 @@
+"""The book's optimisers (``common/optimizer.py``), whose ``update(params, grads)`` changes `params` in place.
+
+`SGD`, `Momentum`, `AdaGrad` and `RMSprop` drive the core's. `Nesterov` and `Adam` have the book's own
+formulas, which differ from the core's and from PyTorch's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, MutableMapping
+from numbers import Real
+from typing import Any
+
+from xpcnn import optim
+from xpcnn.backend import Array, asarray, backend_of
+from xpcnn.nn import Gradients, Parameter
+from xpcnn.scratch._arrays import cast_like
+from xpcnn.scratch._namespace import np
+
+__all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
+
+_EPS = 1e-7
+
+
+class _BookOptimizer:
+    """What the optimisers share: reading and writing the two dictionaries.
+
+    Parameters may be arrays of any backend, which keep their identity and dtype, or plain numbers, whose
+    entries are replaced. Gradients are taken in the dtype of their parameter.
+    """
+
+    def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
+        """Change each parameter by its gradient."""
+        old = {key: _as_array(value) for key, value in params.items()}
+        slopes = {key: cast_like(_as_array(grads[key]), value) for key, value in old.items()}
+        for key, new in self._updated(old, slopes).items():
+            if isinstance(params[key], Real):
+                params[key] = float(new)
+            else:
+                params[key][...] = new
+
+    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+        """Return new arrays; those given belong to others and stay as they are."""
+        raise NotImplementedError
+
+
+def _as_array(value: Any) -> Array:
+    return asarray(float(value)) if isinstance(value, Real) else value
+
+
+class _CoreOptimizer(_BookOptimizer):
+    """One of the core's optimisers for each key, made when the key is first seen.
+
+    So one object may serve several networks, as in the book's comparisons.
+    """
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+        self._cores: dict[str, tuple[Parameter, optim.Optimizer]] = {}
+
+    def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
+        """Return the core's optimiser of a parameter."""
+        raise NotImplementedError
+
+    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+        return self._stepped(params, grads, self.lr)
+
+    def _stepped(self, params: dict[str, Array], grads: dict[str, Array], lr: float) -> dict[str, Array]:
+        new = {}
+        for key, slope in grads.items():
+            if key not in self._cores:
+                parameter = Parameter(0.0)
+                self._cores[key] = parameter, self._make({key: parameter})
+            parameter, core = self._cores[key]
+            parameter.data, core.lr = params[key], lr
+            store = Gradients()
+            store.add(parameter, slope)
+            core.step(store)
+            new[key] = parameter.data
+        return new
+
+
+class SGD(_CoreOptimizer):
+    """Stochastic gradient descent: ``p ← p − lr · g``.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.optimizer import SGD, np
+    >>> params = {"W1": np.array([1.0, 2.0])}
+    >>> SGD(lr=0.5).update(params, {"W1": np.array([1.0, -1.0])})
+    >>> params["W1"]
+    array([0.5, 2.5])
+    """
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
+        return optim.SGD(parameters)
+
+
+class Momentum(_CoreOptimizer):
+    """Descent with momentum: ``v ← momentum · v − lr · g``, ``p ← p + v``.
+
+    The learning rate enters the velocity; in the core it multiplies the velocity when that is applied.
+    """
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = momentum
+
+    def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
+        return optim.SGD(parameters, momentum=self.momentum)
+
+    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+        return self._stepped(params, {key: self.lr * slope for key, slope in grads.items()}, lr=1.0)
+
+
+class AdaGrad(_CoreOptimizer):
+    """AdaGrad: ``h ← h + g²``, ``p ← p − lr · g / (√h + 1e-7)``."""
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
+        return optim.AdaGrad(parameters, eps=_EPS)
+
+
+class RMSprop(_CoreOptimizer):
+    """RMSprop: ``h ← decay_rate · h + (1 − decay_rate) · g²``, ``p ← p − lr · g / (√h + 1e-7)``."""
+
+    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
+        super().__init__(lr)
+        self.decay_rate = decay_rate
+
+    def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
+        return optim.RMSprop(parameters, alpha=self.decay_rate, eps=_EPS)
+
+
+class Nesterov(_BookOptimizer):
+    """Nesterov's momentum in the book's form, of which PyTorch's and the core's is a close relative.
+
+    ``v ← momentum · v − lr · g``, ``p ← p + momentum² · v − (1 + momentum) · lr · g``.
+
+    References
+    ----------
+    Bengio, Boulanger-Lewandowski and Pascanu, "Advances in optimizing recurrent networks", 2012.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.optimizer import Nesterov, np
+    >>> params = {"W1": np.array([1.0])}
+    >>> Nesterov(lr=0.5, momentum=0.5).update(params, {"W1": np.array([1.0])})
+    >>> params["W1"]
+    array([0.125])
+    """
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        self.lr = lr
+        self.momentum = momentum
+        self.v: dict[str, Array] | None = None
+
+    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+        self.v = {} if self.v is None else self.v
+        momentum, new = self.momentum, {}
+        for key, slope in grads.items():
+            step = self.lr * slope
+            self.v[key] = momentum * self.v.get(key, 0.0) - step
+            new[key] = params[key] + momentum * momentum * self.v[key] - (1 + momentum) * step
+        return new
+
+
+class Adam(_BookOptimizer):
+    """Adam with the book's small number, which is added to the root before the root is corrected.
+
+    ``m ← m + (1 − beta1)(g − m)``, ``v ← v + (1 − beta2)(g² − v)``, and with t the number of the update
+    ``p ← p − lr · √(1 − beta2ᵗ) / (1 − beta1ᵗ) · m / (√v + 1e-7)``.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization", 2015.
+
+    Examples
+    --------
+    >>> from xpcnn.scratch.optimizer import Adam, np
+    >>> params = {"W1": np.array([1.0, 2.0])}
+    >>> Adam(lr=0.5).update(params, {"W1": np.array([10.0, -0.1])})
+    >>> params["W1"].round(4)
+    array([0.5, 2.5])
+    """
+
+    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
+        self.lr = lr
+        self.beta1, self.beta2 = beta1, beta2
+        self.iter = 0
+        self.m: dict[str, Array] | None = None
+        self.v: dict[str, Array] | None = None
+
+    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+        if self.m is None or self.v is None:
+            self.m, self.v = {}, {}
+        self.iter += 1
+        rate = self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
+        new = {}
+        for key, slope in grads.items():
+            m, v = self.m.get(key, 0.0), self.v.get(key, 0.0)
+            self.m[key] = m + (1 - self.beta1) * (slope - m)
+            self.v[key] = v + (1 - self.beta2) * (slope * slope - v)
+            root = backend_of(slope).xp.sqrt(self.v[key])
+            new[key] = params[key] - rate * self.m[key] / (root + _EPS)
+        return new
