@@ -1,7 +1,8 @@
 """Read pictures: PNG and JPEG files of any size, dark on light or light on dark.
 
 For models of 28x28 grey images, a picture should show one digit on plain ground: it is inverted if its
-border is light, cropped to the digit and centred, as MNIST was made. Each line says what was done.
+border is light, cropped to the digit and centred, as MNIST was made. Each line says what was done. Several
+models answer together, as an ensemble.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from xpcnn.cli.evaluate import add_vote_option, load_models
 from xpcnn.cli.images import ENDINGS, Prepared, prepare
 from xpcnn.cli.options import add_device_options, choose_backend, input_shape_of
 from xpcnn.errors import ArgumentError, CheckpointError, DatasetError
-from xpcnn.nn import Layer
-from xpcnn.train import RunDirectory, load_model, predict
+from xpcnn.nn import Ensemble, Layer
+from xpcnn.train import RunDirectory, predict
 
 __all__ = ["add_arguments", "run"]
 
@@ -32,22 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=Path,
+        action="append",
         metavar="RUN_OR_WEIGHTS",
-        help="a run's folder or a weight file (default: the newest run in ./runs)",
+        help="a run's folder or a weight file; may be given again, for models that answer together (default: "
+        "the newest run in ./runs)",
     )
+    add_vote_option(parser)
     add_device_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each picture; the status is 1 if one could not be read, or there is none."""
     choose_backend(args.backend, args.device)
-    path = args.model or _newest_run()
-    model = load_model(path)
-    shape = input_shape_of(model)
+    paths = args.model or [_newest_run()]
+    model = load_models(paths, args.vote)
+    shape = _images_of(model)
     if shape is None:
-        raise ArgumentError(f"{path}: the model does not say what size of images it takes")
+        raise ArgumentError(f"{paths[0]}: the model does not say what size of images it takes")
     if args.model is None:
-        _note(f"with {path}, the newest run")
+        _note(f"with {paths[0]}, the newest run")
     failed, found = False, 0
     batch: list[tuple[Path, Prepared]] = []
     for image in _files(args.images):
@@ -62,6 +67,18 @@ def run(args: argparse.Namespace) -> int:
             batch = []
     _tell(model, batch)
     return 1 if failed or not found else 0
+
+
+def _images_of(model: Layer) -> tuple[int, int, int] | None:
+    """Return (C, H, W) of a model's images; of an ensemble, those of its members."""
+    shape = input_shape_of(model)
+    if shape is None and isinstance(model, Ensemble):
+        shapes = {_images_of(member) for member in model.members}
+        if len(shapes) > 1:
+            told = ", ".join(sorted(map(str, shapes)))
+            raise ArgumentError(f"the models were made for images of different sizes: {told}")
+        shape = shapes.pop()
+    return shape
 
 
 def _tell(model: Layer, batch: list[tuple[Path, Prepared]]) -> None:

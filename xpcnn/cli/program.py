@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 
 import xpcnn.cli.evaluate as evaluate
 import xpcnn.cli.info as info
+import xpcnn.cli.plot as plot
 import xpcnn.cli.predict as predict
+import xpcnn.cli.search as search
 import xpcnn.cli.summary as summary
 import xpcnn.cli.train as train
 from xpcnn import __version__
@@ -19,7 +21,7 @@ from xpcnn.errors import XpcnnError
 
 __all__ = ["main"]
 
-_SUBCOMMANDS = (train, evaluate, predict, summary, info)
+_SUBCOMMANDS = (train, evaluate, predict, search, plot, summary, info)
 _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn train"
 
 

@@ -57,10 +57,12 @@ def plot_search(results: SearchResults, path: PathOf | None = None, *, best: int
     """
     if not results.trials or best < 1:
         raise ArgumentError(
-            f"plot_search: needs at least 1 trial and best of at least 1, got {len(results.trials)} and {best}"
+            f"plot_search: needs at least 1 trial, and best of at least 1, "
+            f"got {len(results.trials)} and {best}"
         )
     figure = new_figure(13, 5.8)
-    curves, values = figure.subfigures(1, 2, width_ratios=(3, 2))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(3, 2))
+    curves, values = halves
     finished = [trial for trial in results.ranked if trial.failure is None]
     _draw_curves(curves, finished[:best], len(finished))
     _draw_values(values, results)
@@ -73,7 +75,7 @@ def _draw_curves(figure: Any, trials: list[Trial], of: int) -> None:
         return
     columns = near_square(len(trials))
     rows = -(-len(trials) // columns)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for rank, (axes, trial) in enumerate(zip(grid, trials, strict=False), start=1):
         for accuracies, look in (
             (trial.train_accuracy, {"color": "0.55", "linestyle": "--"}),
@@ -82,16 +84,22 @@ def _draw_curves(figure: Any, trials: list[Trial], of: int) -> None:
             mark = "" if len(accuracies) > 1 else "o"
             axes.plot(range(1, len(accuracies) + 1), accuracies, marker=mark, markersize=4, **look)
         axes.set_title(f"{rank}: {trial.accuracy:.1%}", fontsize=9)
-        told = "\n".join(f"{name} {value:.1e}" for name, value in trial.sample.items())
-        ground = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+        drawn = "\n".join(f"{name} {value:.1e}" for name, value in trial.sample.items())
+        below = max(trial.validation_accuracy) > 0.5  # where the curve leaves room
         axes.text(
-            0.96, 0.06, told, transform=axes.transAxes, ha="right", va="bottom", fontsize=6, bbox=ground
+            0.96,
+            0.06 if below else 0.94,
+            drawn,
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom" if below else "top",
+            fontsize=6,
         )
         axes.tick_params(labelsize=7)
         axes.grid(color="0.9")
-    for axes in list(grid)[len(trials) :]:
+    for axes in grid[len(trials) :]:
         axes.set_visible(False)
-    _share_axes(list(grid)[0], len(trials[0].validation_accuracy))
+    _share_axes(grid[0], len(trials[0].validation_accuracy))
     figure.suptitle(
         f"The best {len(trials)} of {of}: accuracy on the validation set (solid) and training set (dashed)",
         fontsize=11,
@@ -140,6 +148,8 @@ def _draw_values(figure: Any, results: SearchResults) -> None:
         if not single:
             bar = figure.colorbar(dots, ax=axes, format=PercentFormatter(xmax=1, decimals=0), shrink=0.8)
             bar.set_label("validation accuracy at the end")
+            if high > low:
+                bar.ax.set_ylim(low, high)
     if failed:
         axes.scatter(
             [trial.sample[names[0]] for trial in failed],
