@@ -145,7 +145,7 @@ def test_each_way(small: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatc
 
 
 def of_seed(seed: int) -> dict[str, Any]:
-    """What would be kept of a seed: the second rate validates better, but for seed 1."""
+    """What would be kept of a seed. The second rate validates better but for seed 1, and tests worse."""
 
     def accuracies(i: int, epochs: int, better: bool) -> dict[str, float]:
         test = 0.9 + (0, -0.01, 0.02, 0.03)[i] + 0.001 * seed + epochs / 1000
@@ -155,8 +155,8 @@ def of_seed(seed: int) -> dict[str, Any]:
         "ways": {
             way: {
                 str(epochs): {
-                    "0.001": accuracies(i, epochs, seed == 1),
-                    "0.003": accuracies(i, epochs + 20, seed != 1),
+                    "0.001": accuracies(i, epochs + 20, seed == 1),
+                    "0.003": accuracies(i, epochs, seed != 1),
                 }
                 for epochs in (1, 3)
             }
@@ -195,9 +195,9 @@ def test_what_is_kept(
     assert rows[:5] == [
         "| epochs | way | seed 0 | seed 1 | seed 2 | mean | spread | gain | lr |",
         "|---|---|---|---|---|---|---|---|---|",
-        "| 1 | from scratch | 92.10% | 92.20% | 92.30% | **92.20%** | 0.10 |  | 0.003 |",
-        "| 1 | C1 to S4 frozen | 91.10% | 91.20% | 91.30% | **91.20%** | 0.10 | −1.00 | 0.003 |",
-        "| 1 | C1 to C5 frozen | 94.10% | 94.20% | 94.30% | **94.20%** | 0.10 | +2.00 | 0.003 |",
+        "| 1 | from scratch | 90.10% | 90.20% | 90.30% | **90.20%** | 0.10 |  | 0.003 |",
+        "| 1 | C1 to S4 frozen | 89.10% | 89.20% | 89.30% | **89.20%** | 0.10 | −1.00 | 0.003 |",
+        "| 1 | C1 to C5 frozen | 92.10% | 92.20% | 92.30% | **92.20%** | 0.10 | +2.00 | 0.003 |",
     ]
     assert [row.split(" | ")[0] for row in rows[5:]] == ["| 3"] * 4  # with the tuned one
     kept = json.loads(file.read_text())

@@ -1,0 +1,236 @@
+"""Ensembles as models: evaluated, trained, saved, and members that do not fit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, data, errors, load_model, models, nn, optim
+from xpcnn.train import evaluate, predict
+
+from .helpers import draw, mentions
+from .test_ensemble import VOTES, Answers
+
+# -- as a model -----------------------------------------------------------------------------
+
+
+def tiny(seed: int, **options: Any) -> nn.Layer:
+    return models.tiny_convnet(filters=2, seed=seed, **options)
+
+
+def test_paths_state_and_moves(make: Any) -> None:
+    ensemble = nn.Ensemble(tiny(0), tiny(1)).to(backend=make.backend, dtype="float64")
+    assert list(ensemble.state_dict()) == [
+        f"{i}.{path}" for i in range(2) for path in ("conv1.weight", "fc.weight", "fc.bias")
+    ]
+    assert ensemble.backend.name == make.backend
+    make.check_kind(ensemble["1"].fc.bias.data, (10,), "float64")
+    other = nn.Ensemble(tiny(8), tiny(9))
+    other.load_state_dict(ensemble.state_dict())
+    for path, values in other.state_dict().items():
+        np.testing.assert_allclose(values, make.to_numpy(ensemble.state_dict()[path]), rtol=1e-6)
+    with pytest.raises(errors.StateDictError, match=r"missing: 2\.conv1\.weight"):
+        nn.Ensemble(tiny(0), tiny(1), tiny(2)).load_state_dict(ensemble.state_dict())
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_evaluate_predict_and_the_trainer(make: Any, vote: str) -> None:
+    digits = data.synthetic_digits(30)
+    ensemble = nn.Ensemble(tiny(0), tiny(1), tiny(2), vote=vote).to(backend=make.backend)
+    own = [predict(one, digits.images) for one in ensemble.members]
+    answer = predict(ensemble, digits.images, batch_size=7)
+    if vote == "mean":
+        np.testing.assert_allclose(answer, np.mean(own, axis=0), rtol=1e-5)
+    else:
+        firsts = np.array([rows.argmax(axis=1) for rows in own])
+        shares = np.array([[np.mean(firsts[:, n] == k) for k in range(10)] for n in range(30)])
+        np.testing.assert_allclose(answer, shares, atol=2e-4)
+    result = evaluate(ensemble, digits)
+    assert result.correct == int((answer.argmax(axis=1) == digits.labels).sum())
+    assert result.loss == pytest.approx(-np.log(answer[range(30), digits.labels]).mean(), rel=1e-4)
+    assert Trainer(ensemble, optim.SGD(ensemble, lr=0.1)).evaluate(digits) == result
+
+
+def test_members_are_tuned_together() -> None:
+    digits = data.synthetic_digits(100)
+    ensemble = nn.Ensemble(tiny(0), tiny(1))
+    trainer = Trainer(ensemble, optim.Adam(ensemble, lr=0.02))
+    before = [copy.deepcopy(one.fc.weight.data) for one in ensemble.members]
+    trainer.fit(digits, epochs=8, batch_size=20, progress=None)
+    assert np.mean(trainer.history.losses[-5:]) < 0.6 * trainer.history.losses[0]
+    assert all((one.fc.weight.data != old).any() for one, old in zip(ensemble.members, before, strict=True))
+
+
+def test_summary_and_copies() -> None:
+    ensemble = nn.Ensemble(tiny(0), tiny(1), vote="majority")
+    one, both = (xpcnn.summary(model, (1, 28, 28)) for model in (tiny(0), ensemble))
+    assert [row.path for row in both.rows] == [f"{i}.{row.path}" for i in range(2) for row in one.rows]
+    assert (both.parameters, both.macs) == (2 * one.parameters, 2 * one.macs)
+    inside = xpcnn.summary(nn.Sequential(all=nn.Ensemble(tiny(0)), out=nn.Softmax()), (1, 28, 28))
+    assert [row.path for row in inside.rows] == [f"all.0.{row.path}" for row in one.rows] + ["out"]
+    x = draw(2, 1, 28, 28, dtype="float32")
+    for again in (copy.deepcopy(ensemble), pickle.loads(pickle.dumps(ensemble))):
+        assert again.vote == "majority"
+        np.testing.assert_array_equal(again(x), ensemble(x))
+    assert repr(ensemble).startswith("Ensemble(\n  (0): Sequential(\n")
+
+
+# -- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz"])
+@pytest.mark.parametrize("vote", VOTES)
+def test_a_file_tells_the_whole_ensemble(tmp_path: Path, vote: str, ending: str) -> None:
+    first = models.simple_convnet((1, 28, 28), 3, hidden=5)
+    assert first.recipe is not None
+    first.recipe = first.recipe._replace(input_shape=(1, 28, 28))
+    inner = nn.Ensemble(models.simple_convnet(filters=2, seed=3), models.deep_convnet(hidden=4, seed=4))
+    ensemble = nn.Ensemble(first, inner, vote=vote)
+    ensemble.save(tmp_path / f"both.{ending}")
+    again = load_model(tmp_path / f"both.{ending}")
+    assert isinstance(again, nn.Ensemble)
+    assert (again.vote, again.members[1].vote) == (vote, "mean")
+    assert again.recipe == ensemble.recipe
+    assert again.members[0].recipe == ensemble.members[0].recipe
+    assert repr(again) == repr(ensemble)
+    x = draw(3, 1, 28, 28, dtype="float32")
+    np.testing.assert_array_equal(again(x), ensemble(x))
+    assert nn.Ensemble(*again.members, vote=vote).recipe == ensemble.recipe
+
+
+def test_its_recipe() -> None:
+    ensemble = nn.Ensemble(tiny(0), tiny(1, input_shape=(1, 28, 28)))
+    assert ensemble.recipe is not None
+    json.dumps(ensemble.recipe)
+    assert (ensemble.recipe.mean, ensemble.recipe.std, ensemble.recipe.input_shape) == (0.5, 1.0, None)
+    trained = tiny(2)
+    assert trained.recipe is not None
+    trained.recipe = trained.recipe._replace(input_shape=(1, 28, 28))
+    ensemble["1"] = trained
+    assert ensemble.recipe.input_shape == (1, 28, 28)
+    assert ensemble.recipe.arguments["members"][1]["arguments"]["seed"] == 2
+
+
+def test_members_without_a_recipe(tmp_path: Path) -> None:
+    plain = nn.Ensemble(nn.Sequential(flat=nn.Flatten(), fc=nn.Linear(784, 10)), models.simple_convnet())
+    assert plain.recipe is None
+    plain.save(tmp_path / "w.npz")
+    with pytest.raises(errors.CheckpointError, match="does not say which model"):
+        load_model(tmp_path / "w.npz")
+    again = nn.Ensemble(nn.Sequential(flat=nn.Flatten(), fc=nn.Linear(784, 10)), models.simple_convnet())
+    again.load(tmp_path / "w.npz")
+    x = draw(2, 1, 28, 28, dtype="float32")
+    np.testing.assert_array_equal(again(x), plain(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"members": []}, "it has no members"),
+        ({"members": [3]}, "member 0 is no model's description: expected a mapping, got 3"),
+        ({"members": [{"name": "tiny_convnet"}]}, "member 0 is no model's description"),
+        ({"members": "name"}, "member 0 is no model's description"),
+        ({"members": 3}, "not iterable"),
+        ({"vote": "loudest"}, "'mean' or 'majority', got 'loudest'"),
+        ({"depth": 3}, "unexpected keyword argument 'depth'"),
+        ({"name": "resnet9000"}, "unknown model 'resnet9000'"),
+        ({"arguments": {"depth": 9}}, "depth"),
+        ({"arguments": None}, "expected a mapping, got None"),
+    ],
+)
+def test_descriptions_that_cannot_be_followed(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    ensemble = nn.Ensemble(tiny(0), tiny(1))
+    assert ensemble.recipe is not None
+    arguments = dict(ensemble.recipe.arguments)
+    if set(change) <= {"name", "arguments"}:
+        arguments["members"] = [arguments["members"][0], {**arguments["members"][1], **change}]
+    else:
+        arguments |= change
+    ensemble.recipe = ensemble.recipe._replace(arguments=arguments)
+    ensemble.save(tmp_path / "w.npz")
+    with pytest.raises(errors.CheckpointError, match=mentions("w.npz", message)):
+        load_model(tmp_path / "w.npz")
+
+
+def test_by_name() -> None:
+    recipe = tiny(5).recipe
+    assert recipe is not None
+    ensemble = models.build("ensemble", members=[recipe._asdict()], vote="majority")
+    assert isinstance(ensemble, nn.Ensemble)
+    np.testing.assert_array_equal(ensemble.members[0].fc.weight.data, tiny(5).fc.weight.data)
+    assert "ensemble" not in models.model_names()  # it cannot be trained by its name alone
+
+
+# -- members that do not fit ----------------------------------------------------------------
+
+
+def test_no_members_and_unknown_votes() -> None:
+    with pytest.raises(errors.ArgumentError, match="Ensemble: it has no members"):
+        nn.Ensemble()
+    with pytest.raises(errors.ArgumentError, match=mentions("'mean' or 'majority'", "'best'")):
+        nn.Ensemble(tiny(0), vote="best")
+    with pytest.raises(errors.ArgumentError, match=mentions("Ensemble: child '1'", "Layer", "runs/a")):
+        nn.Ensemble(tiny(0), "runs/a")  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        nn.Ensemble(tiny(0)).vote = "mean"  # type: ignore[misc]
+
+
+def test_members_must_prepare_images_alike() -> None:
+    with pytest.raises(
+        errors.ArgumentError,
+        match=mentions("members 0 and 1", "((0.5,), (1.0,)) and ((0.0,), (1.0,))", "preprocessing"),
+    ):
+        nn.Ensemble(tiny(0), models.simple_convnet())
+    ensemble = nn.Ensemble(tiny(0), tiny(1))
+    with pytest.raises(errors.ArgumentError, match="members 0 and 1 prepare"):
+        ensemble["1"] = models.simple_convnet()
+    assert isinstance(ensemble["1"].fc, nn.Linear)
+    alone = nn.Ensemble(tiny(0))
+    alone[0] = models.simple_convnet()
+    assert alone.recipe is not None
+    assert alone.recipe.mean == 0.0
+
+
+def test_members_are_numbered() -> None:
+    ensemble = nn.Ensemble(tiny(0))
+    ensemble["1"] = tiny(1)
+    assert list(ensemble.children()) == ["0", "1"]
+    for name in ("3", "extra"):
+        with pytest.raises(errors.ArgumentError, match=mentions("numbered", "'2'", repr(name))):
+            ensemble[name] = tiny(2)
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_answers_of_other_shapes(make: Any, vote: str) -> None:
+    x = make.array(np.zeros((2, 1)))
+    three_classes, two_classes = Answers(make, np.zeros((2, 3))), Answers(make, np.zeros((2, 2)))
+    with pytest.raises(errors.ShapeError, match=mentions("members 0 and 1", "(2, 3)", "(2, 2)", "classes")):
+        nn.Ensemble(three_classes, two_classes, vote=vote)(x)
+    with pytest.raises(errors.ShapeError, match=mentions("member 1", "(2, 3, 1)", "(N, classes)")):
+        nn.Ensemble(three_classes, Answers(make, np.zeros((2, 3, 1))), vote=vote).forward(x)
+
+
+def test_answers_that_are_no_array() -> None:
+    class Two(nn.Layer):
+        def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+            return (x, x), None
+
+    with pytest.raises(errors.ArgumentError, match="member 0 gave tuple, not one array of logits"):
+        nn.Ensemble(Two())(draw(2, 3))
+
+
+def test_errors_tell_the_member() -> None:
+    with pytest.raises(errors.ShapeError) as caught:
+        nn.Ensemble(tiny(0), tiny(1, input_shape=(1, 20, 20)))(draw(1, 1, 28, 28, dtype="float32"))
+    assert caught.value.__notes__ == ["in Sequential.fc (Linear)", "in Ensemble.1 (Sequential)"]
+    mixed = nn.Ensemble(tiny(0), tiny(1).to(dtype="float64"))
+    with pytest.raises(errors.DtypeError, match="float64") as caught_too:
+        mixed(draw(1, 1, 28, 28, dtype="float32"))
+    assert caught_too.value.__notes__[-1] == "in Ensemble.1 (Sequential)"
