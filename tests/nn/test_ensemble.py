@@ -1,4 +1,4 @@
-"""Ensembles: their answers beside loops in float64, gradients, files, and members that do not fit."""
+"""Ensembles: their answers beside loops in float64, and their gradients."""
 
 from __future__ import annotations
 
