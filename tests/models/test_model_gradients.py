@@ -40,14 +40,9 @@ def check(model: nn.Layer, x: Any, *, train: bool = True) -> None:
     assert gradcheck(model, x, directional=True, train=train, eps=1e-8, rtol=1e-5).compared >= 4
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ALL)
 def test_training_on_every_backend(make: Any, name: str) -> None:
     check(on(make, name), make.array(pixels(*tiny_shape(name))))
-
-
-@pytest.mark.parametrize("name", sorted(set(ALL) - set(FAMILIES)))
-def test_training_the_others(name: str) -> None:
-    check(drawn(name), pixels(*tiny_shape(name)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
