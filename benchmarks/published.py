@@ -3,6 +3,7 @@
     python -m benchmarks.published                        # every recipe, seeds 0 to 4
     python -m benchmarks.published --recipe tiny-1000 --seeds 0 1
     python -m benchmarks.published --table                # the Markdown table of what is kept
+    python -m benchmarks.published --draw                 # docs/results/mnist-curves.png, of the first seeds
 
 Each finished run leaves ``docs/results/<recipe>-seed<n>.json``; runs in progress stay in ``runs/published``.
 The same command resumes them.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import statistics
@@ -173,6 +175,28 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def draw() -> Path:
+    """Draw the test accuracies of each recipe on the whole training set, of the first seed that is kept."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="accuracy on the test images, %", ylim=(96, 100))
+    strokes = itertools.cycle(itertools.product(("-", "--", ":"), "os^vD"))
+    for (name, recipe), (line, mark) in zip(RECIPES.items(), strokes, strict=False):
+        files = sorted(RESULTS.glob(f"{name}-seed*.json"))
+        if files and recipe.train_samples == 60_000:
+            kept = json.loads(files[0].read_text())
+            percent = [100 * accuracy for accuracy in kept["test_accuracy"]]
+            label = f"{name}: {max(percent):.2f} at best"
+            axes.plot(range(1, len(percent) + 1), percent, line, marker=mark, markersize=4, label=label)
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    path = RESULTS / "mnist-curves.png"
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=90)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -180,9 +204,13 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--table", action="store_true", help="print the table of kept results and stop")
+    parser.add_argument("--draw", action="store_true", help="draw the curves of kept results and stop")
     options = parser.parse_args()
     if options.table:
         print(table())
+        return
+    if options.draw:
+        print(draw())
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in options.recipe:

@@ -1,6 +1,6 @@
 """What is gained by starting from a network that was trained on other digits, measured on real MNIST.
 
-    python -m benchmarks.transfer              # seeds 0 to 2, two minutes on one core
+    python -m benchmarks.transfer              # seeds 0 to 2, three minutes on one core
     python -m benchmarks.transfer --seeds 0
     python -m benchmarks.transfer --table      # the Markdown table of what is kept
 
