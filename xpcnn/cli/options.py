@@ -11,6 +11,8 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 
 from xpcnn import models
 from xpcnn.backend import Backend, backend_names, get_backend, set_backend
+from xpcnn.data import augment
+from xpcnn.errors import XpcnnError
 from xpcnn.nn import Layer
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "UsageError",
     "add_device_options",
     "add_model_option",
+    "augmentation",
     "choose_backend",
     "count",
     "for_images",
@@ -122,6 +125,17 @@ def input_shape(text: str) -> tuple[int, ...]:
 
 
 # -- models and their images -----------------------------------------------------------
+
+
+def augmentation(text: str) -> augment.Compose:
+    """Return the chain of transforms in text such as ``"shift=2,rotate=10"``; there must be one."""
+    try:
+        chain = augment.parse(text)
+    except XpcnnError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("augment.parse: ")) from None
+    if not chain.transforms:
+        raise argparse.ArgumentTypeError("no transform is named")
+    return chain
 
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -21,6 +21,7 @@ from xpcnn.cli.images import open_picture, prepare
 from xpcnn.cli.options import (
     UsageError,
     add_device_options,
+    augmentation,
     choose_backend,
     count,
     input_shape_of,
@@ -95,20 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--augment",
         metavar="LIST",
-        type=_augmentation,
+        type=augmentation,
         help="for augmentations: such as shift=2,rotate=10 (default: what the run was trained with)",
     )
     what.add_argument(
         "--seed", type=natural, metavar="N", help="for augmentations and initial-values (default: 0)"
     )
     add_device_options(parser)
-
-
-def _augmentation(text: str) -> augment.Compose:
-    try:
-        return augment.parse(text)
-    except XpcnnError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("augment.parse: ")) from None
 
 
 def run(args: argparse.Namespace) -> int:

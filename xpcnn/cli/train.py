@@ -17,6 +17,7 @@ from xpcnn.cli.options import (
     UsageError,
     add_device_options,
     add_model_option,
+    augmentation,
     choose_backend,
     count,
     model_options,
@@ -25,7 +26,6 @@ from xpcnn.cli.options import (
 )
 from xpcnn.cli.settings import OF_FIXED_LENGTH, OPTIMIZERS, SCHEDULES, Settings
 from xpcnn.data import augment
-from xpcnn.errors import XpcnnError
 from xpcnn.models import model_names
 from xpcnn.train import RunDirectory
 
@@ -148,12 +148,8 @@ def _add_techniques(parser: argparse.ArgumentParser) -> None:
 
 
 def _augmentation(text: str) -> str:
-    try:
-        chain = augment.parse(text)
-    except XpcnnError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("augment.parse: ")) from None
-    if not chain.transforms:
-        raise argparse.ArgumentTypeError("no transform is named")
+    """Return the text as it is kept in the run's settings, once it is known to be right."""
+    augmentation(text)
     return text
 
 

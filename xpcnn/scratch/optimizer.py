@@ -7,6 +7,7 @@ formulas, which differ from the core's and from PyTorch's.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
 from numbers import Real
 from typing import Any
@@ -22,7 +23,7 @@ __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
 _EPS = 1e-7
 
 
-class _BookOptimizer:
+class _BookOptimizer(ABC):
     """What the optimisers share: reading and writing the two dictionaries.
 
     Parameters may be arrays of any backend, which keep their identity and dtype, or plain numbers, whose
@@ -39,9 +40,9 @@ class _BookOptimizer:
             else:
                 params[key][...] = new
 
+    @abstractmethod
     def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
         """Return new arrays; those given belong to others and stay as they are."""
-        raise NotImplementedError
 
 
 def _as_array(value: Any) -> Array:
@@ -58,9 +59,9 @@ class _CoreOptimizer(_BookOptimizer):
         self.lr = lr
         self._cores: dict[str, tuple[Parameter, optim.Optimizer]] = {}
 
+    @abstractmethod
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         """Return the core's optimiser of a parameter."""
-        raise NotImplementedError
 
     def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
         return self._stepped(params, grads, self.lr)
