@@ -188,7 +188,10 @@ WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
         "--test-samples is only for activations, confusion",
     ),
     "no augmentation": (("run", "augmentations"), "augmentations needs --augment, such as"),
-    "an empty augmentation": (("augmentations", "--augment", ""), "argument --augment: no transform is named"),
+    "an empty augmentation": (
+        ("augmentations", "--augment", ""),
+        "argument --augment: no transform is named",
+    ),
     "an unknown one": (("augmentations", "--augment", "fly=1"), "no transform is called 'fly'; known: "),
     "too few images": (("run", "features", "--image", 300), "--image 300: synthetic-digits has 300 test im"),
     "too few samples": (("run", "confusion", "--test-samples", 301), "--test-samples 301: synthetic-digits"),
