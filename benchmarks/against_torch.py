@@ -43,8 +43,8 @@ def compare(threads: int, batch: int, blocks: int, steps: int) -> dict[str, Any]
     import numpy as np
     import torch
 
-    from benchmarks.machine import machine
     from xpcnn import Trainer, models, optim
+    from xpcnn.bench.machine import machine
 
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)

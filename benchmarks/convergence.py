@@ -25,9 +25,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine
 from xpcnn import Trainer, data, nn, optim
 from xpcnn.backend import host_generator
+from xpcnn.bench.machine import machine
 from xpcnn.errors import DivergenceError
 from xpcnn.io import replacing
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine
 from xpcnn import Trainer, data, models, optim
+from xpcnn.bench.machine import machine
 from xpcnn.data import augment
 from xpcnn.errors import DivergenceError
 from xpcnn.io import replacing

@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.machine import machine
 from xpcnn import Trainer, data, models, nn, optim
+from xpcnn.bench.machine import machine
 from xpcnn.data import Dataset
 from xpcnn.io import replacing
 from xpcnn.train import evaluate

@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 DIRECT: dict[str, set[str]] = {
     "errors": set(),
+    "lazy": set(),
     "backend": {"errors"},
     "ops": {"backend"},
     "nn": {"ops"},
@@ -28,7 +29,8 @@ DIRECT: dict[str, set[str]] = {
     "train": {"models", "optim", "data", "io"},
     "viz": {"train"},
     "scratch": {"train"},
-    "cli": {"viz", "scratch"},
+    "bench": {"viz"},
+    "cli": {"viz", "scratch", "bench"},
     "testing": {"ops", "nn"},
 }
 """Which packages each may import; with what those may import in turn."""
@@ -36,10 +38,12 @@ DIRECT: dict[str, set[str]] = {
 LAZY_EXCEPTIONS = {("xpcnn.nn.layer", "io")}
 """Layer.save and Layer.load import io when they are called."""
 
-BACKEND_ONLY = {"cupy", "torch", "array_api_compat", "array_api_extra", "array_api_strict"}
+BACKEND_ONLY = {"cupy", "torch", "array_api_compat", "array_api_extra", "array_api_strict", "cudnn"}
 WITHOUT_NUMPY = {"ops", "nn", "models", "optim"}
 CURRENT_BACKEND = {"asarray", "get_backend", "set_backend", "use_backend"}
 """What asks for, or changes, the backend that creates new arrays."""
+
+MODULE_NAMES = {"__all__", "__dir__", "__getattr__", "__version__"}
 
 LINES, MOST_LINES = 300, 350
 
@@ -48,6 +52,7 @@ NEVER_AT_IMPORT = {
     "array_api_compat",
     "array_api_extra",
     "array_api_strict",
+    "cudnn",
     "cupy",
     "matplotlib",
     "onnx",
@@ -137,11 +142,15 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
 
 
 def face_violations(tree: ast.Module) -> list[str]:
-    """What `xpcnn/__init__.py` holds beside a docstring, imports, `__version__` and `__all__`."""
+    """What `xpcnn/__init__.py` holds beside a docstring, imports and a module's own names."""
 
     def fits(node: ast.stmt) -> bool:
         if isinstance(node, ast.Assign):
-            return all(ast.unparse(target) in ("__version__", "__all__") for target in node.targets)
+            return all(ast.unparse(target) in MODULE_NAMES for target in node.targets)
+        if isinstance(node, ast.FunctionDef):
+            return node.name in MODULE_NAMES
+        if isinstance(node, ast.If):
+            return ast.unparse(node.test) == "TYPE_CHECKING" and all(map(fits, node.body))
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         return is_docstring or isinstance(node, ast.Import | ast.ImportFrom)
 
@@ -177,6 +186,8 @@ WRONG = {
     "io eagerly from nn.layer": ("xpcnn.nn.layer", "from xpcnn.io import save_weights"),
     "io lazily from elsewhere": ("xpcnn.nn.conv", "def f():\n    from xpcnn.io import save_weights"),
     "data knowing of a device": ("xpcnn.data.loader", "from xpcnn.backend import asarray"),
+    "bench used by the package": ("xpcnn.viz.curves", "from xpcnn.bench import timing"),
+    "torch in bench": ("xpcnn.bench.convolutions", "import torch"),
     "testing used by the package": ("xpcnn.train.trainer", "from xpcnn.testing import gradcheck"),
     "the face from below": ("xpcnn.train.trainer", "import xpcnn"),
     "a name of the face from below": ("xpcnn.train.trainer", "from xpcnn import asarray"),
@@ -209,7 +220,8 @@ RIGHT = {
     "relative from a package": ("xpcnn.ops", "from . import conv\nfrom ..backend import namespace"),
     "the exception": ("xpcnn.nn.layer", "def save():\n    from xpcnn.io import save_weights"),
     "train": ("xpcnn.train.trainer", "import numpy\nfrom xpcnn import data, io, models, optim, __version__"),
-    "cli": ("xpcnn.cli.main", "from xpcnn import scratch, train, viz"),
+    "bench": ("xpcnn.bench.report", "import numpy\nfrom xpcnn import io, models, ops, optim, train, viz"),
+    "cli": ("xpcnn.cli.main", "from xpcnn import bench, scratch, train, viz"),
     "testing": ("xpcnn.testing.compare", "import numpy as np\nfrom xpcnn.backend import to_numpy"),
     "backend": ("xpcnn.backend._torch", "def f():\n    import torch, array_api_compat.torch"),
     "a similar name": ("xpcnn.viz.plot", "import torchlike, numpydoc"),

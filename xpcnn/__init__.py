@@ -4,7 +4,9 @@ The same source runs on NumPy, CuPy, PyTorch tensors or any array-API library:
 ``xpcnn.set_backend("cupy")``.
 """
 
-from xpcnn import data, errors, models, nn, ops, optim
+from typing import TYPE_CHECKING
+
+from xpcnn import errors, nn, ops
 from xpcnn.backend import (
     Key,
     asarray,
@@ -16,17 +18,32 @@ from xpcnn.backend import (
     to_numpy,
     use_backend,
 )
+from xpcnn.lazy import lazily
 from xpcnn.nn import summary
-from xpcnn.ops import conv_algorithm, get_workspace_limit, set_workspace_limit
-from xpcnn.train import Trainer, load_model
+from xpcnn.ops import autotune, conv_algorithm, get_workspace_limit, set_workspace_limit
+
+if TYPE_CHECKING:
+    from xpcnn import data, models, optim
+    from xpcnn.train import Trainer, load_model
 
 __version__ = "0.1.0"
+__getattr__ = lazily(
+    __name__,
+    {
+        "Trainer": "xpcnn.train",
+        "data": "xpcnn.data",
+        "load_model": "xpcnn.train",
+        "models": "xpcnn.models",
+        "optim": "xpcnn.optim",
+    },
+)
 
 __all__ = [
     "Key",
     "Trainer",
     "__version__",
     "asarray",
+    "autotune",
     "available_backends",
     "backend_of",
     "conv_algorithm",
@@ -46,3 +63,7 @@ __all__ = [
     "to_numpy",
     "use_backend",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

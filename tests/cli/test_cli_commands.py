@@ -229,7 +229,7 @@ def test_info(xpcnn_command: Any) -> None:
         title: {line[2:20].strip(): line[21:] for line in lines.splitlines()}
         for title, lines in zip(parts[::2], parts[1::2], strict=True)
     }
-    assert list(sections) == ["versions", "backends", "processor", "datasets", "settings"]
+    assert list(sections) == ["versions", "backends", "processor", "datasets", "autotune", "settings"]
     versions = sections["versions"]
     assert versions["xpcnn"] == xpcnn.__version__
     assert versions["Python"].startswith(platform.python_version())

@@ -79,6 +79,7 @@ def test_a_run(xpcnn_command: Any, real_curves: None) -> None:
         "label_smoothing": None,
         "augment": None,
         "patience": None,
+        "autotune": False,
     }
     history = RunDirectory(folder).history()
     assert len(history.losses) == 2 * STEPS

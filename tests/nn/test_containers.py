@@ -280,3 +280,52 @@ def test_no_dx_for_what_needs_none(frozen: bool) -> None:
     assert len(spared) == len(whole) == (2 if frozen else 4)
     for parameter, gradient in whole.items():
         np.testing.assert_array_equal(spared[parameter], gradient)
+
+
+# A convolution takes the ReLU behind it along -----------------------------------------------------------
+
+
+class Doubled(nn.ReLU):
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        y, ctx = super().forward(x)
+        return 2 * y, ctx
+
+
+def conv_and(*layers: nn.Layer, bias: bool = True) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(2, 9, 3, padding=1, bias=bias, seed=3), *layers)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_conv_with_relu_is_conv_then_relu(make: Any, dtype: str, bias: bool) -> None:
+    """To the bit, contexts and gradients included, also where the work is done in pieces."""
+    host = np.random.default_rng(0).standard_normal((3, 2, 8, 7)).astype(dtype)
+    host[0, 0, 0, 0] = np.nan
+    with make.use():
+        model = conv_and(nn.ReLU(), nn.ReLU(), bias=bias).to(dtype=dtype)
+    x = make.array(host)
+    if bias:
+        model[0].bias.data = make.array(np.linspace(-1, 1, 9, dtype=dtype))
+    limit = xpcnn.get_workspace_limit()
+    try:
+        for bytes_allowed in (limit, 6000):
+            xpcnn.set_workspace_limit(bytes_allowed)
+            y, ctx = model.forward(x)
+            expected, conv_ctx = model[0].forward(x)
+            expected, relu_ctx = model[1].forward(expected)
+            np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(expected))
+            np.testing.assert_array_equal(make.to_numpy(model(x)), make.to_numpy(expected))
+            assert len(ctx) == 3
+            grads, separate = nn.Gradients(), nn.Gradients()
+            dx = model.backward(ctx, y, grads)
+            dy = model[1].backward(relu_ctx, model[2].backward(relu_ctx, expected))
+            np.testing.assert_array_equal(
+                make.to_numpy(dx), make.to_numpy(model[0].backward(conv_ctx, dy, separate))
+            )
+    finally:
+        xpcnn.set_workspace_limit(limit)
+
+
+def test_only_a_relu_itself_is_taken_along() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 2, 4, 4), dtype=np.float32)
+    plain, doubled = conv_and(nn.ReLU()), conv_and(Doubled())
+    np.testing.assert_array_equal(doubled(x), 2 * plain(x))

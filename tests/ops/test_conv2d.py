@@ -14,13 +14,26 @@ import xpcnn
 from xpcnn import errors, ops
 
 from .conv_cases import CASES, Case, Reference, reference
-from .helpers import LAYOUTS, draw, is_channels_last, pair
+from .helpers import LAYOUTS, draw, is_channels_last, mentions, pair
 
-ALGORITHMS = ("loop", "im2col", "as_strided", "auto")
-FAST = ("im2col", "as_strided", "auto")  # for sizes that would keep the loops busy
+FAST = ("im2col", "as_strided", "kn2row", "mec", "winograd", "fft", "native", "auto")
+ALGORITHMS = (*FAST, "loop")  # the loops are too slow for larger sizes
 
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def refused(make: Any, algorithm: str, case: Case) -> bool:
+    """Whether the algorithm cannot do this; then it must say so, with a way out."""
+    square = case.w[2:] == (3, 3) and pair(case.stride) == pair(case.dilation) == (1, 1)
+    if not (algorithm == "winograd" and not square) and not (
+        algorithm == "native" and make.backend != "torch"
+    ):
+        return False
+    r = reference(case)
+    with pytest.raises(errors.AlgorithmError, match=mentions("conv2d", algorithm, "auto")):
+        ops.conv2d(make.array(r.x), make.array(r.w), **case.options, algorithm=algorithm)
+    return True
 
 
 def inputs(make: Any, r: Reference) -> tuple[Any, Any, Any, Any]:
@@ -31,6 +44,8 @@ def inputs(make: Any, r: Reference) -> tuple[Any, Any, Any, Any]:
 @every_case
 @every_algorithm
 def test_matches_the_loops(make: Any, dtype: str, algorithm: str, case: Case) -> None:
+    if refused(make, algorithm, case):
+        return
     r = reference(case, dtype)
     x, w, b, dy = inputs(make, r)
     with make.unchanged(x, w, b):
@@ -50,6 +65,7 @@ BILINEAR = (
     "stride does not divide",
     "1x1 stride 2",
     "unequal pairs",
+    "padded 3x3",
     "dilated, padded, strided",
     "same, even and dilated",
     "groups, strided, dilated",
@@ -64,6 +80,8 @@ BILINEAR = (
 def test_is_bilinear(make: Any, algorithm: str, name: str) -> None:
     """⟨dy, conv(x, w)⟩ = ⟨dx, x⟩ = ⟨dw, w⟩: one number, no step size, no oracle."""
     case = CASES[name]
+    if refused(make, algorithm, case):
+        return
     r = reference(case)
     x, w, _, dy = inputs(make, r)
     y, ctx = ops.conv2d(x, w, **case.options, algorithm=algorithm)
@@ -77,7 +95,9 @@ def test_is_bilinear(make: Any, algorithm: str, name: str) -> None:
 
 @every_algorithm
 def test_skipped_gradients(make: Any, algorithm: str) -> None:
-    case = CASES["strided and padded"]
+    case = CASES["padded 3x3"]
+    if refused(make, algorithm, case):
+        return
     r = reference(case)
     x, w, b, dy = inputs(make, r)
     _, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
@@ -96,6 +116,8 @@ def test_skipped_gradients(make: Any, algorithm: str) -> None:
 def test_backward_twice_is_the_same(make: Any, algorithm: str) -> None:
     """Backward leaves everything it needs in place, to the bit."""
     case = CASES["padded 3x3"]
+    if refused(make, algorithm, case):
+        return
     x, w, b, dy = inputs(make, reference(case, "float32"))
     _, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
     first, second = (make.snapshot(ops.conv2d_backward(ctx, dy)) for _ in range(2))
@@ -107,6 +129,8 @@ def test_backward_twice_is_the_same(make: Any, algorithm: str) -> None:
 @every_algorithm
 def test_any_memory_layout(make: Any, algorithm: str, name: str, layout: Any) -> None:
     case = CASES[name]
+    if refused(make, algorithm, case):
+        return
     r = reference(case)
     x, w, dy = (layout(make, a) for a in (r.x, r.w, r.dy))
     host = [make.to_numpy(a) for a in (x, w, dy)]
@@ -126,20 +150,27 @@ def test_any_memory_layout(make: Any, algorithm: str, name: str, layout: Any) ->
 def test_output_is_channels_last(algorithm: str, name: str) -> None:
     """An NCHW view over NHWC memory: what the next convolution reads contiguously, without a copy."""
     case = CASES[name]
+    if algorithm == "native" or (algorithm == "winograd" and name not in ("padded 3x3", "groups")):
+        return  # refused on NumPy, as tested above
     r = reference(case)
     y, _ = ops.conv2d(r.x, r.w, r.b, **case.options, algorithm=algorithm)
     assert is_channels_last(y)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("algorithm", FAST)
-def test_larger_sizes_against_torch(make: Any, dtype: str, algorithm: str) -> None:
+def test_larger_sizes_against_torch(make: Any, dtype: str, algorithm: str, stride: int) -> None:
     torch = pytest.importorskip("torch")
-    host = [draw(*shape, dtype=dtype) for shape in ((5, 16, 15, 13), (24, 16, 3, 5), (24,), (5, 24, 8, 7))]
-    *leaves, dy = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in host)
-    y = torch.nn.functional.conv2d(*leaves, stride=2, padding=(1, 2))
-    y.backward(dy.detach())
-    x, w, b, dy = (make.array(a) for a in host)
-    got, ctx = ops.conv2d(x, w, b, stride=2, padding=(1, 2), algorithm=algorithm)
+    case = Case((5, 16, 15, 13), (24, 16, 3, 3), stride, padding=(1, 2), pads=(1, 1, 2, 2))
+    if refused(make, algorithm, case):
+        return
+    host = [draw(*shape, dtype=dtype) for shape in (case.x, case.w, (24,))]
+    leaves = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in host]
+    y = torch.nn.functional.conv2d(*leaves, stride=stride, padding=(1, 2))
+    dy = draw(*y.shape, dtype=dtype)
+    y.backward(torch.tensor(dy, dtype=torch.float64))
+    x, w, b, dy = (make.array(a) for a in (*host, dy))
+    got, ctx = ops.conv2d(x, w, b, stride=stride, padding=(1, 2), algorithm=algorithm)
     make.check(got, y.detach().numpy(), dtype)
     for gradient, expected in zip(ops.conv2d_backward(ctx, dy), leaves, strict=True):
         make.check(gradient, expected.grad.numpy(), dtype)
@@ -148,7 +179,7 @@ def test_larger_sizes_against_torch(make: Any, dtype: str, algorithm: str) -> No
 # Choosing the algorithm -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["loop", "im2col", "as_strided"])
+@pytest.mark.parametrize("name", ["loop", "im2col", "as_strided", "kn2row", "mec", "fft"])
 def test_conv_algorithm_overrides_auto(make: Any, name: str) -> None:
     case = CASES["strided and padded"]
     x, w, b, dy = inputs(make, reference(case, "float32"))
@@ -219,9 +250,9 @@ def test_output_size_or_error(size: Any, kernel: Any, stride: Any, padding: Any,
     groups=st.integers(1, 2),
     channels=st.integers(1, 2),
     outputs=st.integers(1, 2),
-    algorithm=st.sampled_from(["im2col", "as_strided"]),
+    algorithm=st.sampled_from(["im2col", "as_strided", "kn2row", "mec", "fft", "winograd"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=150)
 def test_random_geometry_matches_the_loops(
     size: Any,
     kernel: Any,
@@ -249,8 +280,29 @@ def test_random_geometry_matches_the_loops(
         for i in range(2)
     ]
     assume(all(fits))
+    if algorithm == "winograd":
+        assume(kernel == (3, 3) and stride == dilation == (1, 1))
     r = reference(case)
     y, ctx = ops.conv2d(r.x, r.w, r.b, **case.options, algorithm=algorithm)
+    for got, expected in zip((y, *ops.conv2d_backward(ctx, r.dy)), (r.y, r.dx, r.dw, r.db), strict=True):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
+
+
+@given(
+    size=st.tuples(st.integers(1, 11), st.integers(1, 11)),
+    padding=paddings,
+    batch=st.integers(0, 3),
+    channels=st.integers(1, 4),
+    outputs=st.integers(1, 4),
+)
+@settings(max_examples=100)
+def test_winograd_of_any_size(size: Any, padding: Any, batch: int, channels: int, outputs: int) -> None:
+    """Both tile sizes, tiles beyond the edges of the output, and frames wider than the kernel reaches."""
+    assume(min(n + 2 * p for n, p in zip(size, padding, strict=True)) >= 3)
+    pads = (padding[0], padding[0], padding[1], padding[1])
+    r = reference(Case((batch, channels, *size), (outputs, channels, 3, 3), padding=padding, pads=pads))
+    y, ctx = ops.conv2d(r.x, r.w, r.b, padding=padding, algorithm="winograd")
     for got, expected in zip((y, *ops.conv2d_backward(ctx, r.dy)), (r.y, r.dx, r.dw, r.db), strict=True):
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)

@@ -14,6 +14,7 @@ from xpcnn.backend.current import (
     to_numpy,
     use_backend,
 )
+from xpcnn.backend.primitive import primitive
 from xpcnn.backend.random import Key, host_generator
 from xpcnn.backend.registry import available_backends, backend_names
 
@@ -32,6 +33,7 @@ __all__ = [
     "is_array",
     "itemsize",
     "namespace",
+    "primitive",
     "set_backend",
     "to_numpy",
     "use_backend",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from xpcnn.backend._cudnn import CudnnConvolution
 from xpcnn.backend.base import Array, Backend, host_array, window_view
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
@@ -70,6 +74,7 @@ class CupyBackend(Backend):
 
     reads_are_free = False
     default_workspace = 1 << 30
+    switches = MappingProxyType({"tf32": False, "deterministic": True})
 
     def __init__(self, device: int) -> None:
         import array_api_compat.cupy as xp
@@ -77,6 +82,35 @@ class CupyBackend(Backend):
 
         super().__init__("cupy", xp, device)
         self._cupy = cupy
+        self.deterministic = True
+        self.convolutions = MappingProxyType({"cudnn": CudnnConvolution(self, cupy)})
+
+    @property
+    def tf32(self) -> bool:
+        # Asked of CuPy, not remembered: $CUPY_TF32 and other code may switch it too.
+        in_use = self._cupy._core.get_compute_type(np.float32)
+        return bool(in_use == self._cupy._core._routines_linalg.COMPUTE_TYPE_TF32)
+
+    @tf32.setter
+    def tf32(self, value: bool) -> None:
+        linalg = self._cupy._core._routines_linalg
+        device = self._cupy.cuda.Device(self.device)
+        if value and int(device.compute_capability) < 80:
+            raise BackendError(
+                f"backend {self}: tf32 needs a GPU of compute capability 8.0 or higher, "
+                f"this one has {device.compute_capability[:-1]}.{device.compute_capability[-1]}"
+            )
+        with device:
+            # One switch for all devices and threads of the process: CuPy has no narrower one.
+            self._cupy._core.set_compute_type(
+                np.float32, linalg.COMPUTE_TYPE_TF32 if value else linalg.COMPUTE_TYPE_DEFAULT
+            )
+
+    @functools.cached_property
+    def kernels(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
+        from xpcnn.backend.kernels import table
+
+        return table()
 
     def activate(self) -> None:
         self._cupy.cuda.Device(self.device).use()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, host_uniform, window_view
+from xpcnn.backend.base import MIB, Array, Backend, host_array, host_uniform, window_view
 from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
@@ -36,6 +36,8 @@ _BLOCK = 1 << 14
 
 class NumpyBackend(Backend):
     """NumPy on the host."""
+
+    cache_block = 4 * MIB
 
     def __init__(self, device: str) -> None:
         import array_api_compat.numpy as xp

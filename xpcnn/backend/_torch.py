@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from xpcnn.backend.base import Array, Backend, host_array, window_view
+from xpcnn.backend.convolution import LibraryConvolution
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -45,6 +49,30 @@ class TorchBackend(Backend):
         self.reads_are_free = device.type == "cpu"
         if device.type != "cpu":
             self.default_workspace = 1 << 30
+        if device.type == "cuda":
+            self.switches = MappingProxyType({"tf32": False})
+
+    @functools.cached_property
+    def convolutions(self) -> Mapping[str, LibraryConvolution]:  # type: ignore[override]
+        from xpcnn.backend._torch_conv import TorchConvolution
+
+        return MappingProxyType({"native": TorchConvolution()})
+
+    @property
+    def tf32(self) -> bool:
+        import torch
+
+        if self.device.type != "cuda":
+            return False
+        return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+
+    @tf32.setter
+    def tf32(self, value: bool) -> None:
+        import torch
+
+        # PyTorch's switches are process-wide, and its own default is on for convolutions alone.
+        torch.backends.cuda.matmul.allow_tf32 = value
+        torch.backends.cudnn.allow_tf32 = value
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         import torch

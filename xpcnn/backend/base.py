@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
+
+if TYPE_CHECKING:
+    from xpcnn.backend.convolution import LibraryConvolution
 
 __all__ = ["Array", "Backend", "Namespace", "dtype_name", "itemsize"]
 
@@ -42,10 +47,26 @@ class Backend:
         True where looking at a value does not wait for a device.
     default_workspace : int
         Bytes of scratch memory a convolution may use unless told otherwise.
+    cache_block : int or None
+        Bytes of scratch memory that stay in a cache: convolutions work through a batch in pieces of about
+        that. None where pieces gain nothing.
+    kernels : mapping of str to callable
+        What replaces functions marked as `primitive` on arrays of this backend, by their names.
+    convolutions : mapping of str to LibraryConvolution
+        Convolutions that come with the library, by the names of the algorithms that run them.
+    switches : mapping of str to bool
+        The options `set_backend` takes for this backend, with their defaults; each is an attribute.
+    tf32 : bool
+        Whether float32 numbers may be rounded to TF32 (10 bits of mantissa) before they are multiplied.
     """
 
     reads_are_free: bool = True
     default_workspace: int = 64 * MIB
+    cache_block: int | None = None
+    kernels: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+    convolutions: Mapping[str, LibraryConvolution] = MappingProxyType({})
+    switches: Mapping[str, bool] = MappingProxyType({})
+    tf32: bool = False
 
     def __init__(self, name: str, xp: Namespace, device: Any) -> None:
         self.name = name
@@ -53,7 +74,7 @@ class Backend:
         self.device = device
 
     def __repr__(self) -> str:
-        return f"<backend {self}>"
+        return f"<backend {', '.join([str(self), *map('{0[0]}={0[1]}'.format, self.settings().items())])}>"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.device})"
@@ -91,6 +112,21 @@ class Backend:
     def activated(self) -> AbstractContextManager[object]:
         """Return a context in which this device is the calling thread's current one."""
         return nullcontext()
+
+    def settings(self) -> dict[str, bool]:
+        """Return every switch as it stands."""
+        return {name: getattr(self, name) for name in self.switches}
+
+    def configure(self, settings: Mapping[str, bool]) -> None:
+        """Set switches, or raise `BackendError` and leave them all as they were."""
+        for name, value in settings.items():
+            if name not in self.switches:
+                known = f"its options: {', '.join(self.switches)}" if self.switches else "it has none"
+                raise BackendError(f"backend {self} has no option {name!r}; {known}")
+            if not isinstance(value, bool):
+                raise BackendError(f"backend {self}: option {name} must be True or False, got {value!r}")
+        for name, value in settings.items():
+            setattr(self, name, value)
 
     def model_run(self) -> AbstractContextManager[object]:
         """Return the context in which a model is trained, evaluated or asked."""

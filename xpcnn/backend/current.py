@@ -30,7 +30,7 @@ _default: Backend | None = None
 _override: ContextVar[Backend | None] = ContextVar("xpcnn_backend", default=None)
 
 
-def set_backend(name: str, device: Any = None) -> None:
+def set_backend(name: str, device: Any = None, **options: bool) -> None:
     """Choose where new arrays are created, for the whole process.
 
     Arrays and models that exist already stay where they are and keep working.
@@ -41,12 +41,18 @@ def set_backend(name: str, device: Any = None) -> None:
         The array library.
     device : int or str, optional
         One of its devices: a number for CuPy, ``"cuda:1"`` or ``"mps"`` for torch.
+    tf32 : bool, default False
+        On CUDA devices: round float32 numbers to TF32 (10 bits of mantissa) before they are multiplied in
+        matrix products and convolutions. Holds for the whole process, also for code outside xpcnn, because
+        both libraries keep one switch for it.
+    deterministic : bool, default True
+        On CuPy: cuDNN may use only algorithms that give the same bits every time.
 
     Raises
     ------
     BackendError
-        When the name is unknown, the library is not installed, or the device cannot be used.
-        The backend in use before stays in use.
+        When the name is unknown, the library is not installed, the device cannot be used, or the backend has
+        no such option. The backend in use before stays in use.
 
     Examples
     --------
@@ -57,15 +63,17 @@ def set_backend(name: str, device: Any = None) -> None:
     """
     global _default
     backend = registry.load(name, device)
+    backend.configure({**backend.switches, **options})
     backend.activate()
     _default = backend
 
 
 @contextmanager
-def use_backend(name: str, device: Any = None) -> Iterator[Backend]:
+def use_backend(name: str, device: Any = None, **options: bool) -> Iterator[Backend]:
     """Create new arrays on another backend inside a ``with`` block, in this context only.
 
-    Other threads, and other asyncio tasks, are not affected.
+    Other threads, and other asyncio tasks, are not affected; except by the options, those of `set_backend`,
+    which hold for the whole process until the block ends. Options that are not named stay as they are.
 
     Examples
     --------
@@ -76,12 +84,15 @@ def use_backend(name: str, device: Any = None) -> Iterator[Backend]:
     True
     """
     backend = registry.load(name, device)
+    before = backend.settings()
+    backend.configure(options)
     token = _override.set(backend)
     try:
         with backend.activated():
             yield backend
     finally:
         _override.reset(token)
+        backend.configure({option: before[option] for option in options})
 
 
 def get_backend() -> Backend:

@@ -1,4 +1,4 @@
-"""Show versions, backends and their devices, and where datasets are looked for.
+"""Show versions, backends and devices, and where datasets and measured choices of algorithms are kept.
 
 This is what a bug report should come with.
 """
@@ -20,6 +20,7 @@ from xpcnn.backend import available_backends, get_backend, use_backend
 from xpcnn.data.fetch import DATA_DIR_VARIABLE, Source, cache_dir
 from xpcnn.data.mnist import FASHION_MNIST, MNIST
 from xpcnn.errors import BackendError
+from xpcnn.ops.conv.tuning_cache import tuning_cache
 
 __all__ = ["add_arguments", "run"]
 
@@ -29,6 +30,9 @@ _OPTIONAL = (
     "cupy-cuda12x",
     "cupy-cuda13x",
     "cupy",
+    "nvidia-cudnn-frontend",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
     "torch",
     "array-api-strict",
     "matplotlib",
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         "backends": _backends(),
         "processor": _processor(),
         "datasets": _datasets(),
+        "autotune": _autotune(),
         "settings": _settings(),
     }
     for title, lines in sections.items():
@@ -72,10 +77,17 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _backends() -> Iterator[tuple[str, str]]:
     for name, reason in available_backends().items():
         yield name, reason or "available on " + ", ".join(dict.fromkeys(_devices(name)))
+    yield from _in_use()
+
+
+def _in_use() -> Iterator[tuple[str, str]]:
     try:
-        yield "in use", str(get_backend())
+        backend = get_backend()
     except BackendError as error:
         yield "in use", f"none: {error}"
+        return
+    switches = (f"{name} {'on' if value else 'off'}" for name, value in backend.settings().items())
+    yield "in use", ", ".join((str(backend), *switches))
 
 
 def _devices(name: str) -> Iterator[str]:
@@ -113,6 +125,11 @@ def _datasets() -> Iterator[tuple[str, str]]:
 
 def _complete(folder: Path, source: Source) -> bool:
     return all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in source.sha256)
+
+
+def _autotune() -> Iterator[tuple[str, str]]:
+    cache = tuning_cache()
+    yield "measured choices", f"{len(cache)} in {cache.path}"
 
 
 def _settings() -> Iterator[tuple[str, str]]:

@@ -60,6 +60,8 @@ def _others(settings: Settings) -> Iterator[str]:
         yield f"weights averaged with decay {settings.average:g}"
     if settings.patience is not None:
         yield f"early stopping after {_epochs(settings.patience)} without a better test accuracy"
+    if settings.autotune:
+        yield "the convolution algorithms measured to be the fastest"
 
 
 def _epochs(count: float | None) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+import xpcnn.cli.bench as bench
 import xpcnn.cli.evaluate as evaluate
 import xpcnn.cli.info as info
 import xpcnn.cli.plot as plot
@@ -21,7 +22,7 @@ from xpcnn.errors import XpcnnError
 
 __all__ = ["main"]
 
-_SUBCOMMANDS = (train, evaluate, predict, search, plot, summary, info)
+_SUBCOMMANDS = (train, evaluate, predict, search, plot, summary, bench, info)
 _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn train"
 
 

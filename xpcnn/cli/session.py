@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from xpcnn.cli.options import UsageError
 from xpcnn.cli.settings import OF_FIXED_LENGTH, Settings
 from xpcnn.data import Dataset
 from xpcnn.nn import summary
+from xpcnn.ops import autotune
 from xpcnn.train import (
     EarlyStopping,
     History,
@@ -36,7 +38,8 @@ def begin(settings: Settings, out: Path | None) -> int:
     settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
     directory = RunDirectory(out or _new_folder(settings), settings.to_config())
     introduce(settings, trainer, train, test, directory)
-    return _train(trainer, train, test, settings, directory)
+    with _choice_of_algorithms(settings):
+        return _train(trainer, train, test, settings, directory)
 
 
 def resume(settings: Settings, directory: RunDirectory) -> int:
@@ -54,7 +57,8 @@ def resume(settings: Settings, directory: RunDirectory) -> int:
         print(f"nothing left to train: {done}{more}")
     else:
         print(f"going on after step {trainer.steps}, {done}", flush=True)
-    return _train(trainer, train, test, settings, directory)
+    with _choice_of_algorithms(settings):
+        return _train(trainer, train, test, settings, directory)
 
 
 def _data(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -82,6 +86,10 @@ def _new_folder(settings: Settings) -> Path:
             return folder
         except FileExistsError:  # of a run begun in the same second
             folder, number = folder.with_name(f"{name}-{number}"), number + 1
+
+
+def _choice_of_algorithms(settings: Settings) -> AbstractContextManager[None]:
+    return autotune() if settings.autotune else nullcontext()
 
 
 def _train(

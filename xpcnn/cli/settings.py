@@ -18,7 +18,7 @@ from xpcnn.nn import Layer
 from xpcnn.train import Trainer
 from xpcnn.train.evaluate import Loss
 
-__all__ = ["OF_FIXED_LENGTH", "OPTIMIZERS", "SCHEDULES", "Settings"]
+__all__ = ["HALF_DTYPES", "OF_FIXED_LENGTH", "OPTIMIZERS", "SCHEDULES", "Settings"]
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     "sgd": optim.SGD,
@@ -30,6 +30,8 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     "adamw": optim.AdamW,
 }
 SCHEDULES = ("constant", "step", "exponential", "cosine", "one-cycle")
+HALF_DTYPES = ("float16", "bfloat16")
+"""What a float32 model can be trained in."""
 OF_FIXED_LENGTH = ("cosine", "one-cycle")
 """The schedules that are stretched over all epochs of a run."""
 
@@ -44,6 +46,7 @@ _LATER = {
     "label_smoothing",
     "augment",
     "patience",
+    "autotune",
 }
 
 
@@ -79,6 +82,7 @@ class Settings:
     label_smoothing: float | None = None
     augment: str | None = None
     patience: int | None = None
+    autotune: bool = False
 
     @classmethod
     def of_run(cls, config: dict[str, Any], source: object) -> Settings:
@@ -112,7 +116,8 @@ class Settings:
     def build_model(self, train: Dataset) -> Layer:
         """Return the model, newly initialised, for the images and classes of a training set."""
         options = for_images(self.model, self.model_options, train.images.shape[1:], train.classes)
-        return models.build(self.model, **options, seed=self.seed, dtype=self.dtype)
+        dtype = "float32" if self.dtype in HALF_DTYPES else self.dtype
+        return models.build(self.model, **options, seed=self.seed, dtype=dtype)
 
     def build_optimizer(self, model: Layer) -> optim.Optimizer:
         """Return the optimiser of that model."""
@@ -165,4 +170,5 @@ class Settings:
             schedule=self.build_schedule(optimizer, -(-len(train) // self.batch_size)),
             clip_norm=self.clip_norm,
             average=None if self.average is None else optim.WeightAverage(model, self.average),
+            dtype=self.dtype if self.dtype in HALF_DTYPES else None,
         )

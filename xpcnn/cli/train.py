@@ -24,7 +24,7 @@ from xpcnn.cli.options import (
     natural,
     number,
 )
-from xpcnn.cli.settings import OF_FIXED_LENGTH, OPTIMIZERS, SCHEDULES, Settings
+from xpcnn.cli.settings import HALF_DTYPES, OF_FIXED_LENGTH, OPTIMIZERS, SCHEDULES, Settings
 from xpcnn.data import augment
 from xpcnn.models import model_names
 from xpcnn.train import RunDirectory
@@ -83,7 +83,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     where = parser.add_argument_group("computing and saving")
     add_device_options(where)
-    where.add_argument("--dtype", choices=DTYPES, help=f"(default: {Settings.dtype})")
+    where.add_argument(
+        "--dtype",
+        choices=(*DTYPES, *HALF_DTYPES),
+        help="float16 and bfloat16 compute in half precision and keep float32 weights; torch has both, numpy "
+        f"and cupy have float16 (default: {Settings.dtype})",
+    )
+    where.add_argument(
+        "--autotune",
+        action="store_true",
+        help="measure which convolution algorithm is the fastest for each layer, and keep the choices for "
+        "later runs on this machine (default: choose by a fixed rule)",
+    )
     where.add_argument(
         "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/DATASET-MODEL-TIME)"
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ArgumentError, ShapeError, XpcnnError
+from xpcnn.nn.activation import ReLU
+from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 
@@ -104,11 +106,15 @@ class Sequential(Container):
     def forward(
         self, x: Array, *, train: bool = False, key: Key | None = None
     ) -> tuple[Array, tuple[Any, ...]]:
-        contexts = []
-        for name, layer in self._layers.items():
-            layer_key = _folded(key, name)
-            x, ctx = self._call(name, layer.forward, x, train=train, key=layer_key)
-            contexts.append(ctx)
+        contexts: list[Any] = []
+        for name, layer, with_relu in self._steps():
+            if with_relu:
+                x, both = self._call(name, cast(Conv2d, layer).forward_relu, x)
+                contexts += both
+            else:
+                layer_key = _folded(key, name)
+                x, ctx = self._call(name, layer.forward, x, train=train, key=layer_key)
+                contexts.append(ctx)
         return x, tuple(contexts)
 
     def backward(
@@ -129,9 +135,24 @@ class Sequential(Container):
                 return i
         return len(self._layers)
 
-    def __call__(self, x: Array) -> Array:
+    def _steps(self) -> list[tuple[str, Layer, bool]]:
+        """Return the layers to run, and whether each, a convolution, takes the ReLU behind it along."""
+        steps: list[tuple[str, Layer, bool]] = []
         for name, layer in self._layers.items():
-            x = self._call(name, layer, x)
+            before, conv, has_relu = steps[-1] if steps else ("", self, False)
+            # Of exactly these types: a subclass may do something else.
+            if type(layer) is ReLU and type(conv) is Conv2d and conv.bias is not None and not has_relu:
+                steps[-1] = before, conv, True
+            else:
+                steps.append((name, layer, False))
+        return steps
+
+    def __call__(self, x: Array) -> Array:
+        for name, layer, with_relu in self._steps():
+            if with_relu:
+                x, _ = self._call(name, cast(Conv2d, layer).forward_relu, x)
+            else:
+                x = self._call(name, layer, x)
         return x
 
     def trace(

@@ -24,6 +24,7 @@ from xpcnn.ops.conv import (
     col2im,
     conv2d,
     conv2d_backward,
+    conv2d_relu,
     conv_algorithm,
     conv_transpose2d,
     conv_transpose2d_backward,
@@ -31,6 +32,7 @@ from xpcnn.ops.conv import (
     im2col,
     set_workspace_limit,
 )
+from xpcnn.ops.conv.autotune import autotune
 from xpcnn.ops.dropout import dropout, dropout_backward
 from xpcnn.ops.gated import gelu, gelu_backward, silu, silu_backward
 from xpcnn.ops.layer_norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
@@ -58,6 +60,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
     "algorithm_names",
+    "autotune",
     "avg_pool2d",
     "avg_pool2d_backward",
     "batch_norm",
@@ -65,6 +68,7 @@ __all__ = [
     "col2im",
     "conv2d",
     "conv2d_backward",
+    "conv2d_relu",
     "conv_algorithm",
     "conv_transpose2d",
     "conv_transpose2d_backward",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Key
+from xpcnn.backend import Array, Key, backend_of, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.checks import check_dy, common_backend
 
@@ -45,17 +45,25 @@ def dropout(x: Array, p: float, key: Key | int) -> tuple[Array, DropoutContext]:
     >>> set(y.tolist()) <= {0.0, 2.0}
     True
     """
-    backend = common_backend("dropout", x=x)
+    common_backend("dropout", x=x)
     if not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p must be from 0 to 1, got {p!r}")
-    xp = backend.xp
-    kept = backend.uniform(Key.of(key), tuple(x.shape), x.dtype) >= p
-    mask = xp.zeros_like(x)  # in the memory order of x, which y then keeps
-    mask[...] = xp.astype(kept, x.dtype) * (1 / (1 - p) if p < 1 else 0.0)
-    return x * mask, DropoutContext(mask)
+    y, mask = drop(x, float(p), Key.of(key))
+    return y, DropoutContext(mask)
 
 
 def dropout_backward(ctx: DropoutContext, dy: Array) -> Array:
     """Return dx: `dy` under the same mask."""
     check_dy("dropout_backward", dy, ctx.mask.shape, ctx.mask)
     return dy * ctx.mask
+
+
+@primitive
+def drop(x: Array, p: float, key: Key) -> tuple[Array, Array]:
+    """Return y and the mask, both in the memory order of `x`."""
+    backend = backend_of(x)
+    xp = backend.xp
+    kept = backend.uniform(key, tuple(x.shape), x.dtype) >= p
+    mask = xp.zeros_like(x)
+    mask[...] = xp.astype(kept, x.dtype) * (1 / (1 - p) if p < 1 else 0.0)
+    return x * mask, mask

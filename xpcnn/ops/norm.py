@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend
+from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, widened
 
@@ -84,37 +84,26 @@ def batch_norm(
     """
     given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
     given = {name: array for name, array in given.items() if array is not None}
-    backend = common_backend("batch_norm", x=x, **given)
+    common_backend("batch_norm", x=x, **given)
     _check_shapes(x, given)
-    xp = backend.xp
-    axes = _axes(x)
-    wide_x = widened(backend, x)
     if train:
-        count = math.prod(x.shape[axis] for axis in axes)
+        count = _count(x)
         if count < 2:
             problem = "an empty batch" if count == 0 else "one value for each channel"
             raise ShapeError(
                 f"batch_norm: cannot take statistics of {problem} (x shape {tuple(x.shape)}); "
                 f"train on larger batches, or use the running statistics with train=False"
             )
-        mean = xp.mean(wide_x, axis=axes)
-        centred = wide_x - _per_channel(xp, mean, x)
-        var = xp.mean(centred * centred, axis=axes)
-        new_mean = _blend(backend, running_mean, mean, momentum)
-        new_var = _blend(backend, running_var, var * (count / (count - 1)), momentum)
+        y, mean, inverse_std, running_mean, running_var = batch_norm_by_batch(
+            x, weight, bias, running_mean, running_var, momentum, eps
+        )
+    elif running_mean is None or running_var is None:
+        raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
     else:
-        if running_mean is None or running_var is None:
-            raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
-        mean, var = widened(backend, running_mean), widened(backend, running_var)
-        centred = wide_x - _per_channel(xp, mean, x)
-        new_mean, new_var = running_mean, running_var
-    inverse_std = 1 / xp.sqrt(var + eps)
-    scale = inverse_std if weight is None else inverse_std * widened(backend, weight)
-    y = centred * _per_channel(xp, scale, x)
-    if bias is not None:
-        y += _per_channel(xp, widened(backend, bias), x)  # y is fresh
-    ctx = BatchNormContext(x, weight, bias is not None, mean, inverse_std, train, new_mean, new_var)
-    return xp.astype(y, x.dtype, copy=False), ctx
+        y, mean, inverse_std = batch_norm_by_running(x, weight, bias, running_mean, running_var, eps)
+    return y, BatchNormContext(
+        x, weight, bias is not None, mean, inverse_std, train, running_mean, running_var
+    )
 
 
 def batch_norm_backward(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
@@ -125,25 +114,96 @@ def batch_norm_backward(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array 
     """
     x = ctx.x
     backend = check_dy("batch_norm_backward", dy, x.shape, x)
-    xp, axes, dtype = backend.xp, _axes(x), dy.dtype
+    dx, dweight, dbias = batch_norm_gradients(dy, x, ctx.weight, ctx.mean, ctx.inverse_std, ctx.train)
+    astype = backend.xp.astype
+    return (
+        dx,
+        None if ctx.weight is None else astype(dweight, dy.dtype, copy=False),
+        astype(dbias, dy.dtype, copy=False) if ctx.has_bias else None,
+    )
+
+
+@primitive
+def batch_norm_by_batch(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array, Array | None, Array | None]:
+    """Normalise by the batch's own statistics.
+
+    Returns y, mean, inverse_std (both in the dtype that is summed in), and the new running statistics.
+    """
+    backend = backend_of(x)
+    xp, axes, count = backend.xp, _axes(x), _count(x)
+    wide_x = widened(backend, x)
+    mean = xp.mean(wide_x, axis=axes)
+    centred = wide_x - _per_channel(xp, mean, x)
+    var = xp.mean(centred * centred, axis=axes)
+    new_mean = _blend(backend, running_mean, mean, momentum)
+    new_var = _blend(backend, running_var, var * (count / (count - 1)), momentum)
+    inverse_std = 1 / xp.sqrt(var + eps)
+    return _scaled(backend, centred, inverse_std, weight, bias, x), mean, inverse_std, new_mean, new_var
+
+
+@primitive
+def batch_norm_by_running(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+) -> tuple[Array, Array, Array]:
+    """Normalise by the running statistics. Returns y, mean, inverse_std."""
+    backend = backend_of(x)
+    mean, var = widened(backend, running_mean), widened(backend, running_var)
+    centred = widened(backend, x) - _per_channel(backend.xp, mean, x)
+    inverse_std = 1 / backend.xp.sqrt(var + eps)
+    return _scaled(backend, centred, inverse_std, weight, bias, x), mean, inverse_std
+
+
+@primitive
+def batch_norm_gradients(
+    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool
+) -> tuple[Array, Array, Array]:
+    """Return dx in the dtype of `dy`, and dweight and dbias in the dtype that is summed in."""
+    backend = backend_of(dy)
+    xp, axes = backend.xp, _axes(x)
     wide_dy = widened(backend, dy)
-    normalised = (widened(backend, x) - _per_channel(xp, ctx.mean, x)) * _per_channel(xp, ctx.inverse_std, x)
+    normalised = (widened(backend, x) - _per_channel(xp, mean, x)) * _per_channel(xp, inverse_std, x)
     sum_dy = xp.sum(wide_dy, axis=axes)
     sum_dy_normalised = xp.sum(wide_dy * normalised, axis=axes)
-    scale = ctx.inverse_std if ctx.weight is None else ctx.inverse_std * widened(backend, ctx.weight)
-    if ctx.train:
-        count = math.prod(x.shape[axis] for axis in axes)
+    scale = inverse_std if weight is None else inverse_std * widened(backend, weight)
+    if train:
+        count = _count(x)
         slope = _per_channel(xp, sum_dy_normalised / count, x)
         wide_dy = wide_dy - normalised * slope - _per_channel(xp, sum_dy / count, x)
-    dx = xp.astype(wide_dy * _per_channel(xp, scale, x), dtype, copy=False)
-    dweight = None if ctx.weight is None else xp.astype(sum_dy_normalised, dtype, copy=False)
-    dbias = xp.astype(sum_dy, dtype, copy=False) if ctx.has_bias else None
-    return dx, dweight, dbias
+    dx = xp.astype(wide_dy * _per_channel(xp, scale, x), dy.dtype, copy=False)
+    return dx, sum_dy_normalised, sum_dy
+
+
+def _scaled(
+    backend: Backend, centred: Array, inverse_std: Array, weight: Array | None, bias: Array | None, x: Array
+) -> Array:
+    scale = inverse_std if weight is None else inverse_std * widened(backend, weight)
+    y = centred * _per_channel(backend.xp, scale, x)
+    if bias is not None:
+        y += _per_channel(backend.xp, widened(backend, bias), x)  # y is fresh
+    return backend.xp.astype(y, x.dtype, copy=False)
 
 
 def _axes(x: Array) -> tuple[int, ...]:
     """Return every axis but the channels'."""
     return (0, *range(2, x.ndim))
+
+
+def _count(x: Array) -> int:
+    """Return the number of values of each channel."""
+    return math.prod(x.shape[axis] for axis in _axes(x))
 
 
 def _per_channel(xp: Any, values: Array, x: Array) -> Array:

@@ -1,19 +1,20 @@
-"""Pooling: maxima and averages over windows, with PyTorch's rules for sizes, padding and divisors.
-
-All of them walk the kernel's taps: tap (r, s) of every window at once is one strided slice of the
-input. Nothing is unfolded, nothing scattered, and the memory order of the input is kept.
-"""
+"""Pooling: maxima and averages over windows, with PyTorch's rules for sizes, padding and divisors."""
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair
 from xpcnn.ops.pool_geometry import PoolGeometry
+from xpcnn.ops.pool_windows import (
+    avg_pool_scatter,
+    avg_pool_windows,
+    full_channels_last,
+    max_pool_scatter,
+    max_pool_windows,
+)
 
 __all__ = [
     "AdaptiveAvgPool2dContext",
@@ -69,45 +70,25 @@ def max_pool2d(
     >>> y
     array([[[[4.]]]])
     """
-    backend = common_backend("max_pool2d", x=x)
+    common_backend("max_pool2d", x=x)
     geometry = PoolGeometry.of("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
-    xp = backend.xp
-    if geometry.taps_are_full:
-        y = functools.reduce(xp.maximum, (x[_image_index(source)] for _, source in geometry.taps))
-        if len(geometry.taps) == 1:
-            y = xp.asarray(y, copy=True)  # a 1×1 window would hand out a view of x
-        return y, MaxPool2dContext(x, y, geometry)
-    y = _full_channels_last(x, geometry.output_shape, -math.inf)
-    for out, source in geometry.taps:
-        y[_image_index(out)] = xp.maximum(y[_image_index(out)], x[_image_index(source)])
+    y = max_pool_windows(x, *geometry.windows, geometry.output_shape[2:])
     return y, MaxPool2dContext(x, y, geometry)
 
 
 def max_pool2d_backward(ctx: MaxPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient goes to the first maximum of its window, in row-major order."""
     geometry = ctx.geometry
-    backend = check_dy("max_pool2d_backward", dy, geometry.output_shape, ctx.x)
-    xp = backend.xp
-    dy = xp.permute_dims(backend.channels_last(dy), (0, 3, 1, 2))
-    dx = _full_channels_last(dy, geometry.input_shape, 0.0)
-    free = xp.ones_like(ctx.y, dtype=xp.bool)  # windows that have not met their maximum yet
-    for out, source in geometry.taps:
-        at, seen = _image_index(out), _image_index(source)
-        hit = (ctx.x[seen] == ctx.y[at]) & free[at]
-        free[at] ^= hit
-        if geometry.windows_overlap:
-            dx[seen] += backend.keep_where(hit, dy[at])
-        else:
-            dx[seen] = backend.keep_where(hit, dy[at])
-    return dx
+    check_dy("max_pool2d_backward", dy, geometry.output_shape, ctx.x)
+    return max_pool_scatter(dy, ctx.x, ctx.y, *geometry.windows)
 
 
 class AvgPool2dContext(NamedTuple):
-    """The sizes, and each window's 1/divisor; `like` is the input, kept for its dtype and device alone."""
+    """The sizes, and what divisors count; `like` is the input, kept for its dtype and device alone."""
 
     like: Array
-    scale: Array
     geometry: PoolGeometry
+    count_include_pad: bool
 
 
 def avg_pool2d(
@@ -148,31 +129,17 @@ def avg_pool2d(
     >>> y
     array([[[[2.5]]]])
     """
-    backend = common_backend("avg_pool2d", x=x)
+    common_backend("avg_pool2d", x=x)
     geometry = PoolGeometry.of("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
-    xp = backend.xp
-    dtype = accumulator(backend, x.dtype) or x.dtype
-    rows, columns = (
-        xp.asarray(geometry.divisors(axis, count_include_pad), dtype=dtype, device=backend.device)
-        for axis in (0, 1)
-    )
-    scale = 1 / (rows[:, None] * columns[None, :])  # (OH, OW)
-    total = _full_channels_last(x, geometry.output_shape, 0.0, dtype)
-    for out, source in geometry.taps:
-        total[_image_index(out)] += xp.astype(x[_image_index(source)], dtype, copy=False)
-    total *= scale
-    return xp.astype(total, x.dtype, copy=False), AvgPool2dContext(x, scale, geometry)
+    y = avg_pool_windows(x, *geometry.windows, geometry.output_shape[2:], count_include_pad)
+    return y, AvgPool2dContext(x, geometry, count_include_pad)
 
 
 def avg_pool2d_backward(ctx: AvgPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient is shared out evenly over its window."""
     geometry = ctx.geometry
-    xp = check_dy("avg_pool2d_backward", dy, geometry.output_shape, ctx.like).xp
-    share = xp.astype(dy, ctx.scale.dtype, copy=False) * ctx.scale
-    dx = _full_channels_last(dy, geometry.input_shape, 0.0, share.dtype)
-    for out, source in geometry.taps:
-        dx[_image_index(source)] += share[_image_index(out)]
-    return xp.astype(dx, dy.dtype, copy=False)
+    check_dy("avg_pool2d_backward", dy, geometry.output_shape, ctx.like)
+    return avg_pool_scatter(dy, geometry.input_shape[2:], *geometry.windows, ctx.count_include_pad)
 
 
 class AdaptiveAvgPool2dContext(NamedTuple):
@@ -227,7 +194,7 @@ def adaptive_avg_pool2d_backward(ctx: AdaptiveAvgPool2dContext, dy: Array) -> Ar
     n, c, h, w = ctx.like.shape
     backend = check_dy("adaptive_avg_pool2d_backward", dy, (n, c, len(ctx.rows), len(ctx.columns)), ctx.like)
     dtype = accumulator(backend, dy.dtype) or dy.dtype
-    dx = _full_channels_last(dy, (n, c, h, w), 0.0, dtype)
+    dx = full_channels_last(dy, (n, c, h, w), 0.0, dtype)
     for i, (top, bottom) in enumerate(ctx.rows):
         for j, (left, right) in enumerate(ctx.columns):
             share = _cast(dy[:, :, i : i + 1, j : j + 1], dtype) / ((bottom - top) * (right - left))
@@ -250,14 +217,3 @@ def _region_means(x: Array, axis: int, regions: tuple[tuple[int, int], ...]) -> 
 
 def _cast(x: Array, dtype: Any) -> Array:
     return backend_of(x).xp.astype(x, dtype, copy=False)
-
-
-def _image_index(rows_columns: tuple[slice, slice]) -> tuple[slice, slice, slice, slice]:
-    return (slice(None), slice(None), *rows_columns)
-
-
-def _full_channels_last(like: Array, shape: tuple[int, ...], value: float, dtype: Any = None) -> Array:
-    backend = backend_of(like)
-    n, c, h, w = shape
-    full = backend.xp.full((n, h, w, c), value, dtype=dtype or like.dtype, device=backend.device)
-    return backend.xp.permute_dims(full, (0, 3, 1, 2))

@@ -10,7 +10,7 @@ from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import check_rank, hashable, pair
 
-__all__ = ["PoolGeometry"]
+__all__ = ["PoolGeometry", "divisors", "taps"]
 
 
 @dataclass(frozen=True)
@@ -51,51 +51,10 @@ class PoolGeometry:
         # A last window that would start in the right-hand padding sees no input: it is left out.
         return count - 1 if (count - 1) * stride >= size + padding else count
 
-    @functools.cached_property
-    def taps(self) -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
-        """For each kernel tap: the output pixels whose tap lies inside the input, and the input it meets."""
-        rows, columns = ([self._reach(axis, tap) for tap in range(self.kernel[axis])] for axis in (0, 1))
-        return tuple(((row[0], column[0]), (row[1], column[1])) for row in rows for column in columns)
-
-    def _reach(self, axis: int, tap: int) -> tuple[slice, slice]:
-        size, count = self.input_shape[2 + axis], self.output_shape[2 + axis]
-        stride, offset = self.stride[axis], tap - self.padding[axis]
-        first = max(0, -(offset // stride))
-        stop = max(first, min(count, (size - 1 - offset) // stride + 1))
-        begin = first * stride + offset
-        return slice(first, stop), slice(
-            begin, begin + (stop - first - 1) * stride + 1 if stop > first else begin, stride
-        )
-
-    @functools.cached_property
-    def taps_are_full(self) -> bool:
-        """Whether every tap of every window lies inside the input."""
-        oh, ow = self.output_shape[2:]
-        return all(out == (slice(0, oh), slice(0, ow)) for out, _ in self.taps)
-
     @property
-    def windows_overlap(self) -> bool:
-        """Whether an input element can lie in two windows."""
-        return any(k > s for k, s in zip(self.kernel, self.stride, strict=True))
-
-    def divisors(self, axis: int, count_include_pad: bool) -> list[int]:
-        """Return, for each window along an axis, how many positions its average counts."""
-        size, padding = self.input_shape[2 + axis], self.padding[axis]
-        counts = []
-        for i in range(self.output_shape[2 + axis]):
-            start = i * self.stride[axis] - padding
-            stop = min(start + self.kernel[axis], size + padding)
-            if not count_include_pad:
-                start, stop = max(start, 0), min(stop, size)
-            counts.append(stop - start)
-        return counts
-
-
-def _geometry(
-    op: str, x: Array, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
-) -> PoolGeometry:
-    check_rank(op, "x", x, 4, "(N, C, H, W)")
-    return _build(op, tuple(x.shape), *map(hashable, (kernel_size, stride, padding)), bool(ceil_mode))
+    def windows(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """(kernel, stride, padding)."""
+        return self.kernel, self.stride, self.padding
 
 
 @functools.lru_cache(maxsize=1024)
@@ -117,3 +76,44 @@ def _build(
             f"(x shape {x_shape}, padding {paddings})"
         )
     return geometry
+
+
+Tap = tuple[tuple[slice, slice], tuple[slice, slice]]
+
+
+@functools.lru_cache(maxsize=1024)
+def taps(
+    size: tuple[int, int],
+    output_size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> tuple[Tap, ...]:
+    """Return for each kernel tap the output pixels whose tap is inside the input, and the input it meets."""
+    rows, columns = (
+        [_reach(length, count, step, tap - pad) for tap in range(reach)]
+        for length, count, reach, step, pad in zip(size, output_size, kernel, stride, padding, strict=True)
+    )
+    return tuple(((row[0], column[0]), (row[1], column[1])) for row in rows for column in columns)
+
+
+def _reach(size: int, count: int, stride: int, offset: int) -> tuple[slice, slice]:
+    first = max(0, -(offset // stride))
+    stop = max(first, min(count, (size - 1 - offset) // stride + 1))
+    begin = first * stride + offset
+    end = begin + (stop - first - 1) * stride + 1 if stop > first else begin
+    return slice(first, stop), slice(begin, end, stride)
+
+
+def divisors(
+    size: int, count: int, kernel: int, stride: int, padding: int, count_include_pad: bool
+) -> list[int]:
+    """Return, for each of `count` windows along an axis, how many positions its average counts."""
+    counts = []
+    for i in range(count):
+        start = i * stride - padding
+        stop = min(start + kernel, size + padding)
+        if not count_include_pad:
+            start, stop = max(start, 0), min(stop, size)
+        counts.append(stop - start)
+    return counts

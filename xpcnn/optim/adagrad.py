@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
 from xpcnn.nn import Layer, Parameter
+from xpcnn.optim._entries import together
 from xpcnn.optim._rules import Rule, non_negative
 from xpcnn.optim.optimizer import Optimizer
 
@@ -66,6 +67,7 @@ class AdaGrad(Optimizer):
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("h",)
 
+    @together("adagrad_step")
     def update(
         self,
         data: Array,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
 from xpcnn.nn import Layer, Parameter
+from xpcnn.optim._entries import together
 from xpcnn.optim._rules import Rule, non_negative, two_fractions
 from xpcnn.optim.optimizer import Optimizer
 
@@ -76,6 +77,7 @@ class Adam(Optimizer):
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("m", "v")
 
+    @together("adam_step")
     def update(
         self,
         data: Array,
@@ -155,6 +157,7 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(model, lr, betas, eps, weight_decay, groups)
 
+    @together("adamw_step")
     def update(
         self,
         data: Array,

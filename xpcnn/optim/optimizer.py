@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
+from xpcnn.optim._entries import Due, Entry, alike, kernel_of
 from xpcnn.optim._rules import Rule, non_negative
 from xpcnn.optim._settings import Settings, parameters_by_path
 
 __all__ = ["Optimizer"]
-
-
-@dataclass
-class _Entry:
-    """One parameter with the options that apply to it, how often it was updated, and its state."""
-
-    parameter: Parameter
-    lr_ratio: float = 1.0
-    options: dict[str, Any] = field(default_factory=dict)
-    steps: int = 0
-    state: dict[str, Array] = field(default_factory=dict)
 
 
 class Optimizer:
@@ -93,7 +82,7 @@ class Optimizer:
     ) -> None:
         self._name = type(self).__name__
         self._steps = 0
-        self._entries = {path: _Entry(p) for path, p in parameters_by_path(self._name, model).items()}
+        self._entries = {path: Entry(p) for path, p in parameters_by_path(self._name, model).items()}
         self.lr = lr
         settings = Settings.of(self._name, self._check, self.lr, options, groups or {})
         settings.require_all_used(self._name, list(self._entries))
@@ -128,26 +117,50 @@ class Optimizer:
         ShapeError, DtypeError, BackendError
             When a gradient is unlike its parameter. Nothing is updated then.
         """
-        for entry, gradient, backend in self._due(grads):
-            self._prepare_state(entry, backend)
-            entry.steps += 1
+        due = self._due(grads)
+        for one in due:
+            self._prepare_state(one.entry, one.backend)
+            one.entry.steps += 1
+        for group in alike(due):
+            if not self._update_together(group):
+                self._update_one_by_one(group)
+        self._steps += 1
+
+    def _update_together(self, group: list[Due]) -> bool:
+        """Let a kernel of the backend update parameters of one dtype, and return whether it did."""
+        kernel = kernel_of(self.update, group[0].backend)
+        if kernel is None:
+            return False
+        updated = kernel(
+            [
+                (entry.parameter.data, gradient, entry.state, entry.steps, self._options_of(entry))
+                for entry, gradient, _ in group
+            ]
+        )
+        if updated is NotImplemented:
+            return False
+        for one, data in zip(group, updated, strict=True):
+            one.entry.parameter.data = data
+        return True
+
+    def _update_one_by_one(self, group: list[Due]) -> None:
+        for entry, gradient, backend in group:
             # A copy is updated and takes the array's place. The array itself is held by the contexts of
             # earlier forward passes, whose backward must meet the weights that their forward met.
             data = backend.copy(entry.parameter.data)
             entry.parameter.data = self.update(
                 data, gradient, entry.state, entry.steps, **self._options_of(entry)
             )
-        self._steps += 1
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
         for path, entry in self._entries.items():
             entry.lr_ratio, entry.options = settings.at(path)
 
-    def _options_of(self, entry: _Entry) -> dict[str, Any]:
+    def _options_of(self, entry: Entry) -> dict[str, Any]:
         return {"lr": self._lr * entry.lr_ratio, **entry.options}
 
-    def _due(self, grads: Gradients) -> list[tuple[_Entry, Array, Backend]]:
+    def _due(self, grads: Gradients) -> list[Due]:
         due, known = [], 0
         for path, entry in self._entries.items():
             gradient = grads.get(entry.parameter)
@@ -155,7 +168,8 @@ class Optimizer:
                 continue
             known += 1
             if entry.parameter.trainable:
-                due.append((entry, gradient, self._common_backend(path, entry.parameter.data, gradient)))
+                backend = self._common_backend(path, entry.parameter.data, gradient)
+                due.append(Due(entry, gradient, backend))
         if len(grads) and not known:
             raise ArgumentError(
                 f"{self._name}.step: none of the {len(grads)} gradients is for one of the "
@@ -180,7 +194,7 @@ class Optimizer:
             )
         return backend
 
-    def _prepare_state(self, entry: _Entry, backend: Backend) -> None:
+    def _prepare_state(self, entry: Entry, backend: Backend) -> None:
         """Make a parameter's state at its first update, and let it follow a parameter that was moved."""
         data, state = entry.parameter.data, entry.state
         for slot in self.slots(entry.options):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
 from xpcnn.nn import Layer, Parameter
+from xpcnn.optim._entries import together
 from xpcnn.optim._rules import Rule, fraction, non_negative
 from xpcnn.optim.optimizer import Optimizer
 
@@ -80,6 +81,7 @@ class RMSprop(Optimizer):
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("v", "velocity") if options["momentum"] else ("v",)
 
+    @together("rmsprop_step")
     def update(
         self,
         data: Array,

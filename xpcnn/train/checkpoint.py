@@ -18,13 +18,13 @@ __all__ = ["restore_checkpoint", "save_checkpoint"]
 
 _KIND = "xpcnn checkpoint"
 _OPTIONAL = {"schedule": "a schedule", "average": "an average of the weights"}
-_DESCRIBED = ("progress", "optimizer", "history", *_OPTIONAL)
+_DESCRIBED = ("progress", "optimizer", "history", "precision", *_OPTIONAL)
 
 
 def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     """Write a trainer's model, optimiser, seed, step, place in the epoch and history to one file.
 
-    Its schedule and averaged weights go with them, where it has any.
+    Its schedule, averaged weights and loss scale go with them, where it has any.
 
     Raises
     ------
@@ -46,6 +46,8 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         "epoch_seconds": trainer.epoch_seconds,
     }
     metadata = {"progress": progress, "optimizer": optimizer, "history": history}
+    if trainer.precision.dtype is not None:
+        metadata["precision"] = trainer.precision.state_dict()
     if trainer.schedule is not None:
         metadata["schedule"] = trainer.schedule.state_dict()
     if trainer.average is not None:
@@ -62,8 +64,8 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged or no checkpoint, or when only one of the two has a schedule, or an
-        average of the weights. The trainer is left as it was.
+        When the file is missing, damaged or no checkpoint, when only one of the two has a schedule, or an
+        average of the weights, or when they compute in different dtypes. The trainer is left as it was.
     StateDictError
         When model, optimiser, schedule or average are built differently from the saved ones; likewise.
     """
@@ -87,6 +89,8 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
             "model": parts["model"],
             "optimizer": {**described["optimizer"], "state": _by_parameter(parts["optimizer"])},
         }
+        states["precision"] = described.get("precision", {"dtype": None})
+        dtype = states["precision"]["dtype"]
         if "schedule" in described:
             states["schedule"] = described["schedule"]
         if "average" in described:
@@ -97,6 +101,9 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         raise CheckpointError(
             f"{path}: was trained with seed {seed}, but this trainer has seed {trainer.seed}"
         )
+    own = trainer.precision.dtype
+    if dtype != own:
+        raise CheckpointError(f"{path}: was trained with dtype={dtype!r}, but this trainer has dtype={own!r}")
     for name, what in _OPTIONAL.items():
         if name in states and getattr(trainer, name) is None:
             raise CheckpointError(

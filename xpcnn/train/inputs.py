@@ -8,8 +8,10 @@ import numpy as np
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_array, to_numpy
 from xpcnn.data import Dataset
+from xpcnn.data.moved import MovedImages
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
+from xpcnn.ops.images import moved_scaled_images, scaled_images
 
 __all__ = ["InputPipeline", "as_dataset", "note_input_shape", "pair_of"]
 
@@ -43,30 +45,36 @@ class InputPipeline:
         """Return images (N, ...) on the model's device, in its dtype."""
         backend = self.backend
         dtype = backend.xp.float32 if self._like is None else self._like.dtype
+        if isinstance(x, MovedImages):
+            pixels, moves = (backend.asarray(part) for part in x)
+            return moved_scaled_images(pixels, moves, *self._scales_and_shifts(pixels), dtype)
         x = _here(backend, x)
         if backend.xp.isdtype(x.dtype, "real floating"):
             return backend.xp.astype(x, dtype, copy=False)
         if x.dtype != backend.xp.uint8:
             raise ArgumentError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
-        scale, shift = self._scale_and_shift(backend, x, dtype)
-        x = backend.xp.astype(x, dtype)
-        x *= scale
-        if not isinstance(shift, float) or shift:
-            x -= shift
-        return x
+        return scaled_images(x, *self._scales_and_shifts(x), dtype)
 
-    def _scale_and_shift(self, backend: Backend, x: Array, dtype: Any) -> tuple[Any, Any]:
+    def _scales_and_shifts(self, x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return what bytes are multiplied by, and what is taken off then."""
-        if len(self._mean) == 1:
-            return 1 / (255 * self._std[0]), self._mean[0] / self._std[0]
-        if x.ndim != 4 or x.shape[1] != len(self._mean):
+        if len(self._mean) > 1 and (x.ndim != 4 or x.shape[1] != len(self._mean)):
             raise ShapeError(
                 f"images have shape {tuple(x.shape)}, but the model's preprocessing is for "
                 f"(N, {len(self._mean)}, H, W)"
             )
-        scales = [[[1 / (255 * std)]] for std in self._std]
-        shifts = [[[mean / std]] for mean, std in zip(self._mean, self._std, strict=True)]
-        return backend.asarray(scales, dtype), backend.asarray(shifts, dtype)
+        scales = tuple(1 / (255 * std) for std in self._std)
+        return scales, tuple(mean / std for mean, std in zip(self._mean, self._std, strict=True))
+
+    def augmentation(self, augment: Any) -> Any:
+        """Return what to augment batches with on the host, so that `images` gives what `augment` would.
+
+        Flips and crops are drawn there and done on the device, where that has a kernel for it.
+        """
+        if augment is None or "moved_scaled_images" not in self.backend.kernels:
+            return augment
+        from xpcnn.data.augment.moves import Deferred  # here, for `import xpcnn` to leave augmentation out
+
+        return Deferred(augment) if Deferred.possible_for(augment) else augment
 
     def labels(self, t: Any) -> Array:
         """Return targets on the model's device; integer labels as int64, floating rows in its dtype."""

@@ -12,14 +12,16 @@ import numpy as np
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.data import Dataset, Loader
-from xpcnn.errors import ArgumentError, DivergenceError
-from xpcnn.nn import Gradients, Layer
+from xpcnn.errors import ArgumentError
+from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, watchers_of
+from xpcnn.train.divergence import require_progress
 from xpcnn.train.evaluate import EVALUATION_BATCH, Evaluation, Loss, evaluate
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
+from xpcnn.train.precision import precision_of
 
 __all__ = ["Trainer"]
 
@@ -47,6 +49,10 @@ class Trainer:
         The gradients' common norm is bounded by this before each update; see `optim.clip_grad_norm`.
     average : WeightAverage, optional
         Of the same model; updated after each step. Its model is the one that is evaluated then.
+    dtype : "float16" or "bfloat16", optional
+        What forward and backward compute in. The model's parameters stay float32: they are what is updated,
+        evaluated and saved. In float16 the loss is scaled, and a step in which something overflows is taken
+        back; see `xpcnn.train.precision`.
 
     Attributes
     ----------
@@ -59,11 +65,16 @@ class Trainer:
     stopped : str or None
         Why `stop` ended the last call of `fit`; None if it did not.
     history : History
+    precision : Precision
+        How a step is computed; ``precision.loss_scale`` is float16's.
 
     Raises
     ------
     ArgumentError
-        When `schedule` is another optimiser's, `average` another model's, or `clip_norm` not above 0.
+        When `schedule` is another optimiser's, `average` another model's, `clip_norm` not above 0, or `dtype`
+        no half precision.
+    DtypeError, BackendError
+        With a `dtype`, when the model is not float32, or its backend has no such numbers.
 
     Examples
     --------
@@ -86,6 +97,7 @@ class Trainer:
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
         average: WeightAverage | None = None,
+        dtype: Any = None,
     ) -> None:
         if schedule is not None and schedule.optimizer is not optimizer:
             raise ArgumentError(
@@ -102,6 +114,7 @@ class Trainer:
         self.schedule = schedule
         self.clip_norm = clip_norm
         self.average = average
+        self.precision = precision_of(model, dtype)
         self.steps = 0
         self.epoch = 0
         self.position = 0
@@ -129,18 +142,16 @@ class Trainer:
         """
         with self._inputs.backend.model_run():
             x, t = self._inputs.images(x), self._inputs.labels(t)
-            y, ctx = self.model.forward(x, train=True, key=self._key.fold(self.steps))
-            loss, loss_ctx = self.loss[0](y, t)
-            grads = Gradients()
-            self.model.backward(ctx, self.loss[1](loss_ctx), grads, need_dx=False)
-            if self.clip_norm is not None:
-                clip_grad_norm(grads, self.clip_norm)
+            loss, grads = self.precision.gradients(self.loss, x, t, self._key.fold(self.steps))
             self.whole = False
-            self.optimizer.step(grads)
-            if self.schedule is not None:
-                self.schedule.step()
-            if self.average is not None:
-                self.average.update()
+            with self.precision.updating(grads, self.optimizer, self.average):
+                if self.clip_norm is not None:
+                    clip_grad_norm(grads, self.clip_norm)
+                self.optimizer.step(grads)
+                if self.schedule is not None:
+                    self.schedule.step()
+                if self.average is not None:
+                    self.average.update()
             self.steps += 1
             self.whole = True
         return loss
@@ -176,7 +187,8 @@ class Trainer:
             Measure the accuracies on the first n of each set, instead of on all.
         augment : callable, optional
             Changes the images of each training batch on the host, such as those of `xpcnn.data.augment`; see
-            `Loader`. Accuracies are measured on the images as they are.
+            `Loader`. On CuPy, crops and flips of bytes are drawn on the host and done on the device, with the
+            same results. Accuracies are measured on the images as they are.
         progress : "auto", Callback or None
             ``"auto"`` draws a bar on a terminal and prints a line an epoch elsewhere (on stderr).
         callbacks : sequence of Callback
@@ -186,7 +198,8 @@ class Trainer:
         ArgumentError
             For arguments outside their allowed values, or without a test set when a callback needs one.
         DivergenceError
-            When a loss is not a finite number; it names the step and the learning rate.
+            When a loss is not a finite number, and in float16 when ten in a row are none, or gradients
+            overflow whatever the loss scale; it names the step and the learning rate.
         KeyboardInterrupt
             On Ctrl-C, after the step at hand is whole and the callbacks have run; a second Ctrl-C does not
             wait. ``history.interrupted`` is True then.
@@ -198,7 +211,7 @@ class Trainer:
                 f"fit: epochs must be at least 0 and evaluate_samples at least 1, "
                 f"got epochs={epochs}, evaluate_samples={evaluate_samples}"
             )
-        loader = Loader(train, batch_size, seed=self.seed, augment=augment)
+        loader = Loader(train, batch_size, seed=self.seed, augment=self._inputs.augmentation(augment))
         watchers = watchers_of(progress, callbacks, with_test=test is not None)
         note_input_shape(train, self.model, self.evaluated)
         self.history.interrupted, self.stopped = False, None
@@ -240,33 +253,29 @@ class Trainer:
     def _train_epoch(self, loader: Loader, watchers: Sequence[Callback], interrupt: Interrupt) -> None:
         pending: list[Array] = []
         begun, before = time.perf_counter(), self.epoch_seconds
+        patience = min(self.precision.patience, len(loader))
         try:
             for images, labels in loader.epoch(self.epoch, start=self.position):
                 pending.append(self.step(images, labels))
                 self.position += 1
                 if len(pending) == LOSSES_PER_READ:
-                    self._read(pending, watchers)
+                    self._read(pending, watchers, patience)
                 interrupt.check()
         finally:
             # Read on every way out, so that the history has each step the model has taken.
             self.epoch_seconds = before + time.perf_counter() - begun
             if pending:
-                self._read(pending, watchers)
+                self._read(pending, watchers, patience)
 
-    def _read(self, pending: list[Array], watchers: Sequence[Callback]) -> None:
-        """Read the losses of the last steps from the device, and stop if one is no number."""
-        backend = self._inputs.backend
-        losses = [float(loss) for loss in backend.to_numpy(backend.xp.stack(pending))]
+    def _read(self, pending: list[Array], watchers: Sequence[Callback], patience: int) -> None:
+        """Read the losses of the last steps from the device, and stop if they tell of a divergence."""
+        backend, loss_scale = self._inputs.backend, self.precision.loss_scale
+        scale = [] if loss_scale is None else [loss_scale.scale]  # read with them: one wait for the device
+        values = backend.to_numpy(backend.xp.stack([*pending, *scale])).tolist()
+        losses = values[: len(pending)]
         pending.clear()
         self.history.losses += losses
-        for ago, loss in zip(range(len(losses), 0, -1), losses, strict=True):
-            if not math.isfinite(loss):
-                schedule = self.schedule
-                lr = self.optimizer.lr if schedule is None else schedule.lr_at(schedule.last_step - ago)
-                raise DivergenceError(
-                    f"the loss became {loss} at step {self.steps - ago + 1} (epoch {self.epoch + 1}) with "
-                    f"learning rate {lr:g}; lower the learning rate"
-                )
+        require_progress(self, len(losses), patience, None if loss_scale is None else values[-1])
         for watcher in watchers:
             watcher.on_losses(self, losses)
 
@@ -282,7 +291,7 @@ class Trainer:
             first = data if evaluate_samples is None else data[:evaluate_samples]
             return evaluate(self.evaluated, first, loss=self.loss, between=interrupt.check).accuracy
 
-        losses = self.history.losses[-self.position :]
+        losses = [loss for loss in self.history.losses[-self.position :] if math.isfinite(loss)]
         record = EpochRecord(
             epoch=self.epoch + 1,
             loss=sum(losses) / len(losses),

@@ -1,7 +1,7 @@
 """Convolution: `conv2d` and its adjoint `conv_transpose2d`, one geometry, one file for each algorithm."""
 
-from xpcnn.ops.conv import as_strided, loop
-from xpcnn.ops.conv.conv2d import Conv2dContext, conv2d, conv2d_backward
+from xpcnn.ops.conv import as_strided, cudnn, fft, kn2row, loop, mec, native, winograd
+from xpcnn.ops.conv.conv2d import Conv2dContext, conv2d, conv2d_backward, conv2d_relu
 from xpcnn.ops.conv.conv_transpose2d import (
     ConvTranspose2dContext,
     conv_transpose2d,
@@ -22,11 +22,18 @@ __all__ = [
     "col2im",
     "conv2d",
     "conv2d_backward",
+    "conv2d_relu",
     "conv_algorithm",
     "conv_transpose2d",
     "conv_transpose2d_backward",
+    "cudnn",
+    "fft",
     "get_workspace_limit",
     "im2col",
+    "kn2row",
     "loop",
+    "mec",
+    "native",
     "set_workspace_limit",
+    "winograd",
 ]

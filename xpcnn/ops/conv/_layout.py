@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from xpcnn.backend import Array, Backend, backend_of
+from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = [
+    "add_bias",
+    "add_bias_relu",
     "crop",
     "images_of",
     "matrix_of",
@@ -15,32 +18,55 @@ __all__ = [
     "padded",
     "padded_zeros",
     "sum_over_pixels",
+    "total",
 ]
 
 
-def padded(x: Array, geometry: ConvGeometry) -> Array:
-    """Return x (N, C, H, W) with zeros around it, over channels-last memory."""
-    if geometry.padding == (0, 0, 0, 0):
+Padding = tuple[int, int, int, int]
+
+
+def padded(x: Array, padding: Padding) -> Array:
+    """Return x (N, C, H, W) with zeros around it (top, bottom, left, right), over channels-last memory."""
+    if padding == (0, 0, 0, 0):
         backend = backend_of(x)
         return backend.xp.permute_dims(backend.channels_last(x), (0, 3, 1, 2))
-    y = padded_zeros(x, geometry)
-    top, _, left, _ = geometry.padding
-    y[:, :, top : top + geometry.h, left : left + geometry.w] = x
+    _, _, h, w = x.shape
+    top, _, left, _ = padding
+    y = padded_zeros(x, tuple(x.shape), padding)
+    y[:, :, top : top + h, left : left + w] = x
     return y
 
 
-def padded_zeros(like: Array, geometry: ConvGeometry) -> Array:
-    """Return zeros of the padded input's shape, over channels-last memory."""
+def padded_zeros(like: Array, shape: tuple[int, ...], padding: Padding) -> Array:
+    """Return zeros of the padded shape of images (N, C, H, W), over channels-last memory."""
     backend = backend_of(like)
-    shape = (geometry.n, *geometry.padded_size, geometry.c)
-    zeros = backend.xp.zeros(shape, dtype=like.dtype, device=backend.device)
+    n, c, h, w = shape
+    top, bottom, left, right = padding
+    zeros = backend.xp.zeros(
+        (n, h + top + bottom, w + left + right, c), dtype=like.dtype, device=backend.device
+    )
     return backend.xp.permute_dims(zeros, (0, 3, 1, 2))
 
 
-def crop(x: Array, geometry: ConvGeometry) -> Array:
-    """Return the part of a padded array that is the input: the adjoint of `padded`."""
-    top, _, left, _ = geometry.padding
-    return x[:, :, top : top + geometry.h, left : left + geometry.w]
+def crop(x: Array, shape: tuple[int, ...], padding: Padding) -> Array:
+    """Return the part of a padded array that is the images (N, C, H, W): the adjoint of `padded`."""
+    top, _, left, _ = padding
+    return x[:, :, top : top + shape[2], left : left + shape[3]]
+
+
+@primitive
+def add_bias(y: Array, bias: Array) -> Array:
+    """Return y (N, K, OH, OW) plus a number for each channel; `y` is fresh, and may be written to."""
+    y += backend_of(y).xp.reshape(bias, (1, -1, 1, 1))
+    return y
+
+
+@primitive
+def add_bias_relu(y: Array, bias: Array) -> Array:
+    """Return ``max(y + bias, 0)`` likewise; NaN stays NaN."""
+    backend = backend_of(y)
+    zero = backend.xp.zeros((), dtype=y.dtype, device=backend.device)
+    return backend.xp.maximum(add_bias(y, bias), zero)
 
 
 def matrix_of(images: Array) -> Array:
@@ -62,6 +88,15 @@ def sum_over_pixels(backend: Backend, dy: Array) -> Array:
     rows = matrix_of(dy)
     ones = backend.xp.ones((1, rows.shape[0]), dtype=dy.dtype, device=backend.device)
     return backend.xp.reshape(ones @ rows, (-1,))
+
+
+def total(products: Iterator[Array]) -> Array:
+    """Return the sum of fresh arrays, of which no more than two exist at a time."""
+    result = next(products)
+    for product in products:
+        result += product
+        del product  # or it would still be held while the next one is made
+    return result
 
 
 def narrowed(backend: Backend, array: Array, dtype: Any) -> Array:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array
 from xpcnn.errors import ShapeError
+from xpcnn.ops.activation import OutputContext
 from xpcnn.ops.checks import check_dy, common_backend, widened
 from xpcnn.ops.conv import tiling
-from xpcnn.ops.conv._layout import narrowed, sum_over_pixels
+from xpcnn.ops.conv._layout import add_bias, add_bias_relu, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
 
-__all__ = ["Conv2dContext", "conv2d", "conv2d_backward"]
+__all__ = ["Conv2dContext", "conv2d", "conv2d_backward", "conv2d_relu"]
 
 
 class Conv2dContext(NamedTuple):
@@ -81,20 +83,64 @@ def conv2d(
     array([[[[1., 1.],
              [1., 1.]]]])
     """
+    options = (stride, padding, dilation, groups)
+    return _convolved(add_bias, x, weight, bias, options, algorithm)
+
+
+def conv2d_relu(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> tuple[Array, tuple[Conv2dContext, OutputContext]]:
+    """Return ``relu(conv2d(…))`` to the bit, with bias and ReLU applied while each piece is in the cache.
+
+    The contexts are those of the two ops, and so are their backward passes.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> x, weight = xpcnn.asarray([[[[1.0, 2.0]]]]), xpcnn.asarray([[[[3.0]]]])
+    >>> y, (conv, relu) = xpcnn.ops.conv2d_relu(x, weight, xpcnn.asarray([-4.0]))
+    >>> y
+    array([[[[0., 2.]]]])
+    """
+    options = (stride, padding, dilation, groups)
+    y, ctx = _convolved(add_bias_relu, x, weight, bias, options, algorithm)
+    return y, (ctx, OutputContext(y))
+
+
+def _convolved(
+    ending: Callable[[Array, Array], Array],
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    options: tuple[Any, Any, Any, int],
+    algorithm: str,
+) -> tuple[Array, Conv2dContext]:
     backend = common_backend("conv2d", x=x, weight=weight, bias=bias)
-    geometry = ConvGeometry.of(x.shape, weight.shape, stride, padding, dilation, groups)
+    geometry = ConvGeometry.of(x.shape, weight.shape, *options)
     if bias is not None and tuple(bias.shape) != (geometry.k,):
         raise ShapeError(
             f"conv2d: bias must have shape ({geometry.k},) for weight {tuple(weight.shape)}, "
             f"got {tuple(bias.shape)}"
         )
     name = requested(algorithm)
-    wide_x, wide_weight = widened(backend, x), widened(backend, weight)
-    chosen = tiling.resolve(name, geometry, wide_x.dtype, backend)
-    y = tiling.forward(chosen, wide_x, wide_weight, geometry)
+    chosen = tiling.resolve(name, geometry, x.dtype, backend, "forward")
+    wide_x, wide_weight = tiling.operands(chosen, x, weight)
+    finish = None
     if bias is not None:
-        # y is fresh, so adding in place is safe
-        y += backend.xp.reshape(widened(backend, bias), (1, geometry.k, 1, 1))
+        wide_bias = narrowed(backend, bias, wide_x.dtype)
+
+        def finish(y: Array, channels: slice) -> Array:
+            return ending(y, wide_bias[channels])
+
+    y = tiling.forward(chosen, wide_x, wide_weight, geometry, finish)
     return narrowed(backend, y, x.dtype), Conv2dContext(x, weight, bias is not None, geometry, name)
 
 
@@ -128,13 +174,15 @@ def conv2d_backward(
     """
     geometry = ctx.geometry
     backend = check_dy("conv2d_backward", dy, geometry.output_shape, ctx.x)
-    x, weight, wide_dy = (widened(backend, array) for array in (ctx.x, ctx.weight, dy))
-    chosen = tiling.resolve(ctx.algorithm, geometry, x.dtype, backend)
     dx = dweight = dbias = None
     if need_dx:
-        dx = narrowed(backend, tiling.grad_input(chosen, wide_dy, weight, geometry), dy.dtype)
+        chosen = tiling.resolve(ctx.algorithm, geometry, dy.dtype, backend, "grad_input")
+        dx = tiling.grad_input(chosen, *tiling.operands(chosen, dy, ctx.weight), geometry)
+        dx = narrowed(backend, dx, dy.dtype)
     if need_dweight:
-        dweight = narrowed(backend, tiling.grad_weight(chosen, x, wide_dy, geometry), dy.dtype)
+        chosen = tiling.resolve(ctx.algorithm, geometry, dy.dtype, backend, "grad_weight")
+        dweight = tiling.grad_weight(chosen, *tiling.operands(chosen, ctx.x, dy), geometry)
+        dweight = narrowed(backend, dweight, dy.dtype)
         if ctx.has_bias:
-            dbias = narrowed(backend, sum_over_pixels(backend, wide_dy), dy.dtype)
+            dbias = narrowed(backend, sum_over_pixels(backend, widened(backend, dy)), dy.dtype)
     return dx, dweight, dbias

@@ -9,7 +9,7 @@ from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, hashable, pair, widened
 from xpcnn.ops.conv import tiling
-from xpcnn.ops.conv._layout import narrowed, sum_over_pixels
+from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
 
@@ -95,14 +95,12 @@ def conv_transpose2d(
             f"groups, got {tuple(bias.shape)}"
         )
     name = requested("auto")
-    wide_x, wide_weight = widened(backend, x), widened(backend, weight)
-    chosen = tiling.resolve(name, mirrored, wide_x.dtype, backend, op="conv_transpose2d")
-    y = tiling.grad_input(chosen, wide_x, wide_weight, mirrored)
+    chosen = tiling.resolve(name, mirrored, x.dtype, backend, "grad_input", op="conv_transpose2d")
+    y = tiling.grad_input(chosen, *tiling.operands(chosen, x, weight), mirrored)
     if max(beyond):
         y = _extended(backend, y, beyond)
     if bias is not None:
-        # y is fresh, so adding in place is safe
-        y += backend.xp.reshape(widened(backend, bias), (1, k, 1, 1))
+        y = add_bias(y, narrowed(backend, bias, y.dtype))
     ctx = ConvTranspose2dContext(x, weight, bias is not None, mirrored, beyond, name)
     return narrowed(backend, y, x.dtype), ctx
 
@@ -140,16 +138,21 @@ def conv_transpose2d_backward(
     n, k, h, w = geometry.input_shape
     shape = (n, k, h + ctx.beyond[0], w + ctx.beyond[1])
     backend = check_dy("conv_transpose2d_backward", dy, shape, ctx.x)
-    x, weight, wide_dy = (widened(backend, array) for array in (ctx.x, ctx.weight, dy))
-    chosen = tiling.resolve(ctx.algorithm, geometry, x.dtype, backend, op="conv_transpose2d")
-    reached = wide_dy[:, :, :h, :w]
+    resolve = functools.partial(
+        tiling.resolve, ctx.algorithm, dtype=dy.dtype, backend=backend, op="conv_transpose2d"
+    )
+    reached = dy[:, :, :h, :w]
     dx = dweight = dbias = None
     if need_dx:
-        dx = narrowed(backend, tiling.forward(chosen, reached, weight, geometry), dy.dtype)
+        chosen = resolve(geometry, pass_name="forward")
+        dx = tiling.forward(chosen, *tiling.operands(chosen, reached, ctx.weight), geometry)
+        dx = narrowed(backend, dx, dy.dtype)
     if need_dweight:
-        dweight = narrowed(backend, tiling.grad_weight(chosen, reached, x, geometry), dy.dtype)
+        chosen = resolve(geometry, pass_name="grad_weight")
+        dweight = tiling.grad_weight(chosen, *tiling.operands(chosen, reached, ctx.x), geometry)
+        dweight = narrowed(backend, dweight, dy.dtype)
         if ctx.has_bias:
-            dbias = narrowed(backend, sum_over_pixels(backend, wide_dy), dy.dtype)
+            dbias = narrowed(backend, sum_over_pixels(backend, widened(backend, dy)), dy.dtype)
     return dx, dweight, dbias
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from xpcnn.backend import Array, backend_of, itemsize
+from xpcnn.backend import Array, backend_of, itemsize, primitive
 from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_rank, common_backend, pair
-from xpcnn.ops.conv._layout import crop, images_of, matrix_of, padded, padded_zeros
+from xpcnn.ops.conv._layout import Padding, crop, images_of, matrix_of, padded, padded_zeros
+from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import ConvAlgorithm, register
+from xpcnn.ops.conv.sharing import once
 
 __all__ = ["Im2col", "col2im", "im2col"]
+
+Pair = tuple[int, int]
+Shape = tuple[int, int, int, int]
 
 
 @register("im2col")
@@ -28,49 +33,48 @@ class Im2col(ConvAlgorithm):
     """
 
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        height, width = geometry.padded_size
-        pixels = geometry.n * geometry.oh * geometry.ow
-        elements = (
-            geometry.n * geometry.c * height * width  # the padded input, or its gradient
-            + pixels * geometry.c * math.prod(geometry.kernel)  # the columns
-            + pixels * geometry.k  # y or dy as a matrix
-            + 2 * math.prod(geometry.weight_shape)  # the weights as a matrix, or their gradient
-        )
-        return elements * itemsize(dtype)
+        elements = _elements(geometry)
+        if correlates(geometry):
+            elements = max(elements, _elements(correlation_geometry(geometry)))
+        return (elements + 2 * math.prod(geometry.weight_shape)) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        columns = _unfold(x, geometry)  # (N·OH·OW, kh·kw·C)
-        return images_of(columns @ _weight_matrix(weight), geometry)
+        columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+        return images_of(
+            columns @ once(_weight_matrix, weight), geometry
+        )  # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         xp = backend_of(x).xp
         # Unfolded again rather than kept from forward: the columns are kh·kw times larger than x.
-        columns = _unfold(x, geometry)
+        columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
         dweight = xp.matrix_transpose(matrix_of(dy)) @ columns  # (K, kh·kw·C)
         return xp.permute_dims(xp.reshape(dweight, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        if correlates(geometry):
+            return full_correlation(self.forward, dy, weight, geometry)
         xp = backend_of(dy).xp
-        columns = matrix_of(dy) @ xp.matrix_transpose(_weight_matrix(weight))
-        patches = xp.reshape(columns, (geometry.n, *geometry.output_size, *geometry.kernel, geometry.c))
-        return _fold(xp.permute_dims(patches, (0, 5, 1, 2, 3, 4)), geometry)
+        columns = matrix_of(dy) @ xp.matrix_transpose(once(_weight_matrix, weight))
+        return fold(
+            columns,
+            geometry.input_shape,
+            geometry.kernel,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+        )
 
 
-def _unfold(x: Array, geometry: ConvGeometry) -> Array:
-    """Return the columns (N·OH·OW, kh·kw·C) of x (N, C, H, W)."""
-    backend = backend_of(x)
-    xp = backend.xp
-    windows = backend.sliding_windows(
-        padded(x, geometry), geometry.kernel, geometry.stride, geometry.dilation
-    )  # (N, C, OH, OW, kh, kw)
+def _elements(geometry: ConvGeometry) -> int:
+    """Return the numbers of scratch memory that unfolding takes, but for the weights."""
+    height, width = geometry.padded_size
     pixels = geometry.n * geometry.oh * geometry.ow
-    size = geometry.c * math.prod(geometry.kernel)
-    if geometry.c == 1:
-        # A row of a patch would be a run of kw numbers; tap by tap, runs are rows of the output. The GEMM
-        # takes the transpose as it is.
-        taps = xp.reshape(xp.permute_dims(windows, (4, 5, 1, 0, 2, 3)), (size, pixels))
-        return xp.matrix_transpose(taps)
-    return xp.reshape(xp.permute_dims(windows, (0, 2, 3, 4, 5, 1)), (pixels, size))
+    return (
+        geometry.n * geometry.c * height * width  # the padded input, or its gradient
+        + pixels * geometry.c * math.prod(geometry.kernel)  # the columns
+        + pixels * geometry.k  # y or dy as a matrix
+    )
 
 
 def _weight_matrix(weight: Array) -> Array:
@@ -82,19 +86,68 @@ def _weight_matrix(weight: Array) -> Array:
     )
 
 
-def _fold(patches: Array, geometry: ConvGeometry) -> Array:
-    """Return patches (N, C, OH, OW, kh, kw) summed where they overlap, (N, C, H, W): the adjoint of windows.
+@primitive
+def unfold(x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> Array:
+    """Return the patches of x (N, C, H, W) as the rows of a matrix (N·OH·OW, kh·kw·C)."""
+    backend = backend_of(x)
+    xp = backend.xp
+    windows = backend.sliding_windows(padded(x, padding), kernel, stride, dilation)
+    n, c, oh, ow, kh, kw = windows.shape
+    if c == 1:
+        # A row of a patch would be a run of kw numbers; tap by tap, runs are rows of the output. The GEMM
+        # takes the transpose as it is.
+        taps = xp.reshape(xp.permute_dims(windows, (4, 5, 1, 0, 2, 3)), (kh * kw * c, n * oh * ow))
+        return xp.matrix_transpose(taps)
+    return xp.reshape(xp.permute_dims(windows, (0, 2, 3, 4, 5, 1)), (n * oh * ow, kh * kw * c))
+
+
+@primitive
+def unfold_classical(x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> Array:
+    """Return the patches of x (N, C, H, W) as the rows of a matrix (N·OH·OW, C·kh·kw)."""
+    backend = backend_of(x)
+    xp = backend.xp
+    windows = backend.sliding_windows(padded(x, padding), kernel, stride, dilation)
+    n, c, oh, ow, kh, kw = windows.shape
+    columns = xp.empty((n, oh, ow, c, kh, kw), dtype=x.dtype, device=backend.device)
+    columns[...] = xp.permute_dims(windows, (0, 2, 3, 1, 4, 5))  # a copy even where a view would do
+    return xp.reshape(columns, (n * oh * ow, c * kh * kw))
+
+
+@primitive
+def fold(
+    columns: Array, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Array:
+    """Return columns (N·OH·OW, kh·kw·C) summed where patches overlap, (N, C, H, W); `unfold`'s adjoint."""
+    xp = backend_of(columns).xp
+    geometry = ConvGeometry(input_shape, (1, input_shape[1], *kernel), stride, padding, dilation)
+    patches = xp.reshape(columns, (geometry.n, *geometry.output_size, *kernel, geometry.c))
+    return _sum_patches(xp.permute_dims(patches, (0, 5, 1, 2, 3, 4)), geometry)
+
+
+@primitive
+def fold_classical(
+    columns: Array, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Array:
+    """Return columns (N·OH·OW, C·kh·kw) summed where patches overlap, (N, C, H, W)."""
+    xp = backend_of(columns).xp
+    geometry = ConvGeometry(input_shape, (1, input_shape[1], *kernel), stride, padding, dilation)
+    patches = xp.reshape(columns, (geometry.n, *geometry.output_size, geometry.c, *kernel))
+    return _sum_patches(xp.permute_dims(patches, (0, 3, 1, 2, 4, 5)), geometry)
+
+
+def _sum_patches(patches: Array, geometry: ConvGeometry) -> Array:
+    """Return patches (N, C, OH, OW, kh, kw) summed where they overlap, (N, C, H, W).
 
     One strided addition for each kernel tap, so no two additions of a step meet in one element.
     """
-    x = padded_zeros(patches, geometry)
+    x = padded_zeros(patches, geometry.input_shape, geometry.padding)
     (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
     rows, columns = sh * (geometry.oh - 1) + 1, sw * (geometry.ow - 1) + 1
     for r in range(kh):
         for s in range(kw):
             top, left = r * dh, s * dw
             x[:, :, top : top + rows : sh, left : left + columns : sw] += patches[:, :, :, :, r, s]
-    return crop(x, geometry)
+    return crop(x, geometry.input_shape, geometry.padding)
 
 
 def im2col(x: Array, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Array:
@@ -128,16 +181,9 @@ def im2col(x: Array, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilati
     array([[1., 2., 4., 5.],
            [2., 3., 5., 6.]])
     """
-    backend = common_backend("im2col", x=x)
-    xp = backend.xp
+    common_backend("im2col", x=x)
     geometry = _patch_geometry("im2col", x.shape, kernel_size, stride, padding, dilation)
-    windows = backend.sliding_windows(
-        padded(x, geometry), geometry.kernel, geometry.stride, geometry.dilation
-    )
-    n, c, oh, ow, kh, kw = windows.shape
-    columns = xp.empty((n, oh, ow, c, kh, kw), dtype=x.dtype, device=backend.device)
-    columns[...] = xp.permute_dims(windows, (0, 2, 3, 1, 4, 5))  # a copy even where a view would do
-    return xp.reshape(columns, _columns_shape(geometry))
+    return unfold_classical(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
 
 
 def col2im(
@@ -175,18 +221,17 @@ def col2im(
     array([[[[1., 2., 1.],
              [1., 2., 1.]]]])
     """
-    xp = common_backend("col2im", columns=columns).xp
+    common_backend("col2im", columns=columns)
     check_rank("col2im", "columns", columns, 2, "(N·OH·OW, C·kh·kw)")
     geometry = _patch_geometry("col2im", tuple(input_shape), kernel_size, stride, padding, dilation)
-    if tuple(columns.shape) != _columns_shape(geometry):
+    needed = (geometry.n * geometry.oh * geometry.ow, geometry.c * math.prod(geometry.kernel))
+    if tuple(columns.shape) != needed:
         raise ShapeError(
             f"col2im: columns have shape {tuple(columns.shape)} but input_shape {tuple(input_shape)} with "
-            f"kernel {geometry.kernel}, stride {geometry.stride}, padding {padding!r} needs "
-            f"{_columns_shape(geometry)}"
+            f"kernel {geometry.kernel}, stride {geometry.stride}, padding {padding!r} needs {needed}"
         )
-    n, c = geometry.n, geometry.c
-    patches = xp.reshape(columns, (n, *geometry.output_size, c, *geometry.kernel))
-    return _fold(xp.permute_dims(patches, (0, 3, 1, 2, 4, 5)), geometry)
+    sizes = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+    return fold_classical(columns, geometry.input_shape, *sizes)
 
 
 def _patch_geometry(
@@ -196,7 +241,3 @@ def _patch_geometry(
         raise ShapeError(f"{op}: images must have 4 axes (N, C, H, W), got shape {tuple(x_shape)}")
     kernel = pair(op, "kernel_size", kernel_size, 1)
     return ConvGeometry.of(x_shape, (1, x_shape[1], *kernel), stride, padding, dilation, op=op)
-
-
-def _columns_shape(geometry: ConvGeometry) -> tuple[int, int]:
-    return geometry.n * geometry.oh * geometry.ow, geometry.c * math.prod(geometry.kernel)

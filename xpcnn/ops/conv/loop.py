@@ -28,7 +28,7 @@ class Loop(ConvAlgorithm):
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
         xp = backend.xp
-        x = padded(x, geometry)
+        x = padded(x, geometry.padding)
         (n, k, *size) = geometry.output_shape
         y = xp.empty((n, *size, k), dtype=x.dtype, device=backend.device)
         for n, k, i, j in _every(geometry.output_shape):
@@ -36,14 +36,14 @@ class Loop(ConvAlgorithm):
         return xp.permute_dims(y, (0, 3, 1, 2))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        dx = padded_zeros(dy, geometry)
+        dx = padded_zeros(dy, geometry.input_shape, geometry.padding)
         for n, k, i, j in _every(geometry.output_shape):
             dx[n, :, *_window(geometry, i, j)] += weight[k, ...] * dy[n, k, i, j]
-        return crop(dx, geometry)
+        return crop(dx, geometry.input_shape, geometry.padding)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
-        x = padded(x, geometry)
+        x = padded(x, geometry.padding)
         dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
         for n, k, i, j in _every(geometry.output_shape):
             dweight[k, ...] += x[n, :, *_window(geometry, i, j)] * dy[n, k, i, j]

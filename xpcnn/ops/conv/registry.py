@@ -12,7 +12,18 @@ from xpcnn.backend import Array, Backend
 from xpcnn.errors import AlgorithmError
 from xpcnn.ops.conv.geometry import ConvGeometry
 
-__all__ = ["ConvAlgorithm", "algorithm_names", "conv_algorithm", "find", "register", "requested"]
+__all__ = [
+    "PASSES",
+    "ConvAlgorithm",
+    "algorithm_names",
+    "conv_algorithm",
+    "find",
+    "register",
+    "requested",
+]
+
+PASSES = ("forward", "grad_input", "grad_weight")
+"""What an algorithm computes, by the names of its methods; each pass may use another algorithm."""
 
 
 class ConvAlgorithm(ABC):
@@ -21,9 +32,22 @@ class ConvAlgorithm(ABC):
     The driver in `tiling` cuts groups, batch and rows, so that an algorithm sees one group
     whose scratch memory fits the limit, with the geometry of just that piece. The bias is
     added outside.
+
+    Attributes
+    ----------
+    name : str
+    takes_groups : bool
+        True where the algorithm does all groups of channels at once, better than one after the other.
+    takes_half : bool
+        True where the algorithm itself sums half precision in float32; others are given float32.
+    in_cache : bool
+        False where pieces that stay in a cache cost more than they save.
     """
 
     name: str
+    takes_groups: bool = False
+    takes_half: bool = False
+    in_cache: bool = True
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
         """Return why this algorithm cannot do `geometry`, or None."""

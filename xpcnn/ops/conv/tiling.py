@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.errors import AlgorithmError
+from xpcnn.ops.checks import accumulator, widened
+from xpcnn.ops.conv.auto import preference
+from xpcnn.ops.conv.autotune import tuned
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import ConvAlgorithm, find
+from xpcnn.ops.conv.sharing import shared_between_pieces
 from xpcnn.ops.conv.workspace import workspace_limit
 
-__all__ = ["forward", "grad_input", "grad_weight", "resolve"]
-
-# "auto" takes the first of these that can do the geometry within the workspace.
-AUTO_ORDER = ("im2col", "loop")
+__all__ = ["forward", "grad_input", "grad_weight", "operands", "reason_against", "resolve"]
 
 
 class Tile(NamedTuple):
@@ -28,46 +29,85 @@ class Tile(NamedTuple):
     geometry: ConvGeometry
 
 
+class Piece(NamedTuple):
+    """A tile of one group: where it lies in the input, the output and the weight."""
+
+    inputs: tuple[slice, ...]
+    outputs: tuple[slice, ...]
+    filters: slice
+    geometry: ConvGeometry
+
+
 def resolve(
-    name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, op: str = "conv2d"
+    name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, pass_name: str, op: str = "conv2d"
 ) -> ConvAlgorithm:
-    """Return the algorithm to use, or raise with its reason why it cannot do this, naming `op`."""
-    one = geometry.one_group()
+    """Return the algorithm for one pass, or raise with its reason why it cannot do this, naming `op`."""
     if name != "auto":
         algorithm = find(name)
-        reason = _reason(algorithm, one, dtype, backend)
+        reason = reason_against(algorithm, geometry, dtype, backend)
         if reason is not None:
             raise AlgorithmError(f"{op}: algorithm {name!r} {reason}; algorithm='auto' picks one that can")
         return algorithm
+    measured = tuned(geometry, pass_name, dtype, backend)
+    if measured is not None:
+        return find(measured)
     reasons = []
-    for candidate in AUTO_ORDER:
-        reason = _reason(find(candidate), one, dtype, backend)
+    for candidate in preference(geometry, pass_name, dtype, backend):
+        reason = reason_against(find(candidate), geometry, dtype, backend)
         if reason is None:
             return find(candidate)
         reasons.append(f"{candidate} {reason}")
     raise AlgorithmError(f"{op}: no algorithm can do this: {'; '.join(reasons)}")
 
 
-def _reason(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
-    reason = algorithm.unsupported(geometry, dtype, backend)
+def reason_against(
+    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend
+) -> str | None:
+    """Return why `algorithm` cannot do `geometry` within the workspace limit, or None."""
+    seen = _seen_at_once(algorithm, geometry)
+    if not algorithm.takes_half:
+        dtype = accumulator(backend, dtype) or dtype
+    reason = algorithm.unsupported(seen, dtype, backend)
     limit, name = workspace_limit(backend), dtype_name(dtype)
-    if reason is None and _plan(algorithm, geometry, name, limit) is None:
+    if reason is None and _plan(algorithm, seen, name, limit, backend.cache_block) is None:
         reason = (
-            f"needs {_cost_of_rows(algorithm, geometry, name, 1)} bytes of workspace for one row of the "
+            f"needs {_cost_of_rows(algorithm, seen, name, 1)} bytes of workspace for one row of the "
             f"output, but the limit is {limit}; raise it with xpcnn.set_workspace_limit"
         )
     return reason
 
 
-def forward(algorithm: ConvAlgorithm, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-    """Return y (N, K, OH, OW)."""
+def operands(algorithm: ConvAlgorithm, a: Array, b: Array) -> tuple[Array, Array]:
+    """Return two arrays as the algorithm wants them: half precision as float32, unless it takes that."""
+    if algorithm.takes_half:
+        return a, b
+    backend = backend_of(a)
+    return widened(backend, a), widened(backend, b)
+
+
+def forward(
+    algorithm: ConvAlgorithm,
+    x: Array,
+    weight: Array,
+    geometry: ConvGeometry,
+    finish: Callable[[Array, slice], Array] | None = None,
+) -> Array:
+    """Return y (N, K, OH, OW).
+
+    `finish` is given each fresh piece of y and its output channels, and returns what takes its place: done
+    while the piece is in the cache.
+    """
     if _is_whole(algorithm, x, geometry):
-        return algorithm.forward(x, weight, geometry)
+        y = algorithm.forward(x, weight, geometry)
+        return y if finish is None else finish(y, slice(0, geometry.k))
     y = _zeros_channels_last(x, geometry.output_shape)
-    for inputs, outputs, tile in _pieces(algorithm, x, geometry):
-        y[tile.images, outputs, tile.output_rows, :] = algorithm.forward(
-            x[tile.images, inputs, tile.input_rows, :], weight[outputs, ...], tile.geometry
-        )
+    filters = _filters(algorithm, weight, geometry)
+    with shared_between_pieces():
+        for piece in _pieces(algorithm, x, geometry):
+            part = y[piece.outputs]  # zeros, which it remains where rows see nothing but padding
+            if piece.geometry.h:
+                part = algorithm.forward(x[piece.inputs], filters[piece.filters.start], piece.geometry)
+            y[piece.outputs] = part if finish is None else finish(part, piece.filters)
     return y
 
 
@@ -76,11 +116,15 @@ def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: Con
     if _is_whole(algorithm, dy, geometry):
         return algorithm.grad_input(dy, weight, geometry)
     dx = _zeros_channels_last(dy, geometry.input_shape)
-    for inputs, outputs, tile in _pieces(algorithm, dy, geometry):
-        # Added, not assigned: neighbouring tiles of rows overlap in the input.
-        dx[tile.images, inputs, tile.input_rows, :] += algorithm.grad_input(
-            dy[tile.images, outputs, tile.output_rows, :], weight[outputs, ...], tile.geometry
-        )
+    filters = _filters(algorithm, weight, geometry)
+    with shared_between_pieces():
+        for piece in _pieces(algorithm, dy, geometry):
+            if piece.geometry.h == 0:
+                continue
+            # Added, not assigned: neighbouring tiles of rows overlap in the input.
+            dx[piece.inputs] += algorithm.grad_input(
+                dy[piece.outputs], filters[piece.filters.start], piece.geometry
+            )
     return dx
 
 
@@ -90,36 +134,44 @@ def grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeo
         return algorithm.grad_weight(x, dy, geometry)
     backend = backend_of(x)
     dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
-    for inputs, outputs, tile in _pieces(algorithm, x, geometry):
-        dweight[outputs, ...] += algorithm.grad_weight(
-            x[tile.images, inputs, tile.input_rows, :],
-            dy[tile.images, outputs, tile.output_rows, :],
-            tile.geometry,
+    for piece in _pieces(algorithm, x, geometry):
+        if piece.geometry.h == 0:
+            continue
+        dweight[piece.filters, ...] += algorithm.grad_weight(
+            x[piece.inputs], dy[piece.outputs], piece.geometry
         )
     return dweight
 
 
+def _seen_at_once(algorithm: ConvAlgorithm, geometry: ConvGeometry) -> ConvGeometry:
+    """Return the geometry of all groups for an algorithm that takes them, of one group for the others."""
+    return geometry if algorithm.takes_groups else geometry.one_group()
+
+
 def _is_whole(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> bool:
     """Whether one call does it all, without copies into and out of pieces."""
-    if geometry.groups != 1:
+    if _seen_at_once(algorithm, geometry) is not geometry:
         return False
-    plan = _plan(algorithm, geometry, dtype_name(x.dtype), workspace_limit(backend_of(x)))
-    return plan == (max(geometry.n, 1), geometry.oh)
+    return _plan_for(algorithm, x, geometry) == (max(geometry.n, 1), geometry.oh)
 
 
-def _pieces(
-    algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry
-) -> Iterator[tuple[slice, slice, Tile]]:
-    """Yield the input channels, output channels and tile of every piece."""
-    one = geometry.one_group()
-    plan = _plan(algorithm, one, dtype_name(x.dtype), workspace_limit(backend_of(x)))
-    assert plan is not None  # `resolve` has made sure
-    for tile in _tiles(one, *plan):
-        for group in range(geometry.groups):
-            yield (
-                slice(group * one.c, (group + 1) * one.c),
-                slice(group * one.k, (group + 1) * one.k),
-                tile,
+def _filters(algorithm: ConvAlgorithm, weight: Array, geometry: ConvGeometry) -> dict[int, Array]:
+    """Return the weight of each group by its first output channel."""
+    k = _seen_at_once(algorithm, geometry).k
+    return {start: weight[start : start + k, ...] for start in range(0, geometry.k, k)}
+
+
+def _pieces(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> Iterator[Piece]:
+    seen = _seen_at_once(algorithm, geometry)
+    for tile in _tiles(seen, *_plan_for(algorithm, x, seen)):
+        for group in range(geometry.k // seen.k):
+            inputs = slice(group * seen.c, (group + 1) * seen.c)
+            filters = slice(group * seen.k, (group + 1) * seen.k)
+            yield Piece(
+                (tile.images, inputs, tile.input_rows, slice(None)),
+                (tile.images, filters, tile.output_rows, slice(None)),
+                filters,
+                tile.geometry,
             )
 
 
@@ -130,17 +182,40 @@ def _tiles(geometry: ConvGeometry, images: int, rows: int) -> Iterator[Tile]:
         batch = geometry.with_batch(stop - start)
         for row in range(0, geometry.oh, rows):
             end = min(row + rows, geometry.oh)
-            part, input_rows = batch.with_rows(row, end)
+            part, input_rows = _rows_of(batch, row, end)
             yield Tile(slice(start, stop), slice(row, end), input_rows, part)
 
 
+@functools.lru_cache(maxsize=4096)
+def _rows_of(geometry: ConvGeometry, start: int, stop: int) -> tuple[ConvGeometry, slice]:
+    return geometry.with_rows(start, stop)
+
+
+def _plan_for(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> tuple[int, int]:
+    backend = backend_of(x)
+    plan = _plan(algorithm, geometry, dtype_name(x.dtype), workspace_limit(backend), backend.cache_block)
+    assert plan is not None  # `resolve` has made sure
+    return plan
+
+
 @functools.lru_cache(maxsize=1024)
-def _plan(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, limit: int) -> tuple[int, int] | None:
-    """Return how many images and output rows keep scratch memory under `limit`, or None if no cut does."""
+def _plan(
+    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, limit: int, block: int | None
+) -> tuple[int, int] | None:
+    """Return how many images and output rows to do at once, or None if no cut keeps to `limit`.
+
+    Fewer images than the limit allows where their scratch memory is to stay in a cache of `block` bytes; but
+    enough of them to outweigh the weights, which every piece reads anew.
+    """
     n, oh = geometry.n, geometry.oh
-    images = bisect_right(
-        range(1, n + 1), limit, key=lambda count: algorithm.workspace_bytes(geometry.with_batch(count), dtype)
-    )
+
+    def cost(images: int) -> int:
+        return algorithm.workspace_bytes(geometry.with_batch(images), dtype)
+
+    images = bisect_right(range(1, n + 1), limit, key=cost)
+    if images and block is not None and algorithm.in_cache:
+        weights = cost(0)
+        images = max(1, bisect_right(range(1, images + 1), weights + max(block, weights), key=cost))
     if images or n == 0:
         return max(images, 1), oh
     rows = bisect_right(

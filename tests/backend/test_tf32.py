@@ -1,0 +1,230 @@
+"""The options of set_backend and use_backend: TF32 and determinism, off and on, and always told."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors
+from xpcnn.backend import registry
+from xpcnn.cli import main
+
+from .helpers import mentions, need
+
+DEFAULT, TF32 = 1, 7  # CuPy's numbers for what cuBLAS may do
+
+
+class Cupy:
+    """A pretended CuPy with two devices and the one switch that the real one has for cuBLAS."""
+
+    def __init__(self) -> None:
+        self.compute: dict[str, int] = {}
+        self.capability = "90"
+        self.current = 0
+        self.switched_on: list[int] = []
+        self.module = ModuleType("cupy")
+        self.module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+        runtime = SimpleNamespace(getDeviceCount=lambda: 2, getDevice=lambda: self.current)
+        vars(self.module).update(
+            cuda=SimpleNamespace(runtime=runtime, Device=self.device),
+            _core=SimpleNamespace(
+                get_compute_type=lambda dtype: self.compute.get(np.dtype(dtype).name, DEFAULT),
+                set_compute_type=self.set_compute_type,
+                _routines_linalg=SimpleNamespace(COMPUTE_TYPE_DEFAULT=DEFAULT, COMPUTE_TYPE_TF32=TF32),
+            ),
+        )
+
+    def set_compute_type(self, dtype: Any, value: int) -> None:
+        self.compute[np.dtype(dtype).name] = value
+        self.switched_on.append(self.current)
+
+    def device(self, number: int) -> Any:
+        return _Device(self, number)
+
+
+class _Device:
+    def __init__(self, cupy: Cupy, number: int) -> None:
+        self.cupy, self.number, self.compute_capability = cupy, number, cupy.capability
+
+    def use(self) -> None:
+        self.cupy.current = self.number
+
+    def __enter__(self) -> None:
+        self.before, self.cupy.current = self.cupy.current, self.number
+
+    def __exit__(self, *_: Any) -> None:
+        self.cupy.current = self.before
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
+    """The pretended CuPy in the real one's place; its backends are forgotten after the test."""
+    pretended = Cupy()
+    compat = ModuleType("array_api_compat.cupy")
+    monkeypatch.setitem(sys.modules, "cupy", pretended.module)
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", compat)
+    monkeypatch.setattr(array_api_compat, "cupy", compat, raising=False)
+    monkeypatch.setattr(registry, "_instances", dict(registry._instances))
+    for device in (0, 1):
+        registry._instances.pop(("cupy", device), None)
+    return pretended
+
+
+def test_off_unless_asked_for(cupy: Cupy) -> None:
+    xpcnn.set_backend("cupy")
+    backend = xpcnn.get_backend()
+    assert backend.tf32 is False
+    assert backend.settings() == {"tf32": False, "deterministic": True}
+    assert cupy.compute == {"float32": DEFAULT}
+
+
+def test_on_and_off(cupy: Cupy) -> None:
+    xpcnn.set_backend("cupy", device=1, tf32=True)
+    backend = xpcnn.get_backend()
+    assert backend.tf32 is True
+    assert cupy.compute == {"float32": TF32}
+    assert cupy.switched_on == [1]
+    assert repr(backend) == "<backend cupy (1), tf32=True, deterministic=True>"
+    assert str(backend) == "cupy (1)"
+    xpcnn.set_backend("cupy", device=1)  # what is not named has its default
+    assert xpcnn.get_backend() is backend
+    assert backend.tf32 is False
+    assert repr(backend) == "<backend cupy (1), tf32=False, deterministic=True>"
+
+
+def test_one_switch_for_all_devices(cupy: Cupy) -> None:
+    """CuPy has no narrower one, so that both devices say what holds."""
+    xpcnn.set_backend("cupy", tf32=True)
+    assert registry.load("cupy", 1).tf32 is True
+
+
+def test_what_other_code_switched_is_told(cupy: Cupy) -> None:
+    backend = registry.load("cupy", 0)
+    assert backend.tf32 is False
+    cupy.compute["float32"] = TF32
+    assert backend.tf32 is True
+    assert "tf32=True" in repr(backend)
+
+
+def test_within_a_block(cupy: Cupy) -> None:
+    xpcnn.set_backend("cupy")
+    with xpcnn.use_backend("cupy", tf32=True, deterministic=False) as backend:
+        assert backend.settings() == {"tf32": True, "deterministic": False}
+        with xpcnn.use_backend("cupy") as same:  # what is not named stays
+            assert same is backend
+            assert same.tf32 is True
+        with xpcnn.use_backend("cupy", tf32=False):
+            assert backend.settings() == {"tf32": False, "deterministic": False}
+        assert backend.tf32 is True
+    assert backend.settings() == {"tf32": False, "deterministic": True}
+
+
+def test_block_ends_with_an_error(cupy: Cupy) -> None:
+    with pytest.raises(ZeroDivisionError), xpcnn.use_backend("cupy", tf32=True) as backend:
+        _ = 1 // 0
+    assert backend.tf32 is False
+
+
+def test_block_entered_with_tf32_on(cupy: Cupy) -> None:
+    xpcnn.set_backend("cupy", tf32=True)
+    with xpcnn.use_backend("cupy", tf32=False) as backend:
+        assert backend.tf32 is False
+    assert backend.tf32 is True
+
+
+def test_old_devices_have_none(cupy: Cupy) -> None:
+    cupy.capability = "75"
+    old = xpcnn.get_backend()
+    with pytest.raises(errors.BackendError, match=mentions("cupy (0)", "tf32", "8.0", "7.5")) as e:
+        xpcnn.set_backend("cupy", tf32=True)
+    assert "\n" not in str(e.value)
+    with pytest.raises(errors.BackendError), xpcnn.use_backend("cupy", tf32=True):
+        pass
+    assert xpcnn.get_backend() is old
+    assert cupy.compute.get("float32", DEFAULT) == DEFAULT
+    xpcnn.set_backend("cupy", tf32=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("numpy", {"tf32": True}, ("numpy (cpu)", "'tf32'", "it has none")),
+        ("numpy", {"tf32": False}, ("numpy (cpu)", "'tf32'")),
+        ("torch", {"tf32": True}, ("torch (cpu)", "'tf32'", "it has none")),
+        ("array_api_strict", {"deterministic": True}, ("'deterministic'",)),
+        ("cupy", {"tf23": True}, ("cupy (0)", "'tf23'", "tf32, deterministic")),
+        ("cupy", {"tf32": 1}, ("tf32", "True or False", "1")),
+        ("cupy", {"tf32": True, "deterministic": None}, ("deterministic", "True or False", "None")),
+    ],
+)
+def test_wrong_options(cupy: Cupy, name: str, options: dict[str, Any], parts: tuple[str, ...]) -> None:
+    need(name)
+    old = xpcnn.get_backend()
+    with pytest.raises(errors.BackendError, match=mentions(*parts)) as e:
+        xpcnn.set_backend(name, **options)
+    assert "\n" not in str(e.value)
+    with pytest.raises(errors.BackendError, match=mentions(*parts)), xpcnn.use_backend(name, **options):
+        pass
+    assert xpcnn.get_backend() is old
+    assert registry.load("cupy", 0).settings() == {"tf32": False, "deterministic": True}
+
+
+def test_backends_without_switches() -> None:
+    backend = xpcnn.get_backend()
+    assert backend.settings() == {}
+    assert backend.tf32 is False
+    assert repr(backend) == "<backend numpy (cpu)>"
+
+
+@pytest.mark.usefixtures("cupy")
+def test_info_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    xpcnn.set_backend("cupy", tf32=True)
+    assert main(["info"]) == 0
+    assert "in use             cupy (0), tf32 on, deterministic on\n" in capsys.readouterr().out
+    xpcnn.set_backend("numpy")
+    assert main(["info"]) == 0
+    assert "in use             numpy (cpu)\n" in capsys.readouterr().out
+
+
+# PyTorch ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch() -> Iterator[Any]:
+    module = pytest.importorskip("torch")
+    backends = module.backends
+    before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+    yield module
+    backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = before
+
+
+def test_torch_on_a_gpu(torch: Any) -> None:
+    """PyTorch's own default is on for convolutions alone; xpcnn's is off, and on is on for both."""
+    from xpcnn.backend._torch import TorchBackend
+
+    backend = TorchBackend(torch.device("cuda", 0))
+    assert backend.switches == {"tf32": False}
+    backend.configure(backend.switches)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (False, False)
+    assert backend.tf32 is False
+    backend.configure({"tf32": True})
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (True, True)
+    assert repr(backend) == "<backend torch (cuda:0), tf32=True>"
+    torch.backends.cuda.matmul.allow_tf32 = False
+    assert backend.tf32 is True  # convolutions still round
+
+
+def test_torch_on_a_cpu_has_no_switch(torch: Any) -> None:
+    torch.backends.cudnn.allow_tf32 = True
+    with xpcnn.use_backend("torch") as backend:
+        assert backend.tf32 is False
+        assert backend.settings() == {}
+    assert torch.backends.cudnn.allow_tf32 is True

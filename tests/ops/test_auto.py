@@ -1,0 +1,63 @@
+"""The rule by which "auto" chooses, as docs/convolution.md tells it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import xpcnn
+from xpcnn.ops.conv import ConvGeometry, tiling
+from xpcnn.ops.conv.registry import PASSES
+
+RULE: dict[str, tuple[Any, Any, dict[str, Any], tuple[str, str, str]]] = {
+    "VGG 3x3": ((32, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, ("winograd", "winograd", "winograd")),
+    "one small image": ((1, 512, 4, 4), (512, 512, 3, 3), {"padding": 1}, ("im2col", "im2col", "mec")),
+    "large kernel": ((32, 64, 28, 28), (64, 64, 5, 5), {"padding": 2}, ("fft", "fft", "fft")),
+    "dilated": ((32, 64, 28, 28), (64, 64, 3, 3), {"dilation": 2}, ("kn2row", "kn2row", "mec")),
+    "strided": ((32, 64, 32, 32), (128, 64, 3, 3), {"stride": 2}, ("kn2row", "kn2row", "im2col")),
+    "16 channels": ((100, 16, 28, 28), (16, 16, 3, 3), {"padding": 1}, ("kn2row", "kn2row", "mec")),
+    "one channel": ((100, 1, 28, 28), (30, 1, 5, 5), {}, ("im2col", "im2col", "im2col")),
+    "three channels": ((8, 3, 32, 32), (64, 3, 7, 7), {"stride": 2}, ("im2col", "mec", "mec")),
+    "six channels": ((100, 6, 14, 14), (16, 6, 5, 5), {}, ("mec", "mec", "mec")),
+    "1x1": ((32, 256, 56, 56), (64, 256, 1, 1), {}, ("kn2row", "kn2row", "im2col")),
+    "short rows": ((100, 32, 5, 5), (32, 32, 3, 3), {"padding": 1}, ("im2col", "im2col", "mec")),
+    "depthwise": ((32, 64, 56, 56), (64, 1, 3, 3), {"groups": 64}, ("kn2row", "kn2row", "kn2row")),
+}
+
+
+def chosen(backend: Any, x: Any, w: Any, options: dict[str, Any]) -> tuple[str, ...]:
+    geometry = ConvGeometry.of(x, w, **options)
+    return tuple(tiling.resolve("auto", geometry, "float32", backend, name).name for name in PASSES)
+
+
+@pytest.mark.parametrize("name", RULE)
+def test_rule_on_a_cpu(name: str) -> None:
+    x, w, options, expected = RULE[name]
+    with xpcnn.use_backend("numpy") as backend:
+        assert chosen(backend, x, w, options) == expected
+        assert chosen(backend, x, w, options) == expected
+
+
+@pytest.mark.parametrize("name", RULE)
+def test_rule_elsewhere(make: Any, name: str) -> None:
+    """The library's own convolution where there is one; otherwise one large product."""
+    x, w, options, _ = RULE[name]
+    with make.use() as backend:
+        if backend.name == "numpy":
+            return
+        best = next(iter(backend.convolutions), "im2col")
+        assert chosen(backend, x, w, options) == (best,) * 3
+        assert (best == "native") == (backend.name == "torch")
+
+
+def test_the_workspace_limit_comes_first() -> None:
+    """Too little for the preferred algorithm, enough for the next."""
+    x, w, options, _ = RULE["VGG 3x3"]
+    limit = xpcnn.get_workspace_limit()
+    try:
+        xpcnn.set_workspace_limit(400_000)
+        with xpcnn.use_backend("numpy") as backend:
+            assert chosen(backend, x, w, options)[0] == "kn2row"
+    finally:
+        xpcnn.set_workspace_limit(limit)

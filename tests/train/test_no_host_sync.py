@@ -1,0 +1,229 @@
+"""A training step waits for no device: it looks at no value that was computed in it.
+
+Three ways to see that. On torch's device "meta", arrays have a shape and a dtype but no values, so that a
+step which looked at one could not end. Elsewhere, and on a GPU, each look is counted; `test_step.py` does so
+on array_api_strict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, nn, ops, optim
+from xpcnn.backend import registry
+from xpcnn.data import Dataset
+
+OPTIMIZERS: dict[str, Callable[[nn.Layer], optim.Optimizer]] = {
+    "SGD": lambda model: optim.SGD(model, lr=1e-3),
+    "SGD nesterov": lambda model: optim.SGD(
+        model, lr=1e-3, momentum=0.9, nesterov=True, weight_decay=0.1, groups={"*.bias": {"lr": 1e-4}}
+    ),
+    "AdaGrad": lambda model: optim.AdaGrad(model, weight_decay=0.1),
+    "RMSprop": lambda model: optim.RMSprop(model, momentum=0.9, weight_decay=0.1),
+    "Adam": lambda model: optim.Adam(model, weight_decay=0.1),
+    "AdamW": optim.AdamW,
+}
+DTYPES = (None, "float16", "bfloat16")
+
+
+def trainer_of(model: nn.Layer, optimizer: str = "Adam", dtype: str | None = None) -> Trainer:
+    """A trainer with every technique."""
+    made = OPTIMIZERS[optimizer](model)
+    return Trainer(
+        model,
+        made,
+        schedule=optim.LinearWarmup(made, 2, then=optim.CosineAnnealingLR(made, 30)),
+        clip_norm=1.0,
+        average=optim.WeightAverage(model, 0.9),
+        dtype=dtype,
+    )
+
+
+def every_layer() -> nn.Sequential:
+    """A layer of each kind."""
+    return nn.Sequential(
+        conv=nn.Conv2d(1, 8, 5, stride=2, padding=2, seed=0),
+        norm1=nn.GroupNorm(2, 8),
+        gelu=nn.GELU(),
+        beside=nn.Concat(
+            left=nn.Conv2d(8, 4, 3, padding="same", dilation=2, groups=2, seed=1),
+            right=nn.MaxPool2d(3, 1, 1),
+        ),
+        norm2=nn.LocalResponseNorm(3),
+        leaky=nn.LeakyReLU(),
+        residual=nn.Residual(nn.Sequential(nn.Conv2d(12, 12, 1, bias=False, seed=2), nn.SiLU())),
+        up=nn.ConvTranspose2d(12, 3, 2, stride=2, seed=3),
+        norm3=nn.BatchNorm2d(3),
+        tanh=nn.Tanh(),
+        average=nn.AvgPool2d(3, 2, 1),
+        scaled=nn.ScaledAvgPool2d(3, 2),
+        adaptive=nn.AdaptiveAvgPool2d(4),
+        flatten=nn.Flatten(),
+        drop=nn.Dropout(0.5),
+        norm4=nn.LayerNorm(48),
+        sigmoid=nn.Sigmoid(),
+        same=nn.Identity(),
+        hidden=nn.Linear(48, 48, seed=5),
+        softmax=nn.Softmax(),
+        relu=nn.ReLU(),
+        fc=nn.Linear(48, 10, seed=4),
+        norm5=nn.BatchNorm1d(10),
+    )
+
+
+def kinds_in(layer: nn.Layer) -> set[type]:
+    return {type(layer)}.union(*(kinds_in(child) for child in layer.children().values()))
+
+
+# -- without values ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """New arrays have no values."""
+    torch = pytest.importorskip("torch")
+    backend = registry.load("torch", "meta")
+    # Only its random numbers are not to be had there.
+    monkeypatch.setattr(
+        backend, "uniform", lambda key, shape, dtype: torch.empty(shape, dtype=dtype, device="meta")
+    )
+    with xpcnn.use_backend("torch", "meta"):
+        yield
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_needs_no_value(
+    on_meta: None, new_model: Callable[..., Any], digits: Dataset, optimizer: str, dtype: str | None
+) -> None:
+    trainer = trainer_of(new_model(), optimizer, dtype)
+    for _ in range(3):
+        loss = trainer.step(*digits[:8])
+    assert (str(loss.device), tuple(loss.shape)) == ("meta", ())
+    assert trainer.steps == 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_layer_needs_a_value(on_meta: None, digits: Dataset, dtype: str | None) -> None:
+    model = nn.Ensemble(every_layer(), every_layer())
+    public = [getattr(nn, name) for name in nn.__all__]
+    layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, nn.Layer)}
+    assert kinds_in(model) == layers - {nn.Layer}
+    trainer_of(model, dtype=dtype).step(*digits[:8])
+
+
+def test_a_step_with_rows_and_label_smoothing(on_meta: None, digits: Dataset) -> None:
+    images, labels = digits[:8]
+    model = every_layer()
+    trainer = Trainer(model, optim.SGD(model), loss=(smoothed, ops.softmax_cross_entropy_backward))
+    trainer.step(images, labels)
+    trainer.step(images, np.eye(10, dtype=np.float32)[labels])
+
+
+def smoothed(y: Any, t: Any) -> Any:
+    return ops.softmax_cross_entropy(y, t, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize(
+    "look", [float, bool, lambda value: value.item(), lambda value: value[value > 0].sum()]
+)
+def test_a_step_that_looks_could_not_end(on_meta: None, digits: Dataset, look: Callable[[Any], Any]) -> None:
+    """So the tests above can fail."""
+
+    def loss(y: Any, t: Any) -> Any:
+        value, ctx = ops.softmax_cross_entropy(y, t)
+        return value * look(value), ctx
+
+    model = every_layer()
+    trainer = Trainer(model, optim.SGD(model), loss=(loss, ops.softmax_cross_entropy_backward))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        trainer.step(*digits[:8])
+
+
+# -- counted -----------------------------------------------------------------------------
+
+
+def noting(seen: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        before = len(seen)
+        result = method(*args, **kwargs)
+        seen[before:] = [name]  # one look, however many calls it is made of
+        return result
+
+    return noted
+
+
+@pytest.fixture
+def torch_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every look at a tensor's values, on a CPU that is taken for a GPU."""
+    torch = pytest.importorskip("torch")
+    seen: list[str] = []
+    for name in ("__float__", "__int__", "__bool__", "__index__", "__array__", "item", "tolist", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, noting(seen, name, getattr(torch.Tensor, name)))
+    backend = registry.load("torch")
+    monkeypatch.setattr(backend, "reads_are_free", False)
+    monkeypatch.setattr(backend, "to_numpy", noting(seen, "to_numpy", backend.to_numpy))
+    with xpcnn.use_backend("torch"):
+        yield seen
+
+
+@pytest.fixture
+def cupy_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every copy of a CuPy array to the host, and every wait for the device.
+
+    All ways to the host, ``float(x)`` for one, go through the array's `get`.
+    """
+    if reason := xpcnn.available_backends()["cupy"]:
+        pytest.skip(reason)
+    import cupy
+
+    seen: list[str] = []
+    monkeypatch.setattr(cupy.ndarray, "get", noting(seen, "to_numpy", cupy.ndarray.get))
+    for kind in (cupy.cuda.Stream, cupy.cuda.Event):
+        monkeypatch.setattr(kind, "synchronize", noting(seen, "synchronize", kind.synchronize))
+    with xpcnn.use_backend("cupy"):
+        yield seen
+
+
+@pytest.fixture(params=["torch_looks", "cupy_looks"])
+def looks(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=[None, "float16"])
+def dtype(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_a_look_is_counted(looks: list[str]) -> None:
+    x = xpcnn.asarray([1.0, 2.0])
+    for look in (xpcnn.to_numpy, lambda x: float(x[0]), lambda x: bool(x[0] > 0), lambda x: x.tolist()):
+        looks.clear()
+        look(x)
+        assert len(looks) == 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_looks_at_nothing(looks: list[str], digits: Dataset, optimizer: str, dtype: Any) -> None:
+    trainer = trainer_of(every_layer(), optimizer, dtype)
+    trainer.step(*digits[:8])  # whatever is made once
+    looks.clear()
+    for _ in range(3):
+        trainer.step(*digits[:8])
+    assert looks == []
+
+
+def test_fit_looks_once_in_ten_steps(
+    looks: list[str], new_model: Callable[..., Any], digits: Dataset, dtype: Any
+) -> None:
+    trainer = trainer_of(new_model(), dtype=dtype)
+    trainer.step(*digits[:2])
+    looks.clear()
+    trainer.fit(digits[:50], None, 1, 2, evaluate_samples=10, progress=None)
+    losses, evaluation = 3, 2  # after 10, 20 and 25 steps; how many are right, and the loss
+    assert looks == ["to_numpy"] * (losses + evaluation)

@@ -1,0 +1,630 @@
+"""Training in half precision: float32 weights, half-precision arithmetic, and float16's loss scale."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Key, Trainer, io, models, nn, ops, optim
+from xpcnn.cli import main
+from xpcnn.data import Dataset
+from xpcnn.errors import ArgumentError, BackendError, CheckpointError, DivergenceError, DtypeError
+from xpcnn.models.googlenet import _googlenet, googlenet_loss
+from xpcnn.train import evaluate, loss_scale, restore_checkpoint, save_checkpoint
+
+UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Relative error of rounding once."""
+
+OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
+    "SGD": (optim.SGD, {"lr": 0.1}),
+    "SGD all": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "AdaGrad": (optim.AdaGrad, {"weight_decay": 0.1}),
+    "RMSprop": (optim.RMSprop, {"momentum": 0.9, "weight_decay": 0.1}),
+    "Adam": (optim.Adam, {"weight_decay": 0.1}),
+    "AdamW": (optim.AdamW, {"weight_decay": 0.1}),
+}
+
+
+@pytest.fixture
+def f16(make: Any) -> Any:
+    """A backend that has float16, chosen for new arrays."""
+    if make.name == "array_api_strict" or make.readonly:
+        pytest.skip("no float16, or the same as numpy")
+    with make.use():
+        yield make
+
+
+@pytest.fixture
+def on_torch() -> Iterator[None]:
+    if reason := xpcnn.available_backends()["torch"]:
+        pytest.skip(reason)
+    with xpcnn.use_backend("torch"):
+        yield
+
+
+def scale_of(trainer: Trainer) -> tuple[float, int]:
+    state = trainer.precision.state_dict()
+    return state["scale"], state["good_steps"]
+
+
+def set_scale(trainer: Trainer, scale: float, good_steps: int = 0) -> None:
+    trainer.precision.load_state_dict({"scale": scale, "good_steps": good_steps})
+
+
+def bits(thing: Any) -> Any:
+    """Every array in a trainer's model, optimiser and average, as bytes."""
+    if isinstance(thing, Trainer):
+        average = thing.average and thing.average.state_dict()["averages"]
+        evaluated = thing.average and thing.evaluated.state_dict()
+        thing = [thing.model.state_dict(), thing.optimizer.state_dict()["state"], average, evaluated]
+    if isinstance(thing, dict):
+        return {name: bits(value) for name, value in thing.items()}
+    if isinstance(thing, list):
+        return [bits(value) for value in thing]
+    if thing is None:
+        return None
+    host = xpcnn.to_numpy(thing)
+    return host.dtype.str, host.shape, host.tobytes()
+
+
+# -- one weight, whose gradient is known -------------------------------------------------
+
+
+class Line(NamedTuple):
+    """y = weight · x, with a loss that is y and a gradient of `slope` for it: the weight's is slope · x."""
+
+    trainer: Trainer
+    weight: nn.Parameter
+    x: np.ndarray[Any, Any]
+
+    def step(self) -> float:
+        """Take a step and return how far the weight moved, as a multiple of the learning rate."""
+        before = float(self.weight.data[0, 0])
+        self.trainer.step(self.x, np.zeros(1, np.int64))
+        return before - float(self.weight.data[0, 0])
+
+
+def line(slope: float = 1.0, dtype: str = "float16", x: float = 1.0, **options: Any) -> Line:
+    linear = nn.Linear(1, 1, bias=False, weight_init=0.0)
+    model = nn.Sequential(flatten=nn.Flatten(), linear=linear)
+    ones = xpcnn.asarray([[1.0]], dtype="float32")
+    loss = (lambda y, t: (y[0, 0], None)), (lambda ctx: ones * slope)
+    trainer = Trainer(model, optim.SGD(model, lr=1.0), loss=loss, dtype=dtype, **options)
+    return Line(trainer, linear.weight, np.full((1, 1, 1, 1), x, np.float32))
+
+
+def test_the_scale_finds_what_fits(f16: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 · 2¹⁶ overflows float16, whose largest number is 65504; 1 · 2¹⁵ does not."""
+    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 3)
+    one = line()
+    assert scale_of(one.trainer) == (2.0**16, 0)
+    moved, scales = zip(*((one.step(), scale_of(one.trainer)) for _ in range(6)), strict=True)
+    assert moved == (0, 1, 1, 1, 0, 1)
+    assert scales == ((2.0**15, 0), (2.0**15, 1), (2.0**15, 2), (2.0**16, 0), (2.0**15, 0), (2.0**15, 1))
+
+
+@pytest.mark.parametrize("exponent", [-3, -20, -26, -38])
+def test_gradients_that_would_vanish(f16: Any, exponent: int) -> None:
+    """2⁻²⁶ is 0 in float16; 2⁻³⁸ · 2¹⁶ is still there, as the last but one of its powers of two."""
+    slope = 2.0**exponent
+    assert line(slope).step() == slope
+    assert (np.float16(slope) == 0) is np.bool_(exponent < -24)
+
+
+def test_bfloat16_needs_no_scale(on_torch: None) -> None:
+    for slope in (2.0**-100, 1.0, 2.0**100):
+        one = line(slope, "bfloat16")
+        assert one.trainer.precision.loss_scale is None
+        assert one.step() == slope
+    assert line(1 + 2.0**-10, "bfloat16").step() == 1  # which is rounded to 8 bits
+
+
+def test_clipping_sees_unscaled_gradients(f16: Any) -> None:
+    clipped = line(0.25, clip_norm=0.125)
+    assert clipped.step() == pytest.approx(0.125, rel=1e-4)
+    not_clipped = line(0.25, clip_norm=0.5)
+    assert not_clipped.step() == 0.25
+
+
+def test_schedules_count_each_step(f16: Any) -> None:
+    model = line()
+    schedule = optim.StepLR(model.trainer.optimizer, 1, gamma=0.5)
+    model.trainer.schedule = schedule
+    assert [model.step() for _ in range(3)] == [0, 0.5, 0.25]  # the first step overflows
+
+
+@pytest.mark.parametrize(("start", "end"), [(2.0**-13, 2.0**-14), (2.0**63, 2.0**64)])
+def test_the_scale_has_limits(make: Any, start: float, end: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 1)
+    with make.use():
+        scale = loss_scale.LossScale()
+        finite = xpcnn.asarray(start > 1)
+        scale.load_state_dict({"scale": start, "good_steps": 0})
+    for _ in range(3):
+        scale.update(finite)
+    assert scale.state_dict() == {"scale": end, "good_steps": 0}
+    make.check_kind(scale.scale, (), "float32")
+
+
+def test_the_scale_against_a_loop(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And against what PyTorch's GradScaler does to the same row of flags."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 4)
+    with make.use():
+        ours = loss_scale.LossScale()
+    scale, growth = torch.tensor(2.0**16), torch.tensor(0, dtype=torch.int32)
+    expected, good = 2.0**16, 0
+    for finite in np.random.default_rng(0).random(60) < 0.8:
+        ours.update(make.array(bool(finite)))
+        expected, good = (expected, good + 1) if finite else (expected / 2, 0)
+        if good == 4:
+            expected, good = expected * 2, 0
+        torch._amp_update_scale_(scale, growth, torch.tensor(float(not finite)), 2.0, 0.5, 4)
+        assert ours.state_dict() == {"scale": expected, "good_steps": good}
+        assert (float(scale), int(growth)) == (expected, good)
+
+
+# -- a step that is taken back -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_step_that_overflows_changes_no_bit(
+    f16: Any, new_model: Callable[..., Any], digits: Dataset, case: str, done: int
+) -> None:
+    model = new_model()
+    kind, options = OPTIMIZERS[case]
+    average = optim.WeightAverage(model, 0.9)
+    optimizer = kind(model, **options)
+    trainer = Trainer(model, optimizer, average=average, clip_norm=1.0, dtype="float16")
+    for number in range(done):
+        trainer.step(*digits[8 * number : 8 * number + 8])
+    before = bits(trainer)
+    set_scale(trainer, 2.0**40)
+    loss = trainer.step(*digits[20:28])
+    after = bits(trainer)
+    assert math.isfinite(float(loss))
+    assert scale_of(trainer) == (2.0**39, 0)
+    for path, slots in after[1].items():  # a first update makes the arrays; they are 0 then
+        for slot, (_, _, raw) in slots.items():
+            assert before[1][path].get(slot, (0, 0, bytes(len(raw))))[2] == raw
+    assert (after[0], after[2], after[3]) == (before[0], before[2], before[3])
+    set_scale(trainer, 2.0**10)
+    trainer.step(*digits[20:28])
+    applied = bits(trainer)
+    assert all(applied[i] != after[i] for i in (0, 2, 3))
+    assert applied[1] != after[1] or case == "SGD"
+
+
+def test_a_loss_that_is_no_number_is_taken_back(
+    f16: Any, new_model: Callable[..., Any], digits: Dataset
+) -> None:
+    """Batch statistics of an infinite image are no numbers, and must not enter the running ones."""
+    trainer = Trainer(model := new_model(), optim.SGD(model), dtype="float16")
+    before = bits(trainer)
+    images = digits.images[:8].astype(np.float32)
+    images[3] = 1e30  # infinite in float16
+    assert not math.isfinite(float(trainer.step(images, digits.labels[:8])))
+    assert bits(trainer) == before
+    assert scale_of(trainer) == (2.0**15, 0)
+
+
+def test_a_loss_that_is_no_number_with_a_gradient_that_is_one(f16: Any) -> None:
+    one = line(2.0**-4)
+    forward, backward = one.trainer.loss
+    one.trainer.loss = (lambda y, t: (forward(y, t)[0] * 0 + math.inf, None)), backward
+    assert one.step() == 0
+    one.trainer.loss = forward, backward
+    assert one.step() == 2.0**-4
+
+
+def test_training_goes_on_as_if_it_had_not_been(f16: Any, digits: Dataset) -> None:
+    def trainer() -> Trainer:
+        model = models.simple_convnet(filters=4, hidden=8, seed=0)
+        optimizer = optim.SGD(model, lr=0.1, momentum=0.9)
+        return Trainer(model, optimizer, average=optim.WeightAverage(model, 0.0), dtype="float16")
+
+    skipping, straight = trainer(), trainer()
+    for number in range(4):
+        batch = digits[10 * number : 10 * number + 10]
+        if number == 2:
+            scale = scale_of(skipping)
+            set_scale(skipping, 2.0**40)
+            skipping.step(*digits[100:110])
+            assert scale_of(skipping)[0] == 2.0**39
+            set_scale(skipping, *scale)
+        assert float(skipping.step(*batch)) == float(straight.step(*batch))
+    assert bits(skipping) == bits(straight)
+
+
+# -- what is computed in what ------------------------------------------------------------
+
+
+class Probe(nn.Layer):
+    """Passes everything on, and notes the dtypes."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        self.seen.append(str(x.dtype).rpartition(".")[2])
+        return x, None
+
+    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+        self.seen.append(str(dy.dtype).rpartition(".")[2])
+        return dy
+
+
+@pytest.mark.parametrize("dtype", UNIT)
+def test_what_is_computed_in_half_precision(
+    on_torch: None, new_model: Callable[..., Any], digits: Dataset, dtype: str
+) -> None:
+    model, losses = new_model(), []
+    for name in ("conv1", "bn1", "fc"):
+        model[name] = nn.Sequential(layer=model[name], probe=Probe())
+
+    def loss(y: Any, t: Any) -> Any:
+        losses.append(y.dtype)
+        return ops.softmax_cross_entropy(y, t)
+
+    trainer = Trainer(model, optim.Adam(model), loss=(loss, ops.softmax_cross_entropy_backward), dtype=dtype)
+    before = {path: parameter.data for path, parameter in model.parameters().items()}
+    value = trainer.step(*digits[:8])
+    for name in ("conv1", "bn1", "fc"):
+        assert model[name].probe.seen == [dtype, dtype]
+    torch = pytest.importorskip("torch")
+    assert value.dtype == losses[0] == torch.float32
+    for path, parameter in model.parameters().items():
+        assert parameter.dtype == torch.float32
+        assert not torch.equal(parameter.data, before[path]), path
+    # Statistics of activations in half precision, themselves in float32.
+    statistics = model.buffers()["bn1.layer.running_var"].data
+    assert statistics.dtype == torch.float32
+    assert not torch.equal(statistics, statistics.to(getattr(torch, dtype)).float())
+    assert int(model.buffers()["bn1.layer.num_batches_tracked"].data) == 1
+
+
+def test_evaluation_is_in_float32(f16: Any, new_model: Callable[..., Any], digits: Dataset) -> None:
+    trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
+    trainer.step(*digits[:20])
+    assert trainer.evaluate(digits) == evaluate(model, digits)
+    rounded = new_model()
+    rounded.load_state_dict(model.state_dict())
+    rounded.to(dtype="float16")
+    assert trainer.evaluate(digits).loss != evaluate(rounded, digits).loss
+
+
+@pytest.mark.parametrize("dtype", UNIT)
+def test_against_pytorch(on_torch: None, digits: Dataset, dtype: str) -> None:
+    """The same written with autograd: rounded copies of float32 weights, and a scaled loss."""
+    torch = pytest.importorskip("torch")
+    half, functional = getattr(torch, dtype), torch.nn.functional
+    model = nn.Sequential(
+        conv=nn.Conv2d(1, 6, 5, stride=2, seed=0),
+        relu=nn.ReLU(),
+        pool=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(216, 10, seed=1),
+    )
+    masters = {path: p.data.clone() for path, p in model.parameters().items()}
+    velocities = {path: torch.zeros_like(w) for path, w in masters.items()}
+    trainer = Trainer(model, optim.SGD(model, lr=0.05, momentum=0.9), dtype=dtype)
+    if dtype == "float16":
+        set_scale(trainer, 2.0**10)
+    scale = 2.0**10 if dtype == "float16" else 1.0
+    for number in range(4):
+        images, labels = digits[16 * number : 16 * number + 16]
+        loss = trainer.step(images, labels)
+        w = {path: master.to(half).requires_grad_() for path, master in masters.items()}
+        x = torch.from_numpy(images / np.float32(255)).to(half)
+        y = functional.relu(functional.conv2d(x, w["conv.weight"], w["conv.bias"], stride=2))
+        y = functional.linear(functional.max_pool2d(y, 2).flatten(1), w["fc.weight"], w["fc.bias"])
+        expected = functional.cross_entropy(y.float(), torch.from_numpy(labels.astype(np.int64)))
+        (expected * scale).backward()
+        for path, master in masters.items():
+            velocities[path] = 0.9 * velocities[path] + w[path].grad.float() / scale
+            masters[path] = master - 0.05 * velocities[path]
+        assert float(loss) == pytest.approx(float(expected.detach()), rel=4 * UNIT[dtype])
+    initial = {"conv.weight": 0.1, "fc.weight": 0.1}
+    for path, master in masters.items():
+        error = float((model.parameters()[path].data - master).abs().max())
+        size = float(velocities[path].abs().max())
+        assert error < 8 * UNIT[dtype] * 0.05 * 4 * size, path
+        assert error < initial.get(path, 1.0)
+
+
+@pytest.mark.parametrize("dtype", UNIT)
+def test_it_learns_as_in_float32(on_torch: None, dtype: str) -> None:
+    digits = xpcnn.data.synthetic_digits(1700)
+    accuracies = []
+    for given in (None, dtype):
+        model = models.simple_convnet(filters=8, hidden=30, seed=0)
+        trainer = Trainer(model, optim.Adam(model, lr=5e-3), dtype=given)
+        trainer.fit(digits[:1500], None, 3, 50, evaluate_samples=1, progress=None)
+        accuracies.append(trainer.evaluate(digits[1500:]).accuracy)
+    assert accuracies[0] > 0.85
+    assert abs(accuracies[0] - accuracies[1]) < 0.05
+
+
+# -- models of every kind ----------------------------------------------------------------
+
+
+def test_a_layer_that_is_used_twice(f16: Any) -> None:
+    shared = nn.Linear(2, 2, bias=False, weight_init=0.0)
+    model = nn.Sequential(one=shared, two=nn.Identity(), three=shared)
+    shared.weight.data = xpcnn.asarray([[1.0, 0.0], [0.0, 1.0]], dtype="float32")
+    loss = (lambda y, t: (ops.mean_squared_error(y, y * 0)[0], y)), (lambda y: y * 0 + 1)
+    trainer = Trainer(model, optim.SGD(model, lr=1.0), loss=loss, dtype="float16")
+    set_scale(trainer, 2.0**8)
+    trainer.step(np.array([[1.0, 2.0]], np.float32), np.zeros(1, np.int64))
+    # dy xᵀ of either use: [1, 1]ᵀ [1, 2], twice.
+    np.testing.assert_array_equal(xpcnn.to_numpy(shared.weight.data), [[-1.0, -4.0], [-2.0, -3.0]])
+
+
+def test_frozen_parameters_and_layers_replaced_later(
+    f16: Any, new_model: Callable[..., Any], digits: Dataset
+) -> None:
+    model = new_model()
+    trainer = Trainer(model, optim.Adam(model), dtype="float16")
+    set_scale(trainer, 2.0**8)
+    trainer.step(*digits[:8])
+    model.freeze("conv1.*")
+    inputs = xpcnn.asarray(digits.images[:8] / 255, "float32"), xpcnn.asarray(digits.labels[:8], "int64")
+    _, grads = trainer.precision.gradients(trainer.loss, *inputs, Key(0))
+    assert {path for path in model.parameters() if path in grads} == {
+        *("bn1.weight", "bn1.bias", "fc.weight", "fc.bias")
+    }
+    before = bits(model.state_dict())
+    trainer.step(*digits[:8])
+    after = bits(model.state_dict())
+    assert [path for path in after if after[path] != before[path]] == [
+        *("bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked"),
+        *("fc.weight", "fc.bias"),
+    ]
+    model.unfreeze()
+    trainer.step(*digits[:8])
+    assert bits(model.state_dict())["conv1.weight"] != after["conv1.weight"]
+    model["relu1"] = Probe()
+    trainer.step(*digits[:8])
+    assert model.relu1.seen == ["float16", "float16"]
+
+
+def test_attributes_of_layers_without_parameters(f16: Any, digits: Dataset) -> None:
+    """A dropout's part may change while training goes on."""
+    model = nn.Sequential(drop=nn.Dropout(0.0), flatten=nn.Flatten(), fc=nn.Linear(784, 10, seed=0))
+    trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype="float16")
+    trainer.step(*digits[:8])
+    model.drop.p = 1.0  # no gradient passes
+    before = bits(model.state_dict())
+    trainer.step(*digits[:8])
+    after = bits(model.state_dict())
+    assert [path for path in after if after[path] != before[path]] == ["fc.bias"]
+
+
+def test_an_ensemble(on_torch: None, new_model: Callable[..., Any], digits: Dataset) -> None:
+    losses = []
+    for dtype in (None, "float16"):
+        both = nn.Ensemble(new_model(0), new_model(1))
+        trainer = Trainer(both, optim.Adam(both), dtype=dtype)
+        losses.append([float(trainer.step(*digits[:20])) for _ in range(5)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert losses[1][-1] != losses[1][0]
+
+
+def test_a_model_with_several_outputs(on_torch: None) -> None:
+    images = np.random.default_rng(0).random((4, 3, 32, 32)).astype(np.float32)
+    losses = []
+    for dtype in (None, "float16"):
+        model = _googlenet(3, 3, True, 0, True, 0.0, "float32", width=8)
+        trainer = Trainer(model, optim.SGD(model, lr=0.01), loss=googlenet_loss, dtype=dtype)
+        trainer.precision.load_state_dict({"scale": 2.0**8, "good_steps": 0})
+        losses.append([float(trainer.step(images, np.array([0, 1, 2, 0]))) for _ in range(2)])
+    assert losses[1] == pytest.approx(losses[0], rel=5e-2)
+
+
+def test_a_model_that_moves(digits: Dataset, new_model: Callable[..., Any], on_torch: None) -> None:
+    with xpcnn.use_backend("numpy"):
+        trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
+        trainer.step(*digits[:8])
+    model.to(backend="torch")
+    trainer.step(*digits[:8])
+    assert model.backend.name == xpcnn.backend_of(trainer.precision.loss_scale.scale).name == "torch"
+    assert scale_of(trainer) == (2.0**16, 2)
+
+
+# -- what is refused ---------------------------------------------------------------------
+
+
+def test_refusals(new_model: Callable[..., Any]) -> None:
+    model = new_model()
+    optimizer = optim.SGD(model)
+    with pytest.raises(ArgumentError, match=r"dtype must be 'float16', 'bfloat16' or None, got 'float32'"):
+        Trainer(model, optimizer, dtype="float32")
+    with pytest.raises(BackendError, match=r"dtype='bfloat16': backend numpy has no dtype 'bfloat16'; use"):
+        Trainer(model, optimizer, dtype="bfloat16")
+    model.to(dtype="float64")
+    message = r"dtype='float16' trains float32 parameters, but conv1.weight is float64; call model.to\(dtype"
+    with pytest.raises(DtypeError, match=message):
+        Trainer(model, optimizer, dtype="float16")
+    if xpcnn.available_backends()["array_api_strict"] is None:
+        model.to(backend="array_api_strict", dtype="float32")
+        with pytest.raises(BackendError, match="array_api_strict has no dtype 'float16'"):
+            Trainer(model, optimizer, dtype="float16")
+
+
+# -- fit: losses and divergence ----------------------------------------------------------
+
+
+def test_a_batch_that_is_no_number_is_passed_over(
+    f16: Any, new_model: Callable[..., Any], digits: Dataset
+) -> None:
+    images = digits.images.astype(np.float32) / 255
+    images[[7, 100]] = math.nan
+    trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
+    set_scale(trainer, 2.0**12)
+    history = trainer.fit((images, digits.labels), None, 1, 10, evaluate_samples=1, progress=None)
+    finite = [loss for loss in history.losses if math.isfinite(loss)]
+    assert (len(history.losses), len(finite)) == (23, 21)
+    assert history.epochs[0].loss == pytest.approx(sum(finite) / 21)
+    assert scale_of(trainer)[0] == 2.0**10
+    json.dumps(history.to_json(), allow_nan=False)
+    with pytest.raises(DivergenceError, match="became nan at step"):  # as ever
+        Trainer(model := new_model(), optim.Adam(model)).fit((images, digits.labels), progress=None)
+
+
+def test_ten_losses_in_a_row_are_a_divergence(
+    f16: Any, new_model: Callable[..., Any], digits: Dataset
+) -> None:
+    trainer = Trainer(model := new_model(), optim.SGD(model, lr=0.5), dtype="float16")
+    trainer.fit(digits, None, 1, 10, evaluate_samples=1, progress=None)
+    model.fc.bias.data = model.fc.bias.data + math.inf
+    message = r"became (nan|inf) at step 33 \(epoch 2\) with learning rate 0\.5; lower"
+    with pytest.raises(DivergenceError, match=message):
+        trainer.fit(digits, None, 2, 10, progress=None)
+    assert len(trainer.history.losses) == trainer.steps <= 40
+
+
+def test_a_short_epoch_without_a_loss(f16: Any, new_model: Callable[..., Any], digits: Dataset) -> None:
+    trainer = Trainer(model := new_model(), optim.SGD(model), dtype="float16")
+    model.fc.bias.data = model.fc.bias.data + math.inf
+    with pytest.raises(DivergenceError, match=r"at step 3 \(epoch 1\)"):
+        trainer.fit(digits[:150], None, 5, 50, progress=None)
+
+
+def test_gradients_beyond_float16_are_a_divergence(f16: Any) -> None:
+    """The loss itself is fine; 10³⁰ is too much at any scale."""
+    one = line(1e30)
+    data = np.ones((50, 1, 1, 1), np.float32), np.zeros(50, np.int64)
+    message = r"gradients overflow float16 even with the loss times 6\.1\d*e-05 at step (30|40) \(epoch 1\)"
+    with pytest.raises(DivergenceError, match=message):
+        one.trainer.fit(data, None, 1, 1, progress=None)
+    assert float(one.weight.data[0, 0]) == 0
+
+
+# -- checkpoints -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", UNIT)
+def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
+    on_torch: None,
+    new_model: Callable[..., Any],
+    digits: Dataset,
+    same_bits: Any,
+    ctrl_c: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+) -> None:
+    """With a scale that grows until it overflows, several times on the way."""
+    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 2)
+
+    def new() -> Trainer:
+        model = new_model()
+        optimizer = optim.Adam(model, lr=3e-3)
+        schedule, average = optim.ExponentialLR(optimizer, 0.95), optim.WeightAverage(model, 0.9)
+        return Trainer(model, optimizer, schedule=schedule, average=average, clip_norm=1.0, dtype=dtype)
+
+    def fit(trainer: Trainer, epochs: int, augment: Any = None) -> None:
+        trainer.fit(digits, digits[:40], epochs, 20, 30, progress=None, augment=augment)
+
+    def press(images: Any, key: Any) -> Any:
+        nonlocal batches
+        batches += 1
+        if batches == 17:
+            ctrl_c()
+        return images
+
+    batches, whole, broken, resumed = 0, new(), new(), new()
+    fit(whole, 3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, 3, press)
+    assert broken.position
+    save_checkpoint(tmp_path / "c.safetensors", broken)
+    restore_checkpoint(tmp_path / "c.safetensors", resumed)
+    assert same_bits(broken, resumed)
+    assert broken.precision.state_dict() == resumed.precision.state_dict()
+    fit(resumed, 3 - resumed.epoch)
+    assert same_bits(whole, resumed)
+    assert whole.precision.state_dict() == resumed.precision.state_dict()
+    if dtype == "float16":
+        assert 2.0**16 < scale_of(broken)[0] < 2.0**30
+
+
+def test_checkpoints_of_another_dtype(
+    f16: Any, new_model: Callable[..., Any], same_bits: Any, tmp_path: Path
+) -> None:
+    def new(dtype: str | None) -> Trainer:
+        return Trainer(model := new_model(), optim.Adam(model), dtype=dtype)
+
+    path = tmp_path / "c.npz"
+    for ours, theirs in ((None, "float16"), ("float16", None)):
+        save_checkpoint(path, new(ours))
+        trainer = new(theirs)
+        message = f"trained with dtype={ours!r}, but this trainer has dtype={theirs!r}"
+        with pytest.raises(CheckpointError, match=message):
+            restore_checkpoint(path, trainer)
+        assert same_bits(trainer, new(theirs))
+
+
+DAMAGE = {
+    "not a mapping": "[1]",
+    "no JSON": "{",
+    "no dtype": "{}",
+    "no scale": '{"dtype": "float16", "good_steps": 1}',
+    "no number": '{"dtype": "float16", "scale": "x", "good_steps": 1}',
+    "no power of two": '{"dtype": "float16", "scale": 3.0, "good_steps": 1}',
+    "not finite": '{"dtype": "float16", "scale": Infinity, "good_steps": 1}',
+    "zero": '{"dtype": "float16", "scale": 0.0, "good_steps": 1}',
+    "negative": '{"dtype": "float16", "scale": 2.0, "good_steps": -1}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_scale_changes_nothing(
+    new_model: Callable[..., Any], same_bits: Any, digits: Dataset, tmp_path: Path, damage: str
+) -> None:
+    def new() -> Trainer:
+        return Trainer(model := new_model(), optim.Adam(model), dtype="float16")
+
+    saved, trainer = new(), new()
+    saved.step(*digits[:8])
+    save_checkpoint(tmp_path / "c.npz", saved)
+    arrays, metadata = io.load_arrays(tmp_path / "c.npz")
+    io.save_arrays(tmp_path / "c.npz", arrays, {**metadata, "precision": DAMAGE[damage]})
+    with pytest.raises(CheckpointError, match=r"damaged checkpoint|loss scale|power of two"):
+        restore_checkpoint(tmp_path / "c.npz", trainer)
+    assert same_bits(trainer, new())
+    assert scale_of(trainer) == (2.0**16, 0)
+
+
+# -- the command -------------------------------------------------------------------------
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    few = ("--train-samples", "60", "--test-samples", "20", "--batch-size", "20", "--model", "tiny_convnet")
+    given = ["train", *few, "--epochs", "1", "--dtype", "float16", "--backend", "numpy", "--out", str(run)]
+    try:
+        assert main(given) == 0
+        assert "numpy (cpu), float16" in capsys.readouterr().out
+        assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
+        arrays, metadata = io.load_arrays(run / "checkpoint.safetensors")
+        assert {str(array.dtype) for name, array in arrays.items() if "model/" in name} == {"float32"}
+        assert json.loads(metadata["precision"]) == {"dtype": "float16", "scale": 2.0**16, "good_steps": 6}
+        assert json.loads((run / "config.json").read_text())["dtype"] == "float16"
+        capsys.readouterr()
+        given[given.index("float16")] = "bfloat16"
+        assert main([*given[:-1], str(tmp_path / "other")]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "backend numpy has no dtype 'bfloat16'" in error
+        assert not (tmp_path / "other").exists()
+    finally:
+        xpcnn.set_backend("numpy")

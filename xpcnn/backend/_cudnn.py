@@ -1,0 +1,255 @@
+"""cuDNN's convolutions, by NVIDIA's frontend. The only file that imports it, and only when it is used."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xpcnn.backend.base import Array, dtype_name
+from xpcnn.backend.convolution import ConvSizes, LibraryConvolution, Shape
+from xpcnn.errors import AlgorithmError
+
+if TYPE_CHECKING:
+    from xpcnn.backend._cupy import CupyBackend
+
+__all__ = ["CudnnConvolution", "Plan", "Problem", "choose", "describe"]
+
+_INSTALL = "pip install 'xpcnn[cudnn]' (or 'xpcnn[cudnn13]' for CUDA 13)"
+
+_DTYPES = {"float16": "HALF", "bfloat16": "BFLOAT16", "float32": "FLOAT", "float64": "DOUBLE"}
+"""The frontend's names for the dtypes that are served."""
+
+_PASSES = {
+    "forward": ("conv_fprop", ("x", "weight"), "y"),
+    "grad_input": ("conv_dgrad", ("y", "weight"), "x"),
+    "grad_weight": ("conv_wgrad", ("x", "y"), "weight"),
+}
+"""Each pass with the frontend's method for it, the arrays that reads in its order, and what it writes."""
+
+_IDS = {"x": 1, "weight": 2, "y": 3}
+"""How a graph names its arrays (or their gradients) when it is run."""
+
+_ALIGNMENT = 16
+"""Bytes that cuDNN's kernels count on arrays to start at a multiple of: the frontend's default."""
+
+_MOST_PLANS = 512
+"""Plans kept for a device; those used longest ago go first."""
+
+
+class Problem(NamedTuple):
+    """All that the choice of a plan depends on, and so the key under which a plan is kept."""
+
+    pass_name: str
+    dtype: str
+    channels_last: bool
+    shapes: tuple[tuple[str, Shape], ...]
+    sizes: ConvSizes
+    tf32: bool
+    deterministic: bool
+    limit: int
+
+    @property
+    def barred(self) -> tuple[str, ...]:
+        """The frontend's names for numerics that are not acceptable here."""
+        # Sums are in float32 at least, of the inputs as they are.
+        notes = ["DOWN_CONVERT_INPUTS", "REDUCED_PRECISION_REDUCTION"]
+        if self.dtype == "float32" and not self.tf32:
+            notes.append("TENSOR_CORE")  # on float32, tensor cores multiply TF32
+        if self.deterministic:
+            notes.append("NONDETERMINISTIC")
+        return tuple(notes)
+
+    def __str__(self) -> str:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes)
+        return f"{self.pass_name} of {self.dtype} {shapes}"
+
+
+class Plan(NamedTuple):
+    """A graph, which of its execution plans to run, and the bytes of workspace that one needs."""
+
+    graph: Any
+    position: int
+    workspace: int
+
+
+def strides(shape: Shape, channels_last: bool) -> tuple[int, ...]:
+    """Return the strides of packed memory, in elements."""
+    _, c, h, w = shape
+    return (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+
+
+def describe(cudnn: Any, problem: Problem, handle: Any) -> Any:
+    """Return the frontend's graph of one convolution; it learns the number of groups from the shapes."""
+    io = getattr(cudnn.data_type, _DTYPES[problem.dtype])
+    compute = cudnn.data_type.DOUBLE if problem.dtype == "float64" else cudnn.data_type.FLOAT
+    graph = cudnn.pygraph(
+        io_data_type=io, intermediate_data_type=compute, compute_data_type=compute, handle=handle
+    )
+    method, sources, target = _PASSES[problem.pass_name]
+    shapes = dict(problem.shapes)
+    layout = {name: list(strides(shape, problem.channels_last)) for name, shape in shapes.items()}
+    read = [
+        graph.tensor(dim=list(shapes[name]), stride=layout[name], data_type=io, name=name, uid=_IDS[name])
+        for name in sources
+    ]
+    top, bottom, left, right = problem.sizes.padding
+    written = getattr(graph, method)(
+        *read,
+        pre_padding=[top, left],
+        post_padding=[bottom, right],
+        stride=list(problem.sizes.stride),
+        dilation=list(problem.sizes.dilation),
+    )
+    written.set_uid(_IDS[target]).set_output(True).set_data_type(io)
+    written.set_dim(list(shapes[target])).set_stride(layout[target])
+    return graph
+
+
+def choose(cudnn: Any, problem: Problem, handle: Any) -> Plan:
+    """Return cuDNN's first proposal that can be built, is exact enough and keeps to the workspace limit."""
+    graph = describe(cudnn, problem, handle)
+    graph.validate()
+    # What the frontend raises for plans that were deselected, and for all that cuDNN itself declines.
+    refusals = (cudnn.cudnnGraphNotSupportedError, RuntimeError)
+    refused: Exception | None = None
+    try:
+        graph.build_operation_graph()
+        graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+        graph.deselect_numeric_notes([getattr(cudnn.numerical_note, note) for note in problem.barred])
+        graph.deselect_workspace_greater_than(problem.limit)
+        count = graph.get_execution_plan_count()
+    except refusals as error:
+        refused, count = error, 0
+    for index in range(count):
+        try:
+            graph.build_plan_at_index(index)
+        except refusals as error:
+            refused = error
+            continue
+        workspace = int(graph.get_workspace_size_plan_at_index(index))
+        # A cuDNN older than 9.2 learns what a plan needs only now.
+        if workspace <= problem.limit:
+            return Plan(graph, index, workspace)
+    said = f" (cuDNN: {_first_line(refused)})" if refused is not None else ""
+    raise AlgorithmError(
+        f"algorithm 'cudnn' has no plan for {problem} within {problem.limit} bytes of workspace{said}; "
+        f"raise that with xpcnn.set_workspace_limit, or use algorithm 'im2col'"
+    )
+
+
+class CudnnConvolution(LibraryConvolution):
+    """cuDNN on the arrays of one CuPy device.
+
+    Memory is taken as it lies, packed channels-first or packed channels-last; what lies otherwise is copied,
+    and the result lies like the first input. Where cuDNN has kernels for one of the two alone (channels-first
+    for float64, and for float32 without TF32), it reorders by itself, within its workspace.
+    """
+
+    def __init__(self, backend: CupyBackend, cupy: Any) -> None:
+        self._backend = backend
+        self._cupy = cupy
+        self._plans: OrderedDict[Problem, Plan] = OrderedDict()
+        # A handle carries its stream, so that two threads must not use it at once.
+        self._lock = threading.Lock()
+
+    def unsupported(self, dtype: Any) -> str | None:
+        if self._missing is not None:
+            return self._missing
+        name = dtype_name(dtype)
+        return None if name in _DTYPES else f"has no kernels for {name}; use 'im2col'"
+
+    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+        return self._run("forward", {"x": x, "weight": weight}, y_shape, sizes, limit)
+
+    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+        return self._run("grad_input", {"y": dy, "weight": weight}, x_shape, sizes, limit)
+
+    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+        return self._run("grad_weight", {"x": x, "y": dy}, weight_shape, sizes, limit)
+
+    @functools.cached_property
+    def _missing(self) -> str | None:
+        if importlib.util.find_spec("cudnn") is None:
+            return f"needs NVIDIA's cuDNN and its frontend: {_INSTALL}; or use 'im2col'"
+        try:
+            self._cudnn.backend_version()
+        except Exception as error:  # ImportError, or what the frontend raises without a libcudnn
+            return f"cannot load cuDNN ({_first_line(error)}); reinstall it: {_INSTALL}; or use 'im2col'"
+        return None
+
+    @functools.cached_property
+    def _cudnn(self) -> Any:
+        import cudnn
+
+        return cudnn
+
+    @functools.cached_property
+    def _handle(self) -> Any:
+        return self._cudnn.create_handle()  # for the current device, which is the arrays' own
+
+    def _run(
+        self, pass_name: str, given: dict[str, Array], shape: Shape, sizes: ConvSizes, limit: int
+    ) -> Array:
+        cupy = self._cupy
+        first = next(iter(given.values()))
+        # Where both would do, as with one channel, channels-last: the layout that everything else writes.
+        channels_last = first.transpose(0, 2, 3, 1).flags.c_contiguous or not first.flags.c_contiguous
+        result = self._empty(shape, first.dtype, channels_last)
+        if not all(array.size for array in given.values()) or not result.size:
+            result[...] = 0
+            return result
+        packed = {role: self._packed(array, channels_last) for role, array in given.items()}
+        copied = sum(a.nbytes for role, a in packed.items() if a.data.ptr != given[role].data.ptr)
+        arrays = {**packed, _PASSES[pass_name][2]: result}
+        problem = Problem(
+            pass_name,
+            dtype_name(first.dtype),
+            channels_last,
+            tuple((role, array.shape) for role, array in arrays.items()),
+            sizes,
+            self._backend.tf32,
+            self._backend.deterministic,
+            max(limit - copied, 0),
+        )
+        with self._lock:
+            plan = self._plan(problem)
+            # CuPy's pool reuses memory in the order of the stream, so this and copies may be dropped early.
+            workspace = cupy.empty(plan.workspace, dtype=cupy.uint8) if plan.workspace else None
+            self._cudnn.set_stream(self._handle, cupy.cuda.get_current_stream().ptr)
+            plan.graph.execute_plan_at_index(
+                {_IDS[role]: int(array.data.ptr) for role, array in arrays.items()},
+                None if workspace is None else int(workspace.data.ptr),
+                plan.position,
+                self._handle,
+            )
+        return result
+
+    def _plan(self, problem: Problem) -> Plan:
+        plan = self._plans.get(problem)
+        if plan is None:
+            plan = self._plans[problem] = choose(self._cudnn, problem, self._handle)
+            if len(self._plans) > _MOST_PLANS:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(problem)
+        return plan
+
+    def _empty(self, shape: Shape, dtype: Any, channels_last: bool) -> Array:
+        if not channels_last:
+            return self._cupy.empty(shape, dtype=dtype)
+        n, c, h, w = shape
+        return self._cupy.empty((n, h, w, c), dtype=dtype).transpose(0, 3, 1, 2)
+
+    def _packed(self, array: Array, channels_last: bool) -> Array:
+        """Return `array` packed in this layout and aligned: itself where it is."""
+        memory = self._cupy.ascontiguousarray(array.transpose(0, 2, 3, 1) if channels_last else array)
+        if memory.data.ptr % _ALIGNMENT:
+            memory = memory.copy()
+        return memory.transpose(0, 3, 1, 2) if channels_last else memory
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

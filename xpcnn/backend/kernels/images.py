@@ -1,0 +1,62 @@
+"""Bytes of images to numbers by a kernel, in place of the primitives of `xpcnn.ops.images`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+from xpcnn.backend.base import Array, Backend, dtype_name
+from xpcnn.backend.current import backend_of
+from xpcnn.backend.kernels.arrays import empty
+from xpcnn.backend.kernels.launch import divider, index_type, launch, record
+from xpcnn.backend.kernels.layout import contiguous
+from xpcnn.backend.kernels.source import STORAGE, Family, expressions
+
+__all__ = ["FAMILY", "KERNELS"]
+
+FAMILY: Final = Family("images", expressions("scale_images", STORAGE.values(), ("unsigned", "long long")))
+
+
+def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: Any) -> Any:
+    """Return ``x · scale − shift``; see the primitive."""
+    return _scaled(x, None, scales, shifts, dtype)
+
+
+def moved_scaled_images(
+    x: Array, moves: Array, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: Any
+) -> Any:
+    """Return the same of images that are flipped and moved; see the primitive."""
+    if dtype_name(moves.dtype) != "int32":
+        return NotImplemented
+    return _scaled(x, contiguous(moves), scales, shifts, dtype)
+
+
+def _scaled(
+    x: Array, moves: Array | None, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: Any
+) -> Any:
+    storage = STORAGE.get(dtype_name(dtype))
+    if storage is None or dtype_name(x.dtype) != "uint8":
+        return NotImplemented
+    y = empty(x, x.shape, dtype)
+    channels, height, width = x.shape[1:] if x.ndim == 4 else (1, 1, 1)
+    launch(
+        FAMILY,
+        f"scale_images<{storage}, {index_type(x.size)}>",
+        x.size,
+        contiguous(x),
+        y,
+        *(record(*divider(max(size, 1))) for size in (channels, height, width)),
+        moves,
+        _constants(backend_of(x), scales, shifts, dtype_name(dtype)),
+        len(scales),
+    )
+    return y
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(backend: Backend, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: str) -> Array:
+    """Return scales and shifts on the device; a model's are the same in every step."""
+    return backend.asarray((scales, shifts), dtype)
+
+
+KERNELS: Final = {"scaled_images": scaled_images, "moved_scaled_images": moved_scaled_images}

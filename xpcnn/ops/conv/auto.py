@@ -1,0 +1,49 @@
+"""Which algorithm `auto` takes: a rule of the geometry, the pass and the backend, always the same answer.
+
+The figures behind the rule are in docs/benchmarks/conv.md. In short, on a CPU: with 64 channels and more the
+transforms of `winograd` and `fft` cost less than the products they save. The other algorithms all do the same
+products and differ in what they copy. `kn2row` copies nothing, but its matrices are as narrow as there are
+channels and as short as a row of the output; with the few channels of a first layer that is too little, and
+unfolding wins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn.backend import Backend
+from xpcnn.ops.conv.geometry import ConvGeometry
+
+__all__ = ["preference"]
+
+MANY = 64  # channels
+NARROW = 8
+SHORT = 7  # pixels in a row of the output
+WORTH_TRANSFORMING = 256  # pixels of all outputs that a transformed kernel is used for
+
+
+def preference(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) -> tuple[str, ...]:
+    """Return the algorithms to try in this order; the first that can do it within the workspace is taken.
+
+    A convolution that the library brings along comes first, where there is one. On other GPUs, one large GEMM
+    is best; on a CPU it depends.
+    """
+    on_host = backend.cache_block is not None
+    best = _on_cpu(geometry, pass_name) if on_host else "im2col"
+    return tuple(dict.fromkeys((*backend.convolutions, best, "im2col", "kn2row", "loop")))
+
+
+def _on_cpu(geometry: ConvGeometry, pass_name: str) -> str:
+    one = geometry.one_group()
+    if geometry.groups > 1 and one.c == 1:
+        return "kn2row"  # depthwise: the only one that does all groups at once
+    if min(one.c, one.k) >= MANY and one.n * one.oh * one.ow >= WORTH_TRANSFORMING:
+        if one.kernel == (3, 3) and one.stride == one.dilation == (1, 1):
+            return "winograd"
+        if min(one.kernel) >= 5 and one.stride == (1, 1):
+            return "fft"
+    if one.c < NARROW:
+        return "im2col" if one.c == 1 or (pass_name == "forward" and one.c < NARROW // 2) else "mec"
+    if pass_name == "grad_weight":
+        return "mec" if one.stride[0] == 1 and one.kernel != (1, 1) else "im2col"
+    return "im2col" if one.ow < SHORT or one.k < NARROW else "kn2row"

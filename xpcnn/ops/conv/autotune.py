@@ -1,0 +1,209 @@
+"""Choosing algorithms by measuring them, where the user asks for that; `auto`'s own rule never measures."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from xpcnn.backend import Array, Backend, Key, dtype_name
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.registry import algorithm_names, find
+from xpcnn.ops.conv.tuning_cache import environment_of, task, tuning_cache
+from xpcnn.ops.conv.workspace import workspace_limit
+
+__all__ = ["autotune", "tuned"]
+
+REFERENCE = "im2col"
+_NEVER = ("auto", "loop")
+_TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
+"""How far from the reference a result may be, relative to the largest value: errors, not rounding."""
+_TOLERANCE_TF32 = 1e-2
+
+_RUNS = 5
+_SECONDS = 0.2
+_HOPELESS = 5.0
+"""A candidate so many times slower than the best is not run again."""
+
+_tuning: ContextVar[bool] = ContextVar("xpcnn_autotune", default=False)
+_chosen: dict[tuple[Any, ...], str] = {}
+# One measurement at a time: two would disturb each other.
+_lock = threading.RLock()
+
+
+@contextmanager
+def autotune() -> Iterator[None]:
+    """Let ``algorithm="auto"`` measure which algorithm is the fastest, inside a ``with`` block.
+
+    The first convolution of each geometry, pass, dtype and device runs every algorithm that can do it within
+    the workspace limit (except ``"loop"``) on random numbers, compares the results with those of
+    ``"im2col"``, leaves out with a warning whatever is wrong, and takes the fastest by the median of a few
+    runs. That takes up to some seconds for each; later ones only look the choice up. The batch size is part
+    of the geometry.
+
+    Choices are kept in ``autotune.json`` in ``$XPCNN_CACHE_DIR``, or else in the user's cache folder, and
+    hold for the device, its settings and threads, the versions of the libraries, and the workspace limit
+    they were measured with. Delete the file to measure anew.
+
+    Local to this thread or task. An algorithm that is named, by argument or by `conv_algorithm`, is used as
+    ever.
+
+    Notes
+    -----
+    Algorithms differ in the last bits, and measurements vary. The same program gives the same bits again as
+    long as the file is kept; on another machine, or once the file is gone, choices and so last bits may
+    differ. Outside of the block ``"auto"`` follows a fixed rule, and does not.
+
+    Examples
+    --------
+    >>> import os, tempfile, xpcnn
+    >>> os.environ["XPCNN_CACHE_DIR"] = tempfile.mkdtemp()
+    >>> x, w = xpcnn.asarray([[[[1.0, 2.0]]]]), xpcnn.asarray([[[[3.0]]]])
+    >>> with xpcnn.autotune():
+    ...     y, ctx = xpcnn.ops.conv2d(x, w)
+    >>> os.listdir(os.environ.pop("XPCNN_CACHE_DIR"))
+    ['autotune.json']
+    """
+    token = _tuning.set(True)
+    try:
+        yield
+    finally:
+        _tuning.reset(token)
+
+
+def tuned(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) -> str | None:
+    """Return the algorithm measured to be the fastest for a pass of a convolution.
+
+    None outside of `autotune`, where nothing would be computed, and where `im2col` cannot be compared with.
+    """
+    if not _tuning.get() or 0 in geometry.input_shape:
+        return None
+    environment, limit, dtype = environment_of(backend), workspace_limit(backend), backend.dtype(dtype)
+    name = dtype_name(dtype)
+    key = (environment, geometry, pass_name, name, limit, algorithm_names())
+    if key not in _chosen:
+        with _lock:
+            if key not in _chosen:  # another thread may have measured it meanwhile
+                candidates = _candidates(geometry, dtype, backend)
+                if REFERENCE not in candidates:
+                    return None
+                cache, what = tuning_cache(), task(geometry, pass_name, name, limit, candidates)
+                found = cache.find(environment, what)
+                if found not in candidates:
+                    found = _fastest(candidates, geometry, pass_name, dtype, backend)
+                    cache.add(environment, what, found)
+                _chosen[key] = found
+    return _chosen[key]
+
+
+def _candidates(geometry: ConvGeometry, dtype: Any, backend: Backend) -> list[str]:
+    """Return the algorithms that can do it, the reference first."""
+    from xpcnn.ops.conv.tiling import reason_against  # which imports this module
+
+    names = [REFERENCE, *(name for name in algorithm_names() if name not in (*_NEVER, REFERENCE))]
+    return [name for name in names if reason_against(find(name), geometry, dtype, backend) is None]
+
+
+def _fastest(
+    candidates: list[str], geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend
+) -> str:
+    """Measure the candidates, of which the first is the reference, and return the fastest."""
+    if len(candidates) == 1:
+        return candidates[0]
+    token = _tuning.set(False)  # an algorithm may be made of convolutions
+    try:
+        arrays = _made_up(geometry, pass_name, dtype, backend)
+        reference: Array = None
+        medians: dict[str, float] = {}
+        for name in candidates:
+            run, problem = _runner(name, pass_name, arrays, geometry, backend), None
+            try:
+                result = run()  # also the warm-up: what is compiled or planned at first use
+                if reference is None:
+                    reference = result
+                problem = _difference(result, reference, backend)
+                del result
+                if problem is None:
+                    medians[name] = _median(run, min(medians.values(), default=math.inf))
+            except Exception as error:
+                if name == REFERENCE:
+                    raise
+                problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if problem is not None:
+                warnings.warn(
+                    f"autotune: leaving out algorithm {name!r} for the {pass_name} pass of x "
+                    f"{geometry.input_shape} with weight {geometry.weight_shape}: {problem}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        return min(medians, key=medians.__getitem__)
+    finally:
+        _tuning.reset(token)
+
+
+def _made_up(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) -> tuple[Array, Array]:
+    """Return random arrays for a pass: images over channels-last memory, as other operations leave them."""
+    xp = backend.xp
+
+    def images(name: str, shape: tuple[int, int, int, int]) -> Array:
+        n, c, h, w = shape
+        return xp.permute_dims(backend.uniform(Key(0).fold(name), (n, h, w, c), dtype) - 0.5, (0, 3, 1, 2))
+
+    with backend.activated():
+        weight = backend.uniform(Key(0).fold("weight"), geometry.weight_shape, dtype) - 0.5
+        if pass_name == "forward":
+            return images("x", geometry.input_shape), weight
+        dy = images("dy", geometry.output_shape)
+        return (dy, weight) if pass_name == "grad_input" else (images("x", geometry.input_shape), dy)
+
+
+def _runner(
+    name: str, pass_name: str, arrays: tuple[Array, Array], geometry: ConvGeometry, backend: Backend
+) -> Callable[[], Array]:
+    """Return a function that runs one pass by one algorithm, in pieces as ever, and waits for its end."""
+    from xpcnn.ops.conv import tiling
+
+    run_pass, algorithm = getattr(tiling, pass_name), find(name)
+
+    def run() -> Array:
+        result = run_pass(algorithm, *arrays, geometry)
+        backend.synchronize()
+        return result
+
+    return run
+
+
+def _difference(result: Array, reference: Array, backend: Backend) -> str | None:
+    """Return how a result is wrong, or None."""
+    xp = backend.xp
+    if tuple(result.shape) != tuple(reference.shape) or result.dtype != reference.dtype:
+        return (
+            f"its result is {dtype_name(result.dtype)} {tuple(result.shape)}, that of {REFERENCE} "
+            f"{dtype_name(reference.dtype)} {tuple(reference.shape)}"
+        )
+    allowed = _TOLERANCE_TF32 if backend.tf32 else _TOLERANCE[dtype_name(result.dtype)]
+    error = float(xp.max(xp.abs(result - reference))) / (float(xp.max(xp.abs(reference))) or 1.0)
+    if error <= allowed:  # not so for NaN
+        return None
+    return f"its result differs from that of {REFERENCE} by {error:.2g} of the largest value"
+
+
+def _median(run: Callable[[], Any], best: float) -> float:
+    """Return the median seconds of a few runs; of one, where that is far above the `best` of others."""
+    times: list[float] = []
+    while len(times) < _RUNS and sum(times) < _SECONDS:
+        times.append(_seconds(run))
+        if times[0] > _HOPELESS * best:
+            break
+    return sorted(times)[len(times) // 2]
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -1,0 +1,64 @@
+"""The gradient of the input at stride 1: a convolution of dy with the rotated weight, over all it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xpcnn.backend import Array, backend_of
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.sharing import once
+
+__all__ = ["correlates", "correlation_geometry", "full_correlation"]
+
+
+def correlates(geometry: ConvGeometry) -> bool:
+    """Whether dx is better computed as a convolution of dy than by folding columns.
+
+    Folding reads and writes each column several times over; unfolding dy writes its columns once, but there
+    are K of them for each tap instead of C.
+    """
+    return geometry.stride == (1, 1) and geometry.kernel != (1, 1) and geometry.k <= 2 * geometry.c
+
+
+def full_correlation(
+    forward: Callable[[Array, Array, ConvGeometry], Array], dy: Array, weight: Array, geometry: ConvGeometry
+) -> Array:
+    """Return dx (N, C, H, W) of a convolution with stride 1, computed by an algorithm's `forward`.
+
+    Input pixel h meets tap r in output pixel ``h + top − r·dilation``: seen from dx, the taps come in reverse
+    order, input and output channels change places, and dy is framed so that its border pixels are met by all
+    taps too.
+    """
+    rows, columns = (_kept(*axis) for axis in zip(_frame(geometry), geometry.output_size, strict=True))
+    return forward(dy[:, :, rows, columns], once(_rotated, weight), correlation_geometry(geometry))
+
+
+def correlation_geometry(geometry: ConvGeometry) -> ConvGeometry:
+    """Return the geometry of the convolution that `full_correlation` is."""
+    n, k, oh, ow = geometry.output_shape
+    (top, bottom), (left, right) = _frame(geometry)
+    # Output pixels that see nothing but padding are left out: a negative frame.
+    seen = (oh + min(top, 0) + min(bottom, 0), ow + min(left, 0) + min(right, 0))
+    return ConvGeometry(
+        (n, k, *seen),
+        (geometry.c, k, *geometry.kernel),
+        padding=(max(top, 0), max(bottom, 0), max(left, 0), max(right, 0)),
+        dilation=geometry.dilation,
+    )
+
+
+def _frame(geometry: ConvGeometry) -> tuple[tuple[int, int], tuple[int, int]]:
+    top, bottom, left, right = geometry.padding
+    (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
+    rows, columns = dh * (kh - 1), dw * (kw - 1)
+    return (rows - top, rows - bottom), (columns - left, columns - right)
+
+
+def _kept(frame: tuple[int, int], size: int) -> slice:
+    return slice(max(0, -frame[0]), size - max(0, -frame[1]))
+
+
+def _rotated(weight: Array) -> Array:
+    """Return weight (K, C, kh, kw) as (C, K, kh, kw), turned by half a circle."""
+    xp = backend_of(weight).xp
+    return xp.flip(xp.permute_dims(weight, (1, 0, 2, 3)), axis=(2, 3))

@@ -1,0 +1,231 @@
+"""What a training step computes in: the model's own dtype, or half precision with float32 weights [1]_.
+
+float16 has no numbers below 2⁻²⁴, so small gradients become 0 in it. The gradient of the loss is therefore
+multiplied by a scale before it is rounded to float16, and the parameters' gradients are divided by it in
+float32. Where something overflows, the scale is halved and the step taken back. Nothing of that is looked at
+on the host: the scale, its count of good steps and the flag of a step are 0-d arrays on the device, and
+`where` takes the step back.
+
+.. [1] P. Micikevicius et al., "Mixed precision training", ICLR 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from xpcnn.backend import Array, Key, backend_of, dtype_name, namespace
+from xpcnn.errors import ArgumentError, BackendError, DtypeError
+from xpcnn.nn import Gradients, Layer, Parameter
+from xpcnn.optim import Optimizer, WeightAverage
+from xpcnn.train.evaluate import Loss
+from xpcnn.train.loss_scale import SMALLEST_SCALE, LossScale
+from xpcnn.train.twin import HalfTwin, cast, map_arrays
+
+__all__ = ["Precision", "precision_of"]
+
+
+def precision_of(model: Layer, dtype: Any) -> Precision:
+    """Return how a `Trainer` with that argument `dtype` computes its steps.
+
+    Raises
+    ------
+    ArgumentError
+        For a dtype that is neither half precision nor None.
+    DtypeError
+        When a parameter of the model is not float32.
+    BackendError
+        When the model's backend has no such dtype.
+    """
+    if dtype is None:
+        return Precision(model)
+    name = dtype_name(dtype)
+    if name not in ("float16", "bfloat16"):
+        raise ArgumentError(
+            f"Trainer: dtype must be 'float16', 'bfloat16' or None, got {name!r}; None computes in the "
+            f"model's own dtype"
+        )
+    for path, parameter in model.parameters().items():
+        if dtype_name(parameter.dtype) != "float32":
+            raise DtypeError(
+                f"Trainer: dtype={name!r} trains float32 parameters, but {path} is "
+                f"{dtype_name(parameter.dtype)}; call model.to(dtype='float32') before making the optimiser"
+            )
+    try:
+        model.backend.dtype(name)
+    except BackendError as error:
+        raise BackendError(f"Trainer: dtype={name!r}: {error}; use float32, or another backend") from None
+    return Float16(model, name) if name == "float16" else Half(model, name)
+
+
+class Precision:
+    """Steps in the dtype of the model's parameters."""
+
+    dtype: str | None = None
+    """The name of the half precision, if it is one."""
+
+    patience = 1
+    """So many losses in a row that are no numbers are a divergence."""
+
+    loss_scale: LossScale | None = None
+
+    def __init__(self, model: Layer) -> None:
+        self._model = model
+
+    def gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
+        """Return the loss of a batch, a 0-d array, and the gradients of the model's parameters."""
+        y, ctx = self._model.forward(x, train=True, key=key)
+        value, loss_ctx = loss[0](y, t)
+        grads = Gradients()
+        self._model.backward(ctx, loss[1](loss_ctx), grads, need_dx=False)
+        return value, grads
+
+    def updating(
+        self, grads: Gradients, optimizer: Optimizer, average: WeightAverage | None
+    ) -> AbstractContextManager[object]:
+        """Return the context in which these gradients are clipped and applied."""
+        return nullcontext()
+
+    def fault(self, scale: float) -> str | None:
+        """Return why training cannot go on with such a loss scale, or None."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds, as plain values; they are read from the device."""
+        return {"dtype": self.dtype, **(self.loss_scale.state_dict() if self.loss_scale else {})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, by a precision of the same dtype."""
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(state)
+
+
+class Half(Precision):
+    """Steps in half precision, of a model whose parameters stay float32: a `HalfTwin` computes for it.
+
+    The loss is computed in float32, and its gradient rounded. That is all bfloat16 needs, which has the
+    exponents of float32.
+    """
+
+    def __init__(self, model: Layer, dtype: str) -> None:
+        super().__init__(model)
+        self.dtype = dtype
+        self._twin = HalfTwin(model, dtype)
+
+    def gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
+        backend = backend_of(x)
+        half, wide = backend.dtype(self.dtype), backend.xp.float32
+        twin, found, grads = self._twin.layer(), Gradients(), Gradients()
+        with _overflow_is_expected():
+            y, ctx = twin.forward(cast(x, half), train=True, key=key)
+            value, loss_ctx = loss[0](cast(y, wide), t)
+            twin.backward(ctx, cast(self._scaled(loss[1](loss_ctx)), half), found, need_dx=False)
+            grads.bind(self._model)
+            for parameter, gradient in self._unscaled(found, value):
+                grads.add(self._twin.master_of(parameter), gradient)
+        return value, grads
+
+    def _scaled(self, dy: Any) -> Any:
+        """Return the gradient of the loss as it enters backward, before it is rounded."""
+        return dy
+
+    def _unscaled(self, found: Gradients, loss: Array) -> list[tuple[Parameter, Array]]:
+        """Return the gradients that backward found, in float32."""
+        wide = namespace(loss).float32
+        return [(parameter, cast(gradient, wide)) for parameter, gradient in found.items()]
+
+
+class Float16(Half):
+    """`Half` with a loss scale, and without the steps in which something overflows.
+
+    Of such a step nothing stays on the device: parameters, the arrays of the optimiser and of the averaged
+    weights, and batch-norm's statistics keep their bits. What the host counts has moved on, since it does not
+    know: the number of the step, which schedules and random masks are functions of, and the numbers of
+    updates by which Adam and `WeightAverage` correct for their start. That matters little: steps are lost
+    until the scale fits, when training begins, and once in some thousands later.
+    """
+
+    patience = 10
+
+    def __init__(self, model: Layer, dtype: str) -> None:
+        super().__init__(model, dtype)
+        self.loss_scale: LossScale = LossScale()
+        self._finite: Array = None  # whether nothing has overflowed in the step at hand, 0-d
+
+    def gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
+        self.loss_scale.move(backend_of(x))
+        before = [(buffer, buffer.data) for buffer in self._model.buffers().values()]
+        value, grads = super().gradients(loss, x, t, key)
+        for buffer, old in before:
+            buffer.data = _if(self._finite, buffer.data, old)
+        return value, grads
+
+    def _scaled(self, dy: Any) -> Any:
+        return map_arrays(lambda array: array * self.loss_scale.scale, dy)
+
+    def _unscaled(self, found: Gradients, loss: Array) -> list[tuple[Parameter, Array]]:
+        xp, inverse = namespace(loss), 1 / self.loss_scale.scale
+        self._finite = xp.isfinite(loss)
+        # All of one dtype as one array: a few kernels, where launching one for each would take the time.
+        alike: dict[str, list[tuple[Parameter, Array]]] = {}
+        for parameter, gradient in found.items():
+            alike.setdefault(dtype_name(gradient.dtype), []).append((parameter, gradient))
+        unscaled = []
+        for pairs in alike.values():
+            start = 0
+            joined = xp.concat([xp.reshape(gradient, (-1,)) for _, gradient in pairs])
+            joined = cast(joined, xp.float32) * inverse
+            self._finite = self._finite & xp.all(xp.isfinite(joined))
+            for parameter, gradient in pairs:
+                end = start + math.prod(gradient.shape)
+                unscaled.append((parameter, xp.reshape(joined[start:end], gradient.shape)))
+                start = end
+        return unscaled
+
+    @contextmanager
+    def updating(
+        self, grads: Gradients, optimizer: Optimizer, average: WeightAverage | None
+    ) -> Iterator[None]:
+        # An update gives parameters and averages new arrays, and the old ones keep their values. The
+        # optimiser's own arrays it changes in place, so these are copied.
+        entries = [entry for entry in optimizer._entries.values() if entry.parameter in grads]
+        parameters = [(entry.parameter, entry.parameter.data) for entry in entries]
+        states = [
+            (entry.state, {slot: backend_of(array).copy(array) for slot, array in entry.state.items()})
+            for entry in entries
+        ]
+        averages = {} if average is None else dict(average._averages)
+        with _overflow_is_expected():
+            yield
+        for parameter, old in parameters:
+            if parameter.data is not old:
+                parameter.data = _if(self._finite, parameter.data, old)
+        for state, before in states:
+            for slot, new in state.items():
+                old = before[slot] if slot in before else namespace(new).zeros_like(new)
+                state[slot] = _if(self._finite, new, old)
+        if average is not None:
+            average._set(
+                {path: _if(self._finite, new, averages[path]) for path, new in average._averages.items()}
+            )
+        self.loss_scale.update(self._finite)
+
+    def fault(self, scale: float) -> str | None:
+        if scale > SMALLEST_SCALE:
+            return None
+        return f"gradients overflow float16 even with the loss times {scale:g}"
+
+
+def _if(flag: Array, new: Array, old: Array) -> Array:
+    """Return one of two arrays, chosen by a 0-d array where they are."""
+    backend = backend_of(new)
+    return backend.xp.where(flag, new, backend.asarray(old, new.dtype))  # the model may have moved
+
+
+def _overflow_is_expected() -> AbstractContextManager[object]:
+    """Return a context in which NumPy does not warn of what the flag of a step tells."""
+    return np.errstate(over="ignore", invalid="ignore")
