@@ -45,7 +45,7 @@ def test_train_measures(xpcnn_command: Any, folder: Path) -> None:
     tasks = kept(folder)
     # The first layer's gradient for its input is never needed.
     assert {task.split()[0] for task in tasks} == {"forward", "grad_weight"}
-    assert any("x100,1,28,28" in task for task in tasks)
+    assert any("x50,1,28,28" in task for task in tasks)
     count = len(tasks)
     assert f"{count} in {folder / 'autotune.json'}" in xpcnn_command("info").out
 

@@ -12,13 +12,17 @@ from xpcnn.ops.conv.registry import PASSES
 
 RULE: dict[str, tuple[Any, Any, dict[str, Any], tuple[str, str, str]]] = {
     "VGG 3x3": ((32, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, ("winograd", "winograd", "winograd")),
+    "32 to 64": ((100, 32, 8, 8), (64, 32, 3, 3), {"padding": 1}, ("winograd", "winograd", "winograd")),
+    "32 channels": ((100, 32, 14, 14), (32, 32, 3, 3), {"padding": 1}, ("kn2row", "kn2row", "mec")),
     "one small image": ((1, 512, 4, 4), (512, 512, 3, 3), {"padding": 1}, ("im2col", "im2col", "mec")),
     "large kernel": ((32, 64, 28, 28), (64, 64, 5, 5), {"padding": 2}, ("fft", "fft", "fft")),
+    "very large kernel": ((8, 32, 56, 56), (32, 32, 11, 11), {"padding": 5}, ("fft", "fft", "fft")),
+    "7x7": ((8, 16, 56, 56), (16, 16, 7, 7), {"padding": 3}, ("kn2row", "kn2row", "mec")),
     "dilated": ((32, 64, 28, 28), (64, 64, 3, 3), {"dilation": 2}, ("kn2row", "kn2row", "mec")),
     "strided": ((32, 64, 32, 32), (128, 64, 3, 3), {"stride": 2}, ("kn2row", "kn2row", "im2col")),
     "16 channels": ((100, 16, 28, 28), (16, 16, 3, 3), {"padding": 1}, ("kn2row", "kn2row", "mec")),
     "one channel": ((100, 1, 28, 28), (30, 1, 5, 5), {}, ("im2col", "im2col", "im2col")),
-    "three channels": ((8, 3, 32, 32), (64, 3, 7, 7), {"stride": 2}, ("im2col", "mec", "mec")),
+    "three channels": ((8, 3, 32, 32), (64, 3, 7, 7), {"stride": 2}, ("im2col", "mec", "im2col")),
     "six channels": ((100, 6, 14, 14), (16, 6, 5, 5), {}, ("mec", "mec", "mec")),
     "1x1": ((32, 256, 56, 56), (64, 256, 1, 1), {}, ("kn2row", "kn2row", "im2col")),
     "short rows": ((100, 32, 5, 5), (32, 32, 3, 3), {"padding": 1}, ("im2col", "im2col", "mec")),
@@ -56,7 +60,7 @@ def test_the_workspace_limit_comes_first() -> None:
     x, w, options, _ = RULE["VGG 3x3"]
     limit = xpcnn.get_workspace_limit()
     try:
-        xpcnn.set_workspace_limit(400_000)
+        xpcnn.set_workspace_limit(700_000)
         with xpcnn.use_backend("numpy") as backend:
             assert chosen(backend, x, w, options)[0] == "kn2row"
     finally:

@@ -10,6 +10,7 @@ from xpcnn.backend.current import (
     get_backend,
     is_array,
     namespace,
+    release_memory,
     set_backend,
     to_numpy,
     use_backend,
@@ -17,6 +18,7 @@ from xpcnn.backend.current import (
 from xpcnn.backend.primitive import primitive
 from xpcnn.backend.random import Key, host_generator
 from xpcnn.backend.registry import available_backends, backend_names
+from xpcnn.backend.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "Array",
@@ -29,12 +31,15 @@ __all__ = [
     "backend_of",
     "dtype_name",
     "get_backend",
+    "get_num_threads",
     "host_generator",
     "is_array",
     "itemsize",
     "namespace",
     "primitive",
+    "release_memory",
     "set_backend",
+    "set_num_threads",
     "to_numpy",
     "use_backend",
 ]

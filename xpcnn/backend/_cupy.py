@@ -131,6 +131,10 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
 
+    def release_memory(self) -> None:
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
     def copy(self, x: Array) -> Array:
         return self._cupy.array(x, order="C")
 

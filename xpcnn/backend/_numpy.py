@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,7 +12,9 @@ import numpy as np
 
 from xpcnn.backend.base import MIB, Array, Backend, host_array, host_uniform, window_view
 from xpcnn.backend.blas import one_blas_thread
+from xpcnn.backend.heap import keep_freed_memory, release_freed_memory
 from xpcnn.backend.random import Key
+from xpcnn.backend.threads import on_threads
 from xpcnn.errors import BackendError
 
 
@@ -33,6 +38,9 @@ def device_of(x: np.ndarray) -> str:
 # Elements that dozens of passes over them find in the cache.
 _BLOCK = 1 << 14
 
+# Multiplications that take a core about a millisecond.
+_WORTH_A_THREAD = 1 << 25
+
 
 class NumpyBackend(Backend):
     """NumPy on the host."""
@@ -44,8 +52,23 @@ class NumpyBackend(Backend):
 
         super().__init__("numpy", xp, device)
 
+    @functools.cached_property
+    def kernels(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
+        from xpcnn.backend.host import table
+
+        return table()
+
     def model_run(self) -> AbstractContextManager[object]:
+        keep_freed_memory()
         return one_blas_thread()
+
+    def release_memory(self) -> None:
+        release_freed_memory()
+
+    def each(
+        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
+    ) -> Iterator[Any]:
+        return on_threads(function, items, at_most)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
         return np.asarray(host_array(x), dtype=self.dtype(dtype))
@@ -61,6 +84,20 @@ class NumpyBackend(Backend):
     ) -> Array:
         shape, strides = window_view(x.shape, x.strides, kernel, stride, dilation)
         return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
+
+    def stacked_product(self, a: Array, b: Array) -> Array:
+        stack, rows, inner = a.shape
+        columns = b.shape[2]
+        product = np.empty((stack, rows, columns), dtype=np.result_type(a, b))
+        size = max(stack, 1) if rows * inner * columns * stack < _WORTH_A_THREAD else -(-stack // 8)
+
+        def multiply(start: int) -> None:
+            part = slice(start, start + size)
+            np.matmul(a[part], b[part], out=product[part])
+
+        # Each matrix is one call of BLAS, so it does not matter to its bits which thread makes it.
+        deque(on_threads(multiply, range(0, stack, size)), maxlen=0)
+        return product
 
     def keep_where(self, mask: Array, x: Array) -> Array:
         # numpy.where branches on every element; an integer product is exact and twenty times faster.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -132,6 +132,18 @@ class Backend:
         """Return the context in which a model is trained, evaluated or asked."""
         return self.activated()
 
+    def release_memory(self) -> None:
+        """Give back to the system or the device what is kept for later."""
+
+    def each(
+        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
+    ) -> Iterator[Any]:
+        """Yield ``function(item)`` for each item, in order; where the host computes, on several threads.
+
+        At most so many calls run at a time.
+        """
+        return map(function, items)
+
     # -- primitives -------------------------------------------------------------------
 
     def channels_last(self, x: Array) -> Array:
@@ -153,6 +165,10 @@ class Backend:
         )
         taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
         return xp.permute_dims(xp.reshape(taken, (n, c, oh, kh, ow, kw)), (0, 1, 2, 4, 3, 5))
+
+    def stacked_product(self, a: Array, b: Array) -> Array:
+        """Return ``a @ b`` for stacks of matrices (S, M, K) and (S, K, N)."""
+        return a @ b
 
     def keep_where(self, mask: Array, x: Array) -> Array:
         """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""

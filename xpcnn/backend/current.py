@@ -20,6 +20,7 @@ __all__ = [
     "get_backend",
     "is_array",
     "namespace",
+    "release_memory",
     "set_backend",
     "to_numpy",
     "use_backend",
@@ -228,3 +229,17 @@ def _standard_instance(xp: Namespace, device: Any) -> Backend:
 
 
 _standard: dict[tuple[Namespace, Any], Backend] = {}
+
+
+def release_memory() -> None:
+    """Give back what the backend in use keeps for later: free pages of the heap, or of the GPU's pool.
+
+    While models run, memory that one step frees is kept for the next (on a CPU with glibc: at most 256 MiB
+    at the end of each heap). Nothing that is in use is touched.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.release_memory()
+    """
+    get_backend().release_memory()

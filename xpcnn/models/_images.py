@@ -31,6 +31,8 @@ class Images(Layer):
         Smaller images get zeros on all sides, up to this height and width; larger ones are refused.
     """
 
+    per_sample = True
+
     def __init__(
         self,
         model: str,

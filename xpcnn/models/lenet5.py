@@ -35,6 +35,8 @@ class ScaledTanh(nn.Layer):
     appendix A.
     """
 
+    per_sample = True
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         y, ctx = ops.tanh(x * (2 / 3))
         return y * 1.7159, ctx
@@ -64,6 +66,8 @@ class PartialConv2d(nn.Conv2d):
     bias : Parameter (len(table),)
     connections : Buffer (len(table), in_channels, 1, 1), bool
     """
+
+    per_sample = True
 
     bias: nn.Parameter
 

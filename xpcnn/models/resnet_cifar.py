@@ -24,6 +24,8 @@ class ZeroChannels(nn.Layer):
         How many channels.
     """
 
+    per_sample = True
+
     def __init__(self, extra: int) -> None:
         self.extra = extra
 

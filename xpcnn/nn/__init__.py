@@ -7,12 +7,14 @@ from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.dropout import Dropout
 from xpcnn.nn.ensemble import Ensemble
+from xpcnn.nn.fuse import fuse
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, LoadReport, ReceptiveField, Recipe
 from xpcnn.nn.layer_norm import GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Buffer, Parameter
+from xpcnn.nn.per_sample import is_per_sample
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.shape import Flatten, Identity
@@ -53,6 +55,8 @@ __all__ = [
     "Softmax",
     "Summary",
     "Tanh",
+    "fuse",
     "init",
+    "is_per_sample",
     "summary",
 ]

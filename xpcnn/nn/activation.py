@@ -15,6 +15,8 @@ __all__ = ["GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 class ReLU(Layer):
     """``max(x, 0)``; see `xpcnn.ops.relu`."""
 
+    per_sample = True
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.relu(x)
 
@@ -24,6 +26,8 @@ class ReLU(Layer):
 
 class LeakyReLU(Layer):
     """``x`` where it is positive, else ``slope·x``; see `xpcnn.ops.leaky_relu`."""
+
+    per_sample = True
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
@@ -41,6 +45,8 @@ class LeakyReLU(Layer):
 class Sigmoid(Layer):
     """``1 / (1 + exp(−x))``; see `xpcnn.ops.sigmoid`."""
 
+    per_sample = True
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.sigmoid(x)
 
@@ -51,6 +57,8 @@ class Sigmoid(Layer):
 class Tanh(Layer):
     """The hyperbolic tangent; see `xpcnn.ops.tanh`."""
 
+    per_sample = True
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.tanh(x)
 
@@ -60,6 +68,8 @@ class Tanh(Layer):
 
 class Softmax(Layer):
     """Probabilities along an axis; see `xpcnn.ops.softmax`. Models end in logits: the loss has its own."""
+
+    per_sample = True
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
@@ -77,6 +87,8 @@ class Softmax(Layer):
 class GELU(Layer):
     """``x·Φ(x)``, the exact form; see `xpcnn.ops.gelu`."""
 
+    per_sample = True
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.gelu(x)
 
@@ -86,6 +98,8 @@ class GELU(Layer):
 
 class SiLU(Layer):
     """``x·σ(x)``, also called swish; see `xpcnn.ops.silu`."""
+
+    per_sample = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.silu(x)

@@ -103,6 +103,8 @@ class Sequential(Container):
     ['conv1.weight', 'conv1.bias']
     """
 
+    per_sample = True
+
     def forward(
         self, x: Array, *, train: bool = False, key: Key | None = None
     ) -> tuple[Array, tuple[Any, ...]]:
@@ -150,7 +152,7 @@ class Sequential(Container):
     def __call__(self, x: Array) -> Array:
         for name, layer, with_relu in self._steps():
             if with_relu:
-                x, _ = self._call(name, cast(Conv2d, layer).forward_relu, x)
+                x = self._call(name, cast(Conv2d, layer).forward_relu, x)[0]
             else:
                 x = self._call(name, layer, x)
         return x
@@ -188,6 +190,8 @@ class Residual(Container):
     >>> list(block.parameters())
     ['conv1.weight', 'conv1.bias', 'downsample.weight', 'downsample.bias']
     """
+
+    per_sample = True
 
     def __init__(
         self, body: Layer, shortcut: Layer | None = None, *, shortcut_name: str = "downsample"
@@ -260,6 +264,8 @@ class Concat(Container):
     >>> both(xpcnn.asarray([[-1.0, 2.0]]))
     array([[-1.,  2.,  0.,  2.]])
     """
+
+    per_sample = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         outputs, contexts = [], []

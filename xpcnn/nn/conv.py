@@ -49,6 +49,8 @@ class Conv2d(Layer):
     (1, 2, 2, 2)
     """
 
+    per_sample = True
+
     def __init__(
         self,
         in_channels: int,

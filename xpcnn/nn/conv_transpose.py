@@ -51,6 +51,8 @@ class ConvTranspose2d(Layer):
     (1, 2, 4, 4)
     """
 
+    per_sample = True
+
     def __init__(
         self,
         in_channels: int,

@@ -19,6 +19,8 @@ class Dropout(Layer):
     The mask is a function of the key forward is given; without one, a fresh key is drawn.
     """
 
+    per_sample = True
+
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
             raise ArgumentError(f"Dropout: p must be from 0 to 1, got {p!r}")

@@ -23,9 +23,21 @@ class Layer:
     A subclass sets its parameters, buffers and child layers as attributes in ``__init__`` and defines
     `forward` and `backward`. What backward needs travels in the context that forward returns, so a
     layer can be used twice, evaluated between forward and backward, and run from several threads.
+
+    Attributes
+    ----------
+    recipe : Recipe or None
+        How a whole model was built and what images it wants.
+    per_sample : bool
+        Whether each sample's result depends on that sample alone, so that a batch may be run in parts. To be
+        stated by the class that defines `forward`; of a container it is a statement about itself alone.
+    batch_statistics : bool
+        True where that holds for inference, but not while training.
     """
 
     recipe: Recipe | None = None
+    per_sample: bool = False
+    batch_statistics: bool = False
 
     # -- the contract -----------------------------------------------------------------
 

@@ -42,6 +42,8 @@ class LayerNorm(Layer):
     array([[-1.,  1.]])
     """
 
+    per_sample = True
+
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -99,6 +101,8 @@ class GroupNorm(Layer):
     array([[-1.,  1., -1.,  1.]])
     """
 
+    per_sample = True
+
     def __init__(
         self,
         num_groups: int,
@@ -151,6 +155,8 @@ class LocalResponseNorm(Layer):
     >>> layer(xpcnn.asarray([[1.0, 2.0, 0.0]]))
     array([[0.2, 0.4, 0. ]])
     """
+
+    per_sample = True
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k

@@ -42,6 +42,8 @@ class Linear(Layer):
     (1, 2)
     """
 
+    per_sample = True
+
     def __init__(
         self,
         in_features: int,

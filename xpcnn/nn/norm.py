@@ -33,6 +33,9 @@ class _BatchNorm(Layer):
     The running statistics are the only state that a forward pass changes, and only with ``train=True``.
     """
 
+    per_sample = True
+    batch_statistics = True
+
     ranks: tuple[int, ...]
 
     def __init__(

@@ -35,6 +35,8 @@ class _Pool2d(Layer):
 class MaxPool2d(_Pool2d):
     """The maximum of each window; see `xpcnn.ops.max_pool2d`."""
 
+    per_sample = True
+
     def __init__(
         self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
     ) -> None:
@@ -49,6 +51,8 @@ class MaxPool2d(_Pool2d):
 
 class AvgPool2d(_Pool2d):
     """The average of each window; see `xpcnn.ops.avg_pool2d`."""
+
+    per_sample = True
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class AvgPool2d(_Pool2d):
 
 class AdaptiveAvgPool2d(Layer):
     """The average of OH × OW regions that cover the image; see `xpcnn.ops.adaptive_avg_pool2d`."""
+
+    per_sample = True
 
     def __init__(self, output_size: Any) -> None:
         self.output_size = output_size

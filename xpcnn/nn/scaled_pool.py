@@ -48,6 +48,8 @@ class ScaledAvgPool2d(Layer):
     array([[[[2.5]]]])
     """
 
+    per_sample = True
+
     def __init__(
         self, channels: int, kernel_size: Any, stride: Any = None, *, dtype: Any = "float32"
     ) -> None:

@@ -15,6 +15,8 @@ __all__ = ["Flatten", "Identity"]
 class Flatten(Layer):
     """(N, C, H, W) to (N, C·H·W); see `xpcnn.ops.flatten`."""
 
+    per_sample = True
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.flatten(x)
 
@@ -24,6 +26,8 @@ class Flatten(Layer):
 
 class Identity(Layer):
     """``y = x``."""
+
+    per_sample = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return x, None

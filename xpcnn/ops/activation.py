@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend
+from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.checks import check_dy, common_backend, widened
 
@@ -56,10 +56,16 @@ def relu(x: Array) -> tuple[Array, OutputContext]:
     >>> xpcnn.ops.relu(xpcnn.asarray([-1.0, 2.0]))[0]
     array([0., 2.])
     """
-    backend = common_backend("relu", x=x)
-    xp = backend.xp
-    y = xp.maximum(x, xp.zeros((), dtype=x.dtype, device=backend.device))
+    common_backend("relu", x=x)
+    y = rectified(x)
     return y, OutputContext(y)
+
+
+@primitive
+def rectified(x: Array) -> Array:
+    """Return ``max(x, 0)``, element by element."""
+    backend = backend_of(x)
+    return backend.xp.maximum(x, backend.xp.zeros((), dtype=x.dtype, device=backend.device))
 
 
 def relu_backward(ctx: OutputContext, dy: Array) -> Array:

@@ -12,6 +12,7 @@ from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.train.inputs import InputPipeline, pair_of
+from xpcnn.train.shards import ShardedModel
 
 __all__ = ["Evaluation", "Loss", "evaluate", "predict"]
 
@@ -62,13 +63,13 @@ def evaluate(
     images, labels = pair_of(data)
     if batch_size < 1:
         raise ArgumentError(f"evaluate: batch_size must be at least 1, got {batch_size}")
-    inputs = InputPipeline(model)
+    inputs, run = InputPipeline(model), ShardedModel(model)
     xp = inputs.backend.xp
     correct, total = [], []
     with inputs.backend.model_run():
         for rows in _batches(labels.shape[0], batch_size):
             x, t = inputs.images(images[rows, ...]), inputs.labels(labels[rows, ...])
-            y = model(x)
+            y = run(x)
             value, _ = loss[0](y, t)
             truth = xp.argmax(t, axis=1) if t.ndim == 2 else t
             correct.append(xp.sum(xp.astype(xp.argmax(y, axis=1) == truth, xp.int64)))
@@ -98,12 +99,12 @@ def predict(model: Layer, images: Any, *, batch_size: int = EVALUATION_BATCH) ->
     >>> predict(models.tiny_convnet(), data.synthetic_digits(3).images).shape
     (3, 10)
     """
-    inputs = InputPipeline(model)
+    inputs, run = InputPipeline(model), ShardedModel(model)
     if images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
     with inputs.backend.model_run():
         parts = [
-            inputs.backend.to_numpy(ops.softmax(model(inputs.images(images[rows, ...])))[0])
+            inputs.backend.to_numpy(ops.softmax(run(inputs.images(images[rows, ...])))[0])
             for rows in _batches(images.shape[0], batch_size)
         ]
     return np.concatenate(parts)

@@ -24,6 +24,7 @@ from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.optim import Optimizer, WeightAverage
 from xpcnn.train.evaluate import Loss
 from xpcnn.train.loss_scale import SMALLEST_SCALE, LossScale
+from xpcnn.train.shards import ShardedModel
 from xpcnn.train.twin import HalfTwin, cast, map_arrays
 
 __all__ = ["Precision", "precision_of"]
@@ -75,13 +76,14 @@ class Precision:
 
     def __init__(self, model: Layer) -> None:
         self._model = model
+        self._shards = ShardedModel(model)
 
     def gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
         """Return the loss of a batch, a 0-d array, and the gradients of the model's parameters."""
-        y, ctx = self._model.forward(x, train=True, key=key)
+        y, ctx = self._shards.forward(x, key)
         value, loss_ctx = loss[0](y, t)
         grads = Gradients()
-        self._model.backward(ctx, loss[1](loss_ctx), grads, need_dx=False)
+        self._shards.backward(ctx, loss[1](loss_ctx), grads)
         return value, grads
 
     def updating(

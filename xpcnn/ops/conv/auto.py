@@ -9,6 +9,7 @@ unfolding wins.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from xpcnn.backend import Backend
@@ -16,10 +17,11 @@ from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = ["preference"]
 
-MANY = 64  # channels
+MANY, HALF_AS_MANY = 64, 32  # channels
 NARROW = 8
 SHORT = 7  # pixels in a row of the output
 WORTH_TRANSFORMING = 256  # pixels of all outputs that a transformed kernel is used for
+LARGE = 25 * MANY  # taps times channels, of a kernel of 5x5 or more
 
 
 def preference(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) -> tuple[str, ...]:
@@ -37,13 +39,18 @@ def _on_cpu(geometry: ConvGeometry, pass_name: str) -> str:
     one = geometry.one_group()
     if geometry.groups > 1 and one.c == 1:
         return "kn2row"  # depthwise: the only one that does all groups at once
-    if min(one.c, one.k) >= MANY and one.n * one.oh * one.ow >= WORTH_TRANSFORMING:
-        if one.kernel == (3, 3) and one.stride == one.dilation == (1, 1):
+    fewest, taps = min(one.c, one.k), math.prod(one.kernel)
+    if one.stride == (1, 1) and one.n * one.oh * one.ow >= WORTH_TRANSFORMING:
+        if one.kernel == (3, 3) and one.dilation == (1, 1) and _saves_products(one.c, one.k):
             return "winograd"
-        if min(one.kernel) >= 5 and one.stride == (1, 1):
+        if min(one.kernel) >= 5 and fewest * taps >= LARGE:
             return "fft"
+    if pass_name == "grad_weight":
+        return "mec" if one.stride[0] == 1 and one.kernel != (1, 1) and one.c > 1 else "im2col"
     if one.c < NARROW:
         return "im2col" if one.c == 1 or (pass_name == "forward" and one.c < NARROW // 2) else "mec"
-    if pass_name == "grad_weight":
-        return "mec" if one.stride[0] == 1 and one.kernel != (1, 1) else "im2col"
     return "im2col" if one.ow < SHORT or one.k < NARROW else "kn2row"
+
+
+def _saves_products(c: int, k: int) -> bool:
+    return min(c, k) >= HALF_AS_MANY and max(c, k) >= MANY

@@ -13,6 +13,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
 from xpcnn.ops.conv._layout import crop, padded, total
+from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import ConvAlgorithm, register
 from xpcnn.ops.conv.sharing import once
@@ -29,13 +30,10 @@ class Kn2row(ConvAlgorithm):
     takes_groups = True
 
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        n, k, oh, ow = geometry.output_shape
-        height, width = geometry.padded_size
-        image, one_tap = geometry.c * height * width, geometry.c * oh * ow
-        elements = n * (image + max(2 * k * oh * ow, one_tap + k * oh * ow))
-        if geometry.groups > 1:
-            elements += n * max(k * oh * ow, one_tap)  # products with the groups side by side again
-        return (elements + 2 * math.prod(geometry.weight_shape)) * itemsize(dtype)
+        elements = _elements(geometry)
+        if geometry.groups == 1 and correlates(geometry):
+            elements = max(elements, _elements(correlation_geometry(geometry)))
+        return (elements + 3 * math.prod(geometry.weight_shape)) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
@@ -45,6 +43,9 @@ class Kn2row(ConvAlgorithm):
         return backend.xp.permute_dims(total(products), (0, 3, 1, 2))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        if geometry.groups == 1 and correlates(geometry):
+            # The products are the same; summing them into an image of their own size is quicker.
+            return full_correlation(self.forward, dy, weight, geometry)
         backend = backend_of(dy)
         xp = backend.xp
         dy = backend.channels_last(dy)
@@ -67,6 +68,17 @@ class Kn2row(ConvAlgorithm):
         ]  # (G, C/G, K/G)
         dweight = xp.reshape(xp.stack(sums), (kh, kw, geometry.groups, c, geometry.k // geometry.groups))
         return xp.reshape(xp.permute_dims(dweight, (2, 4, 3, 0, 1)), geometry.weight_shape)
+
+
+def _elements(geometry: ConvGeometry) -> int:
+    """Return the numbers of scratch memory beside the weights."""
+    n, k, oh, ow = geometry.output_shape
+    height, width = geometry.padded_size
+    image, one_tap = geometry.c * height * width, geometry.c * oh * ow
+    elements = image + max(2 * k * oh * ow, one_tap + k * oh * ow)
+    if geometry.groups > 1:
+        elements += max(k * oh * ow, one_tap)  # products with the groups side by side again
+    return n * elements
 
 
 def _taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:

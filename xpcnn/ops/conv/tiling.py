@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -49,13 +50,26 @@ def resolve(
             raise AlgorithmError(f"{op}: algorithm {name!r} {reason}; algorithm='auto' picks one that can")
         return algorithm
     measured = tuned(geometry, pass_name, dtype, backend)
-    if measured is not None:
-        return find(measured)
+    return find(
+        measured or _preferred(geometry, dtype_name(dtype), backend, pass_name, op, _setting(backend))
+    )
+
+
+def _setting(backend: Backend) -> tuple[int, tuple[str, ...]]:
+    """Return what else the choice depends on: it may change from call to call."""
+    return workspace_limit(backend), tuple(backend.convolutions)
+
+
+@functools.lru_cache(maxsize=1024)
+def _preferred(
+    geometry: ConvGeometry, dtype: str, backend: Backend, pass_name: str, op: str, setting: Any
+) -> str:
+    """Return the first of the algorithms that `auto` prefers that can do it."""
     reasons = []
     for candidate in preference(geometry, pass_name, dtype, backend):
-        reason = reason_against(find(candidate), geometry, dtype, backend)
+        reason = reason_against(find(candidate), geometry, backend.dtype(dtype), backend)
         if reason is None:
-            return find(candidate)
+            return candidate
         reasons.append(f"{candidate} {reason}")
     raise AlgorithmError(f"{op}: no algorithm can do this: {'; '.join(reasons)}")
 
@@ -102,12 +116,15 @@ def forward(
         return y if finish is None else finish(y, slice(0, geometry.k))
     y = _zeros_channels_last(x, geometry.output_shape)
     filters = _filters(algorithm, weight, geometry)
+
+    def compute(piece: Piece) -> None:
+        part = y[piece.outputs]  # zeros, which it remains where rows see nothing but padding
+        if piece.geometry.h:
+            part = algorithm.forward(x[piece.inputs], filters[piece.filters.start], piece.geometry)
+        y[piece.outputs] = part if finish is None else finish(part, piece.filters)
+
     with shared_between_pieces():
-        for piece in _pieces(algorithm, x, geometry):
-            part = y[piece.outputs]  # zeros, which it remains where rows see nothing but padding
-            if piece.geometry.h:
-                part = algorithm.forward(x[piece.inputs], filters[piece.filters.start], piece.geometry)
-            y[piece.outputs] = part if finish is None else finish(part, piece.filters)
+        _run(compute, algorithm, x, geometry)
     return y
 
 
@@ -117,14 +134,16 @@ def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: Con
         return algorithm.grad_input(dy, weight, geometry)
     dx = _zeros_channels_last(dy, geometry.input_shape)
     filters = _filters(algorithm, weight, geometry)
-    with shared_between_pieces():
-        for piece in _pieces(algorithm, dy, geometry):
-            if piece.geometry.h == 0:
-                continue
+
+    def compute(piece: Piece) -> None:
+        if piece.geometry.h:
             # Added, not assigned: neighbouring tiles of rows overlap in the input.
             dx[piece.inputs] += algorithm.grad_input(
                 dy[piece.outputs], filters[piece.filters.start], piece.geometry
             )
+
+    with shared_between_pieces():
+        _run(compute, algorithm, dy, geometry, overlapping=True)
     return dx
 
 
@@ -134,13 +153,31 @@ def grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeo
         return algorithm.grad_weight(x, dy, geometry)
     backend = backend_of(x)
     dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
-    for piece in _pieces(algorithm, x, geometry):
+
+    def compute(piece: Piece) -> tuple[slice, Array | None]:
         if piece.geometry.h == 0:
-            continue
-        dweight[piece.filters, ...] += algorithm.grad_weight(
-            x[piece.inputs], dy[piece.outputs], piece.geometry
-        )
+            return piece.filters, None
+        return piece.filters, algorithm.grad_weight(x[piece.inputs], dy[piece.outputs], piece.geometry)
+
+    # Summed in the order of the pieces, whoever is the first to finish.
+    for filters, part in backend.each(compute, *_pieces(algorithm, x, geometry)):
+        if part is not None:
+            dweight[filters, ...] += part
     return dweight
+
+
+def _run(
+    compute: Callable[[Piece], None],
+    algorithm: ConvAlgorithm,
+    x: Array,
+    geometry: ConvGeometry,
+    overlapping: bool = False,
+) -> None:
+    """Compute all pieces, at the same time where they write to places of their own."""
+    pieces, at_most = _pieces(algorithm, x, geometry)
+    if overlapping and _plan_for(algorithm, x, _seen_at_once(algorithm, geometry))[1] < geometry.oh:
+        at_most = 1
+    deque(backend_of(x).each(compute, pieces, at_most), maxlen=0)
 
 
 def _seen_at_once(algorithm: ConvAlgorithm, geometry: ConvGeometry) -> ConvGeometry:
@@ -161,18 +198,34 @@ def _filters(algorithm: ConvAlgorithm, weight: Array, geometry: ConvGeometry) ->
     return {start: weight[start : start + k, ...] for start in range(0, geometry.k, k)}
 
 
-def _pieces(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> Iterator[Piece]:
+def _pieces(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> tuple[Iterator[Piece], int]:
+    """Return the pieces, and how many of them the workspace limit allows at a time."""
     seen = _seen_at_once(algorithm, geometry)
-    for tile in _tiles(seen, *_plan_for(algorithm, x, seen)):
-        for group in range(geometry.k // seen.k):
-            inputs = slice(group * seen.c, (group + 1) * seen.c)
-            filters = slice(group * seen.k, (group + 1) * seen.k)
-            yield Piece(
-                (tile.images, inputs, tile.input_rows, slice(None)),
-                (tile.images, filters, tile.output_rows, slice(None)),
-                filters,
-                tile.geometry,
-            )
+    images, rows = _plan_for(algorithm, x, seen)
+    name, limit = dtype_name(x.dtype), workspace_limit(backend_of(x))
+    at_most = max(1, limit // max(1, _cost(algorithm, seen, name, images, rows)))
+
+    def cut() -> Iterator[Piece]:
+        for tile in _tiles(seen, images, rows):
+            for group in range(geometry.k // seen.k):
+                inputs = slice(group * seen.c, (group + 1) * seen.c)
+                filters = slice(group * seen.k, (group + 1) * seen.k)
+                yield Piece(
+                    (tile.images, inputs, tile.input_rows, slice(None)),
+                    (tile.images, filters, tile.output_rows, slice(None)),
+                    filters,
+                    tile.geometry,
+                )
+
+    return cut(), at_most
+
+
+@functools.lru_cache(maxsize=1024)
+def _cost(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, images: int, rows: int) -> int:
+    """Return the workspace of the hungriest piece."""
+    if rows < geometry.oh:
+        return _cost_of_rows(algorithm, geometry, dtype, rows)
+    return algorithm.workspace_bytes(geometry.with_batch(min(images, geometry.n)), dtype)
 
 
 def _tiles(geometry: ConvGeometry, images: int, rows: int) -> Iterator[Tile]:

@@ -85,7 +85,8 @@ class Winograd(ConvAlgorithm):
         xp = backend.xp
         tiling = Tiling.of(geometry)
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
-        products = inputs @ once(_transformed_kernel, weight, tiling.m)  # (t², N·tiles, K)
+        kernel = once(_transformed_kernel, weight, tiling.m)
+        products = backend.stacked_product(inputs, kernel)  # (t², N·tiles, K)
         back = _constant(backend, x.dtype, tiling.m, "output")  # (m², t²)
         tiles = back @ xp.reshape(products, (tiling.t**2, -1))
         n, k, oh, ow = geometry.output_shape
@@ -115,7 +116,7 @@ class Winograd(ConvAlgorithm):
         back = _constant(backend, x.dtype, tiling.m, "output")
         dproducts = xp.reshape(xp.matrix_transpose(back) @ tiles, (tiling.t**2, -1, k))
         inputs = _transformed_input(x, geometry, tiling)
-        dkernel = xp.matrix_transpose(inputs) @ dproducts  # (t², C, K)
+        dkernel = backend.stacked_product(xp.matrix_transpose(inputs), dproducts)  # (t², C, K)
         forth = _constant(backend, x.dtype, tiling.m, "kernel")  # (t², 9)
         dweight = xp.matrix_transpose(forth) @ xp.reshape(dkernel, (tiling.t**2, -1))
         return xp.permute_dims(xp.reshape(dweight, (3, 3, geometry.c, k)), (3, 2, 0, 1))

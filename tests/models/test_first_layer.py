@@ -1,0 +1,127 @@
+"""No gradient is computed for images: where training could ask for one, no convolution is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from model_cases import ALL, FAMILIES, images, tiny, tiny_shape
+
+import xpcnn
+from xpcnn import Trainer, models, nn, optim
+from xpcnn.ops.conv import tiling
+
+Array = np.ndarray[Any, Any]
+Asked = Callable[..., list[str]]
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
+    """The weights of the convolutions whose dx was computed, each time it was."""
+    seen: list[Array] = []
+    grad_input = tiling.grad_input
+
+    def noted(algorithm: Any, dy: Any, weight: Any, geometry: Any) -> Any:
+        seen.append(xpcnn.to_numpy(weight).copy())
+        return grad_input(algorithm, dy, weight, geometry)
+
+    monkeypatch.setattr(tiling, "grad_input", noted)
+    return seen
+
+
+@pytest.fixture
+def asked(weights: list[Array]) -> Asked:
+    """Trains a model for one step, and tells the paths of the convolutions whose dx was computed.
+
+    A convolution is known by the values of its weight, as training in half precision computes with copies.
+    """
+
+    def step(
+        model: nn.Layer, size: tuple[int, ...] = (2, 16, 16), dtype: str | None = None, **options: Any
+    ) -> list[str]:
+        before = {
+            path: xpcnn.to_numpy(parameter.data).astype(dtype or "float32")
+            for path, parameter in model.parameters().items()
+        }
+        weights.clear()
+        trainer = Trainer(model, optim.SGD(model, lr=1e-3), dtype=dtype, **options)
+        trainer.step(images(4, *size, dtype="float32"), np.arange(4) % 4)
+        return [path for path, own in before.items() if any(np.array_equal(own, seen) for seen in weights)]
+
+    return step
+
+
+def convolutions(model: nn.Layer) -> list[str]:
+    """The paths of all convolutions' weights, in the order in which images reach them in a plain row."""
+    return [path for path, parameter in model.parameters().items() if len(parameter.shape) == 4]
+
+
+def single(name: str, **options: Any) -> nn.Sequential:
+    return tiny(name, dtype="float32", **options)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_model(asked: Asked, name: str) -> None:
+    model = single(name)
+    first, *others = convolutions(model)
+    assert asked(model, tiny_shape(name)) == others, first
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_half_precision(asked: Any, name: str) -> None:
+    model = single(name)
+    _, *others = convolutions(model)
+    assert asked(model, tiny_shape(name), dtype="float16") == others
+
+
+def test_with_auxiliary_heads(asked: Asked) -> None:
+    model = single("googlenet", aux=True)
+    _, *others = convolutions(model)
+    assert asked(model, loss=models.googlenet_loss) == others
+    assert asked(model, loss=models.googlenet_loss, dtype="float16") == others
+
+
+def test_an_ensembles_members(asked: Asked) -> None:
+    members = single("resnet20"), single("resnet20", seed=1)
+    model = nn.Ensemble(*members)
+    expected = [f"{i}.{path}" for i, member in enumerate(members) for path in convolutions(member)[1:]]
+    assert asked(model) == expected
+
+
+def test_branches_that_all_see_the_images(asked: Asked) -> None:
+    """Three convolutions see nothing but images: two branches' first, and a shortcut."""
+    deep = nn.Sequential(nn.Conv2d(2, 3, 1, seed=1), nn.ReLU(), nn.Conv2d(3, 4, 1, seed=2))
+    model = nn.Sequential(
+        images=nn.Identity(),
+        branches=nn.Concat(nn.Residual(deep, nn.Conv2d(2, 4, 1, seed=3)), nn.Conv2d(2, 1, 1, seed=4)),
+        last=nn.Conv2d(5, 4, 1, seed=5),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+    )
+    assert asked(model) == ["branches.0.2.weight", "last.weight"]
+
+
+def test_behind_frozen_layers(asked: Asked) -> None:
+    model = single("resnet20")
+    first, *others = convolutions(model)
+    model.freeze("conv1.*", "bn1.*", "layer1.*", "layer2.*")
+    assert first == "conv1.weight"
+    assert asked(model) == [path for path in others if path.startswith("layer3.")][1:]
+
+
+def test_a_fused_model(asked: Asked) -> None:
+    model = nn.fuse(single("resnet20"))
+    assert asked(model) == convolutions(model)[1:]
+
+
+@pytest.mark.parametrize("name", ["simple", "deep"])
+def test_the_books_networks(weights: list[Array], name: str) -> None:
+    from xpcnn.scratch.deep_convnet import DeepConvNet
+    from xpcnn.scratch.simple_convnet import SimpleConvNet
+
+    network: Any = SimpleConvNet() if name == "simple" else DeepConvNet()
+    network.gradient(images(2, 1, 28, 28), np.array([3, 1]))
+    # Backwards, and not the first, whose weight is of one channel.
+    assert [weight.shape[1] for weight in weights] == ([] if name == "simple" else [64, 32, 32, 16, 16])

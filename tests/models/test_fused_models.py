@@ -1,0 +1,172 @@
+"""`nn.fuse` of published models: outputs before and after, recipes, files, and what training does to them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_cases import ALL, images, tiny, tiny_shape
+
+import xpcnn
+from xpcnn import Trainer, load_model, models, nn, optim
+from xpcnn.errors import CheckpointError
+from xpcnn.train import evaluate, predict
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+
+@functools.cache
+def _trained_state(name: str, **options: Any) -> dict[str, Any]:
+    """Drawn batch-norm weights and biases, and statistics of activations that images have left there."""
+    model = tiny(name, **options)
+    rng = np.random.default_rng(5)
+    for path, parameter in model.parameters().items():
+        if len(parameter.shape) == 1:
+            positive = path.endswith("weight")
+            drawn = (
+                rng.uniform(0.5, 1.5, parameter.shape) if positive else rng.normal(0, 0.1, parameter.shape)
+            )
+            parameter.data = drawn
+    for step in range(3):
+        model.forward(images(5, *tiny_shape(name), seed=step), train=True, key=xpcnn.Key(step))
+    return {path: xpcnn.to_numpy(array) for path, array in model.state_dict().items()}
+
+
+def trained(name: str, dtype: str = "float64", **options: Any) -> nn.Sequential:
+    model = tiny(name, dtype=dtype, **options)
+    model.load_state_dict(_trained_state(name, **options))
+    return model
+
+
+def norms(layer: nn.Layer) -> int:
+    """How many batch-norms there are."""
+    own = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+    return own + sum(norms(child) for child in layer.children().values())
+
+
+WITH_NORMS = tuple(name for name in ALL if norms(tiny(name)))
+FEW = ("vgg11_bn", "googlenet", "resnet18", "resnet20")
+"""One of each kind."""
+
+
+def test_the_models_with_batch_norms() -> None:
+    assert {"vgg19_bn", "googlenet", "resnet152", "resnet110"} < set(WITH_NORMS)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_the_same_outputs_on_every_backend(make: Any, dtype: str, name: str) -> None:
+    model = trained(name, dtype).to(backend=make.backend)
+    x = make.array(images(3, *tiny_shape(name), seed=9), dtype)
+    expected = make.to_numpy(model(x))
+    fused = nn.fuse(model)
+    make.check(fused(x), expected, dtype, rtol=TOLERANCE[dtype])
+    make.check(fused.forward(x)[0], expected, dtype, rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name", WITH_NORMS)
+def test_the_same_outputs(dtype: str, name: str) -> None:
+    model, x = trained(name, dtype), images(3, *tiny_shape(name), seed=9, dtype=dtype)
+    before = copy.deepcopy(model.state_dict())
+    expected = model(x)
+    scale = np.abs(expected).max()
+    assert np.ptp(expected, axis=0).max() > 1e-2 * scale  # the images make a difference
+    fused = nn.fuse(model)
+    assert norms(fused) == 0
+    np.testing.assert_allclose(fused(x), expected, rtol=0, atol=TOLERANCE[dtype] * scale)
+    np.testing.assert_equal(model.state_dict(), before)
+    np.testing.assert_array_equal(model(x), expected)
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - set(WITH_NORMS)))
+def test_models_without_batch_norms_are_copied(name: str) -> None:
+    model = tiny(name)
+    fused = nn.fuse(model)
+    assert repr(fused) == repr(model)
+    assert fused.recipe == model.recipe
+    x = images(2, *tiny_shape(name))
+    np.testing.assert_array_equal(fused(x), model(x))
+
+
+def test_auxiliary_heads_are_folded_too() -> None:
+    model = trained("googlenet", aux=True)
+    fused = nn.fuse(model)
+    assert norms(fused) == 0
+    x = images(2, *tiny_shape("googlenet"))
+    np.testing.assert_allclose(fused(x), model(x), rtol=1e-10, atol=1e-12)
+    assert len(fused.forward(x, train=True, key=xpcnn.Key(0))[0]) == 3
+
+
+def test_paths_of_what_is_left_stay() -> None:
+    model: Any = trained("vgg11_bn")
+    fused = nn.fuse(model)
+    norms_paths = {f"features.{i}." for i, layer in model.features.children().items() if norms(layer)}
+    kept = [path for path in model.state_dict() if not any(path.startswith(norm) for norm in norms_paths)]
+    assert list(fused.state_dict()) == kept
+
+
+# -- recipes and files --------------------------------------------------------------------------
+
+
+def test_the_preprocessing_is_kept() -> None:
+    model = models.resnet20(in_channels=1, seed=0)
+    fused = nn.fuse(model)
+    assert fused.recipe == model.recipe._replace(name="fused resnet20")
+    assert nn.fuse(fused).recipe == fused.recipe
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 16, 16), dtype=np.uint8)
+    np.testing.assert_allclose(predict(fused, pixels), predict(model, pixels), rtol=1e-4)
+    labels = np.arange(5)
+    assert evaluate(fused, (pixels, labels)).loss == pytest.approx(evaluate(model, (pixels, labels)).loss)
+
+
+def test_a_fused_models_file(tmp_path: Path) -> None:
+    model = trained("resnet20")
+    path = tmp_path / "fused.safetensors"
+    fused = nn.fuse(model)
+    fused.save(path)
+    with pytest.raises(CheckpointError, match="unknown model 'fused resnet20'"):
+        load_model(path)
+    again = nn.fuse(tiny("resnet20", seed=7))
+    again.load(path)
+    x = images(2, *tiny_shape("resnet20"))
+    np.testing.assert_array_equal(again(x), fused(x))
+
+
+def test_an_ensemble() -> None:
+    members = trained("resnet20"), trained("resnet20", seed=3), tiny("lenet5")
+    for member in members:
+        member.recipe = member.recipe._replace(mean=0.0, std=1.0)
+    ensemble = nn.Ensemble(*members)
+    fused: Any = nn.fuse(ensemble)
+    assert norms(fused) == 0
+    assert fused.recipe.name == "fused ensemble"
+    assert [member.recipe.name for member in fused.members] == ["fused resnet20", "fused resnet20", "lenet5"]
+    assert ensemble.recipe.name == "ensemble"
+    x = images(2, *tiny_shape("resnet20"))
+    np.testing.assert_allclose(fused(x), ensemble(x), rtol=1e-10)
+
+
+def test_models_with_a_layer_in_common() -> None:
+    shared = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    members = [nn.Sequential(shared, nn.ReLU()), nn.Sequential(shared)]
+    for member in members:
+        member.recipe = nn.Recipe("mine", {}, 0.0, 1.0)
+    fused: Any = nn.fuse(nn.Ensemble(*members))
+    assert [member.recipe.name for member in fused.members] == ["fused mine", "fused mine"]
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+def test_it_can_be_trained_but_tracks_nothing() -> None:
+    model = trained("resnet20", "float32")
+    fused = nn.fuse(model)
+    x = images(4, *tiny_shape("resnet20"), dtype="float32")
+    trainer = Trainer(fused, optim.SGD(fused, lr=0.01))
+    losses = [float(trainer.step(x, np.arange(4))) for _ in range(5)]
+    assert losses[-1] < losses[0]
+    assert not fused.buffers()
+    np.testing.assert_equal(model.state_dict(), trained("resnet20", "float32").state_dict())

@@ -1,0 +1,249 @@
+"""Folding batch-norms into the layers before them: against PyTorch's, and against the model before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import nn
+from xpcnn.errors import ArgumentError, ShapeError
+
+from .helpers import draw, drawn_state
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+CONVOLUTIONS = {
+    "plain": (lambda: nn.Conv2d(2, 3, 3, bias=False), (2, 5, 6)),
+    "with a bias": (lambda: nn.Conv2d(2, 3, 3, 2, 1), (2, 5, 6)),
+    "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2, padding=1), (4, 4, 4)),
+    "depthwise": (lambda: nn.Conv2d(3, 3, 3, groups=3, bias=False), (3, 4, 4)),
+    "transposed": (lambda: nn.ConvTranspose2d(2, 3, 3, 2), (2, 3, 4)),
+    "transposed, in groups": (lambda: nn.ConvTranspose2d(4, 6, 2, groups=2, bias=False), (4, 3, 3)),
+}
+NORMS = {
+    "affine": lambda channels: nn.BatchNorm2d(channels),
+    "not affine": lambda channels: nn.BatchNorm2d(channels, eps=0.1, affine=False),
+}
+
+
+def built(make: Any, layer: nn.Layer, dtype: str = "float64", seed: int = 1) -> Any:
+    """The layer on the backend of `make`, with drawn weights and statistics of trained layers' size."""
+    layer.to(backend=make.backend, dtype=dtype).load_state_dict(drawn_state(layer, seed))
+    return layer
+
+
+def kinds(layer: nn.Layer) -> list[str]:
+    """The names of the types of all layers that have no children."""
+    children = layer.children().values()
+    return [kind for child in children for kind in kinds(child)] if children else [type(layer).__name__]
+
+
+def assert_same_outputs(make: Any, model: nn.Layer, fused: nn.Layer, x: Any, dtype: str) -> None:
+    make.check(fused(x), make.to_numpy(model(x)), dtype, rtol=TOLERANCE[dtype])
+    y, _ = fused.forward(x)
+    make.check(y, make.to_numpy(model(x)), dtype, rtol=TOLERANCE[dtype])
+
+
+# -- one pair -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_a_convolution_gives_the_same(make: Any, dtype: str, convolution: str, norm: str) -> None:
+    factory, shape = CONVOLUTIONS[convolution]
+    conv = factory()
+    channels = {"depthwise": 3}.get(convolution, 6 if "group" in convolution else 3)
+    model = built(make, nn.Sequential(conv=conv, bn=NORMS[norm](channels), relu=nn.ReLU()), dtype)
+    fused = nn.fuse(model)
+    assert list(fused.children()) == ["conv", "relu"]
+    assert list(fused.state_dict()) == ["conv.weight", "conv.bias"]
+    x = make.array(draw(2, *shape), dtype)
+    assert_same_outputs(make, model, fused, x, dtype)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_gives_the_same(make: Any, dtype: str, bias: bool) -> None:
+    model = built(make, nn.Sequential(nn.Linear(5, 3, bias), nn.BatchNorm1d(3), nn.Tanh()), dtype)
+    fused = nn.fuse(model)
+    assert list(fused.children()) == ["0", "2"]
+    assert_same_outputs(make, model, fused, make.array(draw(4, 5), dtype), dtype)
+    grads = nn.Gradients()
+    y, ctx = fused.forward(make.array(draw(4, 5), dtype))
+    assert fused.backward(ctx, y, grads).shape == (4, 5)
+    assert set(fused.parameters()) == {"0.weight", "0.bias"}
+    assert nn.is_per_sample(fused, train=True)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_weights_are_pytorchs(make: Any, dtype: str, bias: bool, transposed: bool) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    ours, theirs = (
+        (nn.ConvTranspose2d, torch.nn.ConvTranspose2d) if transposed else (nn.Conv2d, torch.nn.Conv2d)
+    )
+    model = built(make, nn.Sequential(ours(3, 4, 3, bias=bias), nn.BatchNorm2d(4, eps=1e-3)), dtype)
+    pair = torch.nn.Sequential(theirs(3, 4, 3, bias=bias), torch.nn.BatchNorm2d(4, eps=1e-3)).eval()
+    pair = pair.to(getattr(torch, dtype))
+    pair.load_state_dict({path: torch.as_tensor(make.to_numpy(a)) for path, a in model.state_dict().items()})
+    expected = fuse_conv_bn_eval(*pair, transpose=transposed)
+    conv: Any = nn.fuse(model)[0]
+    make.check(conv.weight.data, expected.weight.detach().numpy(), dtype)
+    make.check(conv.bias.data, expected.bias.detach().numpy(), dtype)
+
+
+def test_weights_of_a_linear_layer_are_pytorchs(make: Any, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.nn.utils.fusion import fuse_linear_bn_eval
+
+    model = built(make, nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), dtype)
+    pair = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
+    pair = pair.to(getattr(torch, dtype))
+    pair.load_state_dict({path: torch.as_tensor(make.to_numpy(a)) for path, a in model.state_dict().items()})
+    expected = fuse_linear_bn_eval(*pair)
+    linear: Any = nn.fuse(model)[0]
+    make.check(linear.weight.data, expected.weight.detach().numpy(), dtype)
+    make.check(linear.bias.data, expected.bias.detach().numpy(), dtype)
+
+
+def test_rows_of_batch_norms_are_all_folded(make: Any) -> None:
+    model = built(
+        make,
+        nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3),
+            nn.BatchNorm1d(3), nn.BatchNorm1d(3),
+        ),
+    )  # fmt: skip
+    fused = nn.fuse(model)
+    assert list(fused.children()) == ["0", "3", "4"]
+    assert_same_outputs(make, model, fused, make.array(draw(3, 1, 4, 4)), "float64")
+
+
+def test_the_convolution_keeps_its_options() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1, 2, 2, False, algorithm="im2col"), nn.BatchNorm2d(4))
+    before, after = repr(model[0]), repr(nn.fuse(model)[0])
+    assert before.replace(", bias=False", "") == after
+    assert "algorithm='im2col'" in after
+
+
+def test_the_relu_behind_is_taken_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[nn.Layer] = []
+    taken_along = nn.Conv2d.forward_relu
+    monkeypatch.setattr(
+        nn.Conv2d, "forward_relu", lambda conv, x: (runs.append(conv), taken_along(conv, x))[1]
+    )
+    model = nn.Sequential(conv=nn.Conv2d(1, 2, 3, bias=False), bn=nn.BatchNorm2d(2), relu=nn.ReLU())
+    x = draw(1, 1, 4, 4, dtype="float32")
+    model(x)
+    assert not runs
+    fused: Any = nn.fuse(model)
+    fused(x)
+    assert runs == [fused.conv]
+
+
+def test_a_convolution_without_a_name_of_its_own() -> None:
+    model = nn.Sequential({"": nn.Conv2d(1, 2, 3), "bn": nn.BatchNorm2d(2)})
+    assert list(nn.fuse(model).parameters()) == ["weight", "bias"]
+
+
+def test_what_is_frozen_stays_frozen() -> None:
+    model = nn.Sequential(conv=nn.Conv2d(1, 2, 3), bn=nn.BatchNorm2d(2))
+    model.freeze("conv.weight")
+    trainable = {path: parameter.trainable for path, parameter in nn.fuse(model).parameters().items()}
+    assert trainable == {"conv.weight": False, "conv.bias": True}
+
+
+def test_half_precision_stays_so(make: Any) -> None:
+    model = built(make, nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), "float32")
+    x = make.array(draw(2, 2, 5, 5), "float32")
+    expected = make.to_numpy(model(x))
+    if make.name == "array_api_strict":
+        pytest.skip("has no float16")
+    fused = nn.fuse(model.to(dtype="float16"))
+    make.check(fused(make.array(draw(2, 2, 5, 5), "float16")), expected, "float16", rtol=1e-2)
+
+
+# -- what is not folded -------------------------------------------------------------------------
+
+
+class Doubled(nn.Conv2d):
+    """A convolution that does something else, too."""
+
+    def forward(self, x: Any, **options: Any) -> Any:
+        y, ctx = super().forward(x, **options)
+        return 2 * y, ctx
+
+
+class Backwards(nn.Sequential):
+    """Its children run in another order."""
+
+    def __call__(self, x: Any) -> Any:
+        return self[0](self[1](x))
+
+    def forward(self, x: Any, **options: Any) -> Any:
+        return self(x), None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU(), nn.BatchNorm2d(2)),
+        nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3)),
+        nn.Sequential(Doubled(2, 2, 3), nn.BatchNorm2d(2)),
+        Backwards(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)),
+        nn.Concat(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)),
+        nn.Sequential(nn.Conv2d(2, 2, 3)),
+        nn.Conv2d(2, 2, 3),
+        nn.BatchNorm2d(2),
+    ],
+)
+def test_all_else_is_only_copied(model: nn.Layer) -> None:
+    model.load_state_dict(drawn_state(model))
+    model.recipe = nn.Recipe("mine", {}, 0.0, 1.0)
+    fused = nn.fuse(model)
+    assert fused is not model
+    assert repr(fused) == repr(model)
+    assert fused.recipe == model.recipe
+    states = {**fused.parameters(), **fused.buffers()}
+    for path, state in {**model.parameters(), **model.buffers()}.items():
+        assert states[path] is not state
+        assert not np.shares_memory(states[path].data, state.data)
+    x = draw(3, 2, 5, 5, dtype="float32")
+    np.testing.assert_array_equal(fused(x), model(x))
+
+
+def test_a_batch_norm_of_the_second_axis_stays() -> None:
+    model: Any = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(3))
+    model.load_state_dict(drawn_state(model))
+    assert kinds(nn.fuse(model)) == ["Linear", "BatchNorm1d"]
+    x = draw(2, 3, 5, dtype="float32")
+    np.testing.assert_array_equal(nn.fuse(model)(x), model(x))
+
+
+def test_three_axes_where_the_numbers_agree_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3))
+    x = draw(2, 3, 5, dtype="float32")
+    model(x)  # per channel of the second axis: not what was folded
+    with pytest.raises(ShapeError, match=r"\(N, 5\).*folded.*got \(2, 3, 5\)"):
+        nn.fuse(model)(x)
+
+
+def test_a_layer_in_two_places() -> None:
+    conv = nn.Conv2d(1, 2, 3, dtype="float64")
+    branch = nn.Sequential(conv, nn.BatchNorm2d(2, dtype="float64"))
+    other = nn.Sequential(conv, nn.BatchNorm2d(2, dtype="float64"))
+    model = nn.Concat(conv, branch, other, branch)
+    model.load_state_dict(drawn_state(model))
+    fused: Any = nn.fuse(model)
+    assert kinds(fused) == ["Conv2d"] * 4
+    x = draw(2, 1, 5, 5)
+    np.testing.assert_allclose(fused(x), model(x), rtol=1e-11, atol=1e-12)
+    assert fused[1] is fused[3]
+
+
+def test_refusal() -> None:
+    with pytest.raises(ArgumentError, match="fuse: model must be a Layer, got list"):
+        nn.fuse([])  # type: ignore[arg-type]

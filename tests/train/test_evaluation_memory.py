@@ -1,0 +1,96 @@
+"""Inference keeps no activations: its memory is that of two layers, however deep the network.
+
+`benchmarks/evaluation_memory.py` measures the whole process for 10,000 images.
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import models, nn
+from xpcnn.train import evaluate, predict
+
+MEGABYTE = 10**6
+SCRATCH = 5 * MEGABYTE
+"""What a convolution may need beside its input and its output."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has scratch memory of its own, and shards at work."""
+    monkeypatch.setenv("XPCNN_NUM_THREADS", "1")
+
+
+def peak(function: Callable[[], Any]) -> int:
+    """The most bytes that a call held at once, its result included."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def noise(n: int) -> Any:
+    return np.random.default_rng(0).random((n, 1, 28, 28), dtype=np.float32)
+
+
+def test_a_call_holds_two_layers() -> None:
+    """Deep_convnet's largest neighbours are the first two convolutions' outputs, 16×28×28 each."""
+    model, x = models.deep_convnet(), noise(200)
+    model(x[:1])  # what is imported or set up once
+    layer = 200 * 16 * 28 * 28 * 4
+    assert peak(lambda: model(x)) < 2 * layer + SCRATCH
+    assert peak(lambda: model.forward(x)) > 4 * layer  # with contexts: seen by this measure
+
+
+BLOCKS: dict[str, Callable[[], nn.Layer]] = {
+    "conv – relu": lambda: nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
+    "conv – bn – relu": lambda: nn.Sequential(
+        nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    ),
+    "residual": lambda: nn.Residual(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())),
+    "concat": lambda: nn.Concat(nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_depth_costs_nothing(block: str) -> None:
+    x = np.repeat(noise(20), 8, axis=1)
+    shallow, deep = (nn.Sequential(*(BLOCKS[block]() for _ in range(depth))) for depth in (3, 9))
+    shallow(x)  # what is imported or set up once
+    layer = 20 * 8 * 28 * 28 * 4
+    assert peak(lambda: deep(x)) < peak(lambda: shallow(x)) + layer / 2
+    assert peak(lambda: deep.forward(x)) > peak(lambda: shallow.forward(x)) + 5 * layer
+
+
+@pytest.mark.parametrize("name", ["deep_convnet", "simple_convnet", "resnet20"])
+def test_the_number_of_images_costs_nothing(name: str) -> None:
+    model = models.build(name, **({"in_channels": 1} if name == "resnet20" else {}))
+    pixels = (noise(120) * 255).astype(np.uint8)
+    labels = np.arange(120) % 10
+
+    def asked(n: int) -> list[int]:
+        return [
+            peak(lambda: evaluate(model, (pixels[:n], labels[:n]), batch_size=40)),
+            peak(lambda: predict(model, pixels[:n], batch_size=40)),
+        ]
+
+    predict(model, pixels[:1])  # what is imported or set up once
+    for few, many in zip(asked(40), asked(120), strict=True):
+        assert many < few * 1.1 + MEGABYTE
+
+
+def test_many_images_are_evaluated_within_150_megabytes() -> None:
+    """Of two batches; that more cost nothing is tested above."""
+    model = models.deep_convnet()
+    pixels = (noise(400) * 255).astype(np.uint8)
+    assert peak(lambda: evaluate(model, (pixels, np.arange(400) % 10))) < 150 * MEGABYTE
+    assert peak(lambda: predict(model, pixels)) < 150 * MEGABYTE

@@ -1,0 +1,134 @@
+"""Models run shard by shard give what they give on whole batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import Trainer, data, models, nn, ops, optim
+from xpcnn.backend import Key
+from xpcnn.nn import Gradients
+from xpcnn.train.evaluate import evaluate, predict
+from xpcnn.train.shards import ShardedModel, Shards
+
+
+def convnet() -> nn.Layer:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, seed=0),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Concat(nn.Conv2d(16, 8, 1, seed=1), nn.Conv2d(16, 8, 3, padding=1, seed=2)),
+        nn.Flatten(),
+        nn.Linear(16 * 14 * 14, 10, seed=3),
+    ).to(dtype="float64")
+
+
+def normalised(block: nn.Layer) -> nn.Layer:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), block, nn.Flatten(), nn.Linear(4 * 26 * 26, 10))
+
+
+images = np.random.default_rng(0).standard_normal((90, 1, 28, 28))
+labels = np.arange(90) % 10
+
+
+def gradients(run: Any) -> tuple[np.ndarray, Gradients]:
+    y, ctx = run.forward(images, Key(3))
+    _, loss_ctx = ops.softmax_cross_entropy(y, labels)
+    grads = Gradients()
+    run.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads)
+    return y, grads
+
+
+def test_forward_and_gradients_are_those_of_the_whole_batch() -> None:
+    model = convnet()
+    run = ShardedModel(model)
+    y, ctx = run.forward(images, Key(3))
+    assert isinstance(ctx, Shards)
+    assert len(ctx.rows) > 1
+    assert [i for rows in ctx.rows for i in range(90)[rows]] == list(range(90))
+    y, grads = gradients(run)
+    whole, whole_ctx = model.forward(images, train=True)
+    np.testing.assert_allclose(y, whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(run(images), whole, rtol=0, atol=1e-12)
+    expected = Gradients()
+    _, loss_ctx = ops.softmax_cross_entropy(whole, labels)
+    model.backward(whole_ctx, ops.softmax_cross_entropy_backward(loss_ctx), expected, need_dx=False)
+    for path, parameter in model.parameters().items():
+        np.testing.assert_allclose(grads[path], expected[parameter], rtol=0, atol=1e-12)
+
+
+class Centred(nn.ReLU):
+    """Says nothing of its own about samples, and mixes them."""
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        return super().forward(x - x.mean(axis=0))
+
+
+class Kept(nn.Conv2d):
+    """Adds to a layer without changing what it computes."""
+
+
+WHOLE = {
+    "batch-norm": lambda: normalised(nn.BatchNorm2d(4)),
+    "a layer of the user's": lambda: normalised(Centred()),
+    "a few images": lambda: normalised(nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_batches_that_stay_whole(name: str) -> None:
+    model = WHOLE[name]()
+    x = images.astype(np.float32)[: 19 if name == "a few images" else 90]
+    y, ctx = ShardedModel(model).forward(x, Key(0))
+    assert not isinstance(ctx, Shards)
+    assert y.shape == (len(x), 10)
+
+
+def test_what_counts_as_per_sample() -> None:
+    norm = nn.Sequential(nn.BatchNorm2d(1))
+    assert not nn.is_per_sample(norm, train=True)
+    assert nn.is_per_sample(norm, train=False)
+    assert nn.is_per_sample(Kept(1, 1, 1), train=True)
+    assert not nn.is_per_sample(Centred(), train=False)
+    assert nn.is_per_sample(nn.Residual(nn.Conv2d(1, 1, 1)), train=True)
+    assert not nn.is_per_sample(nn.Residual(Centred()), train=True)
+
+
+@pytest.mark.parametrize("name", ["deep_convnet", "lenet5", "alexnet", "vgg11", "tiny_convnet"])
+def test_published_models_without_batch_statistics_are_sharded(name: str) -> None:
+    assert nn.is_per_sample(getattr(models, name)(), train=True)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg11_bn"])
+def test_published_models_with_batch_statistics_are_sharded_for_inference(name: str) -> None:
+    model = getattr(models, name)()
+    assert not nn.is_per_sample(model, train=True)
+    assert nn.is_per_sample(model, train=False)
+
+
+def test_masks_differ_from_shard_to_shard() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Dropout(0.5))
+    with np.errstate(all="raise"):
+        y, ctx = ShardedModel(model).forward(np.ones((80, 1, 28, 28), dtype=np.float32), Key(1))
+    assert isinstance(ctx, Shards)
+    first, second = (y[rows] == 0 for rows in ctx.rows[:2])
+    assert not np.array_equal(first, second)
+
+
+def test_other_backends_are_not_cut(make: Any) -> None:
+    with make.use():
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, seed=0), nn.ReLU())
+        _, ctx = ShardedModel(model).forward(make.array(images.astype(np.float32)), Key(0))
+        assert isinstance(ctx, Shards) == (make.backend == "numpy")
+
+
+def test_evaluation_and_prediction_agree_with_the_model() -> None:
+    digits, model = data.synthetic_digits(130), models.resnet20(in_channels=1)
+    probabilities = predict(model, digits.images)
+    x = Trainer(model, optim.SGD(model, lr=0.1))._inputs.images(digits.images)
+    expected = ops.softmax(model(x))[0]
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-5)
+    found = evaluate(model, digits)
+    assert found.correct == int((expected.argmax(axis=1) == digits.labels).sum())

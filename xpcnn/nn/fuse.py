@@ -1,0 +1,180 @@
+"""Folding batch-norms into the layers before them: fewer passes over memory at inference."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from xpcnn.backend import Array, Key, backend_of
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn.containers import Sequential
+from xpcnn.nn.conv import Conv2d
+from xpcnn.nn.conv_transpose import ConvTranspose2d
+from xpcnn.nn.layer import Layer
+from xpcnn.nn.linear import Linear
+from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
+from xpcnn.nn.parameter import Parameter
+from xpcnn.ops.checks import widened
+
+__all__ = ["fuse"]
+
+
+def fuse(model: Layer) -> Layer:
+    """Return a copy of a model for inference, its batch-norms folded into the layers before them.
+
+    With running statistics a batch-norm is one factor and one summand for each channel, which a `Conv2d` or
+    `ConvTranspose2d` before a `BatchNorm2d`, or a `Linear` before a `BatchNorm1d`, can have in its weight and
+    bias. The batch-norm is then left out: a ReLU behind it follows the convolution directly.
+
+    Parameters
+    ----------
+    model : Layer
+        Left as it is. Pairs are found in each `Sequential` of it, however deep; of exactly these types, as
+        a subclass may do something else. All other layers are copied as they are.
+
+    Returns
+    -------
+    Layer
+        Outputs of ``fused(x)`` are those of ``model(x)`` but for rounding: within 1e-5 of their largest in
+        float32. The other parameters keep their paths. Where nothing can be folded, just a copy.
+
+    Raises
+    ------
+    ArgumentError
+        When `model` is no layer.
+
+    Notes
+    -----
+    It can be trained, but not as the original: there are no batch statistics any more, neither taken nor
+    tracked. Train the original, and fuse it again.
+
+    Its recipe, with the preprocessing of the images, is that of the model under the name ``"fused NAME"``:
+    `load_model` does not build a fused model, and refuses its file by that name. Save the original, and fuse
+    what was loaded; or read the file by ``nn.fuse(models.NAME(...)).load(path)``.
+
+    References
+    ----------
+    Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference", 2018, section 3.2. PyTorch's ``torch.nn.utils.fusion.fuse_conv_bn_eval`` computes the same.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> model = nn.Sequential(conv=nn.Conv2d(1, 4, 3, bias=False), bn=nn.BatchNorm2d(4), relu=nn.ReLU())
+    >>> nn.fuse(model)
+    Sequential(
+      (conv): Conv2d(1, 4, kernel_size=(3, 3))
+      (relu): ReLU()
+    )
+    """
+    if not isinstance(model, Layer):
+        raise ArgumentError(f"fuse: model must be a Layer, got {type(model).__name__}")
+    fused = copy.deepcopy(model)
+    _fold_inside(fused, {})
+    return fused
+
+
+class _FoldedLinear(Linear):
+    """A linear layer that has taken in a batch-norm, and so holds for rows (N, C) alone.
+
+    Of (N, C, L) the batch-norm would have scaled the second axis, not the last.
+    """
+
+    per_sample = True
+
+    def __init__(self, linear: Linear) -> None:
+        vars(self).update(vars(linear))
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        if x.ndim != 2:
+            raise ShapeError(
+                f"Linear: x must have shape (N, {self.weight.shape[1]}) as a BatchNorm1d was folded into the "
+                f"weight, got {tuple(x.shape)}; use the model before nn.fuse"
+            )
+        return super().forward(x, train=train, key=key)
+
+
+# What may take in which batch-norm. A folded linear layer may take in another one.
+_PAIRS = {
+    (Conv2d, BatchNorm2d),
+    (ConvTranspose2d, BatchNorm2d),
+    (Linear, BatchNorm1d),
+    (_FoldedLinear, BatchNorm1d),
+}
+
+
+def _fold_inside(layer: Layer, known: dict[Layer, bool]) -> bool:
+    """Fold what can be folded in a layer and its children, and return whether there was anything.
+
+    `known` has the answers for layers that stand in several places.
+    """
+    if layer not in known:
+        changed = [_fold_inside(child, known) for child in layer.children().values()]
+        if isinstance(layer, Sequential) and _runs_in_order(type(layer)):
+            changed.append(_fold_row(layer))
+        known[layer] = any(changed)
+        if known[layer] and layer.recipe is not None:
+            layer.recipe = layer.recipe._replace(name=f"fused {layer.recipe.name}")
+    return known[layer]
+
+
+def _runs_in_order(kind: type[Sequential]) -> bool:
+    """Whether each child gets what the one before it gives, which a subclass may have changed."""
+    return kind.forward is Sequential.forward and kind.__call__ is Sequential.__call__
+
+
+def _fold_row(row: Sequential) -> bool:
+    before, changed = None, False
+    for name, layer in row.children().items():
+        if before is not None and _fits(row[before], layer):
+            # A new layer: the old one may stand elsewhere too, without this batch-norm.
+            row[before] = _folded(row[before], layer)
+            del row._layers[name]
+            changed = True
+        else:
+            before = name
+    return changed
+
+
+def _fits(layer: Any, norm: Any) -> bool:
+    if (type(layer), type(norm)) not in _PAIRS:
+        return False
+    k, c, *_ = layer.weight.shape
+    outputs = c * layer.groups if isinstance(layer, ConvTranspose2d) else k
+    # With other numbers the model is wrong, or what the linear layer gives is not (N, C).
+    return norm.running_mean.shape == (outputs,)
+
+
+def _folded(layer: Any, norm: Any) -> Layer:
+    """Return a layer that gives what `layer` and the batch-norm `norm` give one after the other."""
+    weight = layer.weight.data
+    backend = backend_of(weight)
+    xp = backend.xp
+
+    scale = 1 / xp.sqrt(widened(backend, norm.running_var.data) + norm.eps)
+    if norm.weight is not None:
+        scale = scale * widened(backend, norm.weight.data)
+    shift = -widened(backend, norm.running_mean.data)
+    if layer.bias is not None:
+        shift = shift + widened(backend, layer.bias.data)
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + widened(backend, norm.bias.data)
+
+    if isinstance(layer, ConvTranspose2d):
+        c, k, *kernel = weight.shape  # so many outputs of each group
+        by_group = xp.reshape(widened(backend, weight), (layer.groups, c // layer.groups, k, *kernel))
+        scaled = xp.reshape(by_group * xp.reshape(scale, (layer.groups, 1, k, 1, 1)), weight.shape)
+    else:
+        scaled = widened(backend, weight) * xp.reshape(scale, (-1,) + (1,) * (weight.ndim - 1))
+    folded = _FoldedLinear(layer) if isinstance(layer, Linear) else copy.copy(layer)
+    folded.weight = _like(layer.weight, scaled)
+    folded.bias = _like(layer.weight if layer.bias is None else layer.bias, shift)
+    return folded
+
+
+def _like(parameter: Parameter, data: Array) -> Parameter:
+    """Return another parameter with `data`, in the dtype of this one and frozen if it is."""
+    other = copy.copy(parameter)
+    other.data = backend_of(data).xp.astype(data, parameter.dtype, copy=False)
+    return other
