@@ -1,9 +1,14 @@
-"""Time a training step of simple_convnet on NumPy beside PyTorch eager, in one run, on the same threads.
+"""Time training steps, inference and convolutions on NumPy beside PyTorch eager, on the same threads.
 
-    python -m benchmarks.against_torch --threads 1 --out docs/benchmarks/results/simple_convnet-cpu.json
+    python -m benchmarks.against_torch --json docs/benchmarks/results/cpu.json
+    python -m benchmarks.against_torch --rows simple,conv --threads 2 --rounds 5
+    python -m benchmarks.against_torch --show docs/benchmarks/results/cpu.json --markdown
+    python -m benchmarks.against_torch --profile deep_convnet
 
-Losses and gradients are compared before anything is timed. The contenders take turns, block by block, so
-that a machine whose speed drifts slows them alike; the ratio is of medians, with the spread of the blocks.
+Results are compared before anything is timed. The contenders take turns, round by round, so that a machine
+whose speed drifts slows them alike. Ratios are of medians, to the better of PyTorch's two memory layouts; the
+spread is the quartiles of the ratios of the rounds. Each number of threads has a process of its own. Ctrl-C
+ends a run early, and keeps what was measured.
 """
 
 from __future__ import annotations
@@ -11,110 +16,191 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
+import re
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import profile, rows, tables
+from benchmarks.peers.worker import INTERRUPTED
+from xpcnn.bench.machine import hardware, versions
+from xpcnn.io import replacing
 
-def main() -> None:
+ROUNDS = 15
+
+Results = list[dict[str, Any]]
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--blocks", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=20, help="steps in a block")
-    parser.add_argument("--out", type=Path, help="add the result to this JSON file")
-    options = parser.parse_args()
-    for library in ("OPENBLAS", "MKL", "OMP"):  # read when NumPy is first imported
-        os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
-    result = compare(options.threads, options.batch, options.blocks, options.steps)
-    print(json.dumps(result, indent=1))
-    if options.out is not None:
-        kept = json.loads(options.out.read_text()) if options.out.exists() else []
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps([*kept, result], indent=1) + "\n")
+    parser.add_argument(
+        "--rows", type=_rows, default=rows.NAMES, help=f"of {', '.join(rows.NAMES)} (default: all)"
+    )
+    parser.add_argument("--threads", type=_counts, default=(1, 2), metavar="1,2", help="(default: 1,2)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results here")
+    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="measure nothing: print what was kept")
+    parser.add_argument(
+        "--profile", metavar="MODEL", choices=profile.MODELS, help="tell where a training step's time goes"
+    )
+    options = parser.parse_args(arguments)
+    if options.profile is not None:
+        print(profile.table_of(options.profile))
+        return 0
+    if options.show is not None:
+        _print_tables(json.loads(options.show.read_text("utf-8"))["results"], options.markdown)
+        return 0
+    results, status = measured(options.rows, options.threads, options.rounds, options.json)
+    _print_tables(results, options.markdown)
+    return status
 
 
-def compare(threads: int, batch: int, blocks: int, steps: int) -> dict[str, Any]:
-    """Return the medians and ratios, after checking that all contenders compute the same."""
-    import numpy as np
-    import torch
+def _rows(text: str) -> tuple[str, ...]:
+    try:
+        return rows.chosen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
-    from xpcnn import Trainer, models, optim
-    from xpcnn.bench.machine import machine
 
-    torch.set_num_threads(threads)
-    rng = np.random.default_rng(0)
-    images = rng.random((batch, 1, 28, 28), dtype=np.float32)
-    labels = rng.integers(0, 10, batch)
-    model = models.simple_convnet()
-    state = model.state_dict()
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(int(part) for part in text.split(","))
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: there is at least one thread")
+    return counts
 
-    contenders: dict[str, Callable[[], float]] = {}
-    trainer = Trainer(model, optim.Adam(model, lr=1e-3))
-    contenders["xpcnn on numpy"] = lambda: float(trainer.step(images, labels))
-    for layout in ("contiguous_format", "channels_last"):
-        for fused in (False, True):
-            name = f"torch {layout}{' fused Adam' if fused else ''}"
-            contenders[name] = _torch_step(state, images, labels, layout, fused)
 
-    first = {name: [step() for _ in range(5)] for name, step in contenders.items()}
-    for name, losses in first.items():
-        np.testing.assert_allclose(losses, first["xpcnn on numpy"], rtol=2e-5, err_msg=name)
+def measured(
+    names: Sequence[str], threads: Sequence[int], rounds: int, path: Path | None = None
+) -> tuple[Results, int]:
+    """Measure rows with each number of threads.
 
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(blocks):
-        for name, step in contenders.items():
-            begun = time.perf_counter()
-            for _ in range(steps):
-                step()
-            seconds[name].append((time.perf_counter() - begun) / steps)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    ours = medians.pop("xpcnn on numpy")
-    best = min(medians, key=lambda name: medians[name])
-    pairs = [a / b for a, b in zip(seconds["xpcnn on numpy"], seconds[best], strict=True)]
-    return {
-        "what": f"simple_convnet training step, batch {batch}, float32, Adam",
-        "threads": threads,
-        "xpcnn_ms": round(1e3 * ours, 3),
-        "torch_ms": {name: round(1e3 * median, 3) for name, median in medians.items()},
-        "fastest_torch": best,
-        "ratio": round(ours / medians[best], 3),
-        "ratio_of_blocks": [round(min(pairs), 3), round(max(pairs), 3)],
-        "machine": machine(),
+    After each row the file at `path` is written anew, so that a run that is ended has kept its results.
+
+    Returns
+    -------
+    results : list of dict
+    status : int
+        What the process should exit with.
+    """
+    begun, results, status = time.perf_counter(), Results(), 0
+    settings = {
+        "benchmark": "against PyTorch",
+        "dtype": "float32",
+        "rounds": rounds,
+        "threads": list(threads),
     }
+    for count in threads:
+        for part in _processes(names):
+            print(
+                f"-- {count} thread{'s' if count > 1 else ''}: {', '.join(part)}", file=sys.stderr, flush=True
+            )
+            child = _Child(part, count, rounds)
+            for result in child.results():
+                results.append(result)
+                if path is not None:
+                    _keep(path, settings, results, begun)
+            status = status or child.status
+            if child.status == INTERRUPTED:
+                print("interrupted; what was measured is kept", file=sys.stderr)
+                return results, status
+    return results, status
 
 
-def _torch_step(state: Any, images: Any, labels: Any, layout: str, fused: bool) -> Callable[[], float]:
-    """Return a training step of the same network, written in PyTorch."""
-    import torch
-    from torch import nn
+def _processes(names: Sequence[str]) -> list[list[str]]:
+    """Return the rows by process: each that measures memory has one of its own."""
+    timed = [name for name in names if name in rows.CONTESTS or name in rows.SCALING]
+    return [part for part in (timed, *([name] for name in names if name not in timed)) if part]
 
-    network = nn.Sequential(
-        nn.Conv2d(1, 30, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(4320, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
-    for target, value in zip(network.state_dict().values(), state.values(), strict=True):
-        target.copy_(torch.from_numpy(value))
-    memory_format = getattr(torch, layout)
-    network = network.to(memory_format=memory_format)
-    x = torch.from_numpy(images).to(memory_format=memory_format)
-    t = torch.from_numpy(labels)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fused)
-    criterion = nn.CrossEntropyLoss()
 
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = criterion(network(x), t)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+class _Child:
+    """A process that measures rows, with its libraries held to so many threads from the beginning."""
 
-    return step
+    def __init__(self, names: Sequence[str], threads: int, rounds: int) -> None:
+        self.names, self.threads = names, threads
+        module = ["benchmarks.peers.worker", f"--threads={threads}", f"--rounds={rounds}"]
+        module.append(f"--rows={','.join(names)}")
+        if list(names) == [rows.EVALUATION]:
+            module = ["benchmarks.evaluation_memory", "--model", "deep_convnet"]
+        self.command = [sys.executable, "-m", *module]
+        self.status = 0
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Start it, and yield its results as they come."""
+        counts = {f"{name}_NUM_THREADS": str(self.threads) for name in ("OPENBLAS", "MKL", "OMP", "XPCNN")}
+        with (
+            subprocess.Popen(
+                self.command,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **counts},
+                process_group=0,  # a terminal's Ctrl-C reaches this process alone
+            ) as process,
+            _passed_on(process),
+        ):
+            assert process.stdout is not None
+            for line in process.stdout:
+                yield self._result(line)
+        self.status = INTERRUPTED if process.returncode == -signal.SIGINT else process.returncode
+
+    def _result(self, line: str) -> dict[str, Any]:
+        if self.names != [rows.EVALUATION]:
+            found: dict[str, Any] = json.loads(line)
+            return found
+        told = re.search(r"([\d,]+) images evaluated, (-?\d+) MB above", line)
+        assert told is not None, line
+        work = f"deep_convnet, evaluating {told[1]} images: memory"
+        megabytes = float(told[2])
+        return {
+            "kind": "evaluation",
+            "row": rows.EVALUATION,
+            "work": work,
+            "threads": self.threads,
+            "megabytes": megabytes,
+        }
+
+
+@contextmanager
+def _passed_on(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Let Ctrl-C end a process, which then tells what it measured, and not this one."""
+
+    def pass_on(*_: object) -> None:
+        process.send_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _keep(path: Path, settings: dict[str, Any], results: Results, begun: float) -> None:
+    now = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - begun),
+    }
+    record = {
+        "machine": hardware(),
+        "versions": versions(),
+        "settings": {**settings, **now},
+        "results": results,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _print_tables(results: Results, in_markdown: bool) -> None:
+    shown = [table for table in (tables.beside_pytorch(results), tables.by_itself(results)) if table]
+    print("\n\n".join(tables.markdown(table) if in_markdown else tables.text(table) for table in shown))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

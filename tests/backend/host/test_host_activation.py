@@ -1,0 +1,68 @@
+"""Biases and ReLU on NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xpcnn import ops
+from xpcnn.backend.host import table
+from xpcnn.ops.activation import rectified
+from xpcnn.ops.conv import _layout
+
+from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, readonly, same_bits
+
+SHAPES = [(), (0, 3), (7,), (2, 3), (2, 3, 5), (2, 3, 4, 5), (0, 3, 4, 5), (3, 1, 4, 5), (2, 7, 1, 1)]
+LARGE = (3, 30, 41, 40)  # several blocks, and a rest
+
+
+def odd(*shape: int, dtype: str) -> Array:
+    """Normal numbers with NaN, infinities, zeros of both signs and subnormal numbers among them."""
+    x = draw(*shape, dtype=dtype)
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, np.finfo(dtype).smallest_subnormal], dtype)
+    x.reshape(-1)[: x.size - x.size % 6 : 7] = np.resize(special, -(-(x.size - x.size % 6) // 7))
+    return x
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, LARGE], ids=str)
+def test_relu(shape: tuple[int, ...], dtype: str) -> None:
+    x = odd(*shape, dtype=dtype)
+    layouts = [readonly(x)] + ([channels_last(x)] if len(shape) > 2 else [])
+    for values in layouts:
+        y = table()["rectified"](values)
+        assert same_bits(np.asarray(y), np.asarray(rectified.portable(values)))
+        assert not np.signbit(y[y == 0]).any()
+        assert not np.shares_memory(y, values)
+        assert y.flags.writeable
+    if len(shape) > 2:
+        assert is_channels_last(y)
+
+
+def test_relu_of_other_memory(dtype: str) -> None:
+    x = draw(2, 3, 4, 5, dtype=dtype)
+    for values in everywhere_else(x):
+        y, _ = ops.relu(values)
+        assert same_bits(y, np.maximum(x, 0).astype(dtype))
+    assert table()["rectified"](np.broadcast_to(x[:1], x.shape)) is NotImplemented
+
+
+@pytest.mark.parametrize("name", ["add_bias", "add_bias_relu"])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 5), (1, 1, 1, 1), (2, 1, 3, 3), (1, 40000, 1, 2), LARGE], ids=str
+)
+def test_biases_are_added_in_place(name: str, shape: tuple[int, ...], dtype: str) -> None:
+    values, bias = odd(*shape, dtype=dtype), readonly(odd(shape[1], dtype=dtype))
+    with np.errstate(invalid="ignore"):
+        expected = getattr(_layout, name).portable(values.copy(), bias)
+        y = np.moveaxis(np.ascontiguousarray(np.moveaxis(values, 1, -1)), -1, 1)
+        result = table()[name](y, bias)
+    assert result is y
+    assert same_bits(y, expected)
+
+
+def test_biases_of_other_memory(dtype: str) -> None:
+    x, bias = draw(2, 3, 4, 5, dtype=dtype), draw(3, dtype=dtype)
+    expected = np.maximum(x + bias[:, None, None], 0)
+    assert table()["add_bias_relu"](x.copy(), bias) is NotImplemented
+    assert table()["add_bias_relu"](channels_last(x[:0]), bias) is NotImplemented
+    assert same_bits(_layout.add_bias_relu(x.copy(), bias), expected)

@@ -1,0 +1,75 @@
+"""Kernels keep nothing between calls: many threads on shared inputs get what one gets, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn.backend.host import table
+
+from .helpers import Array, channels_last, draw
+
+THREADS = 4
+
+
+def every_kernel() -> dict[str, Callable[[], Any]]:
+    """A call of each kernel, on arrays of a size that it serves."""
+    kernels = table()
+    x, dy = (channels_last(draw(12, 16, 40, 41, dtype="float32", seed=seed)) for seed in (0, 1))
+    weight, bias, mean, var = (np.abs(draw(16, dtype="float32", seed=seed)) for seed in range(4))
+    window = ((3, 3), (2, 2), (1, 1))
+    y = kernels["max_pool_windows"](x, *window, (20, 21))
+    options = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9}
+    options |= {"nesterov": False, "alpha": 0.9}
+
+    def updated(name: str, *slots: str) -> Callable[[], Any]:
+        def work() -> Any:
+            state = {slot: np.ones(600_000, "float32") for slot in slots}
+            data, gradient = x.ravel()[:300_000], dy.ravel()[:300_000]
+            data, gradient = np.tile(data, 2), np.tile(gradient, 2)
+            return *kernels[name]([(data, gradient, state, 3, options)]), *state.values()
+
+        return work
+
+    return {
+        "rectified": lambda: [kernels["rectified"](x)],
+        "add_bias": lambda: [kernels["add_bias"](x.copy("K"), bias)],
+        "add_bias_relu": lambda: [kernels["add_bias_relu"](x.copy("K"), bias)],
+        "batch_norm_by_batch": lambda: kernels["batch_norm_by_batch"](x, weight, bias, mean, var, 0.1, 1e-5),
+        "batch_norm_by_running": lambda: kernels["batch_norm_by_running"](x, weight, bias, mean, var, 1e-5),
+        "batch_norm_gradients": lambda: kernels["batch_norm_gradients"](dy, x, weight, mean, var, True),
+        "max_pool_windows": lambda: [kernels["max_pool_windows"](x, *window, (20, 21))],
+        "max_pool_scatter": lambda: [kernels["max_pool_scatter"](y, x, y, *window)],
+        "sgd_step": updated("sgd_step", "velocity"),
+        "adagrad_step": updated("adagrad_step", "h"),
+        "rmsprop_step": updated("rmsprop_step", "v", "velocity"),
+        "adam_step": updated("adam_step", "m", "v"),
+        "adamw_step": updated("adamw_step", "m", "v"),
+    }
+
+
+CALLS = every_kernel()
+
+
+def test_every_kernel_is_called() -> None:
+    assert CALLS.keys() == table().keys()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_threads_do_not_meet(name: str) -> None:
+    barrier = Barrier(THREADS)
+
+    def work(_: int) -> list[Array]:
+        barrier.wait()
+        return [*CALLS[name]()]
+
+    expected = [*CALLS[name]()]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for results in pool.map(work, range(THREADS)):
+            for array, value in zip(results, expected, strict=True):
+                assert array.tobytes() == value.tobytes()

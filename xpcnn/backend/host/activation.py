@@ -1,0 +1,65 @@
+"""Biases and ReLU in blocks.
+
+The maximum with an array of zeros is three times as fast as that with the number 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from xpcnn.backend.host.memory import Array, blocks, channel_matrix, flat_pair, is_served, zeros
+
+__all__ = ["KERNELS"]
+
+_BIAS_BYTES: Final = 256 << 10
+"""Bytes that the biases, which are repeated to the length of a block, take at most."""
+
+
+def rectified(x: Array) -> Any:
+    """Return ``max(x, 0)``; NaN stays NaN."""
+    pair = flat_pair(x) if is_served(x) else None
+    if pair is None:
+        return NotImplemented
+    flat_x, y, flat_y = pair
+    _rectify(flat_x, flat_y)
+    return y
+
+
+def add_bias(y: Array, bias: Array) -> Any:
+    """Return y (N, K, OH, OW), which is fresh, after adding a number to each channel of it."""
+    return _add_bias(y, bias, rectify=False)
+
+
+def add_bias_relu(y: Array, bias: Array) -> Any:
+    """Return ``max(y + bias, 0)`` likewise."""
+    return _add_bias(y, bias, rectify=True)
+
+
+def _add_bias(y: Array, bias: Array, rectify: bool) -> Any:
+    matrix = channel_matrix(y) if is_served(y, bias) else None
+    if matrix is None or y.size == 0:
+        return NotImplemented
+    pixels, channels = matrix.shape
+    # Repeating the biases has to be cheap beside adding them: a quarter of y at most.
+    rows = min(-(-pixels // 4), max(1, _BIAS_BYTES // (channels * y.itemsize)))
+    biases = np.repeat(bias[None], rows, axis=0).reshape(-1)
+    values = matrix.reshape(-1)
+    for part in blocks(values.size, biases.size):
+        piece = values[part]
+        piece += biases[: piece.size]
+        if rectify:
+            _rectify(piece, piece)
+    return y
+
+
+def _rectify(x: Array, y: Array) -> None:
+    """Write ``max(x, 0)`` to y, both flat."""
+    zero = zeros(x.dtype)
+    for part in blocks(x.size, zero.size):
+        values = x[part]
+        np.maximum(values, zero[: values.size], out=y[part])
+
+
+KERNELS: Final = {"add_bias": add_bias, "add_bias_relu": add_bias_relu, "rectified": rectified}

@@ -1,0 +1,75 @@
+"""How arrays lie in memory, and how they are cut into blocks that stay in a cache."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+__all__ = [
+    "BLOCK_BYTES",
+    "blocks",
+    "channel_matrix",
+    "empty_like_channel_matrix",
+    "flat_pair",
+    "is_served",
+    "zeros",
+]
+
+Array = np.ndarray[Any, Any]
+
+BLOCK_BYTES: Final = 512 << 10
+"""Bytes of one operand of a block: short enough to be in a cache for the next pass over it, long enough to
+hide what the call of a ufunc costs."""
+
+_SERVED: Final = (np.dtype("float32"), np.dtype("float64"))
+
+
+def is_served(*arrays: Array) -> bool:
+    """Whether all are of one dtype that NumPy computes in at speed."""
+    dtype = arrays[0].dtype
+    return dtype in _SERVED and all(array.dtype == dtype for array in arrays)
+
+
+def channel_matrix(x: Array) -> Array | None:
+    """Return x (N, C, ...) over channels-last memory as a view (pixels, C); None for other memory."""
+    last = np.moveaxis(x, 1, -1)
+    return last.reshape(-1, x.shape[1]) if last.flags.c_contiguous else None
+
+
+def empty_like_channel_matrix(x: Array) -> tuple[Array, Array]:
+    """Return a new array like x (N, C, ...) over channels-last memory, and its view (pixels, C)."""
+    n, c, *size = x.shape
+    memory = np.empty((n, *size, c), x.dtype)
+    return np.moveaxis(memory, -1, 1), memory.reshape(-1, c)
+
+
+def blocks(length: int, step: int) -> Iterator[slice]:
+    """Yield the slices that cut `length` into pieces of `step`; the last one may be shorter."""
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def flat_pair(x: Array) -> tuple[Array, Array, Array] | None:
+    """Return x as a flat view in memory order, and a new array in the same order with such a view of it.
+
+    None where x is neither C-contiguous nor channels-last.
+    """
+    if x.flags.c_contiguous:
+        y = np.empty(x.shape, x.dtype)
+        return x.reshape(-1), y, y.reshape(-1)
+    matrix = channel_matrix(x) if x.ndim > 2 else None
+    if matrix is None:
+        return None
+    y, y_matrix = empty_like_channel_matrix(x)
+    return matrix.reshape(-1), y, y_matrix.reshape(-1)
+
+
+@functools.cache
+def zeros(dtype: Any) -> Array:
+    """Return a block of zeros that nobody may write to."""
+    block = np.zeros(BLOCK_BYTES // np.dtype(dtype).itemsize, dtype)
+    block.flags.writeable = False
+    return block

@@ -1,0 +1,267 @@
+"""Batch normalisation over channels-last memory, in blocks of pixels.
+
+A block is passed over as one flat array, beside per-channel numbers repeated to its length. Sums over pixels
+add up some dozens of rows in the array's dtype, and all else in float64: more accurate than one long sum.
+
+Subtracting the mean first costs a pass, and is needed only where it is large against the deviation: for the
+other channels ``(x − mean) · scale = x · scale − mean · scale`` loses no more than a bit or two to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from xpcnn.backend.host.memory import (
+    BLOCK_BYTES,
+    Array,
+    blocks,
+    channel_matrix,
+    empty_like_channel_matrix,
+    is_served,
+)
+
+__all__ = ["KERNELS"]
+
+_ROW: Final = 1024
+"""Elements that are added up side by side: about the shortest that NumPy adds at full speed."""
+
+_NEAR: Final = 2.0
+"""What the mean may be, in standard deviations, where nothing is subtracted."""
+
+_LEAST: Final = 1 << 16
+"""Elements below which the whole array stays in a cache, and blocks gain nothing."""
+
+_SOME: Final = 16
+"""Pixels that tell beforehand whether the mean is large."""
+
+
+class _Grid(NamedTuple):
+    """How a matrix (pixels, C) is cut."""
+
+    channels: int
+    group: int
+    """Pixels that are added up side by side."""
+    block: int
+    """Pixels of a block, a multiple of `group`."""
+
+    @classmethod
+    def of(cls, matrix: Array) -> _Grid:
+        pixels, channels = matrix.shape
+        group = max(1, _ROW // channels)
+        block = max(1, BLOCK_BYTES // (matrix.itemsize * channels * group)) * group
+        return cls(channels, group, min(block, -(-pixels // group) * group))
+
+    def blocks(self, matrix: Array) -> Iterator[slice]:
+        """Yield the blocks' places in the flat matrix."""
+        return blocks(matrix.size, self.block * self.channels)
+
+    def repeated(self, values: Array, dtype: Any) -> Array:
+        """Return a number for each channel as often as a block has pixels, in one row."""
+        return np.repeat(values.astype(dtype)[None], self.block, axis=0).reshape(-1)
+
+
+class _Sum:
+    """The sum over pixels for each channel, in float64, of blocks that are given one after another."""
+
+    def __init__(self, grid: _Grid) -> None:
+        self._channels = grid.channels
+        self._wide = np.zeros(grid.group * grid.channels)
+        self._rest = np.zeros(grid.channels)
+
+    def add(self, flat: Array) -> None:
+        whole = flat.size - flat.size % self._wide.size
+        self._wide += np.add.reduce(flat[:whole].reshape(-1, self._wide.size), axis=0)
+        if whole < flat.size:
+            self._rest += np.add.reduce(flat[whole:].reshape(-1, self._channels), axis=0)
+
+    def add_product(self, flat: Array, other: Array) -> None:
+        whole = flat.size - flat.size % self._wide.size
+        self._wide += _products(flat[:whole], other[:whole], self._wide.size)
+        if whole < flat.size:
+            self._rest += _products(flat[whole:], other[whole:], self._channels)
+
+    def value(self) -> Array:
+        total: Array = self._rest + np.add.reduce(self._wide.reshape(-1, self._channels), axis=0)
+        return total
+
+
+def _products(flat: Array, other: Array, width: int) -> Array:
+    """Return the sums over rows of `width` of the products of two flat arrays."""
+    summed: Array = np.einsum("ij,ij->j", flat.reshape(-1, width), other.reshape(-1, width))
+    return summed
+
+
+class _Centred:
+    """Blocks of x, minus a number for each channel if there is one."""
+
+    def __init__(self, grid: _Grid, x: Array, centre: Array | None) -> None:
+        self._flat = x
+        self._centres = None if centre is None else grid.repeated(centre, x.dtype)
+        self._scratch = None if centre is None else np.empty_like(self._centres)
+
+    def __getitem__(self, part: slice) -> Array:
+        values = self._flat[part]
+        if self._centres is None or self._scratch is None:
+            return values
+        return np.subtract(values, self._centres[: values.size], out=self._scratch[: values.size])
+
+
+def batch_norm_by_batch(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """Return y, mean, inverse_std and the new running statistics."""
+    matrix = _matrix(x, weight, bias, running_mean, running_var)
+    if matrix is None:
+        return NotImplemented
+    count = len(matrix)
+    mean, var = _statistics(matrix)
+    new_mean = _blend(running_mean, mean, momentum)
+    new_var = _blend(running_var, var * (count / (count - 1)), momentum)
+    mean, inverse_std = mean.astype(x.dtype), (1 / np.sqrt(var + eps)).astype(x.dtype)
+    return _scaled(x, matrix, mean, inverse_std, weight, bias), mean, inverse_std, new_mean, new_var
+
+
+def batch_norm_by_running(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+) -> Any:
+    """Return y, mean, inverse_std."""
+    matrix = _matrix(x, weight, bias, running_mean, running_var)
+    if matrix is None:
+        return NotImplemented
+    inverse_std = 1 / np.sqrt(running_var + eps)
+    return _scaled(x, matrix, running_mean, inverse_std, weight, bias), running_mean, inverse_std
+
+
+def batch_norm_gradients(
+    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool
+) -> Any:
+    """Return dx, dweight, dbias."""
+    matrix, dy_matrix = _matrix(x, weight, mean, inverse_std, dy), channel_matrix(dy)
+    if matrix is None or dy_matrix is None:
+        return NotImplemented
+    grid = _Grid.of(matrix)
+    wide_mean, wide_inverse_std = mean.astype(np.float64), inverse_std.astype(np.float64)
+    centre = _centre(mean, inverse_std)
+    flat_dy, flat_x = dy_matrix.reshape(-1), _Centred(grid, matrix.reshape(-1), centre)
+    products, gradients = _Sum(grid), _Sum(grid)
+    for part in grid.blocks(matrix):
+        products.add_product(flat_x[part], flat_dy[part])
+        gradients.add(flat_dy[part])
+    dbias = gradients.value()
+    dweight = products.value() if centre is not None else products.value() - wide_mean * dbias
+    dweight *= wide_inverse_std
+
+    dx, dx_matrix = empty_like_channel_matrix(x)
+    flat_dx = dx_matrix.reshape(-1)
+    scale = wide_inverse_std if weight is None else wide_inverse_std * weight
+    scales = grid.repeated(scale, x.dtype)
+    if not train:
+        for part in grid.blocks(matrix):
+            np.multiply(flat_dy[part], scales[: flat_dx[part].size], out=flat_dx[part])
+        return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
+    # dx = scale · (dy − dbias / count − (x − mean) · inverse_std · dweight / count)
+    count = len(matrix)
+    slope = -scale * wide_inverse_std * dweight / count
+    offset = -scale * dbias / count
+    if centre is None:
+        offset -= slope * wide_mean
+    slopes, offsets = grid.repeated(slope, x.dtype), grid.repeated(offset, x.dtype)
+    scratch = np.empty_like(slopes)
+    for part in grid.blocks(matrix):
+        result = flat_dx[part]
+        size = result.size
+        np.multiply(flat_dy[part], scales[:size], out=result)
+        result += np.multiply(flat_x[part], slopes[:size], out=scratch[:size])
+        result += offsets[:size]
+    return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
+
+
+def _matrix(x: Array, *others: Array | None) -> Array | None:
+    """Return x as (pixels, C), or None where it is not served."""
+    if x.size < _LEAST or not is_served(x, *(other for other in others if other is not None)):
+        return None
+    return channel_matrix(x)
+
+
+def _statistics(matrix: Array) -> tuple[Array, Array]:
+    """Return the mean and the variance of each channel in float64, in one sweep as a rule.
+
+    ``Σ x² / n − mean²`` cancels where the mean is large: deviations are measured from a centre then, the mean
+    of some pixels. Where those misled, a second sweep measures from the first one's mean.
+    """
+    grid, count = _Grid.of(matrix), len(matrix)
+    some = matrix[:: -(-count // _SOME)].astype(np.float64)
+    guess = np.add.reduce(some) / len(some)
+    centre = None if _is_near(guess, np.add.reduce(some * some) / len(some)) else guess.astype(matrix.dtype)
+    for _ in range(2):
+        flat = _Centred(grid, matrix.reshape(-1), centre)
+        total, squares = _Sum(grid), _Sum(grid)
+        for part in grid.blocks(matrix):
+            values = flat[part]
+            total.add(values)
+            squares.add_product(values, values)
+        offset, square = total.value() / count, squares.value() / count
+        mean = offset if centre is None else centre + offset
+        if _is_near(offset, square):
+            break
+        centre = mean.astype(matrix.dtype)
+    return mean, np.maximum(square - offset * offset, 0)
+
+
+def _is_near(mean: Array, square: Array) -> bool:
+    """Whether means are small against deviations, ``square`` being the mean of the squares.
+
+    True for NaN, where no centre is a better one.
+    """
+    return not np.any(mean * mean * (1 + _NEAR**2) > _NEAR**2 * square)
+
+
+def _scaled(
+    x: Array, matrix: Array, mean: Array, inverse_std: Array, weight: Array | None, bias: Array | None
+) -> Array:
+    """Return ``(x − mean) · inverse_std · weight + bias``."""
+    grid = _Grid.of(matrix)
+    scale = inverse_std if weight is None else inverse_std * weight
+    centre = _centre(mean, inverse_std)
+    offset = np.zeros(grid.channels) if bias is None else bias.astype(np.float64)
+    if centre is None:
+        offset -= mean * scale.astype(np.float64)
+    flat_x = _Centred(grid, matrix.reshape(-1), centre)
+    scales, offsets = grid.repeated(scale, x.dtype), grid.repeated(offset, x.dtype)
+    y, y_matrix = empty_like_channel_matrix(x)
+    flat_y = y_matrix.reshape(-1)
+    for part in grid.blocks(matrix):
+        result = flat_y[part]
+        np.multiply(flat_x[part], scales[: result.size], out=result)
+        result += offsets[: result.size]
+    return y
+
+
+def _centre(mean: Array, inverse_std: Array) -> Array | None:
+    """Return the mean where it has to be subtracted first; None where all are near 0, for their deviation."""
+    return None if np.all(np.abs(mean * inverse_std) <= _NEAR) else mean
+
+
+def _blend(old: Array | None, new: Array, momentum: float) -> Array | None:
+    return None if old is None else ((1 - momentum) * old + momentum * new).astype(old.dtype)
+
+
+KERNELS: Final = {
+    "batch_norm_by_batch": batch_norm_by_batch,
+    "batch_norm_by_running": batch_norm_by_running,
+    "batch_norm_gradients": batch_norm_gradients,
+}
