@@ -329,3 +329,37 @@ def test_only_a_relu_itself_is_taken_along() -> None:
     x = np.random.default_rng(0).standard_normal((1, 2, 4, 4), dtype=np.float32)
     plain, doubled = conv_and(nn.ReLU()), conv_and(Doubled())
     np.testing.assert_array_equal(doubled(x), 2 * plain(x))
+
+
+# The gradient of a ReLU in front of a max-pool -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 0)])
+def test_relu_then_max_pool_backward_is_that_of_each(
+    make: Any, dtype: str, kernel: int, stride: int | None, padding: int
+) -> None:
+    """To the bit, with ties, zeros, windows that are negative all over, and NaN."""
+    host = np.random.default_rng(1).integers(-3, 3, (3, 4, 9, 8)).astype(dtype)
+    host[0, :, :4, :4] = -1
+    host[1, 0, 5, 5] = np.nan
+    model = nn.Sequential(nn.Identity(), nn.ReLU(), nn.MaxPool2d(kernel, stride, padding))
+    x = make.array(host)
+    y, ctx = model.forward(x)
+    dy = make.array(draw(*y.shape, dtype=dtype))
+    with make.unchanged(dy, ctx):
+        dx = model.backward(ctx, dy)
+    expected = model[1].backward(ctx[1], model[2].backward(ctx[2], dy))
+    np.testing.assert_array_equal(make.to_numpy(dx), make.to_numpy(expected))
+
+
+def test_max_pool_alone_and_first_layers() -> None:
+    """No gradient is asked of what is not there."""
+    x = draw(2, 1, 4, 4)
+    pool = nn.Sequential(nn.MaxPool2d(2))
+    _, ctx = pool.forward(x)
+    assert pool.backward(ctx, np.ones((2, 1, 2, 2))).shape == x.shape
+    model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3, seed=0, dtype="float64"))
+    _, ctx = model.forward(x)
+    grads = nn.Gradients()
+    assert model.backward(ctx, np.ones((2, 3)), grads, need_dx=False) is None
+    assert "3.weight" in grads

@@ -2,7 +2,7 @@
 
 from xpcnn.nn import init
 from xpcnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
-from xpcnn.nn.containers import Concat, Residual, Sequential
+from xpcnn.nn.branches import Concat, Residual
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.dropout import Dropout
@@ -17,6 +17,7 @@ from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.nn.per_sample import is_per_sample
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
+from xpcnn.nn.sequential import Sequential
 from xpcnn.nn.shape import Flatten, Identity
 from xpcnn.nn.summary import Summary, summary
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn import ops
 from xpcnn.backend import Array, Backend, Key, backend_of, is_array
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.containers import Container, _folded, _join, _widest
+from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, Recipe, TraceRow
 from xpcnn.ops.activation import SoftmaxContext
@@ -134,7 +134,7 @@ class Ensemble(Container):
     ) -> tuple[Array, EnsembleContext]:
         outputs, contexts = [], []
         for name, member in self._layers.items():
-            y, ctx = self._call(name, member.forward, x, train=train, key=_folded(key, name))
+            y, ctx = self._call(name, member.forward, x, train=train, key=folded(key, name))
             outputs.append(y)
             contexts.append(ctx)
         y, averaged, softmaxes = self._together(outputs)
@@ -175,11 +175,11 @@ class Ensemble(Container):
         rows: list[TraceRow] = []
         outputs, fields = [], []
         for name, member in self._layers.items():
-            y, member_field, more = self._call(name, member.trace, x, _join(path, name), field)
+            y, member_field, more = self._call(name, member.trace, x, join_paths(path, name), field)
             outputs.append(y)
             fields.append(member_field)
             rows += more
-        return self._together(outputs)[0], _widest(*fields), rows
+        return self._together(outputs)[0], widest(*fields), rows
 
     # -- how answers become one -------------------------------------------------------
 

@@ -5,6 +5,7 @@ nothing between calls: what backward needs is in `ctx`, a NamedTuple.
 """
 
 from xpcnn.ops.activation import (
+    OutputContext,
     leaky_relu,
     leaky_relu_backward,
     log_softmax,
@@ -57,6 +58,7 @@ from xpcnn.ops.shape import flatten, flatten_backward
 
 __all__ = [
     "ConvGeometry",
+    "OutputContext",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
     "algorithm_names",

@@ -1,0 +1,173 @@
+"""Layers beside a shortcut, and side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn.backend import Array, Key, backend_of
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn.container import Container, folded, join_paths, widest
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+
+__all__ = ["Concat", "Residual"]
+
+
+class Residual(Container):
+    """A body and a shortcut around it: ``y = body(x) + shortcut(x)``.
+
+    Parameters
+    ----------
+    body : Layer
+        Its parameters' paths get no segment of their own.
+    shortcut : Layer, optional
+        The identity if not given; a projection where the body changes the shape.
+    shortcut_name : str
+        The shortcut's segment in paths; torchvision's name by default.
+
+    References
+    ----------
+    He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> block = nn.Residual(nn.Sequential(conv1=nn.Conv2d(4, 4, 3, padding=1)), nn.Conv2d(4, 4, 1))
+    >>> list(block.parameters())
+    ['conv1.weight', 'conv1.bias', 'downsample.weight', 'downsample.bias']
+    """
+
+    per_sample = True
+
+    def __init__(
+        self, body: Layer, shortcut: Layer | None = None, *, shortcut_name: str = "downsample"
+    ) -> None:
+        if shortcut_name == "":
+            raise ArgumentError("Residual: shortcut_name cannot be empty: the body's name is")
+        super().__init__({"": body} if shortcut is None else {"": body, shortcut_name: shortcut})
+        self.shortcut_name = None if shortcut is None else shortcut_name
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        y, body_ctx = self._call("", self._layers[""].forward, x, train=train, key=key)
+        if self.shortcut_name is None:
+            return _sum(y, x), (body_ctx, None)
+        name = self.shortcut_name
+        shortcut_key = folded(key, name)
+        shortcut, shortcut_ctx = self._call(
+            name, self._layers[name].forward, x, train=train, key=shortcut_key
+        )
+        return _sum(y, shortcut), (body_ctx, shortcut_ctx)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        if grads is not None:
+            grads.bind(self)
+        body_ctx, shortcut_ctx = ctx
+        dx = self._call("", self._layers[""].backward, body_ctx, dy, grads, need_dx=need_dx)
+        around = dy
+        if self.shortcut_name is not None:
+            name = self.shortcut_name
+            around = self._call(name, self._layers[name].backward, shortcut_ctx, dy, grads, need_dx=need_dx)
+        return dx + around if need_dx else None
+
+    def __call__(self, x: Array) -> Array:
+        y = self._call("", self._layers[""], x)
+        if self.shortcut_name is None:
+            return _sum(y, x)
+        return _sum(y, self._call(self.shortcut_name, self._layers[self.shortcut_name], x))
+
+    def trace(
+        self, x: Array, path: str = "", field: ReceptiveField | None = None
+    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+        y, body_field, rows = self._call("", self._layers[""].trace, x, path, field)
+        shortcut, shortcut_field = x, field
+        if self.shortcut_name is not None:
+            name = self.shortcut_name
+            shortcut, shortcut_field, more = self._call(
+                name, self._layers[name].trace, x, join_paths(path, name), field
+            )
+            rows = rows + more
+        return _sum(y, shortcut), widest(body_field, shortcut_field), rows
+
+
+class Concat(Container):
+    """Branches side by side, their outputs joined along the channels (axis 1).
+
+    Parameters
+    ----------
+    *branches : Layer
+    **named : Layer
+        As for `Sequential`.
+
+    References
+    ----------
+    Szegedy et al., "Going deeper with convolutions", 2015.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn import nn
+    >>> both = nn.Concat(nn.Identity(), nn.ReLU())
+    >>> both(xpcnn.asarray([[-1.0, 2.0]]))
+    array([[-1.,  2.,  0.,  2.]])
+    """
+
+    per_sample = True
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        outputs, contexts = [], []
+        for name, layer in self._layers.items():
+            branch_key = folded(key, name)
+            y, ctx = self._call(name, layer.forward, x, train=train, key=branch_key)
+            outputs.append(y)
+            contexts.append(ctx)
+        return _join_channels(outputs), (tuple(y.shape[1] for y in outputs), tuple(contexts))
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        if grads is not None:
+            grads.bind(self)
+        widths, contexts = ctx
+        if dy.ndim < 2 or dy.shape[1] != sum(widths):
+            raise ShapeError(
+                f"Concat: dy has shape {tuple(dy.shape)} but the branches gave {widths} channels"
+            )
+        dx, start = None, 0
+        for (name, layer), width, branch_ctx in zip(self._layers.items(), widths, contexts, strict=True):
+            part = dy[:, start : start + width, ...]
+            start += width
+            branch_dx = self._call(name, layer.backward, branch_ctx, part, grads, need_dx=need_dx)
+            if need_dx:
+                dx = branch_dx if dx is None else dx + branch_dx
+        return dx
+
+    def __call__(self, x: Array) -> Array:
+        return _join_channels([self._call(name, layer, x) for name, layer in self._layers.items()])
+
+    def trace(
+        self, x: Array, path: str = "", field: ReceptiveField | None = None
+    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+        rows: list[TraceRow] = []
+        outputs, fields = [], []
+        for name, layer in self._layers.items():
+            y, branch_field, more = self._call(name, layer.trace, x, join_paths(path, name), field)
+            outputs.append(y)
+            fields.append(branch_field)
+            rows += more
+        return _join_channels(outputs), widest(*fields), rows
+
+
+def _sum(y: Array, shortcut: Array) -> Array:
+    if tuple(y.shape) != tuple(shortcut.shape):
+        raise ShapeError(
+            f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(shortcut.shape)}; "
+            f"give a projection as shortcut"
+        )
+    return y + shortcut
+
+
+def _join_channels(outputs: list[Array]) -> Array:
+    if not outputs:
+        raise ArgumentError("Concat: it has no branches")
+    shapes = [tuple(y.shape) for y in outputs]
+    if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
+        raise ShapeError(f"Concat: the branches' outputs differ beside their channels: {shapes}")
+    return backend_of(*outputs).xp.concat(outputs, axis=1)

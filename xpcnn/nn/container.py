@@ -1,0 +1,100 @@
+"""What containers share: children by name, and the paths, keys and errors that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xpcnn.backend import Key
+from xpcnn.errors import ArgumentError, XpcnnError
+from xpcnn.nn.layer import Layer, ReceptiveField
+
+__all__ = ["Container", "folded", "join_paths", "widest"]
+
+
+class Container(Layer):
+    """A layer made of named children, reached as attributes, by name or by position."""
+
+    def __init__(self, *layers: Layer | Mapping[str, Layer], **named: Layer) -> None:
+        self._layers: dict[str, Layer] = {}
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            pairs: list[tuple[str, Any]] = [*layers[0].items(), *named.items()]
+        else:
+            pairs = [*((str(i), layer) for i, layer in enumerate(layers)), *named.items()]
+        for name, layer in pairs:
+            if name in self._layers:
+                raise ArgumentError(f"{type(self).__name__}: two children have the name {name!r}")
+            self._add(name, layer)
+
+    def _add(self, name: str, layer: Any) -> None:
+        if not isinstance(layer, Layer):
+            raise ArgumentError(f"{type(self).__name__}: child {name!r} must be a Layer, got {layer!r}")
+        if "." in name:
+            raise ArgumentError(f"{type(self).__name__}: a child's name cannot contain a dot, got {name!r}")
+        if hasattr(type(self), name):
+            raise ArgumentError(
+                f"{type(self).__name__}: the name {name!r} is taken by the layer's own attribute"
+            )
+        self._layers[name] = layer
+
+    def children(self) -> dict[str, Layer]:
+        return dict(self._layers)
+
+    def __getattr__(self, name: str) -> Layer:
+        layers: dict[str, Layer] = self.__dict__.get("_layers", {})
+        if name in layers:
+            return layers[name]
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute or child {name!r}; children: {', '.join(layers)}"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_layers", {}):
+            self._add(name, value)
+        elif isinstance(value, Layer):
+            raise ArgumentError(
+                f"{type(self).__name__} has no child {name!r} to replace; a child is added by "
+                f"model[{name!r}] = layer, children: {', '.join(self._layers)}"
+            )
+        else:
+            super().__setattr__(name, value)
+
+    def __getitem__(self, which: str | int) -> Layer:
+        layers = self._layers
+        if isinstance(which, int):
+            which = list(layers)[which]
+        return layers[which]
+
+    def __setitem__(self, which: str | int, layer: Layer) -> None:
+        self._add(list(self._layers)[which] if isinstance(which, int) else which, layer)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def _call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a child's method; an error on its way out is told which child it came from."""
+        try:
+            return function(*args, **kwargs)
+        except XpcnnError as error:
+            where = f"{type(self).__name__}.{name}" if name else type(self).__name__
+            error.add_note(f"in {where} ({type(self._layers[name]).__name__})")
+            raise
+
+
+def folded(key: Key | int | None, name: str) -> Key | None:
+    """Return the key of a child, if there is one."""
+    return None if key is None else Key.of(key).fold(name)
+
+
+def join_paths(path: str, name: str) -> str:
+    """Return the path of a child."""
+    return ".".join(part for part in (path, name) if part)
+
+
+def widest(*fields: ReceptiveField | None) -> ReceptiveField | None:
+    """Return the field that holds all `fields`, which share a centre."""
+    known = [field for field in fields if field is not None]
+    if len(known) < len(fields):
+        return None
+    height, width = (max(field.size[axis] for field in known) for axis in (0, 1))
+    return ReceptiveField((height, width), known[0].jump)

@@ -1,0 +1,108 @@
+"""Layers one after the other, where two that belong together may be done in one pass over memory."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from xpcnn import ops
+from xpcnn.backend import Array, Key
+from xpcnn.nn.activation import ReLU
+from xpcnn.nn.container import Container, folded, join_paths
+from xpcnn.nn.conv import Conv2d
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.nn.pool import MaxPool2d
+
+__all__ = ["Sequential"]
+
+
+class Sequential(Container):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Named ``"0"``, ``"1"``, … as in PyTorch.
+    **named : Layer
+        Named children; or one mapping of names to layers. A child named ``""`` adds no segment to the
+        paths of its parameters.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> model = nn.Sequential(conv1=nn.Conv2d(1, 4, 3), relu1=nn.ReLU())
+    >>> list(model.parameters())
+    ['conv1.weight', 'conv1.bias']
+    """
+
+    per_sample = True
+
+    def forward(
+        self, x: Array, *, train: bool = False, key: Key | None = None
+    ) -> tuple[Array, tuple[Any, ...]]:
+        contexts: list[Any] = []
+        for name, layer, with_relu in self._steps():
+            if with_relu:
+                x, both = self._call(name, cast(Conv2d, layer).forward_relu, x)
+                contexts += both
+            else:
+                layer_key = folded(key, name)
+                x, ctx = self._call(name, layer.forward, x, train=train, key=layer_key)
+                contexts.append(ctx)
+        return x, tuple(contexts)
+
+    def backward(
+        self, ctx: tuple[Any, ...], dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
+    ) -> Any:
+        if grads is not None:
+            grads.bind(self)
+        steps = list(zip(self._layers.items(), ctx, strict=True))
+        # Where nobody asks for dx, no gradient need reach what comes before the first layer to be trained.
+        first = 0 if need_dx else self._first_trained()
+        rectified = False  # whether dy has been through the ReLU that comes next
+        for i, ((name, layer), layer_ctx) in reversed(list(enumerate(steps))[first:]):
+            if rectified:
+                rectified = False
+                continue
+            if i > first and type(layer) is MaxPool2d and type(steps[i - 1][0][1]) is ReLU:
+                # A maximum is positive where the ReLU let it through: the mask of the pooled image, a
+                # fraction of the size, gives the same gradients to the bit.
+                dy = ops.relu_backward(ops.OutputContext(layer_ctx.y), dy)
+                rectified = True
+            dy = self._call(name, layer.backward, layer_ctx, dy, grads, need_dx=need_dx or i > first)
+        return dy if need_dx else None
+
+    def _first_trained(self) -> int:
+        for i, layer in enumerate(self._layers.values()):
+            if layer.trainable(*layer.parameters().values()):
+                return i
+        return len(self._layers)
+
+    def _steps(self) -> list[tuple[str, Layer, bool]]:
+        """Return the layers to run, and whether each, a convolution, takes the ReLU behind it along."""
+        steps: list[tuple[str, Layer, bool]] = []
+        for name, layer in self._layers.items():
+            before, conv, has_relu = steps[-1] if steps else ("", self, False)
+            # Of exactly these types: a subclass may do something else.
+            if type(layer) is ReLU and type(conv) is Conv2d and conv.bias is not None and not has_relu:
+                steps[-1] = before, conv, True
+            else:
+                steps.append((name, layer, False))
+        return steps
+
+    def __call__(self, x: Array) -> Array:
+        for name, layer, with_relu in self._steps():
+            if with_relu:
+                x = self._call(name, cast(Conv2d, layer).forward_relu, x)[0]
+            else:
+                x = self._call(name, layer, x)
+        return x
+
+    def trace(
+        self, x: Array, path: str = "", field: ReceptiveField | None = None
+    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+        rows: list[TraceRow] = []
+        for name, layer in self._layers.items():
+            x, field, more = self._call(name, layer.trace, x, join_paths(path, name), field)
+            rows += more
+        return x, field, rows
