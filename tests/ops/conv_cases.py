@@ -93,6 +93,7 @@ CASES = {
     "kernel 3x1": Case((2, 2, 6, 4), (3, 2, 3, 1), padding=(1, 0), pads=(1, 1, 0, 0)),
     "more padding than rows": Case((1, 2, 2, 5), (3, 2, 3, 3), padding=(4, 1), pads=(4, 4, 1, 1)),
     "stride beyond the kernel": Case((2, 2, 8, 7), (3, 2, 2, 1), stride=(3, 4)),
+    "groups, rows that no output sees": Case((2, 4, 6, 5), (4, 2, 1, 1), stride=4, groups=2),
     "one position": Case((2, 2, 4, 4), (3, 2, 3, 3), stride=5),
 }
 

@@ -114,13 +114,14 @@ def forward(
     if _is_whole(algorithm, x, geometry):
         y = algorithm.forward(x, weight, geometry)
         return y if finish is None else finish(y, slice(0, geometry.k))
-    y = _zeros_channels_last(x, geometry.output_shape)
+    y = _new_channels_last(x, geometry.output_shape)
     filters = _filters(algorithm, weight, geometry)
 
     def compute(piece: Piece) -> None:
-        part = y[piece.outputs]  # zeros, which it remains where rows see nothing but padding
         if piece.geometry.h:
             part = algorithm.forward(x[piece.inputs], filters[piece.filters.start], piece.geometry)
+        else:
+            part = _new_channels_last(x, piece.geometry.output_shape, zeros=True)  # of padding alone
         y[piece.outputs] = part if finish is None else finish(part, piece.filters)
 
     with shared_between_pieces():
@@ -132,18 +133,23 @@ def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: Con
     """Return dx (N, C, H, W)."""
     if _is_whole(algorithm, dy, geometry):
         return algorithm.grad_input(dy, weight, geometry)
-    dx = _zeros_channels_last(dy, geometry.input_shape)
+    # Neighbouring tiles of rows overlap in the input, and must be added up; strides may leave rows unseen.
+    _, rows = _plan_for(algorithm, dy, _seen_at_once(algorithm, geometry))
+    overlap = rows < geometry.oh
+    unseen = _rows_of(geometry, 0, geometry.oh)[1] != slice(0, geometry.h)
+    dx = _new_channels_last(dy, geometry.input_shape, zeros=overlap or unseen)
     filters = _filters(algorithm, weight, geometry)
 
     def compute(piece: Piece) -> None:
         if piece.geometry.h:
-            # Added, not assigned: neighbouring tiles of rows overlap in the input.
-            dx[piece.inputs] += algorithm.grad_input(
-                dy[piece.outputs], filters[piece.filters.start], piece.geometry
-            )
+            part = algorithm.grad_input(dy[piece.outputs], filters[piece.filters.start], piece.geometry)
+            if overlap:
+                dx[piece.inputs] += part
+            else:
+                dx[piece.inputs] = part
 
     with shared_between_pieces():
-        _run(compute, algorithm, dy, geometry, overlapping=True)
+        _run(compute, algorithm, dy, geometry, alone=overlap)
     return dx
 
 
@@ -171,13 +177,11 @@ def _run(
     algorithm: ConvAlgorithm,
     x: Array,
     geometry: ConvGeometry,
-    overlapping: bool = False,
+    alone: bool = False,
 ) -> None:
-    """Compute all pieces, at the same time where they write to places of their own."""
+    """Compute all pieces, each `alone` where they write to the same places."""
     pieces, at_most = _pieces(algorithm, x, geometry)
-    if overlapping and _plan_for(algorithm, x, _seen_at_once(algorithm, geometry))[1] < geometry.oh:
-        at_most = 1
-    deque(backend_of(x).each(compute, pieces, at_most), maxlen=0)
+    deque(backend_of(x).each(compute, pieces, 1 if alone else at_most), maxlen=0)
 
 
 def _seen_at_once(algorithm: ConvAlgorithm, geometry: ConvGeometry) -> ConvGeometry:
@@ -284,9 +288,9 @@ def _cost_of_rows(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, 
     )
 
 
-def _zeros_channels_last(like: Array, shape: tuple[int, ...]) -> Array:
-    """Return zeros (N, C, H, W) over channels-last memory."""
+def _new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
+    """Return a new array (N, C, H, W) over channels-last memory."""
     backend = backend_of(like)
     n, c, h, w = shape
-    zeros = backend.xp.zeros((n, h, w, c), dtype=like.dtype, device=backend.device)
-    return backend.xp.permute_dims(zeros, (0, 3, 1, 2))
+    make = backend.xp.zeros if zeros else backend.xp.empty
+    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
