@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from xpcnn import __version__
-from xpcnn.backend import available_backends, get_backend, use_backend
+from xpcnn.backend import available_backends, get_backend, get_num_threads, use_backend
+from xpcnn.backend.threads import THREADS_VARIABLE
 from xpcnn.data.fetch import DATA_DIR_VARIABLE, Source, cache_dir
 from xpcnn.data.mnist import FASHION_MNIST, MNIST
 from xpcnn.errors import BackendError
@@ -107,6 +108,7 @@ def _processor() -> Iterator[tuple[str, str]]:
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "cores", f"{usable} usable of {os.cpu_count()}"
+    yield "threads", f"{get_num_threads()} (${THREADS_VARIABLE}, or the usable cores)"
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     yield "NumPy's BLAS", f"{blas.get('name', 'unknown')} {blas.get('version', '')}"
     for pool in threadpool_info():
