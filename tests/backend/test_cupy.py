@@ -10,11 +10,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import xpcnn
 from xpcnn import errors
-from xpcnn.backend import _cupy
+from xpcnn.backend import _cupy, is_floating
 
 from .helpers import mentions
 
@@ -129,3 +130,19 @@ def test_bad_device(pretend: Pretend, named: Any, parts: tuple[str, ...]) -> Non
     pretend(lambda: 2)
     with pytest.raises(errors.BackendError, match=mentions("cupy", *parts)):
         xpcnn.set_backend("cupy", named)
+
+
+def test_bfloat16_needs_a_package_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = object.__new__(_cupy.CupyBackend)  # asking for a dtype needs no device
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(errors.BackendError, match=mentions("cupy", "bfloat16", "pip install ml_dtypes")):
+        backend.dtype("bfloat16")
+    stand_in = ModuleType("ml_dtypes")
+    vars(stand_in).update(bfloat16=np.void(b"xx").dtype)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", stand_in)
+    assert backend.dtype("bfloat16") == np.dtype("V2")
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64", "int32", "bool", "complex64"])
+def test_is_floating(name: str) -> None:
+    assert is_floating(name) == ("float" in name)

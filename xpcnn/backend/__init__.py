@@ -3,7 +3,7 @@
 Creation asks the setting (`get_backend`), computation asks the arrays (`backend_of`, `namespace`).
 """
 
-from xpcnn.backend.base import Array, Backend, Namespace, dtype_name, itemsize
+from xpcnn.backend.base import Array, Backend, Namespace, dtype_name, is_floating, itemsize
 from xpcnn.backend.current import (
     asarray,
     backend_of,
@@ -34,6 +34,7 @@ __all__ = [
     "get_num_threads",
     "host_generator",
     "is_array",
+    "is_floating",
     "itemsize",
     "namespace",
     "primitive",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn.backend._cudnn import CudnnConvolution
-from xpcnn.backend.base import Array, Backend, host_array, window_view
+from xpcnn.backend.base import Array, Backend, dtype_name, host_array, window_view
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -130,6 +130,17 @@ class CupyBackend(Backend):
 
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
+
+    def dtype(self, dtype: Any) -> Any:
+        if dtype is None or dtype_name(dtype) != "bfloat16":
+            return super().dtype(dtype)
+        try:
+            from ml_dtypes import bfloat16  # CuPy computes with it, from version 14 on, where it is installed
+        except ImportError:
+            raise BackendError(
+                "backend cupy has bfloat16 only beside the package ml_dtypes: pip install ml_dtypes"
+            ) from None
+        return np.dtype(bfloat16)
 
     def release_memory(self) -> None:
         self._cupy.get_default_memory_pool().free_all_blocks()

@@ -23,7 +23,7 @@ from xpcnn.errors import BackendError
 if TYPE_CHECKING:
     from xpcnn.backend.convolution import LibraryConvolution
 
-__all__ = ["Array", "Backend", "Namespace", "dtype_name", "itemsize"]
+__all__ = ["Array", "Backend", "Namespace", "dtype_name", "is_floating", "itemsize"]
 
 # Array libraries share no base class, so arrays and namespaces are typed as Any.
 Array = Any
@@ -253,6 +253,11 @@ def dtype_name(dtype: Any) -> str:
     if name is None:
         name = _dtype_names[key] = _find_dtype_name(dtype)
     return name
+
+
+def is_floating(dtype: Any) -> bool:
+    """Return whether `dtype` holds real floating numbers; bfloat16, an extension everywhere, included."""
+    return dtype_name(dtype) in ("float16", "bfloat16", "float32", "float64")
 
 
 _dtype_names: dict[tuple[type, Any], str] = {}

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any, Self
 
-from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend
+from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend, is_floating
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError, StateDictError
 from xpcnn.nn.gradients import Gradients
@@ -270,7 +270,7 @@ class Layer:
             old = backend_of(state.data)
             stays = backend is None and device is None
             new = old if stays else load_backend(backend or old.name, device)
-            floating = old.xp.isdtype(state.data.dtype, "real floating")
+            floating = is_floating(state.data.dtype)
             state.data = new.asarray(state.data, dtype if floating else None)
         return self
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_floating
 from xpcnn.errors import ArgumentError, StateDictError
 from xpcnn.nn import Layer
 from xpcnn.nn.parameter import State
@@ -167,7 +167,7 @@ class WeightAverage:
 
 
 def _is_floating(array: Array) -> bool:
-    return bool(backend_of(array).xp.isdtype(array.dtype, "real floating"))
+    return is_floating(array.dtype)
 
 
 def _place(like: State) -> tuple[Backend, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_array, to_numpy
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_array, is_floating, to_numpy
 from xpcnn.data import Dataset
 from xpcnn.data.moved import MovedImages
 from xpcnn.errors import ArgumentError, ShapeError
@@ -49,7 +49,7 @@ class InputPipeline:
             pixels, moves = (backend.asarray(part) for part in x)
             return moved_scaled_images(pixels, moves, *self._scales_and_shifts(pixels), dtype)
         x = _here(backend, x)
-        if backend.xp.isdtype(x.dtype, "real floating"):
+        if is_floating(x.dtype):
             return backend.xp.astype(x, dtype, copy=False)
         if x.dtype != backend.xp.uint8:
             raise ArgumentError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
@@ -80,7 +80,7 @@ class InputPipeline:
         """Return targets on the model's device; integer labels as int64, floating rows in its dtype."""
         backend = self.backend
         t = _here(backend, t)
-        if backend.xp.isdtype(t.dtype, "real floating"):
+        if is_floating(t.dtype):
             dtype = backend.xp.float32 if self._like is None else self._like.dtype
             return backend.xp.astype(t, dtype, copy=False)
         return backend.xp.astype(t, backend.xp.int64, copy=False)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from xpcnn.backend import Array, Key, backend_of
+from xpcnn.backend import Array, Key, backend_of, is_floating
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.nn.parameter import Buffer
 
@@ -89,10 +89,7 @@ def _walk(layer: Layer, inside: Callable[[Layer], bool] = lambda layer: True) ->
 
 
 def _owns_statistics(layer: Layer) -> bool:
-    return any(
-        isinstance(state, Buffer) and backend_of(state.data).xp.isdtype(state.dtype, "real floating")
-        for state in vars(layer).values()
-    )
+    return any(isinstance(state, Buffer) and is_floating(state.dtype) for state in vars(layer).values())
 
 
 def map_arrays(function: Callable[[Array], Array], value: Any) -> Any:
