@@ -11,10 +11,22 @@ import numpy as np
 from xpcnn.bench.measure import OURS
 from xpcnn.bench.timing import Timing, interleaved
 
-__all__ = ["BLOCK_SECONDS", "TOLERANCE", "Calls", "Contest", "DifferentError", "contest", "require_equal"]
+__all__ = [
+    "BLOCK_SECONDS",
+    "PAUSE_SECONDS",
+    "TOLERANCE",
+    "Calls",
+    "Contest",
+    "DifferentError",
+    "contest",
+    "require_equal",
+]
 
 BLOCK_SECONDS = 0.1
-"""A turn lasts this long at least: far longer than another library's threads go on waiting for work."""
+"""A turn lasts this long at least."""
+
+PAUSE_SECONDS = 0.05
+"""Nothing runs before each turn, for longer than another library's threads go on waiting for work."""
 
 TOLERANCE = 1e-4
 """Results that are further apart are different, relative to the largest number."""
@@ -75,7 +87,7 @@ def contest(
     timings: dict[str, Timing] = {}
     interrupted = False
     try:
-        interleaved(calls, rounds, block, timings)
+        interleaved(calls, rounds, block, timings, PAUSE_SECONDS)
     except KeyboardInterrupt:
         interrupted = True
     if timings.keys() != calls.keys():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import torch_calls
 from benchmarks.peers.contest import Calls, require_equal
+from benchmarks.peers.process import PeerProcess
 from xpcnn import ops
 from xpcnn.backend import get_backend
-from xpcnn.backend.torch_peer import LAYOUTS, TorchPeer
+from xpcnn.backend.torch_peer import LAYOUTS
 from xpcnn.bench.calls import in_channels_last
 from xpcnn.bench.convolutions import host_arrays
 from xpcnn.bench.measure import OURS
@@ -19,7 +20,7 @@ from xpcnn.ops import ConvGeometry
 __all__ = ["forward_backward"]
 
 
-def forward_backward(geometry: ConvGeometry, peer: TorchPeer) -> tuple[Calls, float]:
+def forward_backward(geometry: ConvGeometry, torch: PeerProcess) -> tuple[Calls, float]:
     """Return the calls, which give (y, dx, dweight), and how far these are apart at most.
 
     Ours gets its images as a layer leaves them, channels-last, and runs as in a model.
@@ -38,31 +39,11 @@ def forward_backward(geometry: ConvGeometry, peer: TorchPeer) -> tuple[Calls, fl
             dx, dweight, _ = ops.conv2d_backward(ctx, gradient)
         return y, dx, dweight
 
-    calls: dict[str, Callable[[], Any]] = {OURS: ours}
-    for layout in LAYOUTS:
-        calls[layout] = _torchs(arrays, layout, geometry, peer)
-    results = {
-        name: [np.asarray(part) if name == OURS else peer.host(part) for part in call()]
-        for name, call in calls.items()
-    }
+    theirs = {layout: (arrays, geometry, layout) for layout in LAYOUTS}
+    calls: Calls = {OURS: ours, **torch.prepare(torch_calls.convolution, theirs)}
+    results = {name: [np.asarray(part) for part in call()] for name, call in calls.items()}
     off = [
         require_equal(part, {name: found[i] for name, found in results.items()})
         for i, part in enumerate(("y", "dx", "dweight"))
     ]
     return calls, max(off)
-
-
-def _torchs(
-    arrays: tuple[np.ndarray, np.ndarray, np.ndarray], layout: str, geometry: ConvGeometry, peer: TorchPeer
-) -> Callable[[], Any]:
-    import torch
-
-    x, weight, dy = (peer.tensor(array, layout) for array in arrays)
-    inputs = x.requires_grad_(), weight.requires_grad_()
-    top, _, left, _ = geometry.padding
-
-    def call() -> tuple[Any, Any, Any]:
-        y = torch.nn.functional.conv2d(*inputs, None, geometry.stride, (top, left), 1, geometry.groups)
-        return y, *torch.autograd.grad(y, inputs, dy)
-
-    return call

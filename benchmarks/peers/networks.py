@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.peers import torch_calls
 from benchmarks.peers.contest import Calls, require_equal
+from benchmarks.peers.process import PeerProcess
 from benchmarks.peers.straightforward import DeepConvNet
-from xpcnn import Trainer, models, optim
+from xpcnn import Trainer, models, nn, optim
 from xpcnn.backend import get_backend, to_numpy
-from xpcnn.backend.torch_peer import LAYOUTS, TorchPeer
-from xpcnn.bench import networks
+from xpcnn.backend.torch_peer import LAYOUTS, Spec
 from xpcnn.bench.geometries import NetworkCase
 from xpcnn.bench.measure import OURS
 from xpcnn.bench.network_spec import spec_of
@@ -30,21 +29,29 @@ _STEPS = 4
 """Losses that are compared: that of the initial weights, and after one, two, three steps."""
 
 
-def training(case: NetworkCase, peer: TorchPeer) -> tuple[Calls, float]:
+def training(case: NetworkCase, torch: PeerProcess) -> tuple[Calls, float]:
     """Return the training steps, and how far their first losses are apart without dropout.
 
     With dropout, which is part of the work that is timed, the libraries' masks differ.
     """
     losses = {
         name: [float(step()) for _ in range(_STEPS)]
-        for name, step in _training_steps(_without_dropout(case), peer).items()
+        for name, step in _training_steps(_without_dropout(case), torch).items()
     }
-    return _training_steps(case, peer), require_equal("losses", losses)
+    return _training_steps(case, torch), require_equal("losses", losses)
 
 
-def _training_steps(case: NetworkCase, peer: TorchPeer) -> Calls:
-    problem = networks.problem(case.model, case, get_backend(), passes=("train",), torch_peer=peer)
-    return {one.variant or OURS: one.prepare() for one in problem.contestants}
+def _training_steps(case: NetworkCase, torch: PeerProcess) -> Calls:
+    model = models.build(case.model, **case.options)
+    images, labels = batch_of(case)
+    theirs = {layout: (*_described(model), images, labels, layout) for layout in LAYOUTS}
+    trainer = Trainer(model, optim.Adam(model, lr=1e-3))
+    return {OURS: lambda: trainer.step(images, labels), **torch.prepare(torch_calls.training, theirs)}
+
+
+def _described(model: nn.Layer) -> tuple[Spec, list[np.ndarray]]:
+    """Return what PyTorch builds the same network from."""
+    return spec_of(model), [to_numpy(value) for value in model.state_dict().values()]
 
 
 def _without_dropout(case: NetworkCase) -> NetworkCase:
@@ -53,31 +60,21 @@ def _without_dropout(case: NetworkCase) -> NetworkCase:
     return case._replace(options={**case.options, "dropout": 0.0})
 
 
-def inference(case: NetworkCase, peer: TorchPeer) -> tuple[Calls, float]:
+def inference(case: NetworkCase, torch: PeerProcess) -> tuple[Calls, float]:
     """Return inference by `predict` and by PyTorch, and how far their probabilities are apart.
 
     All go through the images in `predict`'s batches, which is faster for PyTorch, too, than all at once.
     """
     model = models.build(case.model, **case.options)
     images, labels = batch_of(case)
-    state = [to_numpy(value) for value in model.state_dict().values()]
-    calls: dict[str, Callable[[], Any]] = {OURS: lambda: predict(model, images)}
-    for layout in LAYOUTS:
-        # Its network belongs to its images: one for each batch, of the same weights.
-        parts = [
-            peer.network(spec_of(model), state, images[rows], labels[rows], layout)["inference"]
-            for rows in _batches(case.shape[0])
-        ]
-        calls[layout] = functools.partial(_all, parts)
-    found = {
-        name: call() if name == OURS else _probabilities([peer.host(part) for part in call()])
-        for name, call in calls.items()
+    batches = [(images[rows], labels[rows]) for rows in _batches(case.shape[0])]
+    theirs = {layout: (*_described(model), batches, layout) for layout in LAYOUTS}
+    calls: Calls = {
+        OURS: lambda: predict(model, images),
+        **torch.prepare(torch_calls.inference, theirs),
     }
+    found = {name: call() if name == OURS else _probabilities(call()) for name, call in calls.items()}
     return calls, require_equal("probabilities", found)
-
-
-def _all(parts: Sequence[Callable[[], Any]]) -> list[Any]:
-    return [part() for part in parts]
 
 
 def _batches(count: int) -> list[slice]:
@@ -88,7 +85,7 @@ def _probabilities(logits: Sequence[np.ndarray]) -> np.ndarray:
     return to_numpy(softmax(get_backend().asarray(np.concatenate(logits)))[0])
 
 
-def beside_straightforward(case: NetworkCase, _: TorchPeer) -> tuple[Calls, float]:
+def beside_straightforward(case: NetworkCase, _: PeerProcess) -> tuple[Calls, float]:
     """Return training steps of deep_convnet, ours and the straightforward one's, as `training` does."""
     losses = {
         name: [float(step()) for _ in range(_STEPS)]

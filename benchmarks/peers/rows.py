@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.peers import convolutions, networks
 from benchmarks.peers.contest import Calls
-from xpcnn.backend.torch_peer import TorchPeer
+from benchmarks.peers.process import PeerProcess
 from xpcnn.bench.geometries import CONVOLUTIONS, NETWORKS, NetworkCase
 from xpcnn.ops import ConvGeometry
 
@@ -35,13 +35,13 @@ class ContestRow(NamedTuple):
     ----------
     work : str
     prepare : callable
-        Takes PyTorch's side; returns the calls, verified, and how far their results are apart.
+        Takes PyTorch's process; returns the calls, verified, and how far their results are apart.
     wanted : mapping of int to float
         The ratio that is to be reached, by the number of threads.
     """
 
     work: str
-    prepare: Callable[[TorchPeer], tuple[Calls, float]]
+    prepare: Callable[[PeerProcess], tuple[Calls, float]]
     wanted: Mapping[int, float]
 
 

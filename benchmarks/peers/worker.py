@@ -2,7 +2,8 @@
 
     python -m benchmarks.peers.worker --threads 1 --rounds 3 --rows simple,conv
 
-Progress goes to stderr. Ctrl-C ends it; what was measured until then is printed.
+PyTorch has a process beside it, where a row needs it. Progress goes to stderr. Ctrl-C ends both; what was
+measured until then is printed.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.peers import rows
 from benchmarks.peers.contest import DifferentError, contest
 from benchmarks.peers.memory import step_memory
+from benchmarks.peers.process import PeerProcess
 from benchmarks.peers.scaling import scaling
 from xpcnn.backend.torch_peer import TorchPeer
 
@@ -32,31 +36,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--rows", type=rows.chosen, required=True)
     options = parser.parse_args(arguments)
-    status, peer = 0, TorchPeer(threads=options.threads)
     try:
-        for name in options.rows:
-            try:
-                found, interrupted = measure(name, options.threads, options.rounds, peer)
-            except DifferentError as error:
-                print(f"  DIFFERENT, not timed: {error}", file=sys.stderr, flush=True)
-                status = 1
-                continue
-            if found is not None:
-                print(json.dumps(found), flush=True)
-            if interrupted:
-                return INTERRUPTED
+        with PeerProcess(partial(TorchPeer, threads=options.threads)) as torch:
+            return _measured(options.rows, options.threads, options.rounds, torch)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _measured(names: Sequence[str], threads: int, rounds: int, torch: PeerProcess) -> int:
+    """Measure rows and print what was found; return the exit status."""
+    status = 0
+    for name in names:
+        try:
+            found, interrupted = measure(name, threads, rounds, torch)
+        except DifferentError as error:
+            _tell(f"  DIFFERENT, not timed: {error}")
+            status = 1
+            continue
+        if found is not None:
+            print(json.dumps(found), flush=True)
+        if interrupted:
+            return INTERRUPTED
     return status
 
 
-def measure(name: str, threads: int, rounds: int, peer: TorchPeer) -> tuple[dict[str, Any] | None, bool]:
+def measure(name: str, threads: int, rounds: int, torch: PeerProcess) -> tuple[dict[str, Any] | None, bool]:
     """Measure a row; return what was found, and whether Ctrl-C ended it.
 
     Raises
     ------
     DifferentError
         When the contenders do not compute the same.
+    PeerError
+        When something goes wrong in PyTorch's process.
     """
     if name in rows.MEMORY:
         work, case = rows.MEMORY[name]
@@ -69,7 +81,7 @@ def measure(name: str, threads: int, rounds: int, peer: TorchPeer) -> tuple[dict
         return None if scaled is None else scaled.to_json(), interrupted
     row = rows.CONTESTS[name]
     _tell(row.work)
-    calls, off = row.prepare(peer)
+    calls, off = row.prepare(torch)
     _tell(f"  equal to {off:.0e}; {rounds} rounds of {', '.join(calls)}")
     found, interrupted = contest(name, row.work, threads, calls, rounds)
     if found is None:

@@ -194,7 +194,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.parametrize(
     "sizes", [(36, 64, 96, 80), (16, 128, 256, 256), (5, 300, 300, 300), (3, 0, 4, 2), (0, 2, 2, 2)]
 )
-def test_stacked_product_is_the_plain_one_to_the_bit(sizes: tuple[int, int, int, int]) -> None:
+def test_a_stacked_product_is_the_same_to_the_bit(sizes: tuple[int, int, int, int]) -> None:
     stack, rows, inner, columns = sizes
     rng = np.random.default_rng(0)
     a = rng.standard_normal((stack, inner, rows), dtype="f").transpose(0, 2, 1)

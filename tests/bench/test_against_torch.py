@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from xpcnn.backend.torch_peer import TorchPeer
 from xpcnn.bench.measure import OURS
 from xpcnn.bench.timing import Timing
 
@@ -23,8 +22,9 @@ def _module(name: str) -> Any:
 
 
 against_torch = _module("against_torch")
-contest, memory, rows, scaling, tables, worker = (
-    _module(f"peers.{name}") for name in ("contest", "memory", "rows", "scaling", "tables", "worker")
+contest, memory, process, rows, scaling, tables, worker = (
+    _module(f"peers.{name}")
+    for name in ("contest", "memory", "process", "rows", "scaling", "tables", "worker")
 )
 
 
@@ -34,7 +34,7 @@ contest, memory, rows, scaling, tables, worker = (
 def _play(monkeypatch: pytest.MonkeyPatch, played: dict[str, list[float]], *, ends: bool = False) -> None:
     """Let the rounds of a contest take these seconds."""
 
-    def interleaved(calls: Any, rounds: int, block: float, into: dict[str, Timing]) -> None:
+    def interleaved(calls: Any, rounds: int, block: float, into: dict[str, Timing], pause: float) -> None:
         into.update({name: Timing(seconds) for name, seconds in played.items()})
         if ends:
             raise KeyboardInterrupt
@@ -161,12 +161,10 @@ def test_rows_by_name() -> None:
 def test_the_worker_prints_what_it_found(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("torch")
-
-    def wrong(_: TorchPeer) -> Any:
+    def wrong(_: Any) -> Any:
         raise contest.DifferentError("losses: NCHW is off")
 
-    def equal(_: TorchPeer) -> Any:
+    def equal(_: Any) -> Any:
         return NOTHING, 1e-7
 
     monkeypatch.setattr(contest, "BLOCK_SECONDS", 0)
@@ -181,6 +179,19 @@ def test_the_worker_prints_what_it_found(
     assert (found["row"], found["rounds"], found["off"]) == ("deep", 2, 1e-7)
     assert "DIFFERENT, not timed: losses: NCHW is off" in said.err
     assert status == 1
+
+
+def test_the_worker_ends_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Any] = []
+
+    def broken(torch: Any) -> Any:
+        monkeypatch.setattr(torch, "close", lambda: ended.append(torch))
+        raise process.PeerError("in PyTorch's process")
+
+    monkeypatch.setattr(worker.rows, "CONTESTS", {"simple": rows.ContestRow("s", broken, {})})
+    with pytest.raises(process.PeerError):
+        worker.main(["--threads", "1", "--rounds", "2", "--rows", "simple"])
+    assert len(ended) == 1
 
 
 def _plays(monkeypatch: pytest.MonkeyPatch, program: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -37,9 +36,6 @@ def device_of(x: np.ndarray) -> str:
 
 # Elements that dozens of passes over them find in the cache.
 _BLOCK = 1 << 14
-
-# Multiplications that take a core about a millisecond.
-_WORTH_A_THREAD = 1 << 25
 
 
 class NumpyBackend(Backend):
@@ -85,18 +81,16 @@ class NumpyBackend(Backend):
         shape, strides = window_view(x.shape, x.strides, kernel, stride, dilation)
         return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
+    def product(self, a: Array, b: Array) -> Array:
+        from xpcnn.backend.host.products import multiply
+
+        return multiply(a, b)
+
     def stacked_product(self, a: Array, b: Array) -> Array:
-        stack, rows, inner = a.shape
-        columns = b.shape[2]
-        product = np.empty((stack, rows, columns), dtype=np.result_type(a, b))
-        size = max(stack, 1) if rows * inner * columns * stack < _WORTH_A_THREAD else -(-stack // 8)
+        from xpcnn.backend.host.products import multiply_stack
 
-        def multiply(start: int) -> None:
-            part = slice(start, start + size)
-            np.matmul(a[part], b[part], out=product[part])
-
-        # Each matrix is one call of BLAS, so it does not matter to its bits which thread makes it.
-        deque(on_threads(multiply, range(0, stack, size)), maxlen=0)
+        product = np.empty((a.shape[0], a.shape[1], b.shape[2]), dtype=np.result_type(a, b))
+        multiply_stack(a, b, product)
         return product
 
     def keep_where(self, mask: Array, x: Array) -> Array:

@@ -166,6 +166,10 @@ class Backend:
         taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
         return xp.permute_dims(xp.reshape(taken, (n, c, oh, kh, ow, kw)), (0, 1, 2, 4, 3, 5))
 
+    def product(self, a: Array, b: Array) -> Array:
+        """Return ``a @ b`` of two matrices."""
+        return a @ b
+
     def stacked_product(self, a: Array, b: Array) -> Array:
         """Return ``a @ b`` for stacks of matrices (S, M, K) and (S, K, N)."""
         return a @ b

@@ -8,12 +8,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from xpcnn.backend import Backend
 from xpcnn.backend.torch_peer import set_torch_threads
 
-__all__ = ["BLOCK_SECONDS", "SLOW_ROUNDS", "SLOW_SECONDS", "Timing", "held_to", "interleaved"]
+__all__ = [
+    "BLOCK_SECONDS",
+    "SLOW_ROUNDS",
+    "SLOW_SECONDS",
+    "TimedElsewhere",
+    "Timing",
+    "held_to",
+    "interleaved",
+    "seconds_of",
+]
 
 BLOCK_SECONDS = 0.01
 """A contestant's turn lasts about this long at least: quick calls are repeated in it."""
@@ -54,11 +63,23 @@ class Timing:
         return low, high
 
 
+@runtime_checkable
+class TimedElsewhere(Protocol):
+    """A call that another process makes, and times: the way there and back is not counted."""
+
+    def __call__(self) -> Any:
+        """Make the call once."""
+
+    def seconds(self, repeats: int) -> float:
+        """Return what each of so many calls took."""
+
+
 def interleaved(
-    calls: Mapping[Name, Callable[[], Any]],
+    calls: Mapping[Name, Callable[[], Any] | TimedElsewhere],
     rounds: int,
     block: float = BLOCK_SECONDS,
     into: dict[Name, Timing] | None = None,
+    pause: float = 0.0,
 ) -> dict[Name, Timing]:
     """Time calls turn by turn.
 
@@ -69,11 +90,14 @@ def interleaved(
     Parameters
     ----------
     calls : mapping of name to callable
+        A `TimedElsewhere` is asked for its seconds.
     rounds : int
     block : float
         Seconds that a turn lasts at least.
     into : dict, optional
         Filled while the rounds go on, for who wants to keep them when Ctrl-C ends them.
+    pause : float
+        Seconds before each turn in which nothing runs, so that the threads of whoever was last fall asleep.
 
     Returns
     -------
@@ -86,18 +110,23 @@ def interleaved(
     (3, True)
     """
     known: dict[Name, Timing] = {} if into is None else into
-    once = {name: _seconds(call, 1) for name, call in calls.items()}
+    once = {name: seconds_of(call, 1) for name, call in calls.items()}
     repeats = {
         name: max(1, min(10_000, math.ceil(block / max(seconds, 1e-7)))) for name, seconds in once.items()
     }
     for done in range(rounds):
         for name, call in calls.items():
             if done < SLOW_ROUNDS or once[name] < SLOW_SECONDS:
-                known.setdefault(name, Timing()).seconds.append(_seconds(call, repeats[name]))
+                if pause:
+                    time.sleep(pause)
+                known.setdefault(name, Timing()).seconds.append(seconds_of(call, repeats[name]))
     return known
 
 
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
+def seconds_of(call: Callable[[], Any] | TimedElsewhere, repeats: int) -> float:
+    """Return what each of so many calls takes on average."""
+    if isinstance(call, TimedElsewhere):
+        return call.seconds(repeats)
     begun = time.perf_counter()
     for _ in range(repeats):
         call()

@@ -67,8 +67,9 @@ class Images(Layer):
             return x, None
         rows, columns = (_middle(size, self.pad_to) for size in (height, width))
         backend = backend_of(x)
-        shape = (*x.shape[:2], self.pad_to, self.pad_to)
-        y = backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
+        shape = (x.shape[0], self.pad_to, self.pad_to, self.channels)
+        memory = backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
+        y = backend.xp.permute_dims(memory, (0, 3, 1, 2))  # channels-last, as a convolution takes images
         y[:, :, rows, columns] = x
         return y, (rows, columns)
 

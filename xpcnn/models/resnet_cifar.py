@@ -31,9 +31,12 @@ class ZeroChannels(nn.Layer):
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         backend = backend_of(x)
+        xp = backend.xp
         n, channels, height, width = x.shape
-        zeros = backend.xp.zeros((n, self.extra, height, width), dtype=x.dtype, device=backend.device)
-        return backend.xp.concat([x, zeros], axis=1), channels
+        zeros = xp.zeros((n, height, width, self.extra), dtype=x.dtype, device=backend.device)
+        # Joined as channels-last memory, which is what comes in and what the body gives.
+        joined = xp.concat([xp.permute_dims(x, (0, 2, 3, 1)), zeros], axis=3)
+        return xp.permute_dims(joined, (0, 3, 1, 2)), channels
 
     def backward(
         self, ctx: Any, dy: Array, grads: nn.Gradients | None = None, *, need_dx: bool = True

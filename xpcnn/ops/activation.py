@@ -70,7 +70,14 @@ def rectified(x: Array) -> Array:
 
 def relu_backward(ctx: OutputContext, dy: Array) -> Array:
     """Return dx: `dy` where the output was positive, else 0."""
-    return check_dy("relu_backward", dy, ctx.y.shape, ctx.y).keep_where(ctx.y > 0, dy)
+    check_dy("relu_backward", dy, ctx.y.shape, ctx.y)
+    return kept_where_positive(dy, ctx.y)
+
+
+@primitive
+def kept_where_positive(dy: Array, y: Array) -> Array:
+    """Return `dy` where `y` is positive, else 0."""
+    return backend_of(dy).keep_where(y > 0, dy)
 
 
 class LeakyReluContext(NamedTuple):

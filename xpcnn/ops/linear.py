@@ -62,7 +62,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
             f"got {tuple(bias.shape)}"
         )
     xp = backend.xp
-    y = _rows(backend, x) @ xp.matrix_transpose(widened(backend, weight))
+    y = backend.product(_rows(backend, x), xp.matrix_transpose(widened(backend, weight)))
     if bias is not None:
         y += widened(backend, bias)  # y is fresh
     y = xp.reshape(xp.astype(y, x.dtype, copy=False), (*x.shape[:-1], features))
@@ -92,10 +92,11 @@ def linear_backward(
     rows = _rows(backend, dy)
     dx = dweight = dbias = None
     if need_dx:
-        dx = xp.astype(rows @ widened(backend, ctx.weight), dtype, copy=False)
+        dx = xp.astype(backend.product(rows, widened(backend, ctx.weight)), dtype, copy=False)
         dx = xp.reshape(dx, tuple(ctx.x.shape))
     if need_dweight:
-        dweight = xp.astype(xp.matrix_transpose(rows) @ _rows(backend, ctx.x), dtype, copy=False)
+        dweight = backend.product(xp.matrix_transpose(rows), _rows(backend, ctx.x))
+        dweight = xp.astype(dweight, dtype, copy=False)
         if ctx.has_bias:
             dbias = xp.astype(xp.sum(rows, axis=0), dtype, copy=False)
     return dx, dweight, dbias

@@ -207,12 +207,14 @@ def _regions(size: int, count: int) -> tuple[tuple[int, int], ...]:
 
 
 def _region_means(x: Array, axis: int, regions: tuple[tuple[int, int], ...]) -> Array:
+    """Return the mean of each region of an axis of images, over channels-last memory."""
     xp = backend_of(x).xp
     before = (slice(None),) * axis
-    means = [
-        xp.mean(x[(*before, slice(start, stop), ...)], axis=axis, keepdims=True) for start, stop in regions
-    ]
-    return means[0] if len(means) == 1 else xp.concat(means, axis=axis)
+    y = full_channels_last(x, (*x.shape[:axis], len(regions), *x.shape[axis + 1 :]), 0.0)
+    for i, (start, stop) in enumerate(regions):
+        mean = xp.mean(x[(*before, slice(start, stop), ...)], axis=axis, keepdims=True)
+        y[(*before, slice(i, i + 1), ...)] = mean
+    return y
 
 
 def _cast(x: Array, dtype: Any) -> Array:

@@ -34,7 +34,9 @@ def flatten(x: Array) -> tuple[Array, FlattenContext]:
 
 
 def flatten_backward(ctx: FlattenContext, dy: Array) -> Array:
-    """Return dx, in the shape of the input."""
+    """Return dx, in the shape of the input; of images, over channels-last memory."""
     shape = tuple(ctx.x.shape)
-    xp = check_dy("flatten_backward", dy, (shape[0], math.prod(shape[1:])), ctx.x).xp
-    return xp.reshape(dy, shape)
+    backend = check_dy("flatten_backward", dy, (shape[0], math.prod(shape[1:])), ctx.x)
+    dx = backend.xp.reshape(dy, shape)
+    # Copied here, once: all layers before this one would else meet two layouts.
+    return backend.xp.permute_dims(backend.channels_last(dx), (0, 3, 1, 2)) if dx.ndim == 4 else dx

@@ -96,4 +96,4 @@ class ShardedModel:
                 _, _, rows = self.model.trace(x[:1, ...])
             self._largest[shape] = max((math.prod(row.output_shape[1:]) for row in rows), default=1)
         assert backend.cache_block is not None
-        return backend.cache_block // 2 // max(self._largest[shape] * itemsize(x.dtype), 1)
+        return backend.cache_block // max(self._largest[shape] * itemsize(x.dtype), 1)

@@ -7,7 +7,7 @@ import pytest
 
 from xpcnn import ops
 from xpcnn.backend.host import table
-from xpcnn.ops.activation import rectified
+from xpcnn.ops.activation import kept_where_positive, rectified
 from xpcnn.ops.conv import _layout
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, readonly, same_bits
@@ -66,3 +66,14 @@ def test_biases_of_other_memory(dtype: str) -> None:
     assert table()["add_bias_relu"](x.copy(), bias) is NotImplemented
     assert table()["add_bias_relu"](channels_last(x[:0]), bias) is NotImplemented
     assert same_bits(_layout.add_bias_relu(x.copy(), bias), expected)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, LARGE], ids=str)
+def test_gradient_where_positive(shape: tuple[int, ...], dtype: str) -> None:
+    dy, y = odd(*shape, dtype=dtype), draw(*shape, dtype=dtype, seed=1)
+    found = kept_where_positive(readonly(dy), readonly(np.asarray(y)))
+    assert same_bits(np.asarray(found), np.where(y > 0, dy, np.zeros((), dtype)))
+    if len(shape) == 4:
+        for memory in everywhere_else(dy):
+            assert same_bits(kept_where_positive(memory, y), np.where(y > 0, dy, np.zeros((), dtype)))
+        assert is_channels_last(kept_where_positive(channels_last(dy), channels_last(y)))

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import xpcnn
 from xpcnn.backend.host import table
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.winograd import Tiling
 
 from .helpers import Array, channels_last, draw
 
@@ -26,6 +29,13 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
     y = kernels["max_pool_windows"](x, *window, (20, 21))
     options = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9}
     options |= {"nesterov": False, "alpha": 0.9}
+
+    geometry = ConvGeometry.of(x.shape, (8, 16, 3, 3), 1, 1)
+    filters, gradient = draw(3, 48, 8, dtype="float32"), channels_last(draw(12, 8, 40, 41, dtype="float32"))
+    tiling = Tiling(4, 10, 11)
+    forth, back, kernel = (draw(*size, dtype="float32") for size in ((36, 36), (16, 36), (36, 9)))
+    products, taps = draw(36, 12 * 10 * 11, 8, dtype="float32"), draw(9, 64, 80, dtype="float32")
+    dkernel = draw(36, 64, 80, dtype="float32")
 
     def updated(name: str, *slots: str) -> Callable[[], Any]:
         def work() -> Any:
@@ -45,6 +55,14 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
         "batch_norm_gradients": lambda: kernels["batch_norm_gradients"](dy, x, weight, mean, var, True),
         "max_pool_windows": lambda: [kernels["max_pool_windows"](x, *window, (20, 21))],
         "max_pool_scatter": lambda: [kernels["max_pool_scatter"](y, x, y, *window)],
+        "kept_where_positive": lambda: [kernels["kept_where_positive"](dy, x)],
+        "row_products": lambda: [kernels["row_products"](x, filters, geometry)],
+        "row_gradients": lambda: [kernels["row_gradients"](x, gradient, geometry)],
+        "winograd_input": lambda: [kernels["winograd_input"](x, forth, (1, 1, 1, 4), tiling)],
+        "winograd_output": lambda: [kernels["winograd_output"](products, back, (12, 8, 40, 41), tiling)],
+        "winograd_output_gradient": lambda: [kernels["winograd_output_gradient"](gradient, back, tiling)],
+        "winograd_kernel": lambda: [kernels["winograd_kernel"](taps, kernel)],
+        "winograd_taps_gradient": lambda: [kernels["winograd_taps_gradient"](dkernel, kernel)],
         "sgd_step": updated("sgd_step", "velocity"),
         "adagrad_step": updated("adagrad_step", "h"),
         "rmsprop_step": updated("rmsprop_step", "v", "velocity"),
@@ -73,3 +91,13 @@ def test_threads_do_not_meet(name: str) -> None:
         for results in pool.map(work, range(THREADS)):
             for array, value in zip(results, expected, strict=True):
                 assert array.tobytes() == value.tobytes()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_number_of_threads_does_not_change_a_bit(name: str) -> None:
+    found = []
+    for threads in (1, 2, 3):
+        xpcnn.set_num_threads(threads)
+        found.append(b"".join(np.asarray(array).tobytes() for array in CALLS[name]()))
+    xpcnn.set_num_threads(None)
+    assert found[0] == found[1] == found[2]

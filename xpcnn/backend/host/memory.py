@@ -30,7 +30,12 @@ _SERVED: Final = (np.dtype("float32"), np.dtype("float64"))
 def is_served(*arrays: Array) -> bool:
     """Whether all are of one dtype that NumPy computes in at speed."""
     dtype = arrays[0].dtype
-    return dtype in _SERVED and all(array.dtype == dtype for array in arrays)
+    if dtype not in _SERVED:
+        return False
+    for array in arrays:  # noqa: SIM110 - half the time of all()
+        if array.dtype != dtype:
+            return False
+    return True
 
 
 def channel_matrix(x: Array) -> Array | None:

@@ -9,7 +9,7 @@ other channels ``(x − mean) · scale = x · scale − mean · scale`` loses no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from xpcnn.backend.host.memory import (
     empty_like_channel_matrix,
     is_served,
 )
+from xpcnn.backend.host.shares import run_in_shares, sum_of_shares
 
 __all__ = ["KERNELS"]
 
@@ -54,9 +55,15 @@ class _Grid(NamedTuple):
         block = max(1, BLOCK_BYTES // (matrix.itemsize * channels * group)) * group
         return cls(channels, group, min(block, -(-pixels // group) * group))
 
-    def blocks(self, matrix: Array) -> Iterator[slice]:
-        """Yield the blocks' places in the flat matrix."""
-        return blocks(matrix.size, self.block * self.channels)
+    @property
+    def step(self) -> int:
+        """Elements of a block."""
+        return self.block * self.channels
+
+    def blocks(self, share: slice) -> Iterator[slice]:
+        """Yield the places of the blocks of a share of the flat matrix."""
+        for part in blocks(share.stop - share.start, self.step):
+            yield slice(share.start + part.start, share.start + part.stop)
 
     def repeated(self, values: Array, dtype: Any) -> Array:
         """Return a number for each channel as often as a block has pixels, in one row."""
@@ -100,13 +107,10 @@ class _Centred:
     def __init__(self, grid: _Grid, x: Array, centre: Array | None) -> None:
         self._flat = x
         self._centres = None if centre is None else grid.repeated(centre, x.dtype)
-        self._scratch = None if centre is None else np.empty_like(self._centres)
 
     def __getitem__(self, part: slice) -> Array:
         values = self._flat[part]
-        if self._centres is None or self._scratch is None:
-            return values
-        return np.subtract(values, self._centres[: values.size], out=self._scratch[: values.size])
+        return values if self._centres is None else values - self._centres[: values.size]
 
 
 def batch_norm_by_batch(
@@ -157,12 +161,16 @@ def batch_norm_gradients(
     wide_mean, wide_inverse_std = mean.astype(np.float64), inverse_std.astype(np.float64)
     centre = _centre(mean, inverse_std)
     flat_dy, flat_x = dy_matrix.reshape(-1), _Centred(grid, matrix.reshape(-1), centre)
-    products, gradients = _Sum(grid), _Sum(grid)
-    for part in grid.blocks(matrix):
-        products.add_product(flat_x[part], flat_dy[part])
-        gradients.add(flat_dy[part])
-    dbias = gradients.value()
-    dweight = products.value() if centre is not None else products.value() - wide_mean * dbias
+
+    def sums(share: slice) -> Array:
+        products, gradients = _Sum(grid), _Sum(grid)
+        for part in grid.blocks(share):
+            products.add_product(flat_x[part], flat_dy[part])
+            gradients.add(flat_dy[part])
+        return np.stack([products.value(), gradients.value()])
+
+    product, dbias = sum_of_shares(sums, matrix.size, grid.step)
+    dweight = product if centre is not None else product - wide_mean * dbias
     dweight *= wide_inverse_std
 
     dx, dx_matrix = empty_like_channel_matrix(x)
@@ -170,8 +178,12 @@ def batch_norm_gradients(
     scale = wide_inverse_std if weight is None else wide_inverse_std * weight
     scales = grid.repeated(scale, x.dtype)
     if not train:
-        for part in grid.blocks(matrix):
-            np.multiply(flat_dy[part], scales[: flat_dx[part].size], out=flat_dx[part])
+
+        def scale_share(share: slice) -> None:
+            for part in grid.blocks(share):
+                np.multiply(flat_dy[part], scales[: flat_dx[part].size], out=flat_dx[part])
+
+        run_in_shares(scale_share, matrix.size, grid.step)
         return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
     # dx = scale · (dy − dbias / count − (x − mean) · inverse_std · dweight / count)
     count = len(matrix)
@@ -180,13 +192,17 @@ def batch_norm_gradients(
     if centre is None:
         offset -= slope * wide_mean
     slopes, offsets = grid.repeated(slope, x.dtype), grid.repeated(offset, x.dtype)
-    scratch = np.empty_like(slopes)
-    for part in grid.blocks(matrix):
-        result = flat_dx[part]
-        size = result.size
-        np.multiply(flat_dy[part], scales[:size], out=result)
-        result += np.multiply(flat_x[part], slopes[:size], out=scratch[:size])
-        result += offsets[:size]
+
+    def combine(share: slice) -> None:
+        scratch = np.empty_like(slopes)
+        for part in grid.blocks(share):
+            result = flat_dx[part]
+            size = result.size
+            np.multiply(flat_dy[part], scales[:size], out=result)
+            result += np.multiply(flat_x[part], slopes[:size], out=scratch[:size])
+            result += offsets[:size]
+
+    run_in_shares(combine, matrix.size, grid.step)
     return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
 
 
@@ -209,17 +225,26 @@ def _statistics(matrix: Array) -> tuple[Array, Array]:
     centre = None if _is_near(guess, np.add.reduce(some * some) / len(some)) else guess.astype(matrix.dtype)
     for _ in range(2):
         flat = _Centred(grid, matrix.reshape(-1), centre)
-        total, squares = _Sum(grid), _Sum(grid)
-        for part in grid.blocks(matrix):
-            values = flat[part]
-            total.add(values)
-            squares.add_product(values, values)
-        offset, square = total.value() / count, squares.value() / count
+        offset, square = sum_of_shares(_moments(grid, flat), matrix.size, grid.step) / count
         mean = offset if centre is None else centre + offset
         if _is_near(offset, square):
             break
         centre = mean.astype(matrix.dtype)
     return mean, np.maximum(square - offset * offset, 0)
+
+
+def _moments(grid: _Grid, flat: _Centred) -> Callable[[slice], Array]:
+    """Return what gives the sums of numbers and of squares, for each channel, of a share."""
+
+    def moments(share: slice) -> Array:
+        total, squares = _Sum(grid), _Sum(grid)
+        for part in grid.blocks(share):
+            values = flat[part]
+            total.add(values)
+            squares.add_product(values, values)
+        return np.stack([total.value(), squares.value()])
+
+    return moments
 
 
 def _is_near(mean: Array, square: Array) -> bool:
@@ -244,10 +269,14 @@ def _scaled(
     scales, offsets = grid.repeated(scale, x.dtype), grid.repeated(offset, x.dtype)
     y, y_matrix = empty_like_channel_matrix(x)
     flat_y = y_matrix.reshape(-1)
-    for part in grid.blocks(matrix):
-        result = flat_y[part]
-        np.multiply(flat_x[part], scales[: result.size], out=result)
-        result += offsets[: result.size]
+
+    def scale_and_shift(share: slice) -> None:
+        for part in grid.blocks(share):
+            result = flat_y[part]
+            np.multiply(flat_x[part], scales[: result.size], out=result)
+            result += offsets[: result.size]
+
+    run_in_shares(scale_and_shift, matrix.size, grid.step)
     return y
 
 

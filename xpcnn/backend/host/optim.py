@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.memory import Array, blocks, is_served
+from xpcnn.backend.host.memory import Array, is_served
+from xpcnn.backend.host.shares import run_in_shares
 
 __all__ = ["KERNELS"]
 
@@ -113,18 +114,25 @@ def _step(rule: Rule, updates: list[Update]) -> Any:
     # State that is not contiguous has no flat view to write to.
     if not all(array.flags.c_contiguous for _, _, state, *_ in updates for array in state.values()):
         return NotImplemented
-    length = _BLOCK_BYTES // arrays[0].itemsize
-    updated = []
-    for data, gradient, state, steps, options in updates:
-        new = np.empty(data.shape, data.dtype)
-        flat_new, flat_data = new.reshape(-1), np.ascontiguousarray(data).reshape(-1)
-        flat_gradient = np.ascontiguousarray(gradient).reshape(-1)
-        flat_state = {name: array.reshape(-1) for name, array in state.items()}
-        for part in blocks(data.size, length):
+    return [_updated(rule, *update) for update in updates]
+
+
+def _updated(rule: Rule, data: Array, gradient: Array, state: State, steps: int, options: Options) -> Array:
+    """Return the new array of one parameter."""
+    new = np.empty(data.shape, data.dtype)
+    flat_new, flat_data = new.reshape(-1), np.ascontiguousarray(data).reshape(-1)
+    flat_gradient = np.ascontiguousarray(gradient).reshape(-1)
+    flat_state = {name: array.reshape(-1) for name, array in state.items()}
+    length = _BLOCK_BYTES // data.itemsize
+
+    def update(share: slice) -> None:
+        for start in range(share.start, share.stop, length):
+            part = slice(start, min(start + length, share.stop))
             kept = {name: array[part] for name, array in flat_state.items()}
             rule(flat_new[part], flat_data[part], flat_gradient[part], kept, steps, options)
-        updated.append(new)
-    return updated
+
+    run_in_shares(update, data.size, 1)
+    return new
 
 
 KERNELS: Final = {

@@ -3,8 +3,8 @@
 The figures behind the rule are in docs/benchmarks/conv.md. In short, on a CPU: with 64 channels and more the
 transforms of `winograd` and `fft` cost less than the products they save. The other algorithms all do the same
 products and differ in what they copy. `kn2row` copies nothing, but its matrices are as narrow as there are
-channels and as short as a row of the output; with the few channels of a first layer that is too little, and
-unfolding wins.
+channels and as short as a row of the output. Unfolded kernel rows, `mec`, are better while they are short
+enough for products that BLAS multiplies in place; of a first layer's few channels, whole patches are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ MANY, HALF_AS_MANY = 64, 32  # channels
 NARROW = 8
 SHORT = 7  # pixels in a row of the output
 WORTH_TRANSFORMING = 256  # pixels of all outputs that a transformed kernel is used for
+MANY_IN_A_ROW = 160  # numbers of a kernel row
 LARGE = 25 * MANY  # taps times channels, of a kernel of 5x5 or more
 
 
@@ -49,7 +50,11 @@ def _on_cpu(geometry: ConvGeometry, pass_name: str) -> str:
         return "mec" if one.stride[0] == 1 and one.kernel != (1, 1) and one.c > 1 else "im2col"
     if one.c < NARROW:
         return "im2col" if one.c == 1 or (pass_name == "forward" and one.c < NARROW // 2) else "mec"
-    return "im2col" if one.ow < SHORT or one.k < NARROW else "kn2row"
+    if one.ow < SHORT or one.k < NARROW:
+        return "im2col"
+    in_a_row = one.kernel[1] * (one.c if pass_name == "forward" else one.k)
+    plain = one.stride == (1, 1) and one.dilation[1] == 1 and one.kernel != (1, 1)
+    return "mec" if plain and in_a_row <= MANY_IN_A_ROW else "kn2row"
 
 
 def _saves_products(c: int, k: int) -> bool:

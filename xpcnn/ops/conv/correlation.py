@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from xpcnn.backend import Array, backend_of
@@ -29,10 +30,10 @@ def full_correlation(
     order, input and output channels change places, and dy is framed so that its border pixels are met by all
     taps too.
     """
-    rows, columns = (_kept(*axis) for axis in zip(_frame(geometry), geometry.output_size, strict=True))
-    return forward(dy[:, :, rows, columns], once(_rotated, weight), correlation_geometry(geometry))
+    return forward(dy[_seen(geometry)], once(_rotated, weight), correlation_geometry(geometry))
 
 
+@functools.lru_cache(maxsize=1024)
 def correlation_geometry(geometry: ConvGeometry) -> ConvGeometry:
     """Return the geometry of the convolution that `full_correlation` is."""
     n, k, oh, ow = geometry.output_shape
@@ -52,6 +53,13 @@ def _frame(geometry: ConvGeometry) -> tuple[tuple[int, int], tuple[int, int]]:
     (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
     rows, columns = dh * (kh - 1), dw * (kw - 1)
     return (rows - top, rows - bottom), (columns - left, columns - right)
+
+
+@functools.lru_cache(maxsize=1024)
+def _seen(geometry: ConvGeometry) -> tuple[slice, ...]:
+    """Return where the output pixels are that see more than padding."""
+    rows, columns = (_kept(*axis) for axis in zip(_frame(geometry), geometry.output_size, strict=True))
+    return slice(None), slice(None), rows, columns
 
 
 def _kept(frame: tuple[int, int], size: int) -> slice:

@@ -38,6 +38,15 @@ class ConvGeometry:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(
+            (self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation, self.groups)
+        )
+
     @classmethod
     def of(
         cls,
@@ -53,28 +62,28 @@ class ConvGeometry:
         options = map(hashable, (stride, padding, dilation))
         return _build(op, tuple(x_shape), tuple(weight_shape), *options, groups)
 
-    @property
+    @functools.cached_property
     def n(self) -> int:
         return self.input_shape[0]
 
-    @property
+    @functools.cached_property
     def c(self) -> int:
         return self.input_shape[1]
 
-    @property
+    @functools.cached_property
     def h(self) -> int:
         return self.input_shape[2]
 
-    @property
+    @functools.cached_property
     def w(self) -> int:
         return self.input_shape[3]
 
-    @property
+    @functools.cached_property
     def k(self) -> int:
         """Output channels."""
         return self.weight_shape[0]
 
-    @property
+    @functools.cached_property
     def kernel(self) -> tuple[int, int]:
         return self.weight_shape[2:]
 
@@ -88,26 +97,26 @@ class ConvGeometry:
             (self.w + left + right - dw * (kw - 1) - 1) // sw + 1,
         )
 
-    @property
+    @functools.cached_property
     def oh(self) -> int:
         return self.output_size[0]
 
-    @property
+    @functools.cached_property
     def ow(self) -> int:
         return self.output_size[1]
 
-    @property
+    @functools.cached_property
     def output_shape(self) -> tuple[int, int, int, int]:
         """(N, K, OH, OW)."""
         return (self.n, self.k, *self.output_size)
 
-    @property
+    @functools.cached_property
     def padded_size(self) -> tuple[int, int]:
         """(H, W) with the padding on all sides."""
         top, bottom, left, right = self.padding
         return self.h + top + bottom, self.w + left + right
 
-    @property
+    @functools.cached_property
     def macs(self) -> int:
         """Multiply-accumulates of the forward pass."""
         n, k, oh, ow = self.output_shape

@@ -40,15 +40,16 @@ class Im2col(ConvAlgorithm):
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        return images_of(
-            columns @ once(_weight_matrix, weight), geometry
-        )  # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
+        # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
+        y = backend_of(x).product(columns, once(_weight_matrix, weight))
+        return images_of(y, geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        xp = backend_of(x).xp
+        backend = backend_of(x)
+        xp = backend.xp
         # Unfolded again rather than kept from forward: the columns are kh·kw times larger than x.
         columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        dweight = xp.matrix_transpose(matrix_of(dy)) @ columns  # (K, kh·kw·C)
+        dweight = backend.product(xp.matrix_transpose(matrix_of(dy)), columns)  # (K, kh·kw·C)
         return xp.permute_dims(xp.reshape(dweight, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:

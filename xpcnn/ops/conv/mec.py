@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from xpcnn.backend import Array, backend_of, itemsize
+from xpcnn.backend import Array, backend_of, itemsize, primitive
 from xpcnn.ops.conv._layout import crop, padded, padded_zeros, total
 from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -32,18 +32,17 @@ class Mec(ConvAlgorithm):
         return (elements + 3 * math.prod(geometry.weight_shape)) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        backend = backend_of(x)
-        filters = once(_row_matrices, weight)
-        products = (rows @ filters[r, ...] for r, rows in enumerate(_row_slices(x, geometry)))
-        n, k, oh, ow = geometry.output_shape
-        y = backend.xp.permute_dims(backend.xp.reshape(total(products), (oh, n, ow, k)), (1, 3, 0, 2))
-        return padded(y, (0, 0, 0, 0))  # the images outermost again
+        return row_products(x, once(_row_matrices, weight), geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        xp = backend_of(x).xp
-        rows_of_dy = _rows_outermost(dy)
-        sums = [xp.matrix_transpose(rows) @ rows_of_dy for rows in _row_slices(x, geometry)]  # (kw·C, K)
-        dweight = xp.reshape(xp.stack(sums), (*geometry.kernel, geometry.c, geometry.k))
+        return self.grad_weight_whole(self.grad_weight_part(x, dy, geometry), geometry)
+
+    def grad_weight_part(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        return row_gradients(x, dy, geometry)
+
+    def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
+        xp = backend_of(total).xp
+        dweight = xp.reshape(total, (*geometry.kernel, geometry.c, geometry.k))
         return xp.permute_dims(dweight, (3, 2, 0, 1))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
@@ -65,6 +64,24 @@ class Mec(ConvAlgorithm):
             met = slice(s * dw, s * dw + sw * (ow - 1) + 1, sw)
             dx[:, :, :, met] += xp.permute_dims(lowered[:, :, :, s, :], (1, 3, 0, 2))
         return crop(dx, geometry.input_shape, geometry.padding)
+
+
+@primitive
+def row_products(x: Array, filters: Array, geometry: ConvGeometry) -> Array:
+    """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row."""
+    xp = backend_of(x).xp
+    products = (rows @ filters[r, ...] for r, rows in enumerate(_row_slices(x, geometry)))
+    n, k, oh, ow = geometry.output_shape
+    y = xp.permute_dims(xp.reshape(total(products), (oh, n, ow, k)), (1, 3, 0, 2))
+    return padded(y, (0, 0, 0, 0))  # the images outermost again
+
+
+@primitive
+def row_gradients(x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+    """Return the gradient of those matrices, (kh, kw·C, K)."""
+    xp = backend_of(x).xp
+    rows_of_dy = _rows_outermost(dy)
+    return xp.stack([xp.matrix_transpose(rows) @ rows_of_dy for rows in _row_slices(x, geometry)])
 
 
 def _row_slices(x: Array, geometry: ConvGeometry) -> Iterator[Array]:

@@ -69,6 +69,14 @@ class ConvAlgorithm(ABC):
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return dweight (K, C, kh, kw)."""
 
+    def grad_weight_part(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """Return what is summed over pieces of a batch; dweight, unless that is made of something else."""
+        return self.grad_weight(x, dy, geometry)
+
+    def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
+        """Return dweight (K, C, kh, kw), given the sum of the parts."""
+        return total
+
 
 _algorithms: dict[str, ConvAlgorithm] = {}
 _requested: ContextVar[str] = ContextVar("xpcnn_conv_algorithm", default="auto")

@@ -155,20 +155,28 @@ def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: Con
 
 def grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
     """Return dweight (K, C/groups, kh, kw)."""
-    if _is_whole(algorithm, x, geometry):
+    if _is_whole(algorithm, x, geometry, summed=True):
         return algorithm.grad_weight(x, dy, geometry)
     backend = backend_of(x)
-    dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
+    seen = _seen_at_once(algorithm, geometry)
 
     def compute(piece: Piece) -> tuple[slice, Array | None]:
         if piece.geometry.h == 0:
             return piece.filters, None
-        return piece.filters, algorithm.grad_weight(x[piece.inputs], dy[piece.outputs], piece.geometry)
+        part = algorithm.grad_weight_part(x[piece.inputs], dy[piece.outputs], piece.geometry)
+        return piece.filters, part
 
     # Summed in the order of the pieces, whoever is the first to finish.
-    for filters, part in backend.each(compute, *_pieces(algorithm, x, geometry)):
-        if part is not None:
-            dweight[filters, ...] += part
+    totals: dict[tuple[int, int], Array] = {}
+    for filters, part in backend.each(compute, *_pieces(algorithm, x, geometry, summed=True)):
+        place = filters.start, filters.stop
+        if part is not None and place in totals:
+            totals[place] += part
+        elif part is not None:
+            totals[place] = part
+    dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
+    for (start, stop), total in totals.items():
+        dweight[start:stop, ...] = algorithm.grad_weight_whole(total, seen)
     return dweight
 
 
@@ -189,11 +197,11 @@ def _seen_at_once(algorithm: ConvAlgorithm, geometry: ConvGeometry) -> ConvGeome
     return geometry if algorithm.takes_groups else geometry.one_group()
 
 
-def _is_whole(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> bool:
+def _is_whole(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry, summed: bool = False) -> bool:
     """Whether one call does it all, without copies into and out of pieces."""
     if _seen_at_once(algorithm, geometry) is not geometry:
         return False
-    return _plan_for(algorithm, x, geometry) == (max(geometry.n, 1), geometry.oh)
+    return _plan_for(algorithm, x, geometry, summed) == (max(geometry.n, 1), geometry.oh)
 
 
 def _filters(algorithm: ConvAlgorithm, weight: Array, geometry: ConvGeometry) -> dict[int, Array]:
@@ -202,26 +210,36 @@ def _filters(algorithm: ConvAlgorithm, weight: Array, geometry: ConvGeometry) ->
     return {start: weight[start : start + k, ...] for start in range(0, geometry.k, k)}
 
 
-def _pieces(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> tuple[Iterator[Piece], int]:
+def _pieces(
+    algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry, summed: bool = False
+) -> tuple[tuple[Piece, ...], int]:
     """Return the pieces, and how many of them the workspace limit allows at a time."""
+    backend = backend_of(x)
+    return _cut(
+        algorithm, geometry, dtype_name(x.dtype), workspace_limit(backend), backend.cache_block, summed
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _cut(
+    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, limit: int, block: int | None, summed: bool
+) -> tuple[tuple[Piece, ...], int]:
     seen = _seen_at_once(algorithm, geometry)
-    images, rows = _plan_for(algorithm, x, seen)
-    name, limit = dtype_name(x.dtype), workspace_limit(backend_of(x))
-    at_most = max(1, limit // max(1, _cost(algorithm, seen, name, images, rows)))
-
-    def cut() -> Iterator[Piece]:
-        for tile in _tiles(seen, images, rows):
-            for group in range(geometry.k // seen.k):
-                inputs = slice(group * seen.c, (group + 1) * seen.c)
-                filters = slice(group * seen.k, (group + 1) * seen.k)
-                yield Piece(
-                    (tile.images, inputs, tile.input_rows, slice(None)),
-                    (tile.images, filters, tile.output_rows, slice(None)),
-                    filters,
-                    tile.geometry,
-                )
-
-    return cut(), at_most
+    plan = _plan(algorithm, seen, dtype, limit, block, summed)
+    assert plan is not None  # `resolve` has made sure
+    pieces = []
+    for tile in _tiles(seen, *plan):
+        for group in range(geometry.k // seen.k):
+            inputs = slice(group * seen.c, (group + 1) * seen.c)
+            filters = slice(group * seen.k, (group + 1) * seen.k)
+            piece = Piece(
+                (tile.images, inputs, tile.input_rows, slice(None)),
+                (tile.images, filters, tile.output_rows, slice(None)),
+                filters,
+                tile.geometry,
+            )
+            pieces.append(piece)
+    return tuple(pieces), max(1, limit // max(1, _cost(algorithm, seen, dtype, *plan)))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -248,21 +266,29 @@ def _rows_of(geometry: ConvGeometry, start: int, stop: int) -> tuple[ConvGeometr
     return geometry.with_rows(start, stop)
 
 
-def _plan_for(algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry) -> tuple[int, int]:
+def _plan_for(
+    algorithm: ConvAlgorithm, x: Array, geometry: ConvGeometry, summed: bool = False
+) -> tuple[int, int]:
     backend = backend_of(x)
-    plan = _plan(algorithm, geometry, dtype_name(x.dtype), workspace_limit(backend), backend.cache_block)
+    limit = workspace_limit(backend)
+    plan = _plan(algorithm, geometry, dtype_name(x.dtype), limit, backend.cache_block, summed)
     assert plan is not None  # `resolve` has made sure
     return plan
 
 
 @functools.lru_cache(maxsize=1024)
 def _plan(
-    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: str, limit: int, block: int | None
+    algorithm: ConvAlgorithm,
+    geometry: ConvGeometry,
+    dtype: str,
+    limit: int,
+    block: int | None,
+    summed: bool = False,
 ) -> tuple[int, int] | None:
     """Return how many images and output rows to do at once, or None if no cut keeps to `limit`.
 
     Fewer images than the limit allows where their scratch memory is to stay in a cache of `block` bytes; but
-    enough of them to outweigh the weights, which every piece reads anew.
+    enough of them to outweigh the weights, which every piece reads anew; or, where it is `summed`, adds up.
     """
     n, oh = geometry.n, geometry.oh
 
@@ -272,9 +298,12 @@ def _plan(
     images = bisect_right(range(1, n + 1), limit, key=cost)
     if images and block is not None and algorithm.in_cache:
         weights = cost(0)
-        images = max(1, bisect_right(range(1, images + 1), weights + max(block, weights), key=cost))
-    if images or n == 0:
-        return max(images, 1), oh
+        more = 2 * weights if summed else weights
+        images = max(1, bisect_right(range(1, images + 1), weights + max(block, more), key=cost))
+    if images:
+        return -(-n // -(-n // images)), oh  # as even as can be: threads end together
+    if n == 0:
+        return 1, oh
     rows = bisect_right(
         range(1, oh + 1), limit, key=lambda count: _cost_of_rows(algorithm, geometry, dtype, count)
     )

@@ -10,16 +10,20 @@ Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", 201
 from __future__ import annotations
 
 import functools
+import math
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, itemsize
-from xpcnn.ops.conv._layout import padded
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, itemsize, primitive
+from xpcnn.ops.conv._layout import Padding, padded
 from xpcnn.ops.conv.correlation import correlation_geometry, full_correlation
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import ConvAlgorithm, register
 from xpcnn.ops.conv.sharing import once
 
 Matrix = tuple[tuple[float, ...], ...]
+Shape = tuple[int, int, int, int]
 
 
 class Transform(NamedTuple):
@@ -58,6 +62,9 @@ TRANSFORMS = {
     ),
 }
 
+# A kernel so many times as large as what stays in a cache is made in parts, of some filters each.
+WIDE, SOME_FILTERS = 4, 64
+
 
 @register("winograd")
 class Winograd(ConvAlgorithm):
@@ -82,44 +89,41 @@ class Winograd(ConvAlgorithm):
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
-        xp = backend.xp
         tiling = Tiling.of(geometry)
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
-        kernel = once(_transformed_kernel, weight, tiling.m)
-        products = backend.stacked_product(inputs, kernel)  # (t², N·tiles, K)
+        products = _products(inputs, weight, tiling.m)  # (t², N·tiles, K)
+        del inputs
         back = _constant(backend, x.dtype, tiling.m, "output")  # (m², t²)
-        tiles = back @ xp.reshape(products, (tiling.t**2, -1))
-        n, k, oh, ow = geometry.output_shape
-        tiles = xp.reshape(tiles, (tiling.m, tiling.m, n, tiling.rows, tiling.columns, k))
-        y = xp.reshape(
-            xp.permute_dims(tiles, (2, 3, 0, 4, 1, 5)),
-            (n, tiling.rows * tiling.m, tiling.columns * tiling.m, k),
-        )
-        if tiling.covers_exactly(geometry):
-            return xp.permute_dims(y, (0, 3, 1, 2))
-        return padded(xp.permute_dims(y, (0, 3, 1, 2))[:, :, :oh, :ow], (0, 0, 0, 0))  # in one piece again
+        return winograd_output(products, back, geometry.output_shape, tiling)
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         return full_correlation(self.forward, dy, weight, geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        """Every step of `forward` is linear in the weight: here are their adjoints, in reverse order."""
+        return self.grad_weight_whole(self.grad_weight_part(x, dy, geometry), geometry)
+
+    def grad_weight_part(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """Return the gradient of the transformed kernel, or of the taps (9, C, K) where that is less.
+
+        Every step of `forward` is linear in the weight: here are their adjoints, in reverse order.
+        """
         backend = backend_of(x)
         xp = backend.xp
         tiling = Tiling.of(geometry)
-        _, k, oh, ow = geometry.output_shape
-        missing = (0, tiling.rows * tiling.m - oh, 0, tiling.columns * tiling.m - ow)
-        windows = backend.sliding_windows(
-            padded(dy, missing), (tiling.m, tiling.m), (tiling.m, tiling.m), (1, 1)
-        )
-        tiles = xp.reshape(xp.permute_dims(windows, (4, 5, 0, 2, 3, 1)), (tiling.m**2, -1))
         back = _constant(backend, x.dtype, tiling.m, "output")
-        dproducts = xp.reshape(xp.matrix_transpose(back) @ tiles, (tiling.t**2, -1, k))
-        inputs = _transformed_input(x, geometry, tiling)
-        dkernel = backend.stacked_product(xp.matrix_transpose(inputs), dproducts)  # (t², C, K)
-        forth = _constant(backend, x.dtype, tiling.m, "kernel")  # (t², 9)
-        dweight = xp.matrix_transpose(forth) @ xp.reshape(dkernel, (tiling.t**2, -1))
-        return xp.permute_dims(xp.reshape(dweight, (3, 3, geometry.c, k)), (3, 2, 0, 1))
+        dproducts = winograd_output_gradient(dy, back, tiling)  # (t², N·tiles, K)
+        inputs = xp.matrix_transpose(_transformed_input(x, geometry, tiling))  # (t², C, N·tiles)
+        if not _is_wide(backend, (geometry.k, geometry.c), tiling.m, x.dtype):
+            return backend.stacked_product(inputs, dproducts)
+        some = list(_some_filters(geometry.k))
+        parts = backend.each(lambda part: _dtaps(inputs @ dproducts[:, :, part], tiling.m), some)
+        return xp.concat(list(parts), axis=2)
+
+    def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
+        m = Tiling.of(geometry).m
+        dtaps = total if total.shape[0] == 9 else _dtaps(total, m)
+        xp = backend_of(total).xp
+        return xp.permute_dims(xp.reshape(dtaps, (3, 3, geometry.c, geometry.k)), (3, 2, 0, 1))
 
 
 class Tiling(NamedTuple):
@@ -134,42 +138,128 @@ class Tiling(NamedTuple):
         """The size of an input tile."""
         return self.m + 2
 
+    def overhang(self, size: tuple[int, int]) -> tuple[int, int]:
+        """How far the tiles reach beyond an output of this size."""
+        return self.rows * self.m - size[0], self.columns * self.m - size[1]
+
     @classmethod
     def of(cls, geometry: ConvGeometry) -> Tiling:
         """Return the tiling that needs the fewest multiplications; larger tiles waste more at the edges."""
-        tilings = [cls(m, -(-geometry.oh // m), -(-geometry.ow // m)) for m in TRANSFORMS]
-        return min(tilings, key=lambda tiling: tiling.rows * tiling.columns * tiling.t**2)
+        return _fewest_multiplications(*geometry.output_size)
 
-    def covers_exactly(self, geometry: ConvGeometry) -> bool:
-        """Whether the tiles end where the output does."""
-        return geometry.output_size == (self.rows * self.m, self.columns * self.m)
+
+@functools.lru_cache(maxsize=1024)
+def _fewest_multiplications(oh: int, ow: int) -> Tiling:
+    tilings = [Tiling(m, -(-oh // m), -(-ow // m)) for m in TRANSFORMS]
+    return min(tilings, key=lambda tiling: tiling.rows * tiling.columns * tiling.t**2)
 
 
 def _transformed_input(x: Array, geometry: ConvGeometry, tiling: Tiling) -> Array:
     """Return the tiles of x (N, C, H, W), transformed: one matrix (N·tiles, C) for each of t² places."""
+    top, bottom, left, right = geometry.padding
+    below, beside = tiling.overhang(geometry.output_size)
+    forth = _constant(backend_of(x), x.dtype, tiling.m, "input")
+    return winograd_input(x, forth, (top, bottom + below, left, right + beside), tiling)
+
+
+@primitive
+def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Tiling) -> Array:
+    """Return ``forth`` (t², t²) times the tiles of x (N, C, H, W), which overlap: (t², N·tiles, C)."""
     backend = backend_of(x)
     xp = backend.xp
-    top, bottom, left, right = geometry.padding
-    below = tiling.rows * tiling.m - geometry.oh
-    beside = tiling.columns * tiling.m - geometry.ow
-    tiles = backend.sliding_windows(
-        padded(x, (top, bottom + below, left, right + beside)),
-        (tiling.t, tiling.t),
-        (tiling.m, tiling.m),
-        (1, 1),
-    )  # (N, C, rows, columns, t, t)
-    tiles = xp.reshape(xp.permute_dims(tiles, (4, 5, 0, 2, 3, 1)), (tiling.t**2, -1))
-    transformed = _constant(backend, x.dtype, tiling.m, "input") @ tiles
-    return xp.reshape(transformed, (tiling.t**2, -1, geometry.c))
+    t, m = tiling.t, tiling.m
+    tiles = backend.sliding_windows(padded(x, padding), (t, t), (m, m), (1, 1))
+    tiles = xp.reshape(xp.permute_dims(tiles, (4, 5, 0, 2, 3, 1)), (t**2, -1))
+    return xp.reshape(forth @ tiles, (t**2, -1, x.shape[1]))
+
+
+@primitive
+def winograd_output(products: Array, back: Array, shape: Shape, tiling: Tiling) -> Array:
+    """Return the images (N, K, OH, OW) whose tiles are ``back`` (m², t²) times the products."""
+    xp = backend_of(products).xp
+    n, k, oh, ow = shape
+    m, rows, columns = tiling
+    tiles = xp.reshape(back @ xp.reshape(products, (tiling.t**2, -1)), (m, m, n, rows, columns, k))
+    y = xp.reshape(xp.permute_dims(tiles, (2, 3, 0, 4, 1, 5)), (n, rows * m, columns * m, k))
+    y = xp.permute_dims(y, (0, 3, 1, 2))
+    if tiling.overhang((oh, ow)) == (0, 0):
+        return y
+    return padded(y[:, :, :oh, :ow], (0, 0, 0, 0))  # in one piece again
+
+
+@primitive
+def winograd_output_gradient(dy: Array, back: Array, tiling: Tiling) -> Array:
+    """Return the gradient of the products, given that of the images: the adjoint of `winograd_output`."""
+    backend = backend_of(dy)
+    xp = backend.xp
+    m = tiling.m
+    below, beside = tiling.overhang(dy.shape[2:])
+    tiles = backend.sliding_windows(padded(dy, (0, below, 0, beside)), (m, m), (m, m), (1, 1))
+    tiles = xp.reshape(xp.permute_dims(tiles, (4, 5, 0, 2, 3, 1)), (m**2, -1))
+    return xp.reshape(xp.matrix_transpose(back) @ tiles, (tiling.t**2, -1, dy.shape[1]))
+
+
+def _taps(weight: Array) -> Array:
+    """Return weight (K, C, 3, 3) as one matrix (C, K) for each tap, (9, C, K)."""
+    xp = backend_of(weight).xp
+    k, c, _, _ = weight.shape
+    return xp.reshape(xp.permute_dims(weight, (2, 3, 1, 0)), (9, c, k))
+
+
+def _is_wide(backend: Backend, channels: tuple[int, ...], m: int, dtype: Any) -> bool:
+    """Whether a transformed kernel is too large for a cache: written and read again, it costs as much as the
+    products."""
+    size = (m + 2) ** 2 * math.prod(channels) * itemsize(dtype)
+    return backend.cache_block is not None and size > WIDE * backend.cache_block
+
+
+def _products(inputs: Array, weight: Array, m: int) -> Array:
+    """Return the products (t², N·tiles, K) of the tiles with the transformed kernel."""
+    backend = backend_of(inputs)
+    if not _is_wide(backend, weight.shape[:2], m, inputs.dtype):
+        return backend.stacked_product(inputs, once(_transformed_kernel, weight, m))
+    shape = (*inputs.shape[:2], weight.shape[0])
+    products = backend.xp.empty(shape, dtype=inputs.dtype, device=backend.device)
+
+    def multiply(filters: slice) -> None:
+        kernel = _transformed_kernel(weight[filters, ...], m)
+        products[:, :, filters] = inputs @ kernel
+
+    deque(backend.each(multiply, _some_filters(weight.shape[0])), maxlen=0)
+    return products
+
+
+def _some_filters(count: int) -> Iterator[slice]:
+    for start in range(0, count, SOME_FILTERS):
+        yield slice(start, min(start + SOME_FILTERS, count))
 
 
 def _transformed_kernel(weight: Array, m: int) -> Array:
     """Return weight (K, C, 3, 3), transformed: one matrix (C, K) for each of t² places."""
     backend = backend_of(weight)
-    xp = backend.xp
-    k, c, _, _ = weight.shape
-    taps = xp.reshape(xp.permute_dims(weight, (2, 3, 1, 0)), (9, c * k))
-    return xp.reshape(_constant(backend, weight.dtype, m, "kernel") @ taps, ((m + 2) ** 2, c, k))
+    return winograd_kernel(_taps(weight), _constant(backend, weight.dtype, m, "kernel"))
+
+
+@primitive
+def winograd_kernel(taps: Array, forth: Array) -> Array:
+    """Return ``forth`` (t², 9) times taps (9, C, K): one matrix (C, K) for each of t² places."""
+    xp = backend_of(taps).xp
+    _, c, k = taps.shape
+    return xp.reshape(forth @ xp.reshape(taps, (9, c * k)), (-1, c, k))
+
+
+def _dtaps(dkernel: Array, m: int) -> Array:
+    """Return the gradient (9, C, K) of the taps, given that of the transformed kernel."""
+    backend = backend_of(dkernel)
+    return winograd_taps_gradient(dkernel, _constant(backend, dkernel.dtype, m, "kernel"))
+
+
+@primitive
+def winograd_taps_gradient(dkernel: Array, forth: Array) -> Array:
+    """Return the adjoint of `winograd_kernel`."""
+    xp = backend_of(dkernel).xp
+    places, c, k = dkernel.shape
+    return xp.reshape(xp.matrix_transpose(forth) @ xp.reshape(dkernel, (places, c * k)), (9, c, k))
 
 
 def _constant(backend: Backend, dtype: Any, m: int, which: str) -> Array:

@@ -1,0 +1,131 @@
+"""NumPy's kernels of convolutions, beside the portable functions in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn.backend.host import table
+from xpcnn.backend.host.convolution import framed
+from xpcnn.ops.conv import mec, winograd
+from xpcnn.ops.conv.geometry import ConvGeometry
+
+from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, unchanged
+
+# x, weight, stride, padding, dilation
+ROWS = [
+    ((2, 3, 7, 8), (5, 3, 3, 3), 1, 1, 1),
+    ((1, 1, 1, 1), (1, 1, 1, 1), 1, 0, 1),
+    ((2, 16, 30, 29), (8, 16, 3, 3), 1, (0, 2), 1),
+    ((2, 3, 5, 4), (2, 3, 5, 4), 1, 0, 1),
+    ((2, 4, 9, 11), (3, 4, 3, 2), (2, 3), (2, 1), (2, 1)),
+    ((3, 40, 6, 6), (7, 40, 2, 4), 1, "same", 1),
+    ((0, 3, 6, 6), (4, 3, 3, 3), 1, 1, 1),
+    ((1, 53, 4, 60), (2, 53, 3, 3), 1, 1, 1),
+]
+TILED = [
+    ((2, 3, 8, 8), 1),
+    ((1, 5, 9, 7), (0, 2)),
+    ((2, 4, 3, 3), 0),
+    ((3, 2, 6, 13), 1),
+    ((0, 3, 8, 8), 1),
+]
+
+
+def tolerance(dtype: Any) -> float:
+    return 200 * float(np.finfo(dtype).eps)
+
+
+def near(got: Array, expected: Array) -> bool:
+    scale = float(np.abs(expected).max(initial=1.0))
+    return got.shape == expected.shape and bool(
+        np.abs(got - expected).max(initial=0.0) <= tolerance(got.dtype) * scale
+    )
+
+
+def every_memory(x: Array) -> Iterator[Array]:
+    yield channels_last(x)
+    yield from everywhere_else(x)
+
+
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_rows(case: tuple[Any, ...], dtype: str) -> None:
+    x_shape, weight_shape, *sizes = case
+    geometry = ConvGeometry.of(x_shape, weight_shape, *sizes)
+    k, c, kh, kw = weight_shape
+    filters = draw(kh, kw * c, k, seed=1)
+    x, dy = draw(*x_shape), draw(*geometry.output_shape, seed=2)
+    y = mec.row_products.portable(x, filters, geometry)
+    gradient = mec.row_gradients.portable(x, dy, geometry)
+    narrow = filters.astype(dtype)
+    for image, dy_image in zip(every_memory(x.astype(dtype)), every_memory(dy.astype(dtype)), strict=True):
+        with unchanged(image, dy_image, narrow):
+            got = table()["row_products"](image, narrow, geometry)
+            got_gradient = table()["row_gradients"](image, dy_image, geometry)
+        assert got.dtype == got_gradient.dtype == dtype
+        assert is_channels_last(got)
+        assert near(got, y)
+        assert near(got_gradient, gradient)
+
+
+def test_rows_that_are_not_served() -> None:
+    x = draw(1, 60, 8, 8, dtype="float32")
+    wide = ConvGeometry.of(x.shape, (4, 60, 3, 3))
+    assert table()["row_products"](x, draw(3, 180, 4, dtype="float32"), wide) is NotImplemented
+    assert table()["row_gradients"](x, draw(1, 4, 6, 6, dtype="float32"), wide) is NotImplemented
+    half = ConvGeometry.of((1, 2, 8, 8), (4, 2, 3, 3))
+    x = draw(1, 2, 8, 8, dtype="float16")
+    assert table()["row_products"](x, draw(3, 6, 4, dtype="float16"), half) is NotImplemented
+
+
+@pytest.mark.parametrize("case", TILED, ids=str)
+@pytest.mark.parametrize("m", [2, 4])
+def test_winograd(case: tuple[Any, ...], m: int, dtype: str) -> None:
+    x_shape, padding = case
+    geometry = ConvGeometry.of(x_shape, (5, x_shape[1], 3, 3), 1, padding)
+    n, k, oh, ow = geometry.output_shape
+    tiling = winograd.Tiling(m, -(-oh // m), -(-ow // m))
+    below, beside = tiling.overhang((oh, ow))
+    top, bottom, left, right = geometry.padding
+    frame = (top, bottom + below, left, right + beside)
+    forth, back, kernel_forth = (
+        np.array([[a * b for a in r for b in s] for r in matrix for s in matrix], np.float64)
+        for matrix in (
+            winograd.TRANSFORMS[m].input,
+            winograd.TRANSFORMS[m].output,
+            winograd.TRANSFORMS[m].kernel,
+        )
+    )
+    products = draw(tiling.t**2, n * tiling.rows * tiling.columns, k, seed=1)
+    x, dy, taps = draw(*x_shape), draw(n, k, oh, ow, seed=2), draw(9, 4, 3, seed=3)
+    calls: dict[str, tuple[Array, ...]] = {
+        "winograd_input": (x, forth, frame, tiling),
+        "winograd_output": (products, back, geometry.output_shape, tiling),
+        "winograd_output_gradient": (dy, back, tiling),
+        "winograd_kernel": (taps, kernel_forth),
+        "winograd_taps_gradient": (draw(tiling.t**2, 4, 3, seed=4), kernel_forth),
+    }
+    for name, (first, matrix, *rest) in calls.items():
+        expected = getattr(winograd, name).portable(first, matrix, *rest)
+        memories = every_memory(first.astype(dtype)) if first.ndim == 4 else [first.astype(dtype)]
+        for memory in memories:
+            with unchanged(memory):
+                got = table()[name](memory, matrix.astype(dtype), *rest)
+            assert got.dtype == dtype, name
+            assert near(got, expected), name
+            if name == "winograd_output":
+                assert is_channels_last(got)
+
+
+@pytest.mark.parametrize("frame", [(0, 0, 0, 0), (1, 2, 3, 4), (0, 1, 0, 0), (0, 0, 0, 2)])
+def test_frames(frame: tuple[int, int, int, int]) -> None:
+    x = draw(2, 3, 4, 5)
+    top, bottom, left, right = frame
+    expected = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    for values in (x, x[:, ::-1, ::-1][:, ::-1, ::-1], np.asfortranarray(x)):
+        found = framed(values, frame)
+        assert np.array_equal(found, expected)
+        assert found.flags.c_contiguous

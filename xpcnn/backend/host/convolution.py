@@ -1,0 +1,41 @@
+"""What convolutions on NumPy share: zeros around images, and windows of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpcnn.backend.host.memory import Array
+
+__all__ = ["Padding", "framed", "last", "view"]
+
+Padding = tuple[int, int, int, int]
+
+
+def last(x: Array) -> Array:
+    """Return x (N, C, H, W) as (N, H, W, C)."""
+    return x.transpose(0, 2, 3, 1)
+
+
+def framed(x: Array, padding: Padding) -> Array:
+    """Return x (N, H, W, C) with zeros around it (top, bottom, left, right), in one piece."""
+    top, bottom, left, right = padding
+    if not any(padding) and x.flags.c_contiguous:
+        return x
+    n, h, w, c = x.shape
+    frame = np.empty((n, h + top + bottom, w + left + right, c), x.dtype)
+    if top:
+        frame[:, :top] = 0
+    if bottom:
+        frame[:, top + h :] = 0
+    rows = frame[:, top : top + h]
+    if left:
+        rows[:, :, :left] = 0
+    if right:
+        rows[:, :, left + w :] = 0
+    rows[:, :, left : left + w] = x
+    return frame
+
+
+def view(memory: Array, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> Array:
+    """Return an array over the memory of a contiguous one, which need not be cut along its axes."""
+    return np.ndarray(shape, memory.dtype, memory, offset, strides)

@@ -1,0 +1,135 @@
+"""Matrix products in blocks that BLAS multiplies in place, and on several threads where they are large.
+
+OpenBLAS copies both operands of a product into panels, unless it is so small that copying would not pay.
+With the few rows or columns that convolutions have, copying takes as long as multiplying: many small
+products, which one call of `numpy.matmul` makes, are up to twice as fast as a large one.
+
+The blocks do not depend on the number of threads, so neither do the bits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from xpcnn.backend.host.memory import Array, blocks
+from xpcnn.backend.threads import on_threads
+
+__all__ = ["SMALL", "multiply", "multiply_columns", "multiply_stack"]
+
+SMALL: Final = 1_000_000
+"""Multiplications up to which OpenBLAS takes a product for a small one."""
+
+_WIDTH: Final = 512
+"""Columns of a block where both matrices are only some dozens high."""
+
+_ROWS, _COLUMNS, _INNER = 32, 64, 128
+"""A block of a larger product, and the length of the sums up to which blocks gain."""
+
+_LONGEST: Final = 160
+"""The length of the sums up to which a tall or a wide matrix gains from being cut."""
+
+_FEW, _LONG = 4000, 768
+"""Numbers of a product up to which long sums gain from being cut, and to what length."""
+
+_WORTH_A_THREAD: Final = 1 << 25
+"""Multiplications that take a core some tenths of a millisecond."""
+
+_PARTS: Final = 8
+"""Pieces that large work is cut into for threads."""
+
+
+def multiply(a: Array, b: Array) -> Array:
+    """Return ``a @ b`` of two matrices (M, K) and (K, N)."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    if rows * inner * columns <= SMALL:
+        return np.matmul(a, b)
+    if rows * columns <= _FEW and inner > 16 * (rows + columns):
+        return _multiply_sums(a, b)
+    out = np.empty((rows, columns), np.result_type(a, b))
+    if inner > _LONGEST:
+        return np.matmul(a, b, out=out)
+    if rows < columns:
+        _multiply_wide(a, b, out)
+    else:  # seen from the other side: the transposed product has few rows and many columns
+        _multiply_wide(b.T, a.T, out.T)
+    return out
+
+
+def _multiply_wide(a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` to `out`, as many columns at a time as make a small product."""
+    columns = b.shape[1]
+    width = min(_WIDTH, SMALL // (2 * a.size)) // 16 * 16
+    if width == 0:
+        np.matmul(a, b, out=out)
+        return
+    whole = columns - columns % width
+    np.matmul(a, _side_by_side(b[:, :whole], width), out=_side_by_side(out[:, :whole], width))
+    if whole < columns:
+        np.matmul(a, b[:, whole:], out=out[:, whole:])
+
+
+def _multiply_sums(a: Array, b: Array) -> Array:
+    """Return ``a @ b``, as the sum of products that are small."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    length = min(_LONG, SMALL // (rows * columns))
+    whole = inner - inner % length
+    tall = b[:whole].reshape(-1, length, columns)
+    total: Array = np.add.reduce(np.matmul(_side_by_side(a[:, :whole], length), tall), axis=0)
+    if whole < inner:
+        total += np.matmul(a[:, whole:], b[whole:])
+    return total
+
+
+def _side_by_side(matrix: Array, width: int) -> Array:
+    """Return a matrix as a stack of so many columns each: a view."""
+    return matrix.reshape(len(matrix), -1, width).swapaxes(0, 1)
+
+
+def multiply_columns(a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` to `out`: a small matrix times one of a few rows with many columns."""
+    columns = b.shape[1]
+
+    def multiply(part: slice) -> None:
+        _multiply_wide(a, b[:, part], out[:, part])
+
+    step = -(-columns // (_PARTS * _WIDTH)) * _WIDTH
+    _in_parts(multiply, columns, step, a.size * columns)
+
+
+def multiply_stack(a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` of stacks (S, M, K) and (S, K, N) to `out`."""
+    stack, rows, inner = a.shape
+    columns = b.shape[2]
+    product = rows * inner * columns
+    in_blocks = product > SMALL // 4 and inner <= _INNER and columns % _COLUMNS == 0
+
+    def multiply(part: slice) -> None:
+        if in_blocks:
+            _multiply_blocks(a[part], b[part], out[part])
+        else:
+            np.matmul(a[part], b[part], out=out[part])
+
+    _in_parts(multiply, stack, -(-stack // _PARTS), stack * product)
+
+
+def _multiply_blocks(a: Array, b: Array, out: Array) -> None:
+    stack, rows, inner = a.shape
+    wide = b.reshape(stack, 1, inner, -1, _COLUMNS).swapaxes(2, 3)
+    whole = rows - rows % _ROWS
+    for part, height in ((slice(0, whole), _ROWS), (slice(whole, rows), rows - whole)):
+        if part.start < part.stop:
+            tall = a[:, part].reshape(stack, -1, 1, height, inner)
+            result = out[:, part].reshape(stack, -1, height, wide.shape[2], _COLUMNS)
+            np.matmul(tall, wide, out=result.swapaxes(2, 3))
+
+
+def _in_parts(work: Callable[[slice], None], length: int, step: int, multiplications: int) -> None:
+    """Do work on all of `length`: in parts on threads where it is worth it."""
+    if multiplications < _WORTH_A_THREAD:
+        work(slice(0, length))
+    else:
+        deque(on_threads(work, blocks(length, step)), maxlen=0)
