@@ -67,8 +67,9 @@ def owner_of(code: CodeType) -> Owner | None:
     name = code.co_name
     if package != "ops":
         return _PACKAGES.get(package)
-    if file.parent.name == "conv" and name in _PASSES and module != "tiling":
-        return Owner(4, "convolution", module, name)
+    one_pass = name.removesuffix("_part").removesuffix("_whole")
+    if file.parent.name == "conv" and one_pass in _PASSES and module != "tiling":
+        return Owner(4, "convolution", module, one_pass)
     if name not in ops.__all__:
         return None
     pass_name = "backward" if name.endswith("_backward") else "forward"

@@ -16,7 +16,7 @@ import pytest
 
 import xpcnn
 from xpcnn import Trainer, data, errors, models, nn, ops, optim
-from xpcnn.backend.threads import on_threads
+from xpcnn.backend.threads import on_threads, run_on_threads
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_results_come_in_order_from_several_threads() -> None:
 
     assert list(on_threads(work, range(20))) == [i * i for i in range(20)]
     assert len(seen) > 1
-    assert threading.get_ident() not in seen
+    assert threading.get_ident() in seen
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -86,6 +86,68 @@ def test_an_error_is_raised_and_the_rest_is_not_run_on() -> None:
     count = len(done)
     time.sleep(0.02)
     assert len(done) == count < 20
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_everything_is_run_once(count: int) -> None:
+    done: list[int] = []
+    run_on_threads(done.append, range(count))
+    assert sorted(done) == list(range(count))
+
+
+def test_free_threads_take_what_is_left() -> None:
+    slow, seen = threading.Event(), []
+
+    def work(i: int) -> None:
+        if i == 0:
+            assert slow.wait(10)  # all the others are done meanwhile
+            return
+        seen.append(threading.get_ident())
+        if len(seen) == 19:
+            slow.set()
+
+    run_on_threads(work, range(20))
+    assert len(seen) == 19
+
+
+def test_runs_are_bounded_and_not_nested() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work(_: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if allowed > 1:
+            inner: list[int] = []
+            run_on_threads(lambda _: inner.append(threading.get_ident()), range(3))
+            assert set(inner) == {threading.get_ident()}
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+
+    for allowed in (2, 1):
+        most = 0
+        run_on_threads(work, range(12), at_most=allowed)
+        assert most == allowed
+
+
+@pytest.mark.parametrize("place", [0, 3, 11])
+def test_an_error_ends_a_run(place: int) -> None:
+    done = []
+
+    def work(i: int) -> None:
+        if i == place:
+            raise ZeroDivisionError
+        time.sleep(0.002)
+        done.append(i)
+
+    with pytest.raises(ZeroDivisionError):
+        run_on_threads(work, range(50))
+    count = len(done)
+    time.sleep(0.02)
+    assert len(done) == count < 24
+    run_on_threads(done.append, range(3))  # and threads are there for the next
 
 
 def test_settings_of_the_caller_hold_in_the_workers() -> None:

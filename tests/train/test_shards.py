@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 
-from xpcnn import Trainer, data, models, nn, ops, optim
+import xpcnn
+from xpcnn import Trainer, data, errors, models, nn, ops, optim
 from xpcnn.backend import Key
 from xpcnn.nn import Gradients
 from xpcnn.train.evaluate import evaluate, predict
@@ -132,3 +134,36 @@ def test_evaluation_and_prediction_agree_with_the_model() -> None:
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-5)
     found = evaluate(model, digits)
     assert found.correct == int((expected.argmax(axis=1) == digits.labels).sum())
+
+
+def test_contexts_are_let_go_on_the_way() -> None:
+    layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = xpcnn.asarray(np.ones((5, 3)), "float32")
+    y, ctx = layers.forward(x, train=True)
+    wanted, found = nn.Gradients(), nn.Gradients()
+    layers.backward(ctx, y, wanted)
+    layers.backward(ctx, y, nn.Gradients())  # a tuple stays as it is
+    emptied = list(ctx)
+    layers.backward(emptied, y, found)
+    assert emptied == []
+    for path, value in wanted.items():
+        assert np.array_equal(value, found[path])
+    with pytest.raises(errors.ArgumentError, match="Sequential: ctx has 0 parts for 3 layers"):
+        layers.backward(emptied, y)
+
+
+def test_a_batch_needs_little_more_than_its_contexts() -> None:
+    xpcnn.set_num_threads(2)
+    model = models.deep_convnet(dropout=0.0)
+    images = np.ones((100, 1, 28, 28), dtype=np.float32)
+    run, used = ShardedModel(model), []
+    for _ in range(2):
+        tracemalloc.start()
+        y, ctx = run.forward(images, Key(0))
+        contexts, _ = tracemalloc.get_traced_memory()
+        run.backward(ctx, y, nn.Gradients())
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        used.append(peak / contexts)
+    xpcnn.set_num_threads(None)
+    assert used[-1] < 1.4

@@ -13,7 +13,7 @@ from xpcnn.backend.base import MIB, Array, Backend, host_array, host_uniform, wi
 from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.heap import keep_freed_memory, release_freed_memory
 from xpcnn.backend.random import Key
-from xpcnn.backend.threads import on_threads
+from xpcnn.backend.threads import on_threads, run_on_threads
 from xpcnn.errors import BackendError
 
 
@@ -66,11 +66,21 @@ class NumpyBackend(Backend):
     ) -> Iterator[Any]:
         return on_threads(function, items, at_most)
 
+    def run_each(
+        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
+    ) -> None:
+        run_on_threads(function, items, at_most)
+
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
         return np.asarray(host_array(x), dtype=self.dtype(dtype))
 
     def copy(self, x: np.ndarray) -> np.ndarray:
         return np.array(x, order="C")
+
+    def dense(self, x: np.ndarray) -> np.ndarray:
+        from xpcnn.backend.host.memory import dense
+
+        return dense(x)
 
     def channels_last(self, x: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x.transpose(0, 2, 3, 1))

@@ -144,6 +144,17 @@ class Backend:
         """
         return map(function, items)
 
+    def run_each(
+        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
+    ) -> None:
+        """Call ``function(item)`` for each item likewise, where there are no results."""
+        for item in items:
+            function(item)
+
+    def dense(self, x: Array) -> Array:
+        """Return `x` in C order, where other orders cost time later."""
+        return x
+
     # -- primitives -------------------------------------------------------------------
 
     def channels_last(self, x: Array) -> Array:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from xpcnn.backend.blas import one_blas_thread
 from xpcnn.errors import ArgumentError
 
-__all__ = ["THREADS_VARIABLE", "get_num_threads", "on_threads", "set_num_threads"]
+__all__ = ["THREADS_VARIABLE", "get_num_threads", "on_threads", "run_on_threads", "set_num_threads"]
 
 THREADS_VARIABLE = "XPCNN_NUM_THREADS"
 
@@ -73,40 +74,85 @@ def on_threads(
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in their order, computed on several threads.
 
-    No more than `at_most` calls run, or have results that wait to be taken, at a time. Called on one of the
-    threads themselves, or with nothing to gain, it is a plain loop.
+    They take one item each at a time, the calling thread too, and no more than `at_most` of them. Called on
+    one of the threads themselves, or with nothing to gain, it is a plain loop.
     """
-    threads = get_num_threads() if at_most is None else min(get_num_threads(), at_most)
-    if threads < 2 or getattr(_worker, "busy", False):
-        yield from map(function, items)
-        return
+    threads = _useful_threads(at_most)
     items = iter(items)
-    first = list(islice(items, 2))
-    if len(first) < 2:
-        yield from map(function, first)
+    while batch := list(islice(items, threads)):
+        if len(batch) == 1:
+            yield function(batch[0])
+            continue
+        with one_blas_thread(), _started([partial(function, item) for item in batch[1:]]) as others:
+            with _as_worker():
+                first = function(batch[0])
+            results = [first, *(other.result() for other in others)]
+        yield from results
+
+
+def run_on_threads(
+    function: Callable[[Item], object], items: Iterable[Item], at_most: int | None = None
+) -> None:
+    """Call ``function(item)`` for each item, on several threads, each taking the next when it is free."""
+    waiting = list(items)
+    threads = min(_useful_threads(at_most), len(waiting))
+    if threads < 2:
+        for item in waiting:
+            function(item)
         return
-    waiting: deque[Future[Result]] = deque()
-    with one_blas_thread():
-        pool = _pool_of(get_num_threads())
+    left = iter(waiting)
+    lock = threading.Lock()
 
-        def start(item: Item) -> None:
-            # Each call sees the settings of its caller, such as `conv_algorithm`.
-            waiting.append(pool.submit(contextvars.copy_context().run, function, item))
-
+    def work() -> None:
+        nonlocal left
         try:
-            for item in (*first, *islice(items, threads - 2)):
-                start(item)
-            while waiting:
-                result = waiting.popleft().result()
-                for item in islice(items, 1):
-                    start(item)
-                yield result
-        finally:
-            for future in waiting:  # after an error: nothing may go on writing
-                future.cancel()
-            for future in waiting:
-                if not future.cancelled():
-                    future.exception()
+            while True:
+                with lock:
+                    taken = list(islice(left, 1))
+                if not taken:
+                    return
+                function(taken[0])
+        except BaseException:
+            left = iter(())  # nobody begins anything new
+            raise
+
+    with one_blas_thread(), _started([work] * (threads - 1)) as others, _as_worker():
+        work()
+        for other in others:
+            other.result()
+
+
+def _useful_threads(at_most: int | None) -> int:
+    if getattr(_worker, "busy", False):
+        return 1
+    threads = get_num_threads()
+    return threads if at_most is None else max(1, min(threads, at_most))
+
+
+@contextmanager
+def _started(calls: list[Callable[[], Result]]) -> Iterator[list[Future[Result]]]:
+    """Have calls made by other threads inside a ``with`` block; none goes on after it."""
+    pool = _pool_of(get_num_threads())
+    # Each call sees the settings of its caller, such as `conv_algorithm`.
+    futures = [pool.submit(contextvars.copy_context().run, call) for call in calls]
+    try:
+        yield futures
+    finally:
+        for future in futures:
+            future.cancel()
+        for future in futures:
+            if not future.cancelled():
+                future.exception()
+
+
+@contextmanager
+def _as_worker() -> Iterator[None]:
+    """Let what is called inside start no further threads."""
+    _worker.busy = True
+    try:
+        yield
+    finally:
+        _worker.busy = False
 
 
 def _pool_of(threads: int) -> ThreadPoolExecutor:

@@ -9,6 +9,7 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.ops.add import added
 
 __all__ = ["Concat", "Residual"]
 
@@ -67,7 +68,7 @@ class Residual(Container):
         if self.shortcut_name is not None:
             name = self.shortcut_name
             around = self._call(name, self._layers[name].backward, shortcut_ctx, dy, grads, need_dx=need_dx)
-        return dx + around if need_dx else None
+        return added(dx, around) if need_dx else None
 
     def __call__(self, x: Array) -> Array:
         y = self._call("", self._layers[""], x)
@@ -136,7 +137,7 @@ class Concat(Container):
             start += width
             branch_dx = self._call(name, layer.backward, branch_ctx, part, grads, need_dx=need_dx)
             if need_dx:
-                dx = branch_dx if dx is None else dx + branch_dx
+                dx = branch_dx if dx is None else added(dx, branch_dx)
         return dx
 
     def __call__(self, x: Array) -> Array:
@@ -161,7 +162,7 @@ def _sum(y: Array, shortcut: Array) -> Array:
             f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(shortcut.shape)}; "
             f"give a projection as shortcut"
         )
-    return y + shortcut
+    return added(y, shortcut)
 
 
 def _join_channels(outputs: list[Array]) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
+from xpcnn.errors import ArgumentError
 from xpcnn.nn.activation import ReLU
 from xpcnn.nn.container import Container, folded, join_paths
 from xpcnn.nn.conv import Conv2d
@@ -52,19 +54,24 @@ class Sequential(Container):
         return x, tuple(contexts)
 
     def backward(
-        self, ctx: tuple[Any, ...], dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
+        self, ctx: Sequence[Any], dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
     ) -> Any:
         if grads is not None:
             grads.bind(self)
-        steps = list(zip(self._layers.items(), ctx, strict=True))
+        layers = list(self._layers.items())
+        # A list is emptied on the way: what a layer kept is free when its gradients are there.
+        contexts = ctx if isinstance(ctx, list) else list(ctx)
+        if len(contexts) != len(layers):
+            raise ArgumentError(f"Sequential: ctx has {len(contexts)} parts for {len(layers)} layers")
         # Where nobody asks for dx, no gradient need reach what comes before the first layer to be trained.
         first = 0 if need_dx else self._first_trained()
         rectified = False  # whether dy has been through the ReLU that comes next
-        for i, ((name, layer), layer_ctx) in reversed(list(enumerate(steps))[first:]):
+        for i in reversed(range(first, len(layers))):
+            (name, layer), layer_ctx = layers[i], contexts.pop()
             if rectified:
                 rectified = False
                 continue
-            if i > first and type(layer) is MaxPool2d and type(steps[i - 1][0][1]) is ReLU:
+            if i > first and type(layer) is MaxPool2d and type(layers[i - 1][1]) is ReLU:
                 # A maximum is positive where the ReLU let it through: the mask of the pooled image, a
                 # fraction of the size, gives the same gradients to the bit.
                 dy = ops.relu_backward(ops.OutputContext(layer_ctx.y), dy)

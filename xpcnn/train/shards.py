@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, Key, backend_of, itemsize
-from xpcnn.nn import Gradients, Layer, is_per_sample
+from xpcnn.nn import Gradients, Layer, Sequential, is_per_sample
 from xpcnn.ops import conv_algorithm
 
 __all__ = ["ShardedModel"]
@@ -53,10 +53,13 @@ class ShardedModel:
 
         results = list(backend.each(run, rows))
         y = backend.xp.concat([y for y, _ in results])
-        return y, Shards(rows, [ctx for _, ctx in results])
+        contexts = [ctx for _, ctx in results]
+        if isinstance(self.model, Sequential):
+            contexts = [list(ctx) for ctx in contexts]  # its backward pass empties lists on the way
+        return y, Shards(rows, contexts)
 
     def backward(self, ctx: Any, dy: Any, grads: Gradients) -> None:
-        """Add the gradients of the parameters to `grads`."""
+        """Add the gradients of the parameters to `grads`. The context of shards is used up."""
         if not isinstance(ctx, Shards):
             self.model.backward(ctx, dy, grads, need_dx=False)
             return

@@ -8,6 +8,7 @@ import pytest
 from xpcnn import ops
 from xpcnn.backend.host import table
 from xpcnn.ops.activation import kept_where_positive, rectified
+from xpcnn.ops.add import added
 from xpcnn.ops.conv import _layout
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, readonly, same_bits
@@ -77,3 +78,20 @@ def test_gradient_where_positive(shape: tuple[int, ...], dtype: str) -> None:
         for memory in everywhere_else(dy):
             assert same_bits(kept_where_positive(memory, y), np.where(y > 0, dy, np.zeros((), dtype)))
         assert is_channels_last(kept_where_positive(channels_last(dy), channels_last(y)))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, LARGE], ids=str)
+def test_sums(shape: tuple[int, ...], dtype: str) -> None:
+    x, other = odd(*shape, dtype=dtype), draw(*shape, dtype=dtype, seed=1)
+    expected = x + other
+    total = added(readonly(x), readonly(np.asarray(other)))
+    assert same_bits(np.asarray(total), np.asarray(expected))
+    if len(shape) == 4:
+        for memory in everywhere_else(x):
+            assert same_bits(added(memory, other), expected)
+        assert is_channels_last(added(channels_last(x), channels_last(other)))
+
+
+def test_sums_of_other_dtypes_are_the_plain_ones() -> None:
+    assert table()["added"](np.ones(3, "float16"), np.ones(3, "float16")) is NotImplemented
+    assert table()["added"](np.ones(3, "float32"), np.ones(3, "float64")) is NotImplemented

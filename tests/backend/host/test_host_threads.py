@@ -55,6 +55,7 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
         "batch_norm_gradients": lambda: kernels["batch_norm_gradients"](dy, x, weight, mean, var, True),
         "max_pool_windows": lambda: [kernels["max_pool_windows"](x, *window, (20, 21))],
         "max_pool_scatter": lambda: [kernels["max_pool_scatter"](y, x, y, *window)],
+        "added": lambda: [kernels["added"](x, dy)],
         "kept_where_positive": lambda: [kernels["kept_where_positive"](dy, x)],
         "row_products": lambda: [kernels["row_products"](x, filters, geometry)],
         "row_gradients": lambda: [kernels["row_gradients"](x, gradient, geometry)],

@@ -1,10 +1,11 @@
-"""Biases and ReLU in blocks.
+"""Biases, ReLU and sums in blocks.
 
 The maximum with an array of zeros is three times as fast as that with the number 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -35,14 +36,21 @@ def kept_where_positive(dy: Array, y: Array) -> Any:
     # numpy.where branches on every element; an integer product is exact and twenty times faster.
     bits = dy.view(f"i{dy.itemsize}")
     kept = np.empty_like(bits)
-    per_row = dy[0].size
 
-    def keep(share: slice) -> None:
-        rows = slice(share.start // per_row, share.stop // per_row)
+    def keep(rows: slice) -> None:
         np.multiply(bits[rows], y[rows] > 0, out=kept[rows])
 
-    run_in_shares(keep, dy.size, per_row)
+    _run_in_rows(keep, dy)
     return kept.view(dy.dtype)
+
+
+def added(x: Array, other: Array) -> Any:
+    """Return ``x + other``, arrays of one shape."""
+    if not is_served(x, other) or x.ndim == 0 or x.size == 0 or x.shape != other.shape:
+        return NotImplemented
+    total = np.empty_like(x)
+    _run_in_rows(lambda rows: np.add(x[rows], other[rows], out=total[rows]), x)
+    return total
 
 
 def add_bias(y: Array, bias: Array) -> Any:
@@ -72,6 +80,16 @@ def _add_bias(y: Array, bias: Array, rectify: bool) -> Any:
     return y
 
 
+def _run_in_rows(function: Callable[[slice], object], x: Array) -> None:
+    """Call a function with shares of the first axis, whatever the memory order of the others."""
+    per_row = x[0].size
+
+    def run(share: slice) -> None:
+        function(slice(share.start // per_row, share.stop // per_row))
+
+    run_in_shares(run, x.size, per_row)
+
+
 def _rectify(x: Array, y: Array) -> None:
     """Write ``max(x, 0)`` to y, both flat."""
     zero = zeros(x.dtype)
@@ -83,6 +101,7 @@ def _rectify(x: Array, y: Array) -> None:
 KERNELS: Final = {
     "add_bias": add_bias,
     "add_bias_relu": add_bias_relu,
+    "added": added,
     "kept_where_positive": kept_where_positive,
     "rectified": rectified,
 }

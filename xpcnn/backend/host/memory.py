@@ -8,10 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpcnn.backend.threads import run_on_threads
+
 __all__ = [
     "BLOCK_BYTES",
     "blocks",
     "channel_matrix",
+    "dense",
     "empty_like_channel_matrix",
     "flat_pair",
     "is_served",
@@ -23,6 +26,9 @@ Array = np.ndarray[Any, Any]
 BLOCK_BYTES: Final = 512 << 10
 """Bytes of one operand of a block: short enough to be in a cache for the next pass over it, long enough to
 hide what the call of a ufunc costs."""
+
+_LARGE: Final = 1 << 19
+_SIDE: Final = 64
 
 _SERVED: Final = (np.dtype("float32"), np.dtype("float64"))
 
@@ -70,6 +76,22 @@ def flat_pair(x: Array) -> tuple[Array, Array, Array] | None:
         return None
     y, y_matrix = empty_like_channel_matrix(x)
     return matrix.reshape(-1), y, y_matrix.reshape(-1)
+
+
+def dense(x: Array) -> Array:
+    """Return `x` in C order; a large array in square blocks of its first axes, which fit a cache."""
+    if x.flags.c_contiguous:
+        return x
+    if x.ndim < 2 or x.size < _LARGE:
+        return np.ascontiguousarray(x)
+    y = np.empty(x.shape, x.dtype)
+
+    def copy(rows: slice) -> None:
+        for columns in blocks(x.shape[1], _SIDE):
+            y[rows, columns] = x[rows, columns]
+
+    run_on_threads(copy, blocks(len(x), _SIDE))
+    return y
 
 
 @functools.cache

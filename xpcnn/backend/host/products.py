@@ -9,14 +9,13 @@ The blocks do not depend on the number of threads, so neither do the bits.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from xpcnn.backend.host.memory import Array, blocks
-from xpcnn.backend.threads import on_threads
+from xpcnn.backend.threads import run_on_threads
 
 __all__ = ["SMALL", "multiply", "multiply_columns", "multiply_stack"]
 
@@ -38,8 +37,8 @@ _FEW, _LONG = 4000, 768
 _WORTH_A_THREAD: Final = 1 << 25
 """Multiplications that take a core some tenths of a millisecond."""
 
-_PARTS: Final = 8
-"""Pieces that large work is cut into for threads."""
+_PARTS, _FEW_PARTS = 8, 4
+"""Pieces that large work is cut into for threads, and where pieces cost something."""
 
 
 def multiply(a: Array, b: Array) -> Array:
@@ -50,13 +49,23 @@ def multiply(a: Array, b: Array) -> Array:
     if rows * columns <= _FEW and inner > 16 * (rows + columns):
         return _multiply_sums(a, b)
     out = np.empty((rows, columns), np.result_type(a, b))
-    if inner > _LONGEST:
-        return np.matmul(a, b, out=out)
     if rows < columns:
-        _multiply_wide(a, b, out)
+        _multiply_sides(a, b, out)
     else:  # seen from the other side: the transposed product has few rows and many columns
-        _multiply_wide(b.T, a.T, out.T)
+        _multiply_sides(b.T, a.T, out.T)
     return out
+
+
+def _multiply_sides(a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` to `out`, which has more columns than rows."""
+    if len(b) <= _LONGEST:
+        _multiply_wide(a, b, out)
+        return
+
+    def multiply(part: slice) -> None:
+        np.matmul(a, b[:, part], out=out[:, part])
+
+    _in_parts(multiply, b.shape[1], -(-b.shape[1] // _FEW_PARTS), a.size * b.shape[1] // _FEW_PARTS)
 
 
 def _multiply_wide(a: Array, b: Array, out: Array) -> None:
@@ -132,4 +141,4 @@ def _in_parts(work: Callable[[slice], None], length: int, step: int, multiplicat
     if multiplications < _WORTH_A_THREAD:
         work(slice(0, length))
     else:
-        deque(on_threads(work, blocks(length, step)), maxlen=0)
+        run_on_threads(work, blocks(length, step))

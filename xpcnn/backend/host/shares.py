@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
 from xpcnn.backend.host.memory import Array, blocks
-from xpcnn.backend.threads import on_threads
+from xpcnn.backend.threads import run_on_threads
 
 __all__ = ["run_in_shares", "sum_of_shares"]
-
-Result = TypeVar("Result")
 
 _LARGE: Final = 1 << 19
 """Elements above which a pass takes far longer than handing it to another thread."""
@@ -25,20 +23,24 @@ _LARGE: Final = 1 << 19
 _SHARES: Final = 4
 
 
-def sum_of_shares(function: Callable[[slice], Array], size: int, step: int) -> Array:
-    """Return the sum of ``function(share)`` over all shares."""
-    return functools.reduce(np.add, _in_shares(function, size, step))
-
-
-def _in_shares(function: Callable[[slice], Result], size: int, step: int) -> Iterator[Result]:
-    """Yield ``function(share)`` for the shares of `size` elements, all but the last a multiple of `step`."""
-    if size < _LARGE:
-        return iter([function(slice(0, size))])
-    share = -(-size // (_SHARES * step)) * step
-    return on_threads(function, blocks(size, share))
-
-
 def run_in_shares(function: Callable[[slice], None], size: int, step: int) -> None:
-    """Call ``function(share)`` for all shares."""
-    for _ in _in_shares(function, size, step):
-        pass
+    """Call ``function(share)`` for the shares of `size` elements, all but the last a multiple of `step`."""
+    run_on_threads(function, _shares(size, step))
+
+
+def sum_of_shares(function: Callable[[slice], Array], size: int, step: int) -> Array:
+    """Return the sum of ``function(share)`` over the shares."""
+    shares = list(_shares(size, step))
+    found: dict[int, Array] = {}
+
+    def keep(i: int) -> None:
+        found[i] = function(shares[i])
+
+    run_on_threads(keep, range(len(shares)))
+    return functools.reduce(np.add, (found[i] for i in range(len(shares))))
+
+
+def _shares(size: int, step: int) -> Iterator[slice]:
+    if size < _LARGE:
+        return iter([slice(0, size)])
+    return blocks(size, -(-size // (_SHARES * step)) * step)

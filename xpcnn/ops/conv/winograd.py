@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -225,7 +224,7 @@ def _products(inputs: Array, weight: Array, m: int) -> Array:
         kernel = _transformed_kernel(weight[filters, ...], m)
         products[:, :, filters] = inputs @ kernel
 
-    deque(backend.each(multiply, _some_filters(weight.shape[0])), maxlen=0)
+    backend.run_each(multiply, _some_filters(weight.shape[0]))
     return products
 
 
