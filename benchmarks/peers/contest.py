@@ -22,7 +22,7 @@ __all__ = [
     "require_equal",
 ]
 
-BLOCK_SECONDS = 0.1
+BLOCK_SECONDS = 0.5
 """A turn lasts this long at least."""
 
 PAUSE_SECONDS = 0.05

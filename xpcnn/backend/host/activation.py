@@ -93,6 +93,9 @@ def _run_in_rows(function: Callable[[slice], object], x: Array) -> None:
 def _rectify(x: Array, y: Array) -> None:
     """Write ``max(x, 0)`` to y, both flat."""
     zero = zeros(x.dtype)
+    if x.size <= zero.size:
+        np.maximum(x, zero[: x.size], out=y)
+        return
     for part in blocks(x.size, zero.size):
         values = x[part]
         np.maximum(values, zero[: values.size], out=y[part])

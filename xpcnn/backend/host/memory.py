@@ -46,7 +46,7 @@ def is_served(*arrays: Array) -> bool:
 
 def channel_matrix(x: Array) -> Array | None:
     """Return x (N, C, ...) over channels-last memory as a view (pixels, C); None for other memory."""
-    last = np.moveaxis(x, 1, -1)
+    last = x.transpose(_channels_last(x.ndim)[0])
     return last.reshape(-1, x.shape[1]) if last.flags.c_contiguous else None
 
 
@@ -54,7 +54,13 @@ def empty_like_channel_matrix(x: Array) -> tuple[Array, Array]:
     """Return a new array like x (N, C, ...) over channels-last memory, and its view (pixels, C)."""
     n, c, *size = x.shape
     memory = np.empty((n, *size, c), x.dtype)
-    return np.moveaxis(memory, -1, 1), memory.reshape(-1, c)
+    return memory.transpose(_channels_last(x.ndim)[1]), memory.reshape(-1, c)
+
+
+@functools.cache
+def _channels_last(axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the orders of axes from (N, C, ...) to (N, ..., C), and back: far quicker than `moveaxis`."""
+    return (0, *range(2, axes), 1), (0, axes - 1, *range(1, axes - 1))
 
 
 def blocks(length: int, step: int) -> Iterator[slice]:

@@ -118,7 +118,7 @@ def plan_of(
 
     images = most = bisect_right(range(1, n + 1), limit, key=cost)
     if images and block is not None and algorithm.in_cache:
-        weights = cost(0)
+        weights, block = cost(0), int(block * algorithm.larger_pieces)
         more = 8 * weights // 5 if summed else weights
         images = max(1, bisect_right(range(1, images + 1), weights + max(block, more), key=cost))
     if images:

@@ -42,12 +42,16 @@ class ConvAlgorithm(ABC):
         True where the algorithm itself sums half precision in float32; others are given float32.
     in_cache : bool
         False where pieces that stay in a cache cost more than they save.
+    larger_pieces : float
+        How many times as large its pieces are as what stays in a cache: of many calls, each passes over a
+        part of their scratch memory.
     """
 
     name: str
     takes_groups: bool = False
     takes_half: bool = False
     in_cache: bool = True
+    larger_pieces: float = 1.0
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
         """Return why this algorithm cannot do `geometry`, or None."""

@@ -73,6 +73,8 @@ class Winograd(ConvAlgorithm):
     tiles of 4. Memory: the transformed input and output, 2¼ times theirs at tiles of 4.
     """
 
+    larger_pieces = 1.5
+
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
         if geometry.kernel != (3, 3):
             return f"needs a 3x3 kernel, got {geometry.kernel[0]}x{geometry.kernel[1]}"
