@@ -6,7 +6,7 @@ import numpy as np
 
 from xpcnn.backend.host.memory import Array
 
-__all__ = ["Padding", "framed", "last", "view"]
+__all__ = ["Padding", "framed", "last", "steps", "view"]
 
 Padding = tuple[int, int, int, int]
 
@@ -34,6 +34,14 @@ def framed(x: Array, padding: Padding) -> Array:
         rows[:, :, left + w :] = 0
     rows[:, :, left : left + w] = x
     return frame
+
+
+def steps(x: Array) -> tuple[int, ...]:
+    """Return the strides of a contiguous array by its shape: axes of length 1 may have any."""
+    found = [x.itemsize]
+    for size in reversed(x.shape[1:]):
+        found.append(found[-1] * size)
+    return tuple(reversed(found))
 
 
 def view(memory: Array, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpcnn.backend.host.convolution import framed, last, view
+from xpcnn.backend.host.convolution import framed, last, steps, view
 from xpcnn.backend.host.memory import Array, is_served
 from xpcnn.backend.host.products import SMALL
 
@@ -86,7 +86,7 @@ def _unfolded(x: Array, geometry: Any, plan: _Plan) -> Iterator[Array]:
     n, height, _, c = images.shape
     (kh, kw), (sh, sw), dh = geometry.kernel, geometry.stride, geometry.dilation[0]
     ow = geometry.ow
-    s_n, s_h, s_w, s_c = images.strides
+    s_n, s_h, s_w, s_c = steps(images)
     windows = view(images, (n, height, ow, kw * c), (s_n, s_h, sw * s_w, s_c))
     unfolded = np.empty(windows.shape, x.dtype)
     np.copyto(unfolded, windows)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.convolution import Padding, framed, last, view
+from xpcnn.backend.host.convolution import Padding, framed, last, steps, view
 from xpcnn.backend.host.memory import Array, is_served
 from xpcnn.backend.host.products import multiply_columns
 
@@ -21,7 +21,7 @@ def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Any) -> Any
     t = m + 2
     images = framed(last(x), padding)
     n, _, _, c = images.shape
-    s_n, s_h, s_w, s_c = images.strides
+    s_n, s_h, s_w, s_c = steps(images)
     windows = view(images, (t, t, n, rows, columns, c), (s_h, s_w, s_n, m * s_h, m * s_w, s_c))
     tiles = np.empty((t * t, n * rows * columns * c), x.dtype)
     np.copyto(tiles.reshape(windows.shape), windows)

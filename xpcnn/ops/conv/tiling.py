@@ -152,7 +152,7 @@ def grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeo
 
     # Runs of pieces, summed in their order: neither depends on the number of threads.
     pieces, at_most = _pieces(algorithm, x, geometry, summed=True)
-    length = -(-len(pieces) // RUNS)
+    length = max(1, -(-len(pieces) // min(RUNS, at_most)))
     runs = [pieces[start : start + length] for start in range(0, len(pieces), length)]
     totals: dict[int, Array] = {}
     for found in backend.each(summed, runs, at_most):
