@@ -32,7 +32,7 @@ EPS = 1e-3
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_LEAST", 1)
     monkeypatch.setattr(kernels, "_ROW", 8)
-    monkeypatch.setattr(kernels, "BLOCK_BYTES", 600)
+    monkeypatch.setattr(kernels, "_BLOCK_BYTES", 600)
 
 
 class Numbers:

@@ -12,10 +12,12 @@ import pytest
 
 import xpcnn
 from xpcnn.backend.host import table
+from xpcnn.backend.host.shares import run_in_shares
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.winograd import Tiling
 
 from .helpers import Array, channels_last, draw
+from .test_host_table import replaceable
 
 THREADS = 4
 
@@ -102,3 +104,44 @@ def test_the_number_of_threads_does_not_change_a_bit(name: str) -> None:
         found.append(b"".join(np.asarray(array).tobytes() for array in CALLS[name]()))
     xpcnn.set_num_threads(None)
     assert found[0] == found[1] == found[2]
+
+
+LARGE = {
+    "rectified": lambda kernels, x, dy, channel: [kernels["rectified"](x)],
+    "added": lambda kernels, x, dy, channel: [kernels["added"](x, dy)],
+    "kept_where_positive": lambda kernels, x, dy, channel: [kernels["kept_where_positive"](dy, x)],
+    "batch_norm_by_batch": lambda kernels, x, dy, channel: kernels["batch_norm_by_batch"](
+        x, channel, channel, channel, channel, 0.1, 1e-5
+    ),
+    "batch_norm_gradients": lambda kernels, x, dy, channel: kernels["batch_norm_gradients"](
+        dy, x, channel, 0 * channel, channel, True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_shares_of_large_arrays(name: str) -> None:
+    """Arrays that several threads share: the bits of one thread, the numbers of the portable functions."""
+    x, dy = (channels_last(draw(33, 64, 32, 33, dtype="float32", seed=seed)) for seed in (0, 1))
+    channel = np.abs(draw(64, dtype="float32", seed=2))
+    found = []
+    for threads in (1, 2, 3):
+        xpcnn.set_num_threads(threads)
+        found.append([np.asarray(array) for array in LARGE[name](table(), x, dy, channel)])
+    xpcnn.set_num_threads(None)
+    portable = {kernel: replaceable()[kernel] for kernel in LARGE}
+    expected = LARGE[name](portable, x.astype("float64"), dy.astype("float64"), channel.astype("float64"))
+    for one, two, three, wanted in zip(*found, expected, strict=True):
+        assert one.tobytes() == two.tobytes() == three.tobytes()
+        assert np.abs(one - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
+
+
+def test_shares_cover_everything_once() -> None:
+    seen = np.zeros(1000, int)
+
+    def count(share: slice) -> None:
+        assert share.start % 7 == 0
+        seen[share] += 1
+
+    run_in_shares(count, 1000, 7, 100)
+    assert (seen == 1).all()

@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from xpcnn.backend.host.memory import (
-    BLOCK_BYTES,
     Array,
     blocks,
     channel_matrix,
@@ -25,6 +24,8 @@ from xpcnn.backend.host.memory import (
 from xpcnn.backend.host.shares import run_in_shares, sum_of_shares
 
 __all__ = ["KERNELS"]
+
+_BLOCK_BYTES: Final = 1 << 20
 
 _ROW: Final = 1024
 """Elements that are added up side by side: about the shortest that NumPy adds at full speed."""
@@ -52,7 +53,7 @@ class _Grid(NamedTuple):
     def of(cls, matrix: Array) -> _Grid:
         pixels, channels = matrix.shape
         group = max(1, _ROW // channels)
-        block = max(1, BLOCK_BYTES // (matrix.itemsize * channels * group)) * group
+        block = max(1, _BLOCK_BYTES // (matrix.itemsize * channels * group)) * group
         return cls(channels, group, min(block, -(-pixels // group) * group))
 
     @property

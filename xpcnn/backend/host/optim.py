@@ -30,6 +30,9 @@ Until they are written, the new weights are scratch memory."""
 _BLOCK_BYTES: Final = 1 << 20
 """Longer than elsewhere: roots and quotients, not memory, take the time."""
 
+_LARGE: Final = 1 << 18
+"""Elements of a parameter from which on threads share it, for the same reason."""
+
 
 def _sgd(new: Array, data: Array, gradient: Array, state: State, steps: int, options: Options) -> None:
     momentum = options["momentum"]
@@ -131,7 +134,7 @@ def _updated(rule: Rule, data: Array, gradient: Array, state: State, steps: int,
             kept = {name: array[part] for name, array in flat_state.items()}
             rule(flat_new[part], flat_data[part], flat_gradient[part], kept, steps, options)
 
-    run_in_shares(update, data.size, 1)
+    run_in_shares(update, data.size, 1, _LARGE)
     return new
 
 

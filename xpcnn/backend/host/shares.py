@@ -17,15 +17,18 @@ from xpcnn.backend.threads import run_on_threads
 
 __all__ = ["run_in_shares", "sum_of_shares"]
 
-_LARGE: Final = 1 << 19
-"""Elements above which a pass takes far longer than handing it to another thread."""
+_LARGE: Final = 1 << 21
+"""Elements from which on a pass over memory gains from a second thread; smaller arrays lie in a cache."""
 
 _SHARES: Final = 4
 
 
-def run_in_shares(function: Callable[[slice], None], size: int, step: int) -> None:
-    """Call ``function(share)`` for the shares of `size` elements, all but the last a multiple of `step`."""
-    run_on_threads(function, _shares(size, step))
+def run_in_shares(function: Callable[[slice], None], size: int, step: int, large: int = _LARGE) -> None:
+    """Call ``function(share)`` for the shares of `size` elements, all but the last a multiple of `step`.
+
+    Fewer than `large` elements are one share.
+    """
+    run_on_threads(function, _shares(size, step, large))
 
 
 def sum_of_shares(function: Callable[[slice], Array], size: int, step: int) -> Array:
@@ -40,7 +43,7 @@ def sum_of_shares(function: Callable[[slice], Array], size: int, step: int) -> A
     return functools.reduce(np.add, (found[i] for i in range(len(shares))))
 
 
-def _shares(size: int, step: int) -> Iterator[slice]:
-    if size < _LARGE:
+def _shares(size: int, step: int, large: int = _LARGE) -> Iterator[slice]:
+    if size < large:
         return iter([slice(0, size)])
     return blocks(size, -(-size // (_SHARES * step)) * step)
