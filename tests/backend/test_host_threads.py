@@ -16,7 +16,7 @@ import pytest
 
 import xpcnn
 from xpcnn import Trainer, data, errors, models, nn, ops, optim
-from xpcnn.backend.threads import on_threads, run_on_threads
+from xpcnn.backend.threads import HANDOVER, on_threads, run_on_threads
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +148,53 @@ def test_an_error_ends_a_run(place: int) -> None:
     time.sleep(0.02)
     assert len(done) == count < 24
     run_on_threads(done.append, range(3))  # and threads are there for the next
+
+
+def test_the_lock_changes_hands_sooner_meanwhile() -> None:
+    before = sys.getswitchinterval()
+    seen: list[float] = []
+
+    def work(_: int) -> None:
+        seen.append(sys.getswitchinterval())
+        time.sleep(0.002)
+
+    others = [threading.Thread(target=lambda: list(on_threads(work, range(8)))) for _ in range(2)]
+    for other in others:
+        other.start()
+    run_on_threads(work, range(8))
+    for other in others:
+        other.join()
+    assert max(seen) == pytest.approx(HANDOVER, rel=1e-3)
+    assert sys.getswitchinterval() == before
+    with pytest.raises(ZeroDivisionError):
+        run_on_threads(lambda i: 1 // i, range(3))
+    assert sys.getswitchinterval() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_forked_meanwhile_waits_as_before() -> None:
+    code = """
+import os, sys, threading
+from xpcnn import set_num_threads
+from xpcnn.backend.threads import run_on_threads
+set_num_threads(2)
+before = sys.getswitchinterval()
+inside, done = threading.Event(), threading.Event()
+def work(i):
+    inside.set()
+    done.wait(20)
+run = threading.Thread(target=run_on_threads, args=(work, range(2)))
+run.start()
+inside.wait(20)
+child = os.fork()
+if child == 0:
+    os._exit(0 if sys.getswitchinterval() == before else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+run.join()
+raise SystemExit(status or sys.getswitchinterval() != before)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
 
 
 def test_settings_of_the_caller_hold_in_the_workers() -> None:

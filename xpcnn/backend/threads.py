@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,11 @@ THREADS_VARIABLE = "XPCNN_NUM_THREADS"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+HANDOVER = 3e-4
+"""Seconds that a thread waits for Python's lock at most, while others do short calls one after the other."""
+
 _chosen: int | None = None
+_runs, _interval, _runs_lock = 0, sys.getswitchinterval(), threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 _worker = threading.local()
@@ -74,16 +79,19 @@ def on_threads(
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in their order, computed on several threads.
 
-    They take one item each at a time, the calling thread too, and no more than `at_most` of them. Called on
-    one of the threads themselves, or with nothing to gain, it is a plain loop.
+    With `at_most`, no more calls than that are made, or have results that wait, at a time. Called on one of
+    the threads themselves, or with nothing to gain, it is a plain loop.
     """
     threads = _useful_threads(at_most)
+    if at_most is None and threads > 1:
+        yield from _all_results(function, list(items))
+        return
     items = iter(items)
     while batch := list(islice(items, threads)):
         if len(batch) == 1:
             yield function(batch[0])
             continue
-        with one_blas_thread(), _started([partial(function, item) for item in batch[1:]]) as others:
+        with _together(), _started([partial(function, item) for item in batch[1:]]) as others:
             with _as_worker():
                 first = function(batch[0])
             results = [first, *(other.result() for other in others)]
@@ -116,10 +124,39 @@ def run_on_threads(
             left = iter(())  # nobody begins anything new
             raise
 
-    with one_blas_thread(), _started([work] * (threads - 1)) as others, _as_worker():
+    with _together(), _started([work] * (threads - 1)) as others, _as_worker():
         work()
         for other in others:
             other.result()
+
+
+def _all_results(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    found: dict[int, Result] = {}
+
+    def keep(i: int) -> None:
+        found[i] = function(items[i])
+
+    run_on_threads(keep, range(len(items)))
+    return [found[i] for i in range(len(items))]
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Prepare the process for several threads at work."""
+    global _runs, _interval
+    with one_blas_thread():
+        with _runs_lock:
+            if _runs == 0:
+                _interval = sys.getswitchinterval()
+                sys.setswitchinterval(min(_interval, HANDOVER))
+            _runs += 1
+        try:
+            yield
+        finally:
+            with _runs_lock:
+                _runs = max(0, _runs - 1)  # a child that was forked meanwhile has begun anew
+                if _runs == 0:
+                    sys.setswitchinterval(_interval)
 
 
 def _useful_threads(at_most: int | None) -> int:
@@ -172,6 +209,14 @@ def _forget_pool() -> None:
     _pool, _lock = None, threading.Lock()
 
 
-# A forked child has none of its parent's threads.
+def _begin_anew() -> None:
+    """Forget, in a forked child, what its parent's threads were at: it has none of them."""
+    global _runs, _runs_lock
+    _forget_pool()
+    if _runs:
+        sys.setswitchinterval(_interval)
+    _runs, _runs_lock = 0, threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -18,6 +18,9 @@ __all__ = ["ShardedModel"]
 # Images in a shard: with fewer, the calls cost more than their work; with more, a core runs dry at the end.
 FEWEST, MOST = 10, 50
 
+# Gradients of shards, each as large as the parameters, that may wait to be summed.
+MOST_GRADIENTS = 8
+
 
 class Shards(NamedTuple):
     """The contexts of the shards of a batch, and their rows."""
@@ -70,7 +73,7 @@ class ShardedModel:
             self.model.backward(shard_ctx, dy[part, ...], found, need_dx=False)
             return found
 
-        for found in backend_of(dy).each(run, list(zip(*ctx, strict=True))):
+        for found in backend_of(dy).each(run, list(zip(*ctx, strict=True)), MOST_GRADIENTS):
             grads.merge(found)
 
     def __call__(self, x: Array) -> Array:
