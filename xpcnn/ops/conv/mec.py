@@ -25,6 +25,8 @@ class Mec(ConvAlgorithm):
     each slice is one matrix in place for all images, without a copy.
     """
 
+    larger_pieces = 1.5
+
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
         elements = _elements(geometry)
         if correlates(geometry):
