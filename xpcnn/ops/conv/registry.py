@@ -78,7 +78,10 @@ class ConvAlgorithm(ABC):
         return self.grad_weight(x, dy, geometry)
 
     def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
-        """Return dweight (K, C, kh, kw), given the sum of the parts."""
+        """Return dweight (K, C, kh, kw), given the sum of parts of one shape.
+
+        The geometry is that of all pieces together; its weight is theirs.
+        """
         return total
 
 

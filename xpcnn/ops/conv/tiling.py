@@ -20,6 +20,10 @@ from xpcnn.ops.conv.workspace import workspace_limit
 __all__ = ["forward", "grad_input", "grad_weight", "operands", "reason_against", "resolve"]
 
 
+Sums = dict[tuple[int, tuple[int, ...]], Array]
+"""Sums of parts, by the first of their filters and by their shape: tiles of another size have other parts."""
+
+
 def resolve(
     name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, pass_name: str, op: str = "conv2d"
 ) -> ConvAlgorithm:
@@ -141,36 +145,36 @@ def grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeo
     backend = backend_of(x)
     seen = seen_at_once(algorithm, geometry)
 
-    def summed(run: tuple[Piece, ...]) -> dict[int, Array]:
-        """Return the sum of each group of filters, by the first of them."""
-        totals: dict[int, Array] = {}
+    def summed(run: tuple[Piece, ...]) -> Sums:
+        totals: Sums = {}
         for piece in run:
             if piece.geometry.h:
                 part = algorithm.grad_weight_part(x[piece.inputs], dy[piece.outputs], piece.geometry)
-                _add(totals, piece.filters.start, part)
+                _add(totals, (piece.filters.start, tuple(part.shape)), part)
         return totals
 
     # Runs of pieces, summed in their order: neither depends on the number of threads.
     pieces, at_most = _pieces(algorithm, x, geometry, summed=True)
     length = max(1, -(-len(pieces) // min(RUNS, at_most)))
     runs = [pieces[start : start + length] for start in range(0, len(pieces), length)]
-    totals: dict[int, Array] = {}
+    totals: Sums = {}
     for found in backend.each(summed, runs, at_most):
-        for first, part in found.items():
-            _add(totals, first, part)
+        for key, part in found.items():
+            _add(totals, key, part)
     if len(totals) == 1 and seen.k == geometry.k:
-        return backend.dense(algorithm.grad_weight_whole(totals[0], seen))
+        (total,) = totals.values()
+        return backend.dense(algorithm.grad_weight_whole(total, seen))
     dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
-    for first, total in totals.items():
-        dweight[first : first + seen.k, ...] = algorithm.grad_weight_whole(total, seen)
+    for (first, _), total in totals.items():
+        dweight[first : first + seen.k, ...] += algorithm.grad_weight_whole(total, seen)
     return dweight
 
 
-def _add(totals: dict[int, Array], first: int, part: Array) -> None:
-    if first in totals:
-        totals[first] += part
+def _add(totals: Sums, key: tuple[int, tuple[int, ...]], part: Array) -> None:
+    if key in totals:
+        totals[key] += part
     else:
-        totals[first] = part
+        totals[key] = part
 
 
 def _run(

@@ -121,8 +121,8 @@ class Winograd(ConvAlgorithm):
         return xp.concat(list(parts), axis=2)
 
     def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
-        m = Tiling.of(geometry).m
-        dtaps = total if total.shape[0] == 9 else _dtaps(total, m)
+        places = total.shape[0]
+        dtaps = total if places == 9 else _dtaps(total, math.isqrt(places) - 2)
         xp = backend_of(total).xp
         return xp.permute_dims(xp.reshape(dtaps, (3, 3, geometry.c, geometry.k)), (3, 2, 0, 1))
 
