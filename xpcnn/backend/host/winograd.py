@@ -79,13 +79,13 @@ def winograd_kernel(taps: Array, forth: Array) -> Any:
 
 
 def winograd_taps_gradient(dkernel: Array, forth: Array) -> Any:
-    """Return the gradient of the taps, (9, C, K): `winograd_kernel`'s adjoint."""
+    """Return the gradient of the taps, (9, K, C), given that of the kernel, (t², K, C)."""
     if not is_served(dkernel, forth):
         return NotImplemented
-    places, c, k = dkernel.shape
-    dtaps = np.empty((9, c * k), dkernel.dtype)
+    places, a, b = dkernel.shape
+    dtaps = np.empty((9, a * b), dkernel.dtype)
     multiply_columns(np.ascontiguousarray(forth.T), dkernel.reshape(places, -1), dtaps)
-    return dtaps.reshape(9, c, k)
+    return dtaps.reshape(9, a, b)
 
 
 KERNELS: Final = {

@@ -104,27 +104,28 @@ class Winograd(ConvAlgorithm):
         return self.grad_weight_whole(self.grad_weight_part(x, dy, geometry), geometry)
 
     def grad_weight_part(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        """Return the gradient of the transformed kernel, or of the taps (9, C, K) where that is less.
+        """Return the gradient of the transformed kernel (t², K, C), or of the taps (9, K, C) if that is less.
 
-        Every step of `forward` is linear in the weight: here are their adjoints, in reverse order.
+        Every step of `forward` is linear in the weight: here are their adjoints, in reverse order. C comes
+        last, as in the weight itself, which is then put together from runs of memory.
         """
         backend = backend_of(x)
         xp = backend.xp
         tiling = Tiling.of(geometry)
         back = _constant(backend, x.dtype, tiling.m, "output")
-        dproducts = winograd_output_gradient(dy, back, tiling)  # (t², N·tiles, K)
-        inputs = xp.matrix_transpose(_transformed_input(x, geometry, tiling))  # (t², C, N·tiles)
+        dproducts = xp.matrix_transpose(winograd_output_gradient(dy, back, tiling))  # (t², K, N·tiles)
+        inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
         if not _is_wide(backend, (geometry.k, geometry.c), tiling.m, x.dtype):
-            return backend.stacked_product(inputs, dproducts)
+            return backend.stacked_product(dproducts, inputs)
         some = list(_some_filters(geometry.k))
-        parts = backend.each(lambda part: _dtaps(inputs @ dproducts[:, :, part], tiling.m), some)
-        return xp.concat(list(parts), axis=2)
+        parts = backend.each(lambda part: _dtaps(dproducts[:, part, :] @ inputs, tiling.m), some)
+        return xp.concat(list(parts), axis=1)
 
     def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
         places = total.shape[0]
         dtaps = total if places == 9 else _dtaps(total, math.isqrt(places) - 2)
         xp = backend_of(total).xp
-        return xp.permute_dims(xp.reshape(dtaps, (3, 3, geometry.c, geometry.k)), (3, 2, 0, 1))
+        return xp.permute_dims(xp.reshape(dtaps, (3, 3, geometry.k, geometry.c)), (2, 3, 0, 1))
 
 
 class Tiling(NamedTuple):
@@ -250,17 +251,17 @@ def winograd_kernel(taps: Array, forth: Array) -> Array:
 
 
 def _dtaps(dkernel: Array, m: int) -> Array:
-    """Return the gradient (9, C, K) of the taps, given that of the transformed kernel."""
+    """Return the gradient (9, K, C) of the taps, given that of the transformed kernel, (t², K, C)."""
     backend = backend_of(dkernel)
     return winograd_taps_gradient(dkernel, _constant(backend, dkernel.dtype, m, "kernel"))
 
 
 @primitive
 def winograd_taps_gradient(dkernel: Array, forth: Array) -> Array:
-    """Return the adjoint of `winograd_kernel`."""
+    """Return the adjoint of `winograd_kernel`, whatever the order of the channels."""
     xp = backend_of(dkernel).xp
-    places, c, k = dkernel.shape
-    return xp.reshape(xp.matrix_transpose(forth) @ xp.reshape(dkernel, (places, c * k)), (9, c, k))
+    places, a, b = dkernel.shape
+    return xp.reshape(xp.matrix_transpose(forth) @ xp.reshape(dkernel, (places, a * b)), (9, a, b))
 
 
 def _constant(backend: Backend, dtype: Any, m: int, which: str) -> Array:
