@@ -55,8 +55,9 @@ class Im2col(ConvAlgorithm):
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         if correlates(geometry):
             return full_correlation(self.forward, dy, weight, geometry)
-        xp = backend_of(dy).xp
-        columns = matrix_of(dy) @ xp.matrix_transpose(once(_weight_matrix, weight))
+        backend = backend_of(dy)
+        kernels = backend.xp.matrix_transpose(once(_weight_matrix, weight))
+        columns = backend.product(matrix_of(dy), kernels)
         return fold(
             columns,
             geometry.input_shape,

@@ -78,7 +78,7 @@ class ConvAlgorithm(ABC):
         return self.grad_weight(x, dy, geometry)
 
     def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
-        """Return dweight (K, C, kh, kw), given the sum of parts of one shape.
+        """Return dweight (K, C, kh, kw), or what some pieces add to it, given a sum of parts of one shape.
 
         The geometry is that of all pieces together; its weight is theirs.
         """

@@ -20,10 +20,6 @@ from xpcnn.ops.conv.workspace import workspace_limit
 __all__ = ["forward", "grad_input", "grad_weight", "operands", "reason_against", "resolve"]
 
 
-Sums = dict[tuple[int, tuple[int, ...]], Array]
-"""Sums of parts, by the first of their filters and by their shape: tiles of another size have other parts."""
-
-
 def resolve(
     name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, pass_name: str, op: str = "conv2d"
 ) -> ConvAlgorithm:
@@ -145,32 +141,35 @@ def grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeo
     backend = backend_of(x)
     seen = seen_at_once(algorithm, geometry)
 
-    def summed(run: tuple[Piece, ...]) -> Sums:
-        totals: Sums = {}
+    def summed(run: tuple[Piece, ...]) -> dict[int, Array]:
+        """Return the gradients of some pieces, by the first of their filters."""
+        sums: dict[tuple[int, tuple[int, ...]], Array] = {}  # by shape, too: other tiles have other parts
         for piece in run:
             if piece.geometry.h:
                 part = algorithm.grad_weight_part(x[piece.inputs], dy[piece.outputs], piece.geometry)
-                _add(totals, (piece.filters.start, tuple(part.shape)), part)
-        return totals
+                _add(sums, (piece.filters.start, tuple(part.shape)), part)
+        gradients: dict[int, Array] = {}
+        for (first, _), total in sums.items():
+            _add(gradients, first, algorithm.grad_weight_whole(total, seen))
+        return gradients
 
     # Runs of pieces, summed in their order: neither depends on the number of threads.
     pieces, at_most = _pieces(algorithm, x, geometry, summed=True)
     length = max(1, -(-len(pieces) // min(RUNS, at_most)))
     runs = [pieces[start : start + length] for start in range(0, len(pieces), length)]
-    totals: Sums = {}
+    totals: dict[int, Array] = {}
     for found in backend.each(summed, runs, at_most):
-        for key, part in found.items():
-            _add(totals, key, part)
-    if len(totals) == 1 and seen.k == geometry.k:
-        (total,) = totals.values()
-        return backend.dense(algorithm.grad_weight_whole(total, seen))
+        for first, part in found.items():
+            _add(totals, first, part)
+    if totals and seen.k == geometry.k:
+        return backend.dense(totals[0])
     dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
-    for (first, _), total in totals.items():
-        dweight[first : first + seen.k, ...] += algorithm.grad_weight_whole(total, seen)
+    for first, total in totals.items():
+        dweight[first : first + seen.k, ...] = total
     return dweight
 
 
-def _add(totals: Sums, key: tuple[int, tuple[int, ...]], part: Array) -> None:
+def _add(totals: dict[Any, Array], key: Any, part: Array) -> None:
     if key in totals:
         totals[key] += part
     else:

@@ -117,9 +117,14 @@ class Winograd(ConvAlgorithm):
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
         if not _is_wide(backend, (geometry.k, geometry.c), tiling.m, x.dtype):
             return backend.stacked_product(dproducts, inputs)
-        some = list(_some_filters(geometry.k))
-        parts = backend.each(lambda part: _dtaps(dproducts[:, part, :] @ inputs, tiling.m), some)
-        return xp.concat(list(parts), axis=1)
+        shape = (9, geometry.k, geometry.c)
+        dtaps = xp.empty(shape, dtype=x.dtype, device=backend.device)
+
+        def multiply(filters: slice) -> None:
+            dtaps[:, filters, :] = _dtaps(dproducts[:, filters, :] @ inputs, tiling.m)
+
+        backend.run_each(multiply, _some_filters(geometry.k))
+        return dtaps
 
     def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
         places = total.shape[0]
