@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from xpcnn.backend.host import table
-from xpcnn.backend.host.convolution import framed
+from xpcnn.backend.host.convolution import framed, place_for
 from xpcnn.ops.conv import mec, winograd
 from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.im2col import unfold
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, unchanged
 
@@ -73,6 +74,67 @@ def test_rows(case: tuple[Any, ...], dtype: str) -> None:
         assert is_channels_last(got)
         assert near(got, y)
         assert near(got_gradient, gradient)
+
+
+def places(shape: tuple[int, ...], dtype: str) -> Iterator[tuple[Array, bool]]:
+    """Yield where images may be written to, and whether they are: in one piece, channels last."""
+    n, c, h, w = shape
+    larger = np.full((n + 2, h, w, c), np.nan, dtype).transpose(0, 3, 1, 2)
+    yield larger[1:-1], True
+    yield np.full((n, h, w, c + 1), np.nan, dtype).transpose(0, 3, 1, 2)[:, 1:], n * h * w <= 1
+    yield np.full(shape, np.nan, "float32" if dtype == "float64" else "float64"), False
+    read_only = np.full((n, h, w, c), np.nan, dtype).transpose(0, 3, 1, 2)
+    read_only.flags.writeable = False
+    yield read_only, False
+
+
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_products_written_to_a_place(case: tuple[Any, ...], dtype: str) -> None:
+    x_shape, weight_shape, *sizes = case
+    geometry = ConvGeometry.of(x_shape, weight_shape, *sizes)
+    k, c, kh, kw = weight_shape
+    filters = draw(kh, kw * c, k, seed=1, dtype=dtype)
+    x = channels_last(draw(*x_shape, dtype=dtype))
+    columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("row_products", (x, filters, geometry)),
+        ("patch_products", (columns, filters.reshape(-1, k), geometry)),
+    ]
+    expected = mec.row_products.portable(x.astype(np.float64), filters.astype(np.float64), geometry)
+    for name, arguments in calls:
+        for place, taken in places(geometry.output_shape, dtype):
+            before = place.copy()
+            got = table()[name](*arguments, place)
+            assert near(got, expected)
+            assert got is place if taken else not np.shares_memory(got, place)
+            if not taken:
+                np.testing.assert_array_equal(place, before)
+
+
+@pytest.mark.parametrize("case", TILED, ids=str)
+@pytest.mark.parametrize("m", [2, 4])
+def test_tiles_written_to_a_place(case: tuple[Any, ...], m: int, dtype: str) -> None:
+    x_shape, padding = case
+    shape = ConvGeometry.of(x_shape, (5, x_shape[1], 3, 3), 1, padding).output_shape
+    tiling = winograd.Tiling(m, -(-shape[2] // m), -(-shape[3] // m))
+    products = draw(tiling.t**2, shape[0] * tiling.rows * tiling.columns, 5, dtype=dtype)
+    back = draw(m**2, tiling.t**2, seed=1, dtype=dtype)
+    expected = winograd.winograd_output.portable(
+        products.astype(np.float64), back.astype(np.float64), shape, tiling
+    )
+    for place, taken in places(shape, dtype):
+        got = table()["winograd_output"](products, back, shape, tiling, place)
+        assert near(got, expected)
+        assert got is place if taken else not np.shares_memory(got, place)
+
+
+def test_a_place_of_another_shape_is_not_taken() -> None:
+    place = np.empty((2, 4, 5, 3), "float32").transpose(0, 3, 1, 2)
+    for shape in ((1, 3, 4, 5), (2, 3, 5, 4)):
+        images, memory = place_for(shape, np.dtype("float32"), place)
+        assert images is not place
+        assert images.shape == shape
+        assert np.shares_memory(images, memory)
 
 
 def test_rows_that_are_not_served() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from xpcnn.backend.host.memory import Array
 
-__all__ = ["Padding", "framed", "last", "steps", "view"]
+__all__ = ["Padding", "framed", "last", "place_for", "steps", "view"]
 
 Padding = tuple[int, int, int, int]
 
@@ -14,6 +16,20 @@ Padding = tuple[int, int, int, int]
 def last(x: Array) -> Array:
     """Return x (N, C, H, W) as (N, H, W, C)."""
     return x.transpose(0, 2, 3, 1)
+
+
+def place_for(shape: tuple[int, int, int, int], dtype: Any, out: Array | None = None) -> tuple[Array, Array]:
+    """Return images of `shape` (N, C, H, W) to be written, and their memory (N, H, W, C), in one piece.
+
+    They are `out` where its memory is like that, and new otherwise.
+    """
+    if out is not None and out.shape == shape and out.dtype == dtype:
+        memory = last(out)
+        if memory.flags.c_contiguous and memory.flags.writeable:
+            return out, memory
+    n, c, h, w = shape
+    memory = np.empty((n, h, w, c), dtype)
+    return memory.transpose(0, 3, 1, 2), memory
 
 
 def framed(x: Array, padding: Padding) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpcnn.backend.host.convolution import framed, last, steps, view
+from xpcnn.backend.host.convolution import framed, last, place_for, steps, view
 from xpcnn.backend.host.memory import Array, is_served
 from xpcnn.backend.host.products import SMALL
 
@@ -48,20 +48,21 @@ def _plan(geometry: Any) -> _Plan | None:
     return _Plan(oh // rows, rows)
 
 
-def row_products(x: Array, filters: Array, geometry: Any) -> Any:
+def row_products(x: Array, filters: Array, geometry: Any, out: Array | None = None) -> Any:
     """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row."""
     plan = _plan(geometry)
     if plan is None or not is_served(x, filters):
         return NotImplemented
-    n, k, oh, ow = geometry.output_shape
-    y = np.empty((n, plan.blocks, plan.rows * ow, k), x.dtype)
+    n, k, _, ow = geometry.output_shape
+    images, memory = place_for(geometry.output_shape, x.dtype, out)
+    y = memory.reshape(n, plan.blocks, plan.rows * ow, k)
     more = np.empty_like(y) if len(filters) > 1 else y
     for r, rows in enumerate(_unfolded(x, geometry, plan)):
         if r == 0:
             np.matmul(rows, filters[r], out=y)
         else:
             y += np.matmul(rows, filters[r], out=more)
-    return y.reshape(n, oh, ow, k).transpose(0, 3, 1, 2)
+    return images
 
 
 def row_gradients(x: Array, dy: Array, geometry: Any) -> Any:

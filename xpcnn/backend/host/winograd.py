@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.convolution import Padding, framed, last, steps, view
+from xpcnn.backend.host.convolution import Padding, framed, last, place_for, steps, view
 from xpcnn.backend.host.memory import Array, is_served
 from xpcnn.backend.host.products import multiply_columns
 
@@ -31,7 +31,9 @@ def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Any) -> Any
     return transformed.reshape(t * t, -1, c)
 
 
-def winograd_output(products: Array, back: Array, shape: tuple[int, int, int, int], tiling: Any) -> Any:
+def winograd_output(
+    products: Array, back: Array, shape: tuple[int, int, int, int], tiling: Any, out: Array | None = None
+) -> Any:
     """Return the images (N, K, OH, OW) whose tiles are ``back`` times the products."""
     if not is_served(products, back):
         return NotImplemented
@@ -39,14 +41,16 @@ def winograd_output(products: Array, back: Array, shape: tuple[int, int, int, in
     n, k, oh, ow = shape
     tiles = np.empty((m * m, n * rows * columns * k), products.dtype)
     multiply_columns(back, products.reshape(len(products), -1), tiles)
-    y = np.empty((n, rows * m, columns * m, k), products.dtype)
+    y, memory = place_for(shape, products.dtype, out)
+    whole = (rows * m, columns * m) == (oh, ow)
+    images = memory if whole else np.empty((n, rows * m, columns * m, k), products.dtype)
     np.copyto(
-        y.reshape(n, rows, m, columns, m, k),
+        images.reshape(n, rows, m, columns, m, k),
         tiles.reshape(m, m, n, rows, columns, k).transpose(2, 3, 0, 4, 1, 5),
     )
-    if (rows * m, columns * m) != (oh, ow):
-        y = np.ascontiguousarray(y[:, :oh, :ow])
-    return y.transpose(0, 3, 1, 2)
+    if not whole:
+        memory[...] = images[:, :oh, :ow]
+    return y
 
 
 def winograd_output_gradient(dy: Array, back: Array, tiling: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize, primitive
@@ -35,6 +36,9 @@ class Mec(ConvAlgorithm):
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         return row_products(x, once(_row_matrices, weight), geometry)
+
+    def forward_into(self, out: Array, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        return row_products(x, once(_row_matrices, weight), geometry, out)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return self.grad_weight_whole(self.grad_weight_part(x, dy, geometry), geometry)
@@ -67,10 +71,18 @@ class Mec(ConvAlgorithm):
             dx[:, :, :, met] += xp.permute_dims(lowered[:, :, :, s, :], (1, 3, 0, 2))
         return crop(dx, geometry.input_shape, geometry.padding)
 
+    def grad_input_into(self, out: Array, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        if correlates(geometry):
+            return full_correlation(partial(self.forward_into, out), dy, weight, geometry)
+        return self.grad_input(dy, weight, geometry)
+
 
 @primitive
-def row_products(x: Array, filters: Array, geometry: ConvGeometry) -> Array:
-    """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row."""
+def row_products(x: Array, filters: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
+    """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row.
+
+    A kernel may write it to `out`, and return that.
+    """
     xp = backend_of(x).xp
     products = (rows @ filters[r, ...] for r, rows in enumerate(_row_slices(x, geometry)))
     n, k, oh, ow = geometry.output_shape

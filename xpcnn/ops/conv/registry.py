@@ -73,6 +73,17 @@ class ConvAlgorithm(ABC):
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return dweight (K, C, kh, kw)."""
 
+    def forward_into(self, out: Array, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        """Return y, which is `out` if the algorithm has written it there, and fresh otherwise.
+
+        `out` is a place for y in a larger array; nobody reads it before.
+        """
+        return self.forward(x, weight, geometry)
+
+    def grad_input_into(self, out: Array, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        """Return dx likewise."""
+        return self.grad_input(dy, weight, geometry)
+
     def grad_weight_part(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return what is summed over pieces of a batch; dweight, unless that is made of something else."""
         return self.grad_weight(x, dy, geometry)

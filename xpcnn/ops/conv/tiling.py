@@ -99,11 +99,16 @@ def forward(
     filters = _filters(algorithm, weight, geometry)
 
     def compute(piece: Piece) -> None:
+        place = y[piece.outputs]
         if piece.geometry.h:
-            part = algorithm.forward(x[piece.inputs], filters[piece.filters.start], piece.geometry)
+            weights = filters[piece.filters.start]
+            part = algorithm.forward_into(place, x[piece.inputs], weights, piece.geometry)
         else:
             part = _new_channels_last(x, piece.geometry.output_shape, zeros=True)  # of padding alone
-        y[piece.outputs] = part if finish is None else finish(part, piece.filters)
+        if finish is not None:
+            part = finish(part, piece.filters)
+        if part is not place:
+            y[piece.outputs] = part
 
     with shared_between_pieces():
         _run(compute, algorithm, x, geometry)
@@ -122,12 +127,16 @@ def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: Con
     filters = _filters(algorithm, weight, geometry)
 
     def compute(piece: Piece) -> None:
-        if piece.geometry.h:
-            part = algorithm.grad_input(dy[piece.outputs], filters[piece.filters.start], piece.geometry)
-            if overlap:
-                dx[piece.inputs] += part
-            else:
-                dx[piece.inputs] = part
+        if not piece.geometry.h:
+            return
+        weights = filters[piece.filters.start]
+        if overlap:
+            dx[piece.inputs] += algorithm.grad_input(dy[piece.outputs], weights, piece.geometry)
+            return
+        place = dx[piece.inputs]
+        part = algorithm.grad_input_into(place, dy[piece.outputs], weights, piece.geometry)
+        if part is not place:
+            dx[piece.inputs] = part
 
     with shared_between_pieces():
         _run(compute, algorithm, dy, geometry, alone=overlap)

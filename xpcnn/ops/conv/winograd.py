@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, itemsize, primitive
@@ -89,16 +90,25 @@ class Winograd(ConvAlgorithm):
         return max(map(_elements, passes)) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        return self._forward(None, x, weight, geometry)
+
+    def forward_into(self, out: Array, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        return self._forward(out, x, weight, geometry)
+
+    def _forward(self, out: Array | None, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
         tiling = Tiling.of(geometry)
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
         products = _products(inputs, weight, tiling.m)  # (t², N·tiles, K)
         del inputs
         back = _constant(backend, x.dtype, tiling.m, "output")  # (m², t²)
-        return winograd_output(products, back, geometry.output_shape, tiling)
+        return winograd_output(products, back, geometry.output_shape, tiling, out)
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         return full_correlation(self.forward, dy, weight, geometry)
+
+    def grad_input_into(self, out: Array, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        return full_correlation(partial(self.forward_into, out), dy, weight, geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return self.grad_weight_whole(self.grad_weight_part(x, dy, geometry), geometry)
@@ -181,8 +191,13 @@ def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Tiling) -> 
 
 
 @primitive
-def winograd_output(products: Array, back: Array, shape: Shape, tiling: Tiling) -> Array:
-    """Return the images (N, K, OH, OW) whose tiles are ``back`` (m², t²) times the products."""
+def winograd_output(
+    products: Array, back: Array, shape: Shape, tiling: Tiling, out: Array | None = None
+) -> Array:
+    """Return the images (N, K, OH, OW) whose tiles are ``back`` (m², t²) times the products.
+
+    A kernel may write them to `out`, and return that.
+    """
     xp = backend_of(products).xp
     n, k, oh, ow = shape
     m, rows, columns = tiling
