@@ -30,6 +30,8 @@ _LEAST_SHARE = 0.001
 
 _PACKAGE = Path(xpcnn.__file__).parent
 _PASSES = ("forward", "grad_input", "grad_weight")
+_DRIVERS = ("tiling", "registry")
+"""Modules whose functions of these names call those of an algorithm."""
 
 
 class Owner(NamedTuple):
@@ -67,8 +69,8 @@ def owner_of(code: CodeType) -> Owner | None:
     name = code.co_name
     if package != "ops":
         return _PACKAGES.get(package)
-    one_pass = name.removesuffix("_part").removesuffix("_whole")
-    if file.parent.name == "conv" and one_pass in _PASSES and module != "tiling":
+    one_pass = name.removesuffix("_part").removesuffix("_whole").removesuffix("_into")
+    if file.parent.name == "conv" and one_pass in _PASSES and module not in _DRIVERS:
         return Owner(4, "convolution", module, one_pass)
     if name not in ops.__all__:
         return None
