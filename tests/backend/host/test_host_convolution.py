@@ -12,7 +12,6 @@ from xpcnn.backend.host import table
 from xpcnn.backend.host.convolution import framed, place_for
 from xpcnn.ops.conv import mec, winograd
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.im2col import unfold
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, unchanged
 
@@ -89,26 +88,22 @@ def places(shape: tuple[int, ...], dtype: str) -> Iterator[tuple[Array, bool]]:
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)
-def test_products_written_to_a_place(case: tuple[Any, ...], dtype: str) -> None:
+def test_rows_written_to_a_place(case: tuple[Any, ...], dtype: str) -> None:
     x_shape, weight_shape, *sizes = case
     geometry = ConvGeometry.of(x_shape, weight_shape, *sizes)
     k, c, kh, kw = weight_shape
     filters = draw(kh, kw * c, k, seed=1, dtype=dtype)
     x = channels_last(draw(*x_shape, dtype=dtype))
-    columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-    calls: list[tuple[str, tuple[Any, ...]]] = [
-        ("row_products", (x, filters, geometry)),
-        ("patch_products", (columns, filters.reshape(-1, k), geometry)),
-    ]
     expected = mec.row_products.portable(x.astype(np.float64), filters.astype(np.float64), geometry)
-    for name, arguments in calls:
-        for place, taken in places(geometry.output_shape, dtype):
-            before = place.copy()
-            got = table()[name](*arguments, place)
-            assert near(got, expected)
-            assert got is place if taken else not np.shares_memory(got, place)
-            if not taken:
-                np.testing.assert_array_equal(place, before)
+    for place, taken in places(geometry.output_shape, dtype):
+        before = place.copy()
+        got = table()["row_products"](x, filters, geometry, place)
+        assert near(got, expected)
+        if taken:
+            assert got is place
+        else:
+            assert not np.shares_memory(got, place)
+            np.testing.assert_array_equal(place, before)
 
 
 @pytest.mark.parametrize("case", TILED, ids=str)

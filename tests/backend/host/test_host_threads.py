@@ -36,7 +36,6 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
     filters, gradient = draw(3, 48, 8, dtype="float32"), channels_last(draw(12, 8, 40, 41, dtype="float32"))
     tiling = Tiling(4, 10, 11)
     forth, back, kernel = (draw(*size, dtype="float32") for size in ((36, 36), (16, 36), (36, 9)))
-    columns, matrix = draw(12 * 40 * 41, 48, dtype="float32"), draw(48, 8, dtype="float32")
     products, taps = draw(36, 12 * 10 * 11, 8, dtype="float32"), draw(9, 64, 80, dtype="float32")
     dkernel = draw(36, 64, 80, dtype="float32")
 
@@ -60,9 +59,6 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
         "max_pool_scatter": lambda: [kernels["max_pool_scatter"](y, x, y, *window)],
         "added": lambda: [kernels["added"](x, dy)],
         "kept_where_positive": lambda: [kernels["kept_where_positive"](dy, x)],
-        "patch_products": lambda: [
-            kernels["patch_products"](columns, matrix, geometry, np.empty_like(gradient))
-        ],
         "row_products": lambda: [kernels["row_products"](x, filters, geometry)],
         "row_gradients": lambda: [kernels["row_gradients"](x, gradient, geometry)],
         "winograd_input": lambda: [kernels["winograd_input"](x, forth, (1, 1, 1, 4), tiling)],

@@ -41,15 +41,14 @@ _PARTS, _FEW_PARTS = 8, 4
 """Pieces that large work is cut into for threads, and where pieces cost something."""
 
 
-def multiply(a: Array, b: Array, out: Array | None = None) -> Array:
-    """Return ``a @ b`` of two matrices (M, K) and (K, N), written to `out` if that is given."""
+def multiply(a: Array, b: Array) -> Array:
+    """Return ``a @ b`` of two matrices (M, K) and (K, N)."""
     (rows, inner), columns = a.shape, b.shape[1]
     if rows * inner * columns <= SMALL:
-        return np.matmul(a, b, out=out)
-    if out is None:
-        if rows * columns <= _FEW and inner > 16 * (rows + columns):
-            return _multiply_sums(a, b)
-        out = np.empty((rows, columns), np.result_type(a, b))
+        return np.matmul(a, b)
+    if rows * columns <= _FEW and inner > 16 * (rows + columns):
+        return _multiply_sums(a, b)
+    out = np.empty((rows, columns), np.result_type(a, b))
     if rows < columns:
         _multiply_sides(a, b, out)
     else:  # seen from the other side: the transposed product has few rows and many columns

@@ -7,7 +7,6 @@ processing", 2006. Cross-correlation: the kernel is not flipped.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize, primitive
@@ -45,10 +44,6 @@ class Im2col(ConvAlgorithm):
         y = backend_of(x).product(columns, once(_weight_matrix, weight))
         return images_of(y, geometry)
 
-    def forward_into(self, out: Array, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        return patch_products(columns, once(_weight_matrix, weight), geometry, out)
-
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
         xp = backend.xp
@@ -72,11 +67,6 @@ class Im2col(ConvAlgorithm):
             geometry.dilation,
         )
 
-    def grad_input_into(self, out: Array, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        if correlates(geometry):
-            return full_correlation(partial(self.forward_into, out), dy, weight, geometry)
-        return self.grad_input(dy, weight, geometry)
-
 
 def _elements(geometry: ConvGeometry) -> int:
     """Return the numbers of scratch memory that unfolding takes, but for the weights."""
@@ -96,15 +86,6 @@ def _weight_matrix(weight: Array) -> Array:
     return xp.matrix_transpose(
         xp.reshape(xp.permute_dims(weight, (0, 2, 3, 1)), (k, math.prod(weight.shape[1:])))
     )
-
-
-@primitive
-def patch_products(columns: Array, matrix: Array, geometry: ConvGeometry, out: Array) -> Array:
-    """Return y (N, K, OH, OW), patches (N·OH·OW, kh·kw·C) times a matrix (kh·kw·C, K).
-
-    A kernel may write it to `out`, and return that.
-    """
-    return images_of(backend_of(columns).product(columns, matrix), geometry)
 
 
 @primitive
