@@ -7,9 +7,9 @@
 
 Results are compared before anything is timed. The contenders take turns, round by round, so that a machine
 whose speed drifts slows them alike. Ratios are of medians, to the better of PyTorch's two memory layouts; the
-spread is the quartiles of the ratios of the rounds. For each number of threads, xpcnn and PyTorch have a
-process of their own each, with the allocator as the library sets it up. Ctrl-C ends a run early, and keeps
-what was measured.
+spread is the quartiles of the ratios of the rounds. For each number of threads, xpcnn has a process of its
+own, and PyTorch one after the other, a new one every three rounds; each library with the allocator as it sets
+it up. Ctrl-C ends a run early, and keeps what was measured.
 """
 
 from __future__ import annotations

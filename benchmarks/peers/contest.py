@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,9 +73,19 @@ class Contest:
 
 
 def contest(
-    row: str, work: str, threads: int, calls: Calls, rounds: int, block: float = BLOCK_SECONDS
+    row: str, work: str, threads: int, sessions: Iterable[tuple[Calls, int]], block: float = BLOCK_SECONDS
 ) -> tuple[Contest | None, bool]:
     """Time calls that are known to do the same, one of them ours, in turns.
+
+    Parameters
+    ----------
+    row, work : str
+    threads : int
+    sessions : iterable of (calls, rounds)
+        Which calls have their turns, and in how many rounds. All sessions are of the same contenders, made
+        anew; the one at hand is over when the next is asked for.
+    block : float
+        Seconds of a turn, at least.
 
     Returns
     -------
@@ -85,14 +95,17 @@ def contest(
         True where it cut the rounds short.
     """
     timings: dict[str, Timing] = {}
+    names: set[str] = set()
     interrupted = False
     try:
-        interleaved(calls, rounds, block, timings, PAUSE_SECONDS)
+        for calls, rounds in sessions:
+            names |= calls.keys()
+            interleaved(calls, rounds, block, timings, PAUSE_SECONDS)
     except KeyboardInterrupt:
         interrupted = True
-    if timings.keys() != calls.keys():
+    if not names or timings.keys() != names:
         return None, interrupted
-    others = [name for name in calls if name != OURS]
+    others = [name for name in timings if name != OURS]
     rival = min(others, key=lambda name: timings[name].median)
     pairs = zip(timings[OURS].seconds, timings[rival].seconds, strict=False)  # the last round may be cut
     ratios = Timing([ours / theirs for ours, theirs in pairs])

@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.worker --threads 1 --rounds 3 --rows simple,conv
 
-PyTorch has a process beside it, where a row needs it. Progress goes to stderr. Ctrl-C ends both; what was
-measured until then is printed.
+PyTorch has processes beside it, one after the other, where a row needs it. Progress goes to stderr. Ctrl-C
+ends them; what was measured until then is printed.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from benchmarks.peers import rows
-from benchmarks.peers.contest import DifferentError, contest
+from benchmarks.peers.contest import Calls, DifferentError, contest
 from benchmarks.peers.memory import step_memory
 from benchmarks.peers.process import PeerProcess
 from benchmarks.peers.scaling import scaling
 from xpcnn.backend.torch_peer import TorchPeer
 
-__all__ = ["INTERRUPTED", "main", "measure"]
+__all__ = ["INTERRUPTED", "ROUNDS_OF_A_PROCESS", "main", "measure"]
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
+
+ROUNDS_OF_A_PROCESS = 3
+"""PyTorch's time depends on where its process finds its memory: after so many rounds it gets another one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,14 +84,30 @@ def measure(name: str, threads: int, rounds: int, torch: PeerProcess) -> tuple[d
         return None if scaled is None else scaled.to_json(), interrupted
     row = rows.CONTESTS[name]
     _tell(row.work)
-    calls, off = row.prepare(torch)
-    _tell(f"  equal to {off:.0e}; {rounds} rounds of {', '.join(calls)}")
-    found, interrupted = contest(name, row.work, threads, calls, rounds)
+    off: list[float] = []
+    found, interrupted = contest(name, row.work, threads, _sessions(row, torch, rounds, off))
     if found is None:
         return None, interrupted
     times = ", ".join(f"{contender} {ms:.1f} ms" for contender, ms in found.ms.items())
-    _tell(f"  {times}; ratio {found.ratio:.2f}")
-    return {**found.to_json(), "off": off}, interrupted
+    _tell(f"  equal to {max(off):.0e}; {times}; ratio {found.ratio:.2f}")
+    return {**found.to_json(), "off": max(off)}, interrupted
+
+
+def _sessions(
+    row: rows.ContestRow, torch: PeerProcess, rounds: int, off: list[float]
+) -> Iterator[tuple[Calls, int]]:
+    """Yield calls that give the same, and in how many rounds they meet; after some PyTorch's process is new.
+
+    How far the results of each are apart is added to `off`.
+    """
+    for begun in range(0, rounds, ROUNDS_OF_A_PROCESS):
+        torch.close()
+        calls, apart = row.prepare(torch)
+        off.append(apart)
+        if not torch.running:  # PyTorch has no part in this
+            yield calls, rounds
+            return
+        yield calls, min(ROUNDS_OF_A_PROCESS, rounds - begun)
 
 
 def _tell(line: str) -> None:

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_the_ratio_is_to_the_better(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         {OURS: [1.0, 2.0, 3.0], "NCHW": [9.0, 1.0, 9.0], "channels-last": [4.0, 4.0, 5.0]},
     )
-    found, interrupted = contest.contest("deep", "w", 2, NOTHING, 3)
+    found, interrupted = contest.contest("deep", "w", 2, [(NOTHING, 3)])
     assert not interrupted
     assert (found.rival, found.rounds, found.threads) == ("channels-last", 3, 2)
     assert found.ms == {OURS: 2000, "NCHW": 9000, "channels-last": 4000}
@@ -62,15 +63,16 @@ def test_the_ratio_is_to_the_better(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ctrl_c_keeps_whole_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     played = {OURS: [1.0, 2.0], "NCHW": [4.0, 4.0], "channels-last": [8.0]}
     _play(monkeypatch, played, ends=True)
-    found, interrupted = contest.contest("deep", "w", 1, NOTHING, 3)
+    found, interrupted = contest.contest("deep", "w", 1, [(NOTHING, 3)])
     assert interrupted
     assert (found.rounds, found.rival) == (2, "NCHW")
     _play(monkeypatch, {OURS: [1.0]}, ends=True)
-    assert contest.contest("deep", "w", 1, NOTHING, 3) == (None, True)
+    assert contest.contest("deep", "w", 1, [(NOTHING, 3)]) == (None, True)
 
 
 def test_a_contest_is_timed() -> None:
-    found, _ = contest.contest("simple", "w", 1, {OURS: lambda: sum(range(20_000)), "NCHW": int}, 3, 1e-3)
+    calls = {OURS: lambda: sum(range(20_000)), "NCHW": int}
+    found, _ = contest.contest("simple", "w", 1, [(calls, 2), (calls, 1)], 1e-3)
     assert (found.rounds, found.rival) == (3, "NCHW")
     assert found.ms[OURS] > found.ms["NCHW"]
 
@@ -179,6 +181,31 @@ def test_the_worker_prints_what_it_found(
     assert (found["row"], found["rounds"], found["off"]) == ("deep", 2, 1e-7)
     assert "DIFFERENT, not timed: losses: NCHW is off" in said.err
     assert status == 1
+
+
+def test_pytorchs_process_is_a_new_one_after_some_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torch:
+        started, running = 0, False
+
+        def close(self) -> None:
+            self.running = False
+
+    def prepare(torch: Any, beside: bool) -> Any:
+        assert not torch.running
+        torch.started += 1
+        torch.running = beside
+        return NOTHING, 1e-7 * torch.started
+
+    monkeypatch.setattr(contest, "BLOCK_SECONDS", 0)
+    monkeypatch.setattr(contest, "PAUSE_SECONDS", 0)
+    for beside, processes in ((True, 3), (False, 1)):
+        torch = Torch()
+        row = rows.ContestRow("d", partial(prepare, beside=beside), {})
+        monkeypatch.setattr(worker.rows, "CONTESTS", {"deep": row})
+        found, _ = worker.measure("deep", 1, 2 * worker.ROUNDS_OF_A_PROCESS + 1, torch)
+        assert torch.started == processes
+        assert found["rounds"] == 2 * worker.ROUNDS_OF_A_PROCESS + 1
+        assert found["off"] == 1e-7 * processes
 
 
 def test_the_worker_ends_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def test_ctrl_c_keeps_whole_rounds_and_ends_it(own: Any) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, in the background
     try:
         ended.start()
-        found, interrupted = contest.contest("simple", "w", 1, calls, 10_000, 0)
+        found, interrupted = contest.contest("simple", "w", 1, [(calls, 10_000)], 0)
         ended.join()
     finally:
         signal.signal(signal.SIGINT, before)
