@@ -36,7 +36,7 @@ from xpcnn.data import Dataset
 from xpcnn.errors import XpcnnError
 from xpcnn.train import Evaluation, evaluate, load_model
 
-# Chosen on the last 10,000 training images, with networks trained on the others.
+# How it was chosen is told in docs/results.md.
 RECIPE = Settings(
     backend="numpy",
     dataset="mnist",
