@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import xpcnn
 from xpcnn import models
 from xpcnn.backend import to_numpy
 from xpcnn.backend.torch_peer import TorchPeer
@@ -255,6 +256,22 @@ def test_a_forward_pass_within_a_gradient_is_the_gradients() -> None:
         ops.conv2d_backward(ctx, y, need_dweight=False)
     passes = {owner.pass_name for owner in found.calls if owner.algorithm == "im2col"}
     assert passes == {"grad_input"}
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "mec", "winograd"])
+def test_pieces_are_the_algorithms(algorithm: str) -> None:
+    ops = profile.ops
+    x, weight = np.ones((64, 2, 6, 6), np.float32), np.ones((2, 2, 3, 3), np.float32)
+    before = xpcnn.get_workspace_limit()
+    xpcnn.set_workspace_limit(100_000)
+    try:
+        with profile.Profile() as found:
+            y, ctx = ops.conv2d(x, weight, padding=1, algorithm=algorithm)
+            ops.conv2d_backward(ctx, y)
+    finally:
+        xpcnn.set_workspace_limit(before)
+    owners = {(owner.algorithm, owner.pass_name) for owner in found.calls if owner.level == 4}
+    assert owners == {(algorithm, one) for one in ("forward", "grad_input", "grad_weight")}
 
 
 def test_the_table_of_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
