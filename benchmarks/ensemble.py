@@ -1,11 +1,12 @@
 """Train an ensemble of augmented deep_convnets on MNIST from scratch, and test it.
 
-    python -m benchmarks.ensemble runs/ensemble                  # five members, 22 epochs each
+    python -m benchmarks.ensemble runs/ensemble                  # five members, 36 epochs each
     python -m benchmarks.ensemble runs/ensemble --processes 1    # one after the other
 
-The members differ by their seed alone, 0, 1, 2 and so on, which decides initial weights, order, augmentation
-and masks. Each is a run as `xpcnn train` keeps it, trained by a process of its own. Their weights after the
-last step are taken, averaged over the steps as the recipe says; nothing is chosen by the test set.
+Each member has a seed, 0, 1, 2 and so on, which decides initial weights, order, augmentation and masks. What
+it sees of the images is its own too, so that members err on different ones: `OWN` says what. Each is a run as
+`xpcnn train` keeps it, trained by a process of its own. Their weights after the last step are taken, averaged
+over the steps as the recipe says; nothing is chosen by the test set.
 
 Killed at any moment, or stopped by Ctrl-C, the same command goes on where it was, and ends with the same bits
 as if it had not stopped. In the end OUT_DIR holds results.json and results.md, ensemble.safetensors, which
@@ -36,7 +37,7 @@ from xpcnn.data import Dataset
 from xpcnn.errors import XpcnnError
 from xpcnn.train import Evaluation, evaluate, load_model
 
-# How it was chosen is told in docs/results.md.
+# How these were chosen is told in docs/results.md.
 RECIPE = Settings(
     backend="numpy",
     dataset="mnist",
@@ -45,12 +46,20 @@ RECIPE = Settings(
     model_options={"hidden": 200, "dropout": 0.0},
     optimizer="adam",
     lr=4e-3,
-    epochs=22,
+    epochs=36,
     batch_size=100,
     schedule="one-cycle",
     augment="shift=2,rotate=10,scale=0.1,shear=5,elastic=12:4",
     average=0.999,
 )
+OWN: tuple[dict[str, Any], ...] = (
+    {},
+    {"model_options": {**RECIPE.model_options, "deskew": True}},
+    {"model_options": {**RECIPE.model_options, "digit_size": 20}},
+    {"model_options": {**RECIPE.model_options, "deskew": True, "digit_size": [20, 16]}},
+    {"augment": "shift=2,rotate=10,scale=0.1,shear=5"},
+)
+"""The settings in which each member differs from the recipe; a sixth would have those of the first again."""
 
 
 class Forecast:
@@ -130,6 +139,7 @@ def measure(folder: EnsembleFolder, images: Dataset) -> dict[str, Any]:
         members.append(
             {
                 "seed": number,
+                "own": folder.own[number],
                 **figures(evaluate(model, images)),
                 "training_seconds": round(history.seconds, 1),
             }
@@ -158,7 +168,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """Return results as a Markdown table."""
     lines = ["| | test accuracy | wrong | training |", "|---|---|---|---|"]
-    named = [(f"seed {member['seed']}", member) for member in results["members"]]
+    named = [(_title(member), member) for member in results["members"]]
     together = {**results["ensemble"], "training_seconds": results["training_seconds"]}
     for name, row in [*named, ("**all, probabilities averaged**", together)]:
         wrong = f"{row['samples'] - row['correct']} of {row['samples']:,}"
@@ -166,6 +176,17 @@ def table(results: dict[str, Any]) -> str:
             f"| {name} | {row['test_accuracy']:.2%} | {wrong} | {duration(row['training_seconds'])} |"
         )
     return "\n".join([*lines, "", f"From beginning to end: {duration(results['wall_seconds'])}."])
+
+
+def _title(member: dict[str, Any]) -> str:
+    """Return what to call a member: its seed, and what is its own."""
+    own = dict(member["own"])
+    own |= {
+        name: value
+        for name, value in own.pop("model_options", {}).items()
+        if name in ("deskew", "digit_size")
+    }
+    return ", ".join([f"seed {member['seed']}", *(f"{name} {value}" for name, value in own.items())])
 
 
 def duration(seconds: float) -> str:
@@ -182,9 +203,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def build(path: Path, settings: Settings, members: int, processes: int) -> dict[str, Any]:
+def build(path: Path, settings: Settings, own: Sequence[dict[str, Any]], processes: int) -> dict[str, Any]:
     """Train and test an ensemble, or what is left of that, and return its results."""
-    folder = EnsembleFolder(path, settings, members)
+    folder = EnsembleFolder(path, settings, own)
     with folder.locked() as lock:
         if folder.results is None:
             # Read here first: what is to be fetched is fetched once.
@@ -197,8 +218,12 @@ def build(path: Path, settings: Settings, members: int, processes: int) -> dict[
         return folder.results
 
 
-def main(arguments: Sequence[str] | None = None, recipe: Settings = RECIPE) -> int:
-    """Run the command; `recipe` is what it trains."""
+def main(
+    arguments: Sequence[str] | None = None,
+    recipe: Settings = RECIPE,
+    own: Sequence[dict[str, Any]] = OWN,
+) -> int:
+    """Run the command; `recipe` is what it trains, and `own` what members have of their own, in turns."""
     parser = Parser(
         prog="python -m benchmarks.ensemble",
         description=__doc__,
@@ -222,7 +247,8 @@ def main(arguments: Sequence[str] | None = None, recipe: Settings = RECIPE) -> i
         backend = choose_backend(options.backend, options.device)
         settings = replace(recipe, backend=backend.name, device=options.device, epochs=options.epochs)
         processes = min(options.processes or get_num_threads(), options.members)
-        print(table(build(options.out, settings, options.members, processes)))
+        each = [own[number % len(own)] for number in range(options.members)]
+        print(table(build(options.out, settings, each, processes)))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 1

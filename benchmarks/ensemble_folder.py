@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -25,20 +25,29 @@ PATIENCE_SECONDS = 30.0
 class EnsembleFolder:
     """Where an ensemble is kept, begun if it was not.
 
+    Parameters
+    ----------
+    path : Path
+    settings : Settings
+        The members', but for their seeds.
+    own : sequence of dict
+        For each member, the settings in which it differs.
+
     Raises
     ------
     CheckpointError
         When the folder holds something else, or an ensemble with other settings.
     """
 
-    def __init__(self, path: Path, settings: Settings, members: int) -> None:
+    def __init__(self, path: Path, settings: Settings, own: Sequence[dict[str, Any]]) -> None:
         self.path = path.resolve()
-        self.members = [self.path / f"member-{number}" for number in range(members)]
+        self.members = [self.path / f"member-{number}" for number in range(len(own))]
+        self.own = list(own)
         self._settings = settings
         self._settings_file = self.path / "ensemble.json"
         self._results_file = self.path / "results.json"
         self._seconds_file = self.path / "seconds.json"
-        self.settings: dict[str, Any] = {"members": members, **asdict(settings)}
+        self.settings: dict[str, Any] = {"members": len(own), **asdict(settings), "own": self.own}
         del self.settings["seed"]  # each member has its own
         if self._settings_file.exists():
             self._require_same()
@@ -95,7 +104,7 @@ class EnsembleFolder:
         run = RunDirectory(self.members[number])
         if run.config_file.exists():
             return run
-        return RunDirectory(run.path, replace(self._settings, seed=number).to_config())
+        return RunDirectory(run.path, replace(self._settings, seed=number, **self.own[number]).to_config())
 
     def epochs_left(self, number: int) -> int:
         """Return how many epochs of a member are not trained and saved yet."""

@@ -39,6 +39,7 @@ TINY = replace(
     epochs=10,
     augment="shift=2,rotate=10",
 )
+OWN: tuple[dict[str, Any], ...] = ({}, {"augment": "shift=1", "model_options": {"filters": 3}})
 # As a shell leaves a job in the foreground: Ctrl-C is not ignored.
 PROGRAM = f"""
 import signal
@@ -46,7 +47,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from benchmarks.ensemble import main
 from xpcnn.cli.settings import Settings
-sys.exit(main(None, {TINY!r}))
+sys.exit(main(None, {TINY!r}, {OWN!r}))
 """
 MEMBERS = 2
 
@@ -93,7 +94,7 @@ def run(
         monkeypatch.delenv(name)
 
     def new(*arguments: Any, **settings: Any) -> tuple[int, str, str]:
-        status = main(["--members", str(MEMBERS), *map(str, arguments)], replace(TINY, **settings))
+        status = main(["--members", str(MEMBERS), *map(str, arguments)], replace(TINY, **settings), OWN)
         return (status, *capsys.readouterr())
 
     return new
@@ -184,14 +185,22 @@ def check_results(folder: Path, results: dict[str, Any], test: Dataset) -> None:
         assert member["test_accuracy"] == member["correct"] / member["samples"]
     right = np.sum(np.mean(each, axis=0).argmax(1) == test.labels)
     assert results["ensemble"] == {"test_accuracy": right / 150, "correct": right, "samples": 150}
-    assert [member["seed"] for member in results["members"]] == [0, 1]
+    assert [(member["seed"], member["own"]) for member in results["members"]] == [*enumerate(OWN)]
+    for number, (augment, filters) in enumerate([("shift=2,rotate=10", 4), ("shift=1", 3)]):
+        config = RunDirectory(folder / f"member-{number}").config()
+        assert (config["augment"], config["model_options"], config["seed"]) == (
+            augment,
+            {"filters": filters},
+            number,
+        )
     assert 0 < results["training_seconds"] < results["wall_seconds"]
     table = (folder / "results.md").read_text()
     assert f"| **all, probabilities averaged** | {right / 150:.2%} | {150 - right} of 150 |" in table
+    assert re.search(r"^\| seed 0 \| .+\n\| seed 1, augment shift=1 \| ", table, re.M)
 
 
 def test_a_member_that_fails_ends_the_command_in_one_line(tmp_path: Path, run: Run) -> None:
-    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, 1)
+    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN[:1])
     folder.run(0).checkpoint_file.write_bytes(b"no checkpoint")
     status, out, err = run(tmp_path / "run", "--members", 1)
     assert (status, out) == (1, "")
@@ -206,7 +215,7 @@ def test_other_settings_are_refused(tmp_path: Path, run: Run) -> None:
         assert (status, out, err.count("\n")) == (1, "", 1)
         return err
 
-    ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, MEMBERS)
+    ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN)
     assert "was begun with members 2, not 4; give" in error(tmp_path / "run", "--members", 4)
     assert "was begun with epochs 10, not 7; give" in error(tmp_path / "run", "--epochs", 7)
     assert f"was begun with lr {TINY.lr}, not 0.1; give" in error(tmp_path / "run", lr=0.1)
@@ -220,7 +229,7 @@ def test_other_settings_are_refused(tmp_path: Path, run: Run) -> None:
 
 def test_one_command_at_a_time(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ensemble_folder, "PATIENCE_SECONDS", 0.05)
-    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, MEMBERS)
+    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN)
     with folder.locked():
         status, out, err = run(tmp_path / "run")
     assert (status, out) == (1, "")
@@ -229,7 +238,7 @@ def test_one_command_at_a_time(tmp_path: Path, run: Run, monkeypatch: pytest.Mon
 
 def test_members_hold_the_folder_until_they_end(tmp_path: Path) -> None:
     """Those of a command that was killed may be saving when the next one begins."""
-    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, 1)
+    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN[:1])
     folder.run(0)
     with folder.locked() as lock:
         reports = train_members(folder.members, [0], 1, [lock])

@@ -21,6 +21,8 @@ def deep_convnet(
     *,
     hidden: int = 50,
     dropout: float = 0.5,
+    deskew: bool = False,
+    digit_size: int | tuple[int, int] | None = None,
     dtype: Any = "float32",
 ) -> nn.Sequential:
     """Return the deep network of the from-scratch literature, ending in logits.
@@ -39,6 +41,11 @@ def deep_convnet(
         Outputs of the first fully connected layer.
     dropout : float
         The share of values dropped in training, of the hidden layer and of the logits.
+    deskew : bool
+        Whether slanted digits are made upright first, by `xpcnn.nn.Deskew`.
+    digit_size : int or pair of ints, optional
+        Height and width in pixels that each digit is stretched to then, by `xpcnn.nn.NormalizeSize`. Without
+        it, digits keep their sizes.
     dtype : str
 
     References
@@ -56,8 +63,14 @@ def deep_convnet(
     def conv(inputs: int, outputs: int, padding: int = 1) -> nn.Conv2d:
         return nn.Conv2d(inputs, outputs, 3, padding=padding, **options)
 
+    prepared: dict[str, nn.Layer] = {}
+    if deskew:
+        prepared["deskew"] = nn.Deskew()
+    if digit_size is not None:
+        prepared["stretch"] = nn.NormalizeSize(digit_size)
     return nn.Sequential(
         images=Images("deep_convnet", in_channels, smallest=28, largest=35),
+        **prepared,
         conv1=conv(in_channels, 16),
         relu1=nn.ReLU(),
         conv2=conv(16, 16),
