@@ -108,6 +108,7 @@ def made_up(
     perhaps: bool | None = None,
     size: int | None = None,
     rate: float | None = None,
+    sides: int | tuple[int, int] | None = None,
     shape: tuple[int, int, int] = (1, 28, 28),
     seed: Any = 0,
 ) -> None:
@@ -138,6 +139,8 @@ def a_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ("size=None", None),
         ("size=7", 7),
         ("rate=7", 7.0),
+        ("sides=7", 7),
+        ("sides=7,5", (7, 5)),
         ("shape=3,4,5", (3, 4, 5)),
     ],
 )
@@ -148,7 +151,19 @@ def test_values_are_read_as_their_argument_is_annotated(a_model: None, pair: str
 
 @pytest.mark.parametrize(
     "pair",
-    ["count=x", "count=0", "zero=-1", "count=1.5", "share=much", "flag=1", "perhaps=3", "size=-1", "rate=x"],
+    [
+        "count=x",
+        "count=0",
+        "zero=-1",
+        "count=1.5",
+        "share=much",
+        "flag=1",
+        "perhaps=3",
+        "size=-1",
+        "rate=x",
+        "sides=1,2,3",
+        "sides=3,0",
+    ],
 )
 def test_values_of_another_kind(a_model: None, pair: str) -> None:
     name, _, text = pair.partition("=")

@@ -376,6 +376,7 @@ USAGE = {
     "model option 0": (("--model-option", "hidden=0"), "'0' is no value for hidden, whose default is 100"),
     "seed as a model option": (("--model-option", "seed=1"), "takes input_shape"),
     "shape": (("--model-option", "input_shape=28"), "whose default is 1,28,28"),
+    "pair": (("--model", "deep_convnet", "--model-option", "digit_size=9,9,9"), "whose default is None"),
     "resume and lr": (("--resume", "run", "--lr", 1), "so --lr cannot be given with it"),
     "resume and out": (("--resume", "run", "--out", "x"), "so --out cannot be given with it"),
     "resume and samples": (("--resume", "run", "--train-samples", 1), "so --train-samples cannot be given"),

@@ -36,7 +36,5 @@ def test_wrong_sizes() -> None:
     with pytest.raises(ArgumentError, match=r"NormalizeSize: size must be at least 1, got 0"):
         models.deep_convnet(digit_size=0)
     images = data.synthetic_digits(1).images.astype("float32") / 255
-    with pytest.raises(
-        ShapeError, match=r"normalize_size: size \(40, 9\) does not fit .*; pad them"
-    ):
+    with pytest.raises(ShapeError, match=r"normalize_size: size \(40, 9\) does not fit .*; pad them"):
         models.deep_convnet(digit_size=(40, 9))(images)

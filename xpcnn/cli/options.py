@@ -116,11 +116,15 @@ def number(allowed: str, test: Callable[[float], bool]) -> Callable[[str], float
 def input_shape(text: str) -> tuple[int, ...]:
     """Return the sizes in text such as ``"1,28,28"``."""
     try:
-        sizes = tuple(count(size) for size in text.split(","))
+        return _sizes(text, 3)
     except argparse.ArgumentTypeError:
-        sizes = ()
-    if len(sizes) != 3:
-        raise argparse.ArgumentTypeError(f"{text!r} is not channels,height,width, such as 1,28,28")
+        raise argparse.ArgumentTypeError(f"{text!r} is not channels,height,width, such as 1,28,28") from None
+
+
+def _sizes(text: str, many: int) -> tuple[int, ...]:
+    sizes = tuple(count(size) for size in text.split(","))
+    if len(sizes) != many:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {many} whole numbers")
     return sizes
 
 
@@ -214,11 +218,12 @@ def _taken_by(model: str) -> Mapping[str, inspect.Parameter]:
 def _read(argument: inspect.Parameter, text: str) -> Any:
     kinds = get_args(argument.annotation) if _is_union(argument) else (argument.annotation,)
     for kind, read in _KINDS.items():
-        if any(kind in (taken, get_origin(taken)) for taken in kinds):
-            try:
-                return read(argument.default, text)
-            except (ValueError, argparse.ArgumentTypeError):
-                continue
+        for taken in kinds:
+            if kind in (taken, get_origin(taken)):
+                try:
+                    return read(taken, argument.default, text)
+                except (ValueError, argparse.ArgumentTypeError):
+                    continue
     raise ValueError(text)
 
 
@@ -227,11 +232,11 @@ def _is_union(argument: inspect.Parameter) -> bool:
 
 
 # Tried in this order, where an argument is annotated with several.
-_KINDS: dict[Any, Callable[[Any, str], Any]] = {
-    NoneType: lambda default, text: (None,)[("none",).index(text.lower())],
-    bool: lambda default, text: ("false", "true").index(text.lower()) == 1,
-    int: lambda default, text: _whole(text, min(default or 0, 1)),
-    float: lambda default, text: float(text),
-    tuple: lambda default, text: input_shape(text),
-    str: lambda default, text: text,
+_KINDS: dict[Any, Callable[[Any, Any, str], Any]] = {
+    NoneType: lambda kind, default, text: (None,)[("none",).index(text.lower())],
+    bool: lambda kind, default, text: ("false", "true").index(text.lower()) == 1,
+    int: lambda kind, default, text: _whole(text, min(default or 0, 1)),
+    float: lambda kind, default, text: float(text),
+    tuple: lambda kind, default, text: _sizes(text, len(get_args(kind))),
+    str: lambda kind, default, text: text,
 }
