@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,31 +11,7 @@ from xpcnn import errors, ops
 from xpcnn.testing import gradcheck_op
 
 from .helpers import LAYOUTS, draw, mentions
-
-
-def slant_of(image: np.ndarray) -> tuple[float, float]:
-    """Return the middle row of an image (C, H, W), and how far rows lie right of the one above, by loops."""
-    points = [(i, j, float(value)) for (_, i, j), value in np.ndenumerate(image.astype("float64"))]
-    total = sum(value for _, _, value in points) or 1.0
-    row, column = (sum(point[axis] * point[2] for point in points) / total for axis in (0, 1))
-    spread = sum((i - row) ** 2 * value for i, _, value in points)
-    together = sum((i - row) * (j - column) * value for i, j, value in points)
-    return row, together / spread if spread > 0 else 0.0
-
-
-def upright(images: np.ndarray) -> np.ndarray:
-    """Shear an image at a time, a row at a time."""
-    result = np.zeros(images.shape)
-    width = images.shape[3]
-    for image, y in zip(images, result, strict=True):
-        middle, slant = slant_of(image)
-        for c, i, j in np.ndindex(*y.shape):
-            place = j + slant * (i - middle)
-            left = math.floor(place)
-            for column, weight in ((left, left + 1 - place), (left + 1, place - left)):
-                if 0 <= column < width:
-                    y[c, i, j] += weight * image[c, i, column]
-    return result
+from .image_oracles import slant_of, upright
 
 
 def strokes(n: int, c: int, h: int, w: int) -> np.ndarray:

@@ -11,34 +11,7 @@ from xpcnn import errors, nn, ops
 from xpcnn.testing import gradcheck_op
 
 from .helpers import LAYOUTS, draw, mentions
-
-
-def resized(line: np.ndarray, size: int) -> np.ndarray:
-    """Antialiased linear interpolation of the first axis, a weight at a time."""
-    length = len(line)
-    scale = length / size
-    reach = max(scale, 1.0)
-    result = np.zeros((size, *line.shape[1:]))
-    for target in range(size):
-        middle = (target + 0.5) * scale
-        weights = [max(0.0, 1 - abs(place + 0.5 - middle) / reach) for place in range(length)]
-        for place, weight in enumerate(weights):
-            result[target] += line[place] * weight / sum(weights)
-    return result
-
-
-def normalized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut out, resize and paste, an image at a time."""
-    result = np.zeros(images.shape)
-    (height, width), (rows, columns) = images.shape[2:], size
-    top, left = (height - rows) // 2, (width - columns) // 2
-    for image, y in zip(images.astype("float64"), result, strict=True):
-        drawn = np.argwhere(image.max(axis=0) > 0.1)
-        (r0, c0), (r1, c1) = (drawn.min(0), drawn.max(0)) if len(drawn) else ((0, 0), (height - 1, width - 1))
-        for channel, plane in zip(image, y, strict=True):
-            box = channel[r0 : r1 + 1, c0 : c1 + 1]
-            plane[top : top + rows, left : left + columns] = resized(resized(box, rows).T, columns).T
-    return result
+from .image_oracles import normalized
 
 
 def digits(n: int, c: int, h: int, w: int) -> np.ndarray:
@@ -121,19 +94,6 @@ def test_a_box_that_fits_already_stays(make: Any) -> None:
     values = np.zeros((1, 1, 9, 9))
     values[:, :, 2:7, 1:8] = 0.5 + draw(1, 1, 5, 7) ** 2
     make.check(ops.normalize_size(make.array(values), (5, 7))[0], values, "float64")
-
-
-def test_half_precision_is_computed_in_float32(make: Any) -> None:
-    values = digits(3, 1, 9, 9)
-    try:
-        x = make.array(values, "float16")
-    except (errors.XpcnnError, TypeError):
-        pytest.skip("no half precision there")
-    y, ctx = ops.normalize_size(x, (6, 4))
-    assert y.dtype == x.dtype
-    expected = normalized(make.to_numpy(x).astype("float64"), (6, 4))
-    np.testing.assert_allclose(make.to_numpy(y).astype("float64"), expected, atol=2.0**-11)
-    assert ops.normalize_size_backward(ctx, y).dtype == x.dtype
 
 
 # Errors -----------------------------------------------------------------------------------------------
