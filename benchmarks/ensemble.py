@@ -60,6 +60,7 @@ OWN: tuple[dict[str, Any], ...] = (
     {"augment": "shift=2,rotate=10,scale=0.1,shear=5"},
 )
 """The settings in which each member differs from the recipe; a sixth would have those of the first again."""
+VOTE = "geometric"
 
 
 class Forecast:
@@ -131,7 +132,7 @@ def measure(folder: EnsembleFolder, images: Dataset) -> dict[str, Any]:
     """Return what there is to keep of trained members, and save them as one model."""
     begun = time.monotonic()
     models = [load_model(path) for path in folder.members]
-    together = nn.Ensemble(*models)
+    together = nn.Ensemble(*models, vote=VOTE)
     together.save(folder.path / "ensemble.safetensors")
     members: list[dict[str, Any]] = []
     for number, model in enumerate(models):
@@ -145,11 +146,13 @@ def measure(folder: EnsembleFolder, images: Dataset) -> dict[str, Any]:
             }
         )
     result = figures(evaluate(together, images))
+    mean = figures(evaluate(nn.Ensemble(*models), images))
     folder.seconds += time.monotonic() - begun
     return {
         "settings": folder.settings,
         "members": members,
         "ensemble": result,
+        "mean": mean,
         "training_seconds": round(sum(member["training_seconds"] for member in members), 1),
         "wall_seconds": folder.seconds,
         "machine": machine(),
@@ -169,8 +172,11 @@ def table(results: dict[str, Any]) -> str:
     """Return results as a Markdown table."""
     lines = ["| | test accuracy | wrong | training |", "|---|---|---|---|"]
     named = [(_title(member), member) for member in results["members"]]
-    together = {**results["ensemble"], "training_seconds": results["training_seconds"]}
-    for name, row in [*named, ("**all, probabilities averaged**", together)]:
+    together = [
+        (name, {**results[key], "training_seconds": results["training_seconds"]})
+        for name, key in (("**all, geometric mean of the probabilities**", "ensemble"), ("all, mean", "mean"))
+    ]
+    for name, row in [*named, *together]:
         wrong = f"{row['samples'] - row['correct']} of {row['samples']:,}"
         lines.append(
             f"| {name} | {row['test_accuracy']:.2%} | {wrong} | {duration(row['training_seconds'])} |"

@@ -14,7 +14,7 @@ from xpcnn.testing import gradcheck
 from .helpers import build, draw, mentions
 
 KEY = xpcnn.Key(4)
-VOTES = ("mean", "majority")
+VOTES = ("mean", "geometric", "majority")
 
 
 class Answers(nn.Layer):
@@ -100,6 +100,44 @@ def test_an_empty_batch(make: Any) -> None:
         make.check_kind(ensemble(make.array(np.zeros((0, 4)))), (0, 3), "float64")
 
 
+# -- the geometric mean ----------------------------------------------------------------------
+
+
+def geometric_means(members: list[np.ndarray]) -> np.ndarray:
+    """By loop: the roots of the products of the probabilities, made to sum to 1."""
+    result = []
+    for rows in zip(*members, strict=True):
+        product = np.prod([probabilities(row) for row in rows], axis=0) ** (1 / np.longdouble(len(rows)))
+        result.append(product / product.sum())
+    return np.array(result, np.float64)
+
+
+def test_the_softmax_of_the_geometric_means(make: Any, dtype: str) -> None:
+    ensemble = build(make, lambda: three("geometric"), dtype)
+    x = make.array(draw(6, 4, dtype=dtype))
+    y = ensemble(x)
+    expected = geometric_means([make.to_numpy(one(x)) for one in ensemble.members])
+    make.check(y, np.log(expected), dtype, rtol=1e-6 if dtype == "float32" else 1e-14)
+    make.check(ops.softmax(y)[0], expected, dtype, rtol=1e-6 if dtype == "float32" else 1e-14)
+    np.testing.assert_array_equal(make.to_numpy(ensemble.forward(x)[0]), make.to_numpy(y))
+
+
+def test_products_that_round_to_0_keep_their_logarithms(make: Any) -> None:
+    logits = ([[0.0, -2000.0, -9e5]], [[0.0, -3000.0, -1e5]])
+    ensemble = nn.Ensemble(*(Answers(make, rows) for rows in logits), vote="geometric")
+    make.check(ensemble(make.array(np.zeros((1, 1)))), [[0.0, -2500.0, -5e5]], "float64")
+
+
+def test_a_sure_no_outweighs_a_sure_yes(make: Any) -> None:
+    logits = ([[9.0, 5.0, 0.0]], [[-9.0, 0.0, 0.0]])
+    x = make.array(np.zeros((1, 1)))
+    answers = {
+        vote: make.to_numpy(nn.Ensemble(*(Answers(make, rows) for rows in logits), vote=vote)(x)).argmax()
+        for vote in ("mean", "geometric")
+    }
+    assert answers == {"mean": 0, "geometric": 1}
+
+
 # -- the majority ---------------------------------------------------------------------------
 
 
@@ -148,8 +186,9 @@ def test_a_vote_cannot_be_trained(make: Any) -> None:
 # -- gradients ------------------------------------------------------------------------------
 
 
-def test_gradients(make: Any) -> None:
-    ensemble = build(make, three)
+@pytest.mark.parametrize("vote", ["mean", "geometric"])
+def test_gradients(make: Any, vote: str) -> None:
+    ensemble = build(make, lambda: three(vote))
     x = make.array(draw(5, 4))
     result = gradcheck(ensemble, x, train=True, key=KEY)
     assert result.compared == 5 * 4 + 3 * (4 * 5 + 5 + 5 * 3 + 3)

@@ -48,6 +48,9 @@ def test_evaluate_predict_and_the_trainer(make: Any, vote: str) -> None:
     answer = predict(ensemble, digits.images, batch_size=7)
     if vote == "mean":
         np.testing.assert_allclose(answer, np.mean(own, axis=0), rtol=1e-5)
+    elif vote == "geometric":
+        means = np.prod(own, axis=0, dtype="float64") ** (1 / 3)
+        np.testing.assert_allclose(answer, means / means.sum(axis=1, keepdims=True), rtol=1e-4)
     else:
         firsts = np.array([rows.argmax(axis=1) for rows in own])
         shares = np.array([[np.mean(firsts[:, n] == k) for k in range(10)] for n in range(30)])
@@ -138,7 +141,7 @@ def test_members_without_a_recipe(tmp_path: Path) -> None:
         ({"members": [{"name": "tiny_convnet"}]}, "member 0 is no model's description"),
         ({"members": "name"}, "member 0 is no model's description"),
         ({"members": 3}, "not iterable"),
-        ({"vote": "loudest"}, "'mean' or 'majority', got 'loudest'"),
+        ({"vote": "loudest"}, "'mean', 'geometric', 'majority', got 'loudest'"),
         ({"depth": 3}, "unexpected keyword argument 'depth'"),
         ({"name": "resnet9000"}, "unknown model 'resnet9000'"),
         ({"arguments": {"depth": 9}}, "depth"),
@@ -174,7 +177,7 @@ def test_by_name() -> None:
 def test_no_members_and_unknown_votes() -> None:
     with pytest.raises(errors.ArgumentError, match="Ensemble: it has no members"):
         nn.Ensemble()
-    with pytest.raises(errors.ArgumentError, match=mentions("'mean' or 'majority'", "'best'")):
+    with pytest.raises(errors.ArgumentError, match=mentions("'mean', 'geometric', 'majority'", "'best'")):
         nn.Ensemble(tiny(0), vote="best")
     with pytest.raises(errors.ArgumentError, match=mentions("Ensemble: child '1'", "Layer", "runs/a")):
         nn.Ensemble(tiny(0), "runs/a")  # type: ignore[arg-type]

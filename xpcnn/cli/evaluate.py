@@ -41,9 +41,9 @@ def add_vote_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--vote``."""
     parser.add_argument(
         "--vote",
-        choices=("mean", "majority"),
-        help="how several models answer: by their averaged probabilities, or by the majority of their first "
-        "choices (default: mean, or a saved ensemble's own)",
+        choices=("mean", "geometric", "majority"),
+        help="how several models answer: by the mean of their probabilities, or the geometric mean, or the "
+        "majority of their first choices (default: mean, or a saved ensemble's own)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Several models asked together: their averaged probabilities, or the majority of their votes."""
+"""Several models asked together: the mean of their probabilities, or the majority of their votes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xpcnn.ops.checks import check_dy, widened
 
 __all__ = ["Ensemble", "EnsembleContext"]
 
-VOTES = ("mean", "majority")
+VOTES = ("mean", "geometric", "majority")
 
 # The averages' part in a majority vote: it parts ties, and is too small to outdo a vote.
 _AVERAGED_PART = 1e-4
@@ -30,7 +30,7 @@ class EnsembleContext(NamedTuple):
 
     members: tuple[Any, ...]
     softmaxes: tuple[SoftmaxContext, ...] | None
-    averaged: Array | None
+    answered: Array | None
     y: Array
 
 
@@ -43,9 +43,13 @@ class Ensemble(Container):
         Ending in logits (N, classes), for the same classes. Their paths begin with their number:
         ``"0.conv1.weight"``. Those that say how their images are prepared must all say the same, as each
         gets the same images; one that does not say takes them in [0, 1].
-    vote : "mean" or "majority"
+    vote : "mean", "geometric" or "majority"
         ``"mean"``: y is the logarithm of the members' averaged softmax probabilities, so that the softmax of
         y are the averages. Exact where a probability itself would round to 0.
+
+        ``"geometric"``: of their geometric means, which are proportional to the probabilities. That is the
+        softmax of the averaged logits. A member that is sure that it is not a class counts for more than one
+        that is sure that it is.
 
         ``"majority"``: each member votes for its likeliest class, the lowest of several. y is the logarithm
         of the classes' shares of the votes, of which a ten-thousandth part is the averaged probabilities:
@@ -64,12 +68,13 @@ class Ensemble(Container):
 
     Notes
     -----
-    The averaged probabilities can be trained: backward gives the members the gradient of their mixture, for
-    fine-tuning them together. A vote has no derivative but 0, and backward says so.
+    The means can be trained: backward gives the members their gradient, for fine-tuning them together. A
+    majority has no derivative but 0, and backward says so.
 
     References
     ----------
-    Hansen and Salamon, "Neural network ensembles", 1990.
+    Hansen and Salamon, "Neural network ensembles", 1990. Hinton, "Products of experts", 1999, for the
+    geometric mean.
 
     Examples
     --------
@@ -86,7 +91,7 @@ class Ensemble(Container):
 
     def __init__(self, *members: Layer, vote: str = "mean") -> None:
         if vote not in VOTES:
-            raise ArgumentError(f"Ensemble: vote must be 'mean' or 'majority', got {vote!r}")
+            raise ArgumentError(f"Ensemble: vote must be one of {', '.join(map(repr, VOTES))}, got {vote!r}")
         if not members:
             raise ArgumentError("Ensemble: it has no members; give at least one model")
         self._vote = vote
@@ -137,10 +142,10 @@ class Ensemble(Container):
             y, ctx = self._call(name, member.forward, x, train=train, key=folded(key, name))
             outputs.append(y)
             contexts.append(ctx)
-        y, averaged, softmaxes = self._together(outputs)
+        y, answered, softmaxes = self._together(outputs)
         if self._vote == "majority":
             return y, EnsembleContext((), None, None, y)
-        return y, EnsembleContext(tuple(contexts), softmaxes, averaged, y)
+        return y, EnsembleContext(tuple(contexts), softmaxes, answered, y)
 
     def backward(
         self, ctx: EnsembleContext, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
@@ -157,14 +162,20 @@ class Ensemble(Container):
         for (name, member), member_ctx, softmax in zip(
             self._layers.items(), ctx.members, ctx.softmaxes, strict=True
         ):
-            # d log(Σ p / M) / d log p: the member's share of the sum.
-            share = backend.xp.exp(softmax.y - ctx.averaged - math.log(len(self)))
-            dlogits = ops.log_softmax_backward(softmax, wide_dy * share)
+            dlogits = ops.log_softmax_backward(softmax, self._share(backend, ctx, softmax, wide_dy))
             dlogits = backend.xp.astype(dlogits, dy.dtype, copy=False)
             part = self._call(name, member.backward, member_ctx, dlogits, grads, need_dx=need_dx)
             if need_dx:
                 dx = part if dx is None else dx + part
         return dx
+
+    def _share(self, backend: Backend, ctx: EnsembleContext, softmax: SoftmaxContext, dy: Array) -> Array:
+        """Return the gradient of a member's log p, given that of the answer."""
+        xp = backend.xp
+        if self._vote == "geometric":
+            return (dy - xp.exp(ctx.answered) * xp.sum(dy, axis=1, keepdims=True)) / len(self)
+        # d log(Σ p / M) / d log p: the member's share of the sum.
+        return dy * xp.exp(softmax.y - ctx.answered - math.log(len(self)))
 
     def __call__(self, x: Array) -> Array:
         return self._together([self._call(name, member, x) for name, member in self._layers.items()])[0]
@@ -184,15 +195,18 @@ class Ensemble(Container):
     # -- how answers become one -------------------------------------------------------
 
     def _together(self, outputs: list[Any]) -> tuple[Array, Array, tuple[SoftmaxContext, ...]]:
-        """Return y, the logarithm of the averaged probabilities, and the members' own."""
+        """Return y, the same before it was rounded to its dtype, and the members' log-probabilities."""
         backend = _check_outputs(outputs)
         xp = backend.xp
         own, softmaxes = zip(*(ops.log_softmax(widened(backend, z)) for z in outputs), strict=True)
         stacked = xp.stack(own)
-        highest = xp.max(stacked, axis=0)
-        averaged = highest + xp.log(xp.sum(xp.exp(stacked - highest), axis=0)) - math.log(len(own))
-        y = averaged if self._vote == "mean" else _majority(backend, own, averaged)
-        return xp.astype(y, outputs[0].dtype, copy=False), averaged, softmaxes
+        if self._vote == "geometric":
+            answered, _ = ops.log_softmax(xp.mean(stacked, axis=0))
+        else:
+            highest = xp.max(stacked, axis=0)
+            answered = highest + xp.log(xp.sum(xp.exp(stacked - highest), axis=0)) - math.log(len(own))
+        y = _majority(backend, own, answered) if self._vote == "majority" else answered
+        return xp.astype(y, outputs[0].dtype, copy=False), answered, softmaxes
 
 
 def _majority(backend: Backend, own: tuple[Array, ...], averaged: Array) -> Array:
