@@ -61,6 +61,7 @@ OWN: tuple[dict[str, Any], ...] = (
 )
 """The settings in which each member differs from the recipe; a sixth would have those of the first again."""
 VOTE = "geometric"
+"""How they answer together."""
 
 
 class Forecast:
@@ -171,7 +172,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """Return results as a Markdown table."""
     lines = ["| | test accuracy | wrong | training |", "|---|---|---|---|"]
-    named = [(_title(member), member) for member in results["members"]]
+    named = [(_title(member, results["settings"]), member) for member in results["members"]]
     together = [
         (name, {**results[key], "training_seconds": results["training_seconds"]})
         for name, key in (("**all, geometric mean of the probabilities**", "ensemble"), ("all, mean", "mean"))
@@ -184,14 +185,11 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"From beginning to end: {duration(results['wall_seconds'])}."])
 
 
-def _title(member: dict[str, Any]) -> str:
-    """Return what to call a member: its seed, and what is its own."""
+def _title(member: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return what to call a member: its seed, and in what it differs from the settings of all."""
     own = dict(member["own"])
-    own |= {
-        name: value
-        for name, value in own.pop("model_options", {}).items()
-        if name in ("deskew", "digit_size")
-    }
+    options = own.pop("model_options", {})
+    own |= {name: value for name, value in options.items() if settings["model_options"].get(name) != value}
     return ", ".join([f"seed {member['seed']}", *(f"{name} {value}" for name, value in own.items())])
 
 

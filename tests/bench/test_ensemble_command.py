@@ -200,7 +200,7 @@ def check_results(folder: Path, results: dict[str, Any], test: Dataset) -> None:
     table = (folder / "results.md").read_text()
     for title, name in (("**all, geometric mean of the probabilities**", "ensemble"), ("all, mean", "mean")):
         assert f"| {title} | {right[name] / 150:.2%} | {150 - right[name]} of 150 |" in table
-    assert re.search(r"^\| seed 0 \| .+\n\| seed 1, augment shift=1 \| ", table, re.M)
+    assert re.search(r"^\| seed 0 \| .+\n\| seed 1, augment shift=1, filters 3 \| ", table, re.M)
 
 
 def test_a_member_that_fails_ends_the_command_in_one_line(tmp_path: Path, run: Run) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from xpcnn.cli import datasets
 from xpcnn.cli.options import DTYPES, UsageError, add_device_options, choose_backend, count
 from xpcnn.nn import Ensemble, Layer
+from xpcnn.nn.ensemble import VOTES
 from xpcnn.train import Evaluation, RunDirectory, evaluate, load_model
 
 __all__ = ["add_arguments", "add_vote_option", "load_models", "run"]
@@ -41,7 +42,7 @@ def add_vote_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--vote``."""
     parser.add_argument(
         "--vote",
-        choices=("mean", "geometric", "majority"),
+        choices=VOTES,
         help="how several models answer: by the mean of their probabilities, or the geometric mean, or the "
         "majority of their first choices (default: mean, or a saved ensemble's own)",
     )

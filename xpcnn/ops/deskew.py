@@ -46,8 +46,8 @@ def deskew(x: Array) -> tuple[Array, DeskewContext]:
 
     References
     ----------
-    LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998: most
-    classifiers compared there err less on deslanted digits.
+    LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998: the
+    classifiers given deslanted digits there err less than with others.
 
     Examples
     --------
