@@ -17,6 +17,7 @@ CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     name: (name, tiny_shape(name)[1:], {}) for name in TWINS
 }
 CASES |= {
+    "deep_convnet with batch-norm": ("deep_convnet", (28, 28), {"batch_norm": True}),
     "lenet5 sigmoid": ("lenet5", (27, 32), {"variant": "sigmoid"}),
     "lenet5 modern": ("lenet5", (32, 32), {"variant": "modern"}),
     "alexnet large": ("alexnet", (79, 99), {"small_images": False}),

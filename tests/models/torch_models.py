@@ -212,10 +212,12 @@ class VGG(nn.Module):
 
 
 class DeepConvNet(nn.Sequential):
-    def __init__(self, classes: int, channels: int, dropout: float) -> None:
+    def __init__(self, classes: int, channels: int, dropout: float, batch_norm: bool) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i, filters in enumerate((16, 16, 32, 32, 64, 64), start=1):
             layers[f"conv{i}"] = nn.Conv2d(channels, filters, 3, padding=2 if i == 4 else 1)
+            if batch_norm:
+                layers[f"norm{i}"] = nn.BatchNorm2d(filters)
             layers[f"relu{i}"] = nn.ReLU()
             if i % 2 == 0:
                 layers[f"pool{i // 2}"] = nn.MaxPool2d(2)

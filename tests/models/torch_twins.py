@@ -28,6 +28,7 @@ def twin(
     small_images: bool = False,
     narrow: bool = False,
     dropout: float = 0.5,
+    batch_norm: bool = False,
     aux: bool = False,
     variant: str = "tanh",
     local_response_norm: bool = False,
@@ -36,7 +37,7 @@ def twin(
     its own choosing."""
     size = (classes, in_channels, small_images)
     if name == "deep_convnet":
-        return DeepConvNet(classes, in_channels, dropout)
+        return DeepConvNet(classes, in_channels, dropout, batch_norm)
     if name == "lenet5":
         return LeNet5(variant, classes, in_channels)
     if name in CIFAR_RESNETS:

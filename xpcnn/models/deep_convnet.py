@@ -21,6 +21,7 @@ def deep_convnet(
     *,
     hidden: int = 50,
     dropout: float = 0.5,
+    batch_norm: bool = False,
     deskew: bool = False,
     digit_size: int | tuple[int, int] | None = None,
     dtype: Any = "float32",
@@ -41,6 +42,8 @@ def deep_convnet(
         Outputs of the first fully connected layer.
     dropout : float
         The share of values dropped in training, of the hidden layer and of the logits.
+    batch_norm : bool
+        Whether each convolution is followed by a batch normalisation, which came after the book.
     deskew : bool
         Whether slanted digits are made upright first, by `xpcnn.nn.Deskew`.
     digit_size : int or pair of ints, optional
@@ -60,8 +63,14 @@ def deep_convnet(
     """
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
 
-    def conv(inputs: int, outputs: int, padding: int = 1) -> nn.Conv2d:
-        return nn.Conv2d(inputs, outputs, 3, padding=padding, **options)
+    def conv(number: int, inputs: int, outputs: int, padding: int = 1) -> dict[str, nn.Layer]:
+        layers: dict[str, nn.Layer] = {
+            f"conv{number}": nn.Conv2d(inputs, outputs, 3, padding=padding, **options)
+        }
+        if batch_norm:
+            layers[f"norm{number}"] = nn.BatchNorm2d(outputs, dtype=dtype)
+        layers[f"relu{number}"] = nn.ReLU()
+        return layers
 
     prepared: dict[str, nn.Layer] = {}
     if deskew:
@@ -71,20 +80,14 @@ def deep_convnet(
     return nn.Sequential(
         images=Images("deep_convnet", in_channels, smallest=28, largest=35),
         **prepared,
-        conv1=conv(in_channels, 16),
-        relu1=nn.ReLU(),
-        conv2=conv(16, 16),
-        relu2=nn.ReLU(),
+        **conv(1, in_channels, 16),
+        **conv(2, 16, 16),
         pool1=nn.MaxPool2d(2),
-        conv3=conv(16, 32),
-        relu3=nn.ReLU(),
-        conv4=conv(32, 32, padding=2),  # 14x14 becomes 16x16, which halves twice
-        relu4=nn.ReLU(),
+        **conv(3, 16, 32),
+        **conv(4, 32, 32, padding=2),  # 14x14 becomes 16x16, which halves twice
         pool2=nn.MaxPool2d(2),
-        conv5=conv(32, 64),
-        relu5=nn.ReLU(),
-        conv6=conv(64, 64),
-        relu6=nn.ReLU(),
+        **conv(5, 32, 64),
+        **conv(6, 64, 64),
         pool3=nn.MaxPool2d(2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(64 * 4 * 4, hidden, **options),
