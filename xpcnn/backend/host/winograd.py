@@ -1,4 +1,8 @@
-"""Winograd's convolution: transforms and products in small blocks; see `xpcnn.ops.conv.winograd`."""
+"""Winograd's convolution: transforms in height, then in width; see `xpcnn.ops.conv.winograd`.
+
+Small products read tiles where they lie, and write them where they belong: nothing is gathered beforehand or
+put together afterwards.
+"""
 
 from __future__ import annotations
 
@@ -14,40 +18,28 @@ __all__ = ["KERNELS"]
 
 
 def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Any) -> Any:
-    """Return ``forth`` times the tiles of x (N, C, H, W), (t², N·tiles, C)."""
+    """Return the tiles of x (N, C, H, W), transformed by `forth` (t, t): (t², N·tiles, C)."""
     if not is_served(x, forth):
         return NotImplemented
-    m, rows, columns = tiling
-    t = m + 2
-    images = framed(last(x), padding)
-    n, _, _, c = images.shape
-    s_n, s_h, s_w, s_c = steps(images)
-    windows = view(images, (t, t, n, rows, columns, c), (s_h, s_w, s_n, m * s_h, m * s_w, s_c))
-    tiles = np.empty((t * t, n * rows * columns * c), x.dtype)
-    np.copyto(tiles.reshape(windows.shape), windows)
-    del windows, images
-    transformed = np.empty_like(tiles)
-    multiply_columns(forth, tiles, transformed)
-    return transformed.reshape(t * t, -1, c)
+    return _transformed(framed(last(x), padding), forth, tiling)
 
 
 def winograd_output(
     products: Array, back: Array, shape: tuple[int, int, int, int], tiling: Any, out: Array | None = None
 ) -> Any:
-    """Return the images (N, K, OH, OW) whose tiles are ``back`` times the products."""
+    """Return the images (N, K, OH, OW) whose tiles are the products, transformed by `back` (m, t)."""
     if not is_served(products, back):
         return NotImplemented
     m, rows, columns = tiling
+    t = m + 2
     n, k, oh, ow = shape
-    tiles = np.empty((m * m, n * rows * columns * k), products.dtype)
-    multiply_columns(back, products.reshape(len(products), -1), tiles)
+    halfway = np.empty((m, t, n, rows, columns, k), products.dtype)
+    multiply_columns(back, products.reshape(t, -1), halfway.reshape(m, -1))
     y, memory = place_for(shape, products.dtype, out)
     whole = (rows * m, columns * m) == (oh, ow)
     images = memory if whole else np.empty((n, rows * m, columns * m, k), products.dtype)
-    np.copyto(
-        images.reshape(n, rows, m, columns, m, k),
-        tiles.reshape(m, m, n, rows, columns, k).transpose(2, 3, 0, 4, 1, 5),
-    )
+    tiles = images.reshape(n, rows, m, columns, m, k).transpose(2, 0, 1, 3, 4, 5)
+    np.matmul(back, halfway.transpose(0, 2, 3, 4, 1, 5), out=tiles)
     if not whole:
         memory[...] = images[:, :oh, :ow]
     return y
@@ -57,39 +49,53 @@ def winograd_output_gradient(dy: Array, back: Array, tiling: Any) -> Any:
     """Return the gradient of the products, (t², N·tiles, K), given that of the images."""
     if not is_served(dy, back):
         return NotImplemented
-    forth = np.ascontiguousarray(back.T)
     m, rows, columns = tiling
-    n, k, oh, ow = dy.shape
+    _, _, oh, ow = dy.shape
     images = framed(last(dy), (0, rows * m - oh, 0, columns * m - ow))
-    tiles = np.empty((m * m, n * rows * columns * k), dy.dtype)
-    np.copyto(
-        tiles.reshape(m, m, n, rows, columns, k),
-        images.reshape(n, rows, m, columns, m, k).transpose(2, 4, 0, 1, 3, 5),
-    )
-    del images
-    gradient = np.empty((len(forth), tiles.shape[1]), dy.dtype)
-    multiply_columns(forth, tiles, gradient)
-    return gradient.reshape(len(forth), -1, k)
+    return _transformed(images, np.ascontiguousarray(back.T), tiling)
 
 
 def winograd_kernel(taps: Array, forth: Array) -> Any:
-    """Return ``forth`` (t², 9) times taps (9, C, K)."""
+    """Return taps (9, C, K), transformed by `forth` (t, 3): (t², C, K)."""
     if not is_served(taps, forth):
         return NotImplemented
-    _, c, k = taps.shape
-    kernel = np.empty((len(forth), c * k), taps.dtype)
-    multiply_columns(forth, np.ascontiguousarray(taps).reshape(9, -1), kernel)
-    return kernel.reshape(-1, c, k)
+    return _transformed_matrices(taps, forth)
 
 
 def winograd_taps_gradient(dkernel: Array, forth: Array) -> Any:
     """Return the gradient of the taps, (9, K, C), given that of the kernel, (t², K, C)."""
     if not is_served(dkernel, forth):
         return NotImplemented
-    places, a, b = dkernel.shape
-    dtaps = np.empty((9, a * b), dkernel.dtype)
-    multiply_columns(np.ascontiguousarray(forth.T), dkernel.reshape(places, -1), dtaps)
-    return dtaps.reshape(9, a, b)
+    return _transformed_matrices(dkernel, np.ascontiguousarray(forth.T))
+
+
+def _transformed(images: Array, matrix: Array, tiling: Any) -> Array:
+    """Return the tiles of images (N, H, W, C), one every m pixels, transformed: (t², N·tiles, C).
+
+    They are as large as `matrix` has columns.
+    """
+    m, rows, columns = tiling
+    t, size = matrix.shape
+    n, _, w, c = images.shape
+    s_n, s_h, s_w, s_c = steps(images)
+    strips = view(images, (n, rows, size, w * c), (s_n, m * s_h, s_h, s_c))
+    halfway = np.matmul(matrix, strips)
+    s_n, s_r, s_t, _ = steps(halfway)
+    windows = view(halfway, (t, n, rows, columns, size, c), (s_t, s_n, s_r, m * s_w, s_w, s_c))
+    tiles = np.empty((t, t, n, rows, columns, c), images.dtype)
+    np.matmul(matrix, windows, out=tiles.transpose(0, 2, 3, 4, 1, 5))
+    return tiles.reshape(t * t, -1, c)
+
+
+def _transformed_matrices(stack: Array, matrix: Array) -> Array:
+    """Return a stack of matrices (size², A, B) for size×size places, transformed: (t², A, B)."""
+    t, size = matrix.shape
+    _, a, b = stack.shape
+    halfway, whole = np.empty((t, size, a * b), stack.dtype), np.empty((t, t, a * b), stack.dtype)
+    multiply_columns(matrix, np.ascontiguousarray(stack).reshape(size, -1), halfway.reshape(t, -1))
+    for row, result in zip(halfway, whole, strict=True):
+        multiply_columns(matrix, row, result)
+    return whole.reshape(t * t, a, b)
 
 
 KERNELS: Final = {

@@ -1,8 +1,8 @@
 """Winograd's minimal filtering for 3×3 kernels: a third to a quarter of the multiplications.
 
 An output tile of m×m pixels is computed from an input tile of (m + 2)×(m + 2): both input and kernel are
-transformed, multiplied number by number (a GEMM over the channels), and the product is transformed back. The
-two-dimensional transforms are one small matrix each, so all of them are GEMMs too.
+transformed, multiplied number by number (a GEMM over the channels), and the product is transformed back. A
+transform is a product with a small matrix in height, and another in width, so all of them are GEMMs too.
 
 Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", 2015.
 """
@@ -101,7 +101,7 @@ class Winograd(ConvAlgorithm):
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
         products = _products(inputs, weight, tiling.m)  # (t², N·tiles, K)
         del inputs
-        back = _constant(backend, x.dtype, tiling.m, "output")  # (m², t²)
+        back = _constant(backend, x.dtype, tiling.m, "output")  # (m, t)
         return winograd_output(products, back, geometry.output_shape, tiling, out)
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
@@ -181,27 +181,22 @@ def _transformed_input(x: Array, geometry: ConvGeometry, tiling: Tiling) -> Arra
 
 @primitive
 def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Tiling) -> Array:
-    """Return ``forth`` (t², t²) times the tiles of x (N, C, H, W), which overlap: (t², N·tiles, C)."""
-    backend = backend_of(x)
-    xp = backend.xp
-    t, m = tiling.t, tiling.m
-    tiles = backend.sliding_windows(padded(x, padding), (t, t), (m, m), (1, 1))
-    tiles = xp.reshape(xp.permute_dims(tiles, (4, 5, 0, 2, 3, 1)), (t**2, -1))
-    return xp.reshape(forth @ tiles, (t**2, -1, x.shape[1]))
+    """Return the tiles of x (N, C, H, W), which overlap, transformed by `forth` (t, t): (t², N·tiles, C)."""
+    return _transformed(forth, _tiles(padded(x, padding), tiling.t, tiling.m))
 
 
 @primitive
 def winograd_output(
     products: Array, back: Array, shape: Shape, tiling: Tiling, out: Array | None = None
 ) -> Array:
-    """Return the images (N, K, OH, OW) whose tiles are ``back`` (m², t²) times the products.
+    """Return the images (N, K, OH, OW) whose tiles are the products, transformed by `back` (m, t).
 
     A kernel may write them to `out`, and return that.
     """
     xp = backend_of(products).xp
     n, k, oh, ow = shape
     m, rows, columns = tiling
-    tiles = xp.reshape(back @ xp.reshape(products, (tiling.t**2, -1)), (m, m, n, rows, columns, k))
+    tiles = xp.reshape(_transformed(back, products), (m, m, n, rows, columns, k))
     y = xp.reshape(xp.permute_dims(tiles, (2, 3, 0, 4, 1, 5)), (n, rows * m, columns * m, k))
     y = xp.permute_dims(y, (0, 3, 1, 2))
     if tiling.overhang((oh, ow)) == (0, 0):
@@ -212,13 +207,30 @@ def winograd_output(
 @primitive
 def winograd_output_gradient(dy: Array, back: Array, tiling: Tiling) -> Array:
     """Return the gradient of the products, given that of the images: the adjoint of `winograd_output`."""
-    backend = backend_of(dy)
-    xp = backend.xp
     m = tiling.m
     below, beside = tiling.overhang(dy.shape[2:])
-    tiles = backend.sliding_windows(padded(dy, (0, below, 0, beside)), (m, m), (m, m), (1, 1))
-    tiles = xp.reshape(xp.permute_dims(tiles, (4, 5, 0, 2, 3, 1)), (m**2, -1))
-    return xp.reshape(xp.matrix_transpose(back) @ tiles, (tiling.t**2, -1, dy.shape[1]))
+    tiles = _tiles(padded(dy, (0, below, 0, beside)), m, m)
+    return _transformed(backend_of(dy).xp.matrix_transpose(back), tiles)
+
+
+def _tiles(x: Array, size: int, step: int) -> Array:
+    """Return the tiles of x (N, C, H, W), size×size pixels every `step`: (size², N·tiles, C)."""
+    backend = backend_of(x)
+    xp = backend.xp
+    tiles = xp.permute_dims(
+        backend.sliding_windows(x, (size, size), (step, step), (1, 1)), (4, 5, 0, 2, 3, 1)
+    )
+    return xp.reshape(tiles, (size**2, math.prod(tiles.shape[2:5]), x.shape[1]))
+
+
+def _transformed(matrix: Array, tiles: Array) -> Array:
+    """Return ``matrix @ tile @ matrixᵀ`` of tiles (size², ...), for a matrix (t, size): (t², ...)."""
+    xp = backend_of(tiles).xp
+    t, size = matrix.shape
+    rest = tiles.shape[1:]
+    halfway = matrix @ xp.reshape(tiles, (size, size * math.prod(rest)))
+    del tiles
+    return xp.reshape(matrix @ xp.reshape(halfway, (t, size, math.prod(rest))), (t**2, *rest))
 
 
 def _taps(weight: Array) -> Array:
@@ -264,10 +276,8 @@ def _transformed_kernel(weight: Array, m: int) -> Array:
 
 @primitive
 def winograd_kernel(taps: Array, forth: Array) -> Array:
-    """Return ``forth`` (t², 9) times taps (9, C, K): one matrix (C, K) for each of t² places."""
-    xp = backend_of(taps).xp
-    _, c, k = taps.shape
-    return xp.reshape(forth @ xp.reshape(taps, (9, c * k)), (-1, c, k))
+    """Return taps (9, C, K), transformed by `forth` (t, 3): one matrix (C, K) for each of t² places."""
+    return _transformed(forth, taps)
 
 
 def _dtaps(dkernel: Array, m: int) -> Array:
@@ -279,9 +289,7 @@ def _dtaps(dkernel: Array, m: int) -> Array:
 @primitive
 def winograd_taps_gradient(dkernel: Array, forth: Array) -> Array:
     """Return the adjoint of `winograd_kernel`, whatever the order of the channels."""
-    xp = backend_of(dkernel).xp
-    places, a, b = dkernel.shape
-    return xp.reshape(xp.matrix_transpose(forth) @ xp.reshape(dkernel, (places, a * b)), (9, a, b))
+    return _transformed(backend_of(dkernel).xp.matrix_transpose(forth), dkernel)
 
 
 def _constant(backend: Backend, dtype: Any, m: int, which: str) -> Array:
@@ -290,10 +298,8 @@ def _constant(backend: Backend, dtype: Any, m: int, which: str) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def _cached_constant(backend: Backend, dtype: str, m: int, which: str) -> Array:
-    """Return the matrix that transforms rows and columns at once: a Kronecker product with itself."""
-    matrix = getattr(TRANSFORMS[m], which)
-    product = [[a * b for a in row for b in other] for row in matrix for other in matrix]
-    return backend.asarray(product, dtype)
+    """Return the matrix of a transform."""
+    return backend.asarray(getattr(TRANSFORMS[m], which), dtype)
 
 
 def _elements(geometry: ConvGeometry) -> int:
@@ -308,7 +314,7 @@ def _elements(geometry: ConvGeometry) -> int:
     passes = (
         padded_x + 2 * tiles * t2 * c,
         tiles * (t2 * (c + k) + m2 * k),
-        tiles * (t2 * k + 2 * m2 * k),
+        tiles * (t2 + tiling.m * tiling.t + m2) * k,
         tiles * (t2 * k + m2 * k) + padded_x + 2 * tiles * t2 * c,
     )
     return max(passes) + (t2 + 9) * c * k + t2 * t2
