@@ -13,7 +13,7 @@ from xpcnn.ops.conv.registry import PASSES
 RULE: dict[str, tuple[Any, Any, dict[str, Any], tuple[str, str, str]]] = {
     "VGG 3x3": ((32, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, ("winograd", "winograd", "winograd")),
     "32 to 64": ((100, 32, 8, 8), (64, 32, 3, 3), {"padding": 1}, ("winograd", "winograd", "winograd")),
-    "32 channels": ((100, 32, 14, 14), (32, 32, 3, 3), {"padding": 1}, ("mec", "mec", "mec")),
+    "32 channels": ((100, 32, 14, 14), (32, 32, 3, 3), {"padding": 1}, ("winograd", "winograd", "winograd")),
     "one small image": ((1, 512, 4, 4), (512, 512, 3, 3), {"padding": 1}, ("im2col", "im2col", "mec")),
     "large kernel": ((32, 64, 28, 28), (64, 64, 5, 5), {"padding": 2}, ("fft", "fft", "fft")),
     "very large kernel": ((8, 32, 56, 56), (32, 32, 11, 11), {"padding": 5}, ("fft", "fft", "fft")),

@@ -25,8 +25,12 @@ SMALL: Final = 1_000_000
 _WIDTH: Final = 512
 """Columns of a block where both matrices are only some dozens high."""
 
-_ROWS, _COLUMNS, _INNER = 32, 64, 128
-"""A block of a larger product, and the length of the sums up to which blocks gain."""
+_ROWS, _COLUMNS = 32, 64
+"""A block of a larger product."""
+
+_HALVED, _UNCUT = 256, 512
+"""The lengths of sums above which a block is half as high, so that it stays small, and above which blocks
+gain nothing."""
 
 _LONGEST: Final = 160
 """The length of the sums up to which a tall or a wide matrix gains from being cut."""
@@ -114,7 +118,7 @@ def multiply_stack(a: Array, b: Array, out: Array) -> None:
     stack, rows, inner = a.shape
     columns = b.shape[2]
     product = rows * inner * columns
-    in_blocks = product > SMALL // 4 and inner <= _INNER and columns % _COLUMNS == 0
+    in_blocks = product > SMALL // 4 and inner <= _UNCUT and columns % _COLUMNS == 0
 
     def multiply(part: slice) -> None:
         if in_blocks:
@@ -128,8 +132,9 @@ def multiply_stack(a: Array, b: Array, out: Array) -> None:
 def _multiply_blocks(a: Array, b: Array, out: Array) -> None:
     stack, rows, inner = a.shape
     wide = b.reshape(stack, 1, inner, -1, _COLUMNS).swapaxes(2, 3)
-    whole = rows - rows % _ROWS
-    for part, height in ((slice(0, whole), _ROWS), (slice(whole, rows), rows - whole)):
+    high = _ROWS if inner <= _HALVED else _ROWS // 2
+    whole = rows - rows % high
+    for part, height in ((slice(0, whole), high), (slice(whole, rows), rows - whole)):
         if part.start < part.stop:
             tall = a[:, part].reshape(stack, -1, 1, height, inner)
             result = out[:, part].reshape(stack, -1, height, wide.shape[2], _COLUMNS)

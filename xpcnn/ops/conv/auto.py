@@ -1,10 +1,11 @@
 """Which algorithm `auto` takes: a rule of the geometry, the pass and the backend, always the same answer.
 
-The figures behind the rule are in docs/benchmarks/conv.md. In short, on a CPU: with 64 channels and more the
-transforms of `winograd` and `fft` cost less than the products they save. The other algorithms all do the same
-products and differ in what they copy. `kn2row` copies nothing, but its matrices are as narrow as there are
-channels and as short as a row of the output. Unfolded kernel rows, `mec`, are better while they are short
-enough for products that BLAS multiplies in place; of a first layer's few channels, whole patches are.
+The figures behind the rule are in docs/benchmarks/conv.md. In short, on a CPU: with 32 channels and more the
+transforms of `winograd`, and for large kernels those of `fft`, cost less than the products they save. The
+other algorithms all do the same products and differ in what they copy. `kn2row` copies nothing, but its
+matrices are as narrow as there are channels and as short as a row of the output. Unfolded kernel rows, `mec`,
+are better while they are short enough for products that BLAS multiplies in place; of a first layer's few
+channels, whole patches are.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = ["preference"]
 
-MANY, HALF_AS_MANY = 64, 32  # channels
+MANY, MANY_IF_SHORT = 32, 64  # channels
 NARROW = 8
 SHORT = 7  # pixels in a row of the output
 WORTH_TRANSFORMING = 256  # pixels of all outputs that a transformed kernel is used for
 MANY_IN_A_ROW = 160  # numbers of a kernel row
-LARGE = 25 * MANY  # taps times channels, of a kernel of 5x5 or more
+LARGE = 1600  # taps times channels, of a kernel of 5x5 or more
 
 
 def preference(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) -> tuple[str, ...]:
@@ -42,7 +43,8 @@ def _on_cpu(geometry: ConvGeometry, pass_name: str) -> str:
         return "kn2row"  # depthwise: the only one that does all groups at once
     fewest, taps = min(one.c, one.k), math.prod(one.kernel)
     if one.stride == (1, 1) and one.n * one.oh * one.ow >= WORTH_TRANSFORMING:
-        if one.kernel == (3, 3) and one.dilation == (1, 1) and _saves_products(one.c, one.k):
+        many = MANY_IF_SHORT if one.ow < SHORT else MANY
+        if one.kernel == (3, 3) and one.dilation == (1, 1) and fewest >= many:
             return "winograd"
         if min(one.kernel) >= 5 and fewest * taps >= LARGE:
             return "fft"
@@ -55,7 +57,3 @@ def _on_cpu(geometry: ConvGeometry, pass_name: str) -> str:
     in_a_row = one.kernel[1] * (one.c if pass_name == "forward" else one.k)
     plain = one.stride == (1, 1) and one.dilation[1] == 1 and one.kernel != (1, 1)
     return "mec" if plain and in_a_row <= MANY_IN_A_ROW else "kn2row"
-
-
-def _saves_products(c: int, k: int) -> bool:
-    return min(c, k) >= HALF_AS_MANY and max(c, k) >= MANY

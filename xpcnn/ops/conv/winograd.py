@@ -131,7 +131,8 @@ class Winograd(ConvAlgorithm):
         dtaps = xp.empty(shape, dtype=x.dtype, device=backend.device)
 
         def multiply(filters: slice) -> None:
-            dtaps[:, filters, :] = _dtaps(dproducts[:, filters, :] @ inputs, tiling.m)
+            dkernel = backend.stacked_product(dproducts[:, filters, :], inputs)
+            dtaps[:, filters, :] = _dtaps(dkernel, tiling.m)
 
         backend.run_each(multiply, _some_filters(geometry.k))
         return dtaps
@@ -257,7 +258,7 @@ def _products(inputs: Array, weight: Array, m: int) -> Array:
 
     def multiply(filters: slice) -> None:
         kernel = _transformed_kernel(weight[filters, ...], m)
-        products[:, :, filters] = inputs @ kernel
+        products[:, :, filters] = backend.stacked_product(inputs, kernel)
 
     backend.run_each(multiply, _some_filters(weight.shape[0]))
     return products
