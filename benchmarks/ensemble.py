@@ -1,10 +1,11 @@
 """Train an ensemble of augmented deep_convnets on MNIST from scratch, and test it.
 
-    python -m benchmarks.ensemble runs/ensemble                  # five members, 36 epochs each
+    python -m benchmarks.ensemble runs/ensemble                  # five members, 40 epochs each
     python -m benchmarks.ensemble runs/ensemble --processes 1    # one after the other
 
-Each member has a seed, 0, 1, 2 and so on, which decides initial weights, order, augmentation and masks. What
-it sees of the images is its own too, so that members err on different ones: `OWN` says what. Each is a run as
+Each member has a seed, 0, 1, 2 and so on, which decides initial weights, order, augmentation and masks. How
+far its images are changed is its own too, and whether it normalises batches, so that members err on different
+images: `OWN` says how. Each is a run as
 `xpcnn train` keeps it, trained by a process of its own. Their weights after the last step are taken, averaged
 over the steps as the recipe says; nothing is chosen by the test set.
 
@@ -46,17 +47,18 @@ RECIPE = Settings(
     model_options={"hidden": 200, "dropout": 0.0},
     optimizer="adam",
     lr=4e-3,
-    epochs=36,
+    epochs=40,
     batch_size=100,
     schedule="one-cycle",
     augment="shift=2,rotate=10,scale=0.1,shear=5,elastic=12:4",
     average=0.999,
 )
+STRONGER = "shift=2,rotate=15,scale=0.15,shear=10,elastic=30:5"
 OWN: tuple[dict[str, Any], ...] = (
+    {"model_options": {**RECIPE.model_options, "batch_norm": True}},
+    {"model_options": {**RECIPE.model_options, "batch_norm": True}, "augment": STRONGER},
     {},
-    {"model_options": {**RECIPE.model_options, "deskew": True}},
-    {"model_options": {**RECIPE.model_options, "digit_size": 20}},
-    {"model_options": {**RECIPE.model_options, "deskew": True, "digit_size": [20, 16]}},
+    {"augment": STRONGER},
     {"augment": "shift=2,rotate=10,scale=0.1,shear=5"},
 )
 """The settings in which each member differs from the recipe; a sixth would have those of the first again."""
