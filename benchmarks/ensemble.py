@@ -5,9 +5,8 @@
 
 Each member has a seed, 0, 1, 2 and so on, which decides initial weights, order, augmentation and masks. How
 far its images are changed is its own too, and whether it normalises batches, so that members err on different
-images: `OWN` says how. Each is a run as
-`xpcnn train` keeps it, trained by a process of its own. Their weights after the last step are taken, averaged
-over the steps as the recipe says; nothing is chosen by the test set.
+images: `OWN` says how. Each is a run as `xpcnn train` keeps it, trained by a process of its own. The weights
+after the last step are taken, averaged over the steps as the recipe says; no epoch is chosen by the test set.
 
 Killed at any moment, or stopped by Ctrl-C, the same command goes on where it was, and ends with the same bits
 as if it had not stopped. In the end OUT_DIR holds results.json and results.md, ensemble.safetensors, which
@@ -53,10 +52,11 @@ RECIPE = Settings(
     augment="shift=2,rotate=10,scale=0.1,shear=5,elastic=12:4",
     average=0.999,
 )
+NORMALISED = {**RECIPE.model_options, "batch_norm": True}
 STRONGER = "shift=2,rotate=15,scale=0.15,shear=10,elastic=30:5"
 OWN: tuple[dict[str, Any], ...] = (
-    {"model_options": {**RECIPE.model_options, "batch_norm": True}},
-    {"model_options": {**RECIPE.model_options, "batch_norm": True}, "augment": STRONGER},
+    {"model_options": NORMALISED},
+    {"model_options": NORMALISED, "augment": STRONGER},
     {},
     {"augment": STRONGER},
     {"augment": "shift=2,rotate=10,scale=0.1,shear=5"},

@@ -11,10 +11,13 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.host.convolution import Padding, framed, last, place_for, steps, view
-from xpcnn.backend.host.memory import Array, is_served
+from xpcnn.backend.host.memory import Array, blocks, is_served
 from xpcnn.backend.host.products import multiply_columns
 
 __all__ = ["KERNELS"]
+
+_SOME: Final = 1024
+"""Places of a kernel that are transformed at once, so that what lies halfway takes little memory."""
 
 
 def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Any) -> Any:
@@ -91,10 +94,13 @@ def _transformed_matrices(stack: Array, matrix: Array) -> Array:
     """Return a stack of matrices (size², A, B) for size×size places, transformed: (t², A, B)."""
     t, size = matrix.shape
     _, a, b = stack.shape
-    halfway, whole = np.empty((t, size, a * b), stack.dtype), np.empty((t, t, a * b), stack.dtype)
-    multiply_columns(matrix, np.ascontiguousarray(stack).reshape(size, -1), halfway.reshape(t, -1))
-    for row, result in zip(halfway, whole, strict=True):
-        multiply_columns(matrix, row, result)
+    tiles = np.ascontiguousarray(stack).reshape(size, size, a * b)
+    whole = np.empty((t, t, a * b), stack.dtype)
+    scratch = np.empty((size, t, _SOME), stack.dtype)
+    for part in blocks(a * b, _SOME):
+        halfway = scratch[:, :, : part.stop - part.start]
+        np.matmul(matrix, tiles[:, :, part], out=halfway)
+        np.matmul(matrix, halfway.swapaxes(0, 1), out=whole[:, :, part].swapaxes(0, 1))
     return whole.reshape(t * t, a, b)
 
 

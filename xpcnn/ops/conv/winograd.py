@@ -230,7 +230,7 @@ def _transformed(matrix: Array, tiles: Array) -> Array:
     t, size = matrix.shape
     rest = tiles.shape[1:]
     halfway = matrix @ xp.reshape(tiles, (size, size * math.prod(rest)))
-    del tiles
+    del tiles  # the larger part of the scratch memory
     return xp.reshape(matrix @ xp.reshape(halfway, (t, size, math.prod(rest))), (t**2, *rest))
 
 
