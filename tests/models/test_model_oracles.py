@@ -18,6 +18,7 @@ CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
 }
 CASES |= {
     "deep_convnet with batch-norm": ("deep_convnet", (28, 28), {"batch_norm": True}),
+    "deep_convnet with filters": ("deep_convnet", (31, 35), {"filters": (5, 3, 4)}),
     "lenet5 sigmoid": ("lenet5", (27, 32), {"variant": "sigmoid"}),
     "lenet5 modern": ("lenet5", (32, 32), {"variant": "modern"}),
     "alexnet large": ("alexnet", (79, 99), {"small_images": False}),

@@ -87,7 +87,7 @@ def test_a_recipe_can_be_written_down(name: str) -> None:
         ("simple_convnet", {"input_shape": (2, 9, 8), "padding": 1, "weight_std": "he", "hidden": 6}),
         ("tiny_convnet", {"input_shape": (3, 8, 8), "bias": True}),
         ("deep_convnet", {"classes": 3, "hidden": 7, "dropout": 0.25}),
-        ("deep_convnet", {"batch_norm": True}),
+        ("deep_convnet", {"batch_norm": True, "filters": (3, 4, 5)}),
         ("deep_convnet", {"deskew": True, "digit_size": (20, 16)}),
         ("lenet5", {"classes": 3, "in_channels": 2, "variant": "sigmoid"}),
         ("alexnet", {"classes": 3, "dropout": 0.1}),
@@ -155,6 +155,8 @@ def test_build() -> None:
         models.build("SimpleConvNet")
     with pytest.raises(ArgumentError, match=r"tiny_convnet: .*'depth'; it takes \(input_shape.*bias"):
         models.build("tiny_convnet", depth=3)
+    with pytest.raises(ArgumentError, match=r"deep_convnet: filters must be three .* got \(8, 16\); say"):
+        models.build("deep_convnet", filters=[8, 16])
 
 
 def test_a_model_of_ones_own_has_no_recipe() -> None:

@@ -212,16 +212,19 @@ class VGG(nn.Module):
 
 
 class DeepConvNet(nn.Sequential):
-    def __init__(self, classes: int, channels: int, dropout: float, batch_norm: bool) -> None:
+    def __init__(
+        self, classes: int, channels: int, dropout: float, batch_norm: bool, filters: tuple[int, int, int]
+    ) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, filters in enumerate((16, 16, 32, 32, 64, 64), start=1):
-            layers[f"conv{i}"] = nn.Conv2d(channels, filters, 3, padding=2 if i == 4 else 1)
+        for i in range(1, 7):
+            outputs = filters[(i - 1) // 2]
+            layers[f"conv{i}"] = nn.Conv2d(channels, outputs, 3, padding=2 if i == 4 else 1)
             if batch_norm:
-                layers[f"norm{i}"] = nn.BatchNorm2d(filters)
+                layers[f"norm{i}"] = nn.BatchNorm2d(outputs)
             layers[f"relu{i}"] = nn.ReLU()
             if i % 2 == 0:
                 layers[f"pool{i // 2}"] = nn.MaxPool2d(2)
-            channels = filters
-        layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(1024, 50), "relu7": nn.ReLU()}
+            channels = outputs
+        layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(16 * channels, 50), "relu7": nn.ReLU()}
         layers |= {"dropout1": nn.Dropout(dropout), "fc2": nn.Linear(50, classes)}
         super().__init__(layers)

@@ -29,6 +29,7 @@ def twin(
     narrow: bool = False,
     dropout: float = 0.5,
     batch_norm: bool = False,
+    filters: tuple[int, int, int] = (16, 32, 64),
     aux: bool = False,
     variant: str = "tanh",
     local_response_norm: bool = False,
@@ -37,7 +38,7 @@ def twin(
     its own choosing."""
     size = (classes, in_channels, small_images)
     if name == "deep_convnet":
-        return DeepConvNet(classes, in_channels, dropout, batch_norm)
+        return DeepConvNet(classes, in_channels, dropout, batch_norm, filters)
     if name == "lenet5":
         return LeNet5(variant, classes, in_channels)
     if name in CIFAR_RESNETS:

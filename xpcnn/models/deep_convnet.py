@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from xpcnn import nn
 from xpcnn.backend import host_generator
+from xpcnn.errors import ArgumentError
 from xpcnn.models._images import Images
 from xpcnn.models.catalog import published
 
@@ -19,6 +21,7 @@ def deep_convnet(
     small_images: bool = False,
     seed: Any = 0,
     *,
+    filters: Sequence[int] = (16, 32, 64),
     hidden: int = 50,
     dropout: float = 0.5,
     batch_norm: bool = False,
@@ -38,6 +41,8 @@ def deep_convnet(
         Changes nothing: the network was made for 28×28 images, and takes up to 35×35.
     seed : int or NumPy generator
         What the initial weights are drawn from.
+    filters : three ints
+        Filters of each convolution before the first pooling, of each before the second, and before the third.
     hidden : int
         Outputs of the first fully connected layer.
     dropout : float
@@ -51,6 +56,11 @@ def deep_convnet(
         it, digits keep their sizes.
     dtype : str
 
+    Raises
+    ------
+    ArgumentError
+        For filters that are not three numbers.
+
     References
     ----------
     Saito, "Deep Learning from Scratch", 2016, chapter 8.
@@ -61,6 +71,12 @@ def deep_convnet(
     >>> sum(p.data.size for p in model.parameters().values())
     123552
     """
+    if len(filters) != 3:
+        raise ArgumentError(
+            f"deep_convnet: filters must be three numbers, one before each pooling, got {tuple(filters)}; "
+            "say for example (16, 32, 64)"
+        )
+    first, second, third = filters
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
 
     def conv(number: int, inputs: int, outputs: int, padding: int = 1) -> dict[str, nn.Layer]:
@@ -80,17 +96,17 @@ def deep_convnet(
     return nn.Sequential(
         images=Images("deep_convnet", in_channels, smallest=28, largest=35),
         **prepared,
-        **conv(1, in_channels, 16),
-        **conv(2, 16, 16),
+        **conv(1, in_channels, first),
+        **conv(2, first, first),
         pool1=nn.MaxPool2d(2),
-        **conv(3, 16, 32),
-        **conv(4, 32, 32, padding=2),  # 14x14 becomes 16x16, which halves twice
+        **conv(3, first, second),
+        **conv(4, second, second, padding=2),  # 14x14 becomes 16x16, which halves twice
         pool2=nn.MaxPool2d(2),
-        **conv(5, 32, 64),
-        **conv(6, 64, 64),
+        **conv(5, second, third),
+        **conv(6, third, third),
         pool3=nn.MaxPool2d(2),
         flatten=nn.Flatten(),
-        fc1=nn.Linear(64 * 4 * 4, hidden, **options),
+        fc1=nn.Linear(third * 4 * 4, hidden, **options),
         relu7=nn.ReLU(),
         dropout1=nn.Dropout(dropout),
         fc2=nn.Linear(hidden, classes, **options),
