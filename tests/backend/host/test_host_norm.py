@@ -32,6 +32,7 @@ EPS = 1e-3
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_LEAST", 1)
     monkeypatch.setattr(kernels, "_ROW", 8)
+    monkeypatch.setattr(kernels, "_RUN", 3)
     monkeypatch.setattr(kernels, "_BLOCK_BYTES", 600)
 
 
@@ -123,14 +124,17 @@ def test_without_parameters(dtype: str) -> None:
     check(y, oracles.batch_norm(n.x, n.weight, np.zeros(3), n.mean, n.var, EPS), dtype)
 
 
-@pytest.mark.parametrize("distance", [0.0, 1.0, 1.9, 2.1, 10.0, 1000.0])
-def test_as_accurate_as_the_portable_functions(distance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shape", [(50, 6, 45, 45), (32, 200, 8, 8)], ids=["few channels", "many channels"])
+@pytest.mark.parametrize("distance", [0.0, 1.0, 2.0, 4.9, 5.1, 10.0, 1000.0])
+def test_as_accurate_as_the_portable_functions(
+    distance: float, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At the sizes of real batches, with real blocks, in float32."""
     monkeypatch.undo()
-    shape = (50, 6, 45, 45)
+    channels = shape[1]
     x = channels_last((draw(*shape) + distance).astype("float32"))
     dy = channels_last(draw(*shape, dtype="float32", seed=1))
-    weight, bias = draw(6, dtype="float32", seed=2), draw(6, dtype="float32", seed=3)
+    weight, bias = draw(channels, dtype="float32", seed=2), draw(channels, dtype="float32", seed=3)
 
     def errors(by_batch: Any, gradients: Any) -> list[float]:
         y, mean, inverse_std, *_ = by_batch(x, weight, bias, None, None, 0.1, EPS)
@@ -147,6 +151,16 @@ def test_as_accurate_as_the_portable_functions(distance: float, monkeypatch: pyt
     portable = errors(norm.batch_norm_by_batch.portable, norm.batch_norm_gradients.portable)
     for own, other in zip(errors(norm.batch_norm_by_batch, norm.batch_norm_gradients), portable, strict=True):
         assert own <= max(1.1 * other, 1.5e-6)
+
+
+def test_sums_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block has 256 rows here, in runs whose sums are added up in float64: 7e-6 without."""
+    monkeypatch.undo()
+    x = channels_last((3 + draw(2, 1024, 16, 16)).astype("float32"))
+    _, mean, inverse_std, *_ = kernels.batch_norm_by_batch(x, None, None, None, None, 0.1, 0.0)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean((0, 2, 3)), rtol=2e-7)
+    np.testing.assert_allclose(inverse_std, 1 / wide.std((0, 2, 3)), rtol=2e-6)
 
 
 def test_pixels_that_mislead(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ A block is passed over as one flat array, beside per-channel numbers repeated to
 add up some dozens of rows in the array's dtype, and all else in float64: more accurate than one long sum.
 
 Subtracting the mean first costs a pass, and is needed only where it is large against the deviation: for the
-other channels ``(x − mean) · scale = x · scale − mean · scale`` loses no more than a bit or two to rounding.
+other channels ``(x − mean) · scale = x · scale − mean · scale`` loses two or three bits to rounding at most.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ _BLOCK_BYTES: Final = 1 << 20
 _ROW: Final = 1024
 """Elements that are added up side by side: about the shortest that NumPy adds at full speed."""
 
-_NEAR: Final = 2.0
+_RUN: Final = 32
+"""Rows of those that are added up in the array's dtype; their sums are added up in float64."""
+
+_NEAR: Final = 5.0
 """What the mean may be, in standard deviations, where nothing is subtracted."""
 
 _LEAST: Final = 1 << 16
 """Elements below which the whole array stays in a cache, and blocks gain nothing."""
 
-_SOME: Final = 16
+_SOME: Final = 64
 """Pixels that tell beforehand whether the mean is large."""
 
 
@@ -80,26 +83,34 @@ class _Sum:
         self._rest = np.zeros(grid.channels)
 
     def add(self, flat: Array) -> None:
-        whole = flat.size - flat.size % self._wide.size
-        self._wide += np.add.reduce(flat[:whole].reshape(-1, self._wide.size), axis=0)
-        if whole < flat.size:
-            self._rest += np.add.reduce(flat[whole:].reshape(-1, self._channels), axis=0)
+        for total, part, rows in self._parts(flat.size):
+            total += _sum_in_float64(np.add.reduce(flat[part].reshape(rows), axis=1))
 
     def add_product(self, flat: Array, other: Array) -> None:
-        whole = flat.size - flat.size % self._wide.size
-        self._wide += _products(flat[:whole], other[:whole], self._wide.size)
-        if whole < flat.size:
-            self._rest += _products(flat[whole:], other[whole:], self._channels)
+        for total, part, rows in self._parts(flat.size):
+            products = np.einsum("rij,rij->rj", flat[part].reshape(rows), other[part].reshape(rows))
+            total += _sum_in_float64(products)
+
+    def _parts(self, size: int) -> Iterator[tuple[Array, slice, tuple[int, int, int]]]:
+        """Yield the sum that each part of a block belongs to, its place, and its shape: runs of rows."""
+        start = 0
+        for total, run in ((self._wide, _RUN), (self._wide, 1), (self._rest, 1)):
+            runs = (size - start) // (run * total.size)
+            if runs:
+                stop = start + runs * run * total.size
+                # Fewer rows than a run are one run.
+                yield total, slice(start, stop), (runs, run, total.size) if run > 1 else (1, runs, total.size)
+                start = stop
 
     def value(self) -> Array:
         total: Array = self._rest + np.add.reduce(self._wide.reshape(-1, self._channels), axis=0)
         return total
 
 
-def _products(flat: Array, other: Array, width: int) -> Array:
-    """Return the sums over rows of `width` of the products of two flat arrays."""
-    summed: Array = np.einsum("ij,ij->j", flat.reshape(-1, width), other.reshape(-1, width))
-    return summed
+def _sum_in_float64(runs: Array) -> Array:
+    """Return the sum of the sums (runs, columns)."""
+    total: Array = np.add.reduce(runs, axis=0, dtype=np.float64)
+    return total
 
 
 class _Centred:
