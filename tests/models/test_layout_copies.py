@@ -94,7 +94,7 @@ def watch_layers(monkeypatch: pytest.MonkeyPatch, found: Watch, model: nn.Layer)
         (owner, name)
         for layer in _layers(model)
         for owner in type(layer).__mro__
-        for name in ("__call__", "forward", "forward_relu", "backward")
+        for name in ("__call__", "forward", "forward_relu", "backward", "backward_relu")
         if name in vars(owner)
     }
     for owner, name in methods:
@@ -106,11 +106,11 @@ def _watched(
 ) -> Callable[..., Any]:
     def watched(self: nn.Layer, *args: Any, **kwargs: Any) -> Any:
         path = f"{paths.get(id(self), type(self).__name__)}.{name}"
-        given = args[1] if name == "backward" else args[0]
-        found.array(f"{path}: {'dy' if name == 'backward' else 'x'}", given)
+        backward = name.startswith("backward")
+        found.array(f"{path}: {'dy' if backward else 'x'}", args[1] if backward else args[0])
         result = method(self, *args, **kwargs)
         returned = result[0] if isinstance(result, tuple) else result
-        found.array(f"{path}: {'dx' if name == 'backward' else 'y'}", returned)
+        found.array(f"{path}: {'dx' if backward else 'y'}", returned)
         return result
 
     return watched

@@ -331,6 +331,74 @@ def test_only_a_relu_itself_is_taken_along() -> None:
     np.testing.assert_array_equal(doubled(x), 2 * plain(x))
 
 
+# So does a batch normalisation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("behind", [(), (nn.ReLU(),), (nn.MaxPool2d(2),)], ids=["", "relu", "max-pool"])
+def test_norm_with_relu_is_norm_then_relu(make: Any, dtype: str, behind: Any, train: bool) -> None:
+    """Outputs, running statistics and gradients, to the bit."""
+    with make.use():
+        together, alone = (nn.BatchNorm2d(16, dtype=dtype) for _ in range(2))
+    x, dy = make.array(draw(36, 16, 12, 12, dtype=dtype)), draw(36, 16, 12, 12, dtype=dtype)
+    model = nn.Sequential(nn.Identity(), together, nn.ReLU(), *behind)
+    y, ctx = model.forward(x, train=train)
+    expected, norm_ctx = alone.forward(x, train=train)
+    contexts = []
+    for layer in (nn.ReLU(), *behind):
+        expected, layer_ctx = layer.forward(expected)
+        contexts.append(layer_ctx)
+    np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(expected))
+    assert len(ctx) == len(model)
+    for name, buffer in together.buffers().items():
+        np.testing.assert_array_equal(make.to_numpy(buffer.data), make.to_numpy(alone.buffers()[name].data))
+    if not train:
+        np.testing.assert_array_equal(make.to_numpy(model(x)), make.to_numpy(expected))
+
+    gradient = make.array(dy[:, :, : y.shape[2], : y.shape[3]])
+    grads, separate = nn.Gradients(), nn.Gradients()
+    with make.unchanged(gradient, ctx):
+        dx = model.backward(ctx, gradient, grads)
+    for layer, layer_ctx in zip((*reversed(behind), nn.ReLU()), reversed(contexts), strict=True):
+        gradient = layer.backward(layer_ctx, gradient)
+    wanted = alone.backward(norm_ctx, gradient, separate)
+    pairs = [(dx, wanted)]
+    for path, parameter in together.parameters().items():
+        pairs.append((grads[parameter], separate[alone.parameters()[path]]))
+    # In front of a max-pool the gradient lies in another order, in which other backends add it up.
+    allowed = {"float32": 1e-4, "float64": 1e-12}[dtype] if len(model) > 3 else 0.0
+    for got, value in pairs:
+        np.testing.assert_allclose(make.to_numpy(got), make.to_numpy(value), rtol=allowed, atol=allowed)
+
+
+def test_norm_with_relu_at_the_border_of_what_is_trained() -> None:
+    x = draw(3, 2, 4, 4, dtype="float32")
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    for frozen, left in (("0.*", 4), ("[01].*", 2), ("*", 0)):
+        model.freeze(frozen)
+        y, ctx = model.forward(x, train=True)
+        grads = nn.Gradients()
+        assert model.backward(ctx, y, grads, need_dx=False) is None
+        assert len(grads) == left
+
+
+class Shifted(nn.BatchNorm2d):
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        y, ctx = super().forward(x, train=train)
+        return y + 1, ctx
+
+
+def test_only_a_norm_itself_takes_it_along() -> None:
+    x = draw(3, 2, 4, 4, dtype="float32")
+    model = nn.Sequential(Shifted(2), nn.ReLU())
+    expected = np.maximum(nn.BatchNorm2d(2)(x) + 1, 0)
+    np.testing.assert_array_equal(model(x), expected)
+    y, ctx = model.forward(x)
+    np.testing.assert_array_equal(y, expected)
+    dx = model.backward(ctx, y)
+    np.testing.assert_array_equal(dx, model[0].backward(ctx[0], y * (y > 0)))
+
+
 # The gradient of a ReLU in front of a max-pool -----------------------------------------------------------
 
 

@@ -86,7 +86,7 @@ class Conv2d(Layer):
         bias = None if self.bias is None else self.bias.data
         return ops.conv2d(x, self.weight.data, bias, **self._options())
 
-    def forward_relu(self, x: Array) -> tuple[Array, tuple[Any, Any]]:
+    def forward_relu(self, x: Array, *, train: bool = False) -> tuple[Array, tuple[Any, Any]]:
         """Return what this layer and a ReLU after it give, in fewer passes over memory, and their contexts.
 
         Only for a layer with a bias.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from xpcnn import ops
@@ -55,12 +56,36 @@ class _BatchNorm(Layer):
         self.num_batches_tracked = Buffer(0, "int64")
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        y, ctx = self._apply(ops.batch_norm, x, train)
+        self._keep_statistics(ctx)
+        return y, ctx
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        dx, dweight, dbias = ops.batch_norm_backward(ctx, dy)
+        self.accumulate(grads, weight=dweight, bias=dbias)
+        return dx if need_dx else None
+
+    def forward_relu(self, x: Array, *, train: bool = False) -> tuple[Array, tuple[Any, Any]]:
+        """Return what this layer and a ReLU after it give, in fewer passes, and their contexts."""
+        y, both = self._apply(ops.batch_norm_relu, x, train)
+        self._keep_statistics(both[0])
+        return y, both
+
+    def backward_relu(
+        self, ctx: tuple[Any, Any], dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
+    ) -> Any:
+        """Return the gradient of the input, given that of the ReLU's output, and their contexts."""
+        dx, dweight, dbias = ops.batch_norm_relu_backward(ctx, dy)
+        self.accumulate(grads, weight=dweight, bias=dbias)
+        return dx if need_dx else None
+
+    def _apply(self, op: Callable[..., Any], x: Array, train: bool) -> Any:
         if x.ndim not in self.ranks:
             raise ShapeError(
                 f"{type(self).__name__}: x must have {' or '.join(map(str, self.ranks))} axes, "
                 f"got shape {tuple(x.shape)}"
             )
-        y, ctx = ops.batch_norm(
+        return op(
             x,
             None if self.weight is None else self.weight.data,
             None if self.bias is None else self.bias.data,
@@ -70,15 +95,11 @@ class _BatchNorm(Layer):
             momentum=self.momentum,
             eps=self.eps,
         )
-        if train:
+
+    def _keep_statistics(self, ctx: Any) -> None:
+        if ctx.train:
             self.running_mean.data, self.running_var.data = ctx.running_mean, ctx.running_var
             self.num_batches_tracked.data = self.num_batches_tracked.data + 1
-        return y, ctx
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        dx, dweight, dbias = ops.batch_norm_backward(ctx, dy)
-        self.accumulate(grads, weight=dweight, bias=dbias)
-        return dx if need_dx else None
 
     def extra_repr(self) -> str:
         return f"{self.running_mean.shape[0]}, eps={self.eps}, momentum={self.momentum}"

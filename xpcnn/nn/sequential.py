@@ -13,9 +13,18 @@ from xpcnn.nn.container import Container, folded, join_paths
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.pool import MaxPool2d
 
 __all__ = ["Sequential"]
+
+_TakesReLU = Conv2d | BatchNorm1d | BatchNorm2d
+_NORMS = (BatchNorm1d, BatchNorm2d)
+
+
+def _takes_relu(layer: Layer) -> bool:
+    # Of exactly these types: a subclass may do something else.
+    return type(layer) in _NORMS or (type(layer) is Conv2d and layer.bias is not None)
 
 
 class Sequential(Container):
@@ -45,7 +54,7 @@ class Sequential(Container):
         contexts: list[Any] = []
         for name, layer, with_relu in self._steps():
             if with_relu:
-                x, both = self._call(name, cast(Conv2d, layer).forward_relu, x)
+                x, both = self._call(name, cast(_TakesReLU, layer).forward_relu, x, train=train)
                 contexts += both
             else:
                 layer_key = folded(key, name)
@@ -66,10 +75,19 @@ class Sequential(Container):
         # Where nobody asks for dx, no gradient need reach what comes before the first layer to be trained.
         first = 0 if need_dx else self._first_trained()
         rectified = False  # whether dy has been through the ReLU that comes next
+        relu_ctx: Any = None  # of a ReLU that dy goes through together with the layer that comes next
         for i in reversed(range(first, len(layers))):
             (name, layer), layer_ctx = layers[i], contexts.pop()
             if rectified:
                 rectified = False
+                continue
+            if relu_ctx is not None:
+                both, relu_ctx = (layer_ctx, relu_ctx), None
+                backward = cast(BatchNorm2d, layer).backward_relu
+                dy = self._call(name, backward, both, dy, grads, need_dx=need_dx or i > first)
+                continue
+            if i > first and type(layer) is ReLU and type(layers[i - 1][1]) in _NORMS:
+                relu_ctx = layer_ctx
                 continue
             if i > first and type(layer) is MaxPool2d and type(layers[i - 1][1]) is ReLU:
                 # A maximum is positive where the ReLU let it through: the mask of the pooled image, a
@@ -86,13 +104,12 @@ class Sequential(Container):
         return len(self._layers)
 
     def _steps(self) -> list[tuple[str, Layer, bool]]:
-        """Return the layers to run, and whether each, a convolution, takes the ReLU behind it along."""
+        """Return the layers to run, and whether each takes the ReLU behind it along."""
         steps: list[tuple[str, Layer, bool]] = []
         for name, layer in self._layers.items():
-            before, conv, has_relu = steps[-1] if steps else ("", self, False)
-            # Of exactly these types: a subclass may do something else.
-            if type(layer) is ReLU and type(conv) is Conv2d and conv.bias is not None and not has_relu:
-                steps[-1] = before, conv, True
+            before, other, has_relu = steps[-1] if steps else ("", self, False)
+            if type(layer) is ReLU and not has_relu and _takes_relu(other):
+                steps[-1] = before, other, True
             else:
                 steps.append((name, layer, False))
         return steps
@@ -100,7 +117,7 @@ class Sequential(Container):
     def __call__(self, x: Array) -> Array:
         for name, layer, with_relu in self._steps():
             if with_relu:
-                x = self._call(name, cast(Conv2d, layer).forward_relu, x)[0]
+                x = self._call(name, cast(_TakesReLU, layer).forward_relu, x)[0]
             else:
                 x = self._call(name, layer, x)
         return x

@@ -47,6 +47,7 @@ from xpcnn.ops.loss import (
     softmax_cross_entropy_backward,
 )
 from xpcnn.ops.norm import batch_norm, batch_norm_backward
+from xpcnn.ops.norm_relu import batch_norm_relu, batch_norm_relu_backward
 from xpcnn.ops.normalize_size import normalize_size, normalize_size_backward
 from xpcnn.ops.pool import (
     adaptive_avg_pool2d,
@@ -69,6 +70,8 @@ __all__ = [
     "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_relu",
+    "batch_norm_relu_backward",
     "col2im",
     "conv2d",
     "conv2d_backward",

@@ -82,24 +82,14 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
-    given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    given = {name: array for name, array in given.items() if array is not None}
-    common_backend("batch_norm", x=x, **given)
-    _check_shapes(x, given)
+    check_batch_norm(x, weight, bias, running_mean, running_var, train)
     if train:
-        count = _count(x)
-        if count < 2:
-            problem = "an empty batch" if count == 0 else "one value for each channel"
-            raise ShapeError(
-                f"batch_norm: cannot take statistics of {problem} (x shape {tuple(x.shape)}); "
-                f"train on larger batches, or use the running statistics with train=False"
-            )
         y, mean, inverse_std, running_mean, running_var = batch_norm_by_batch(
             x, weight, bias, running_mean, running_var, momentum, eps
         )
-    elif running_mean is None or running_var is None:
-        raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
     else:
+        assert running_mean is not None
+        assert running_var is not None
         y, mean, inverse_std = batch_norm_by_running(x, weight, bias, running_mean, running_var, eps)
     return y, BatchNormContext(
         x, weight, bias is not None, mean, inverse_std, train, running_mean, running_var
@@ -113,9 +103,16 @@ def batch_norm_backward(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array 
     constants.
     """
     x = ctx.x
-    backend = check_dy("batch_norm_backward", dy, x.shape, x)
-    dx, dweight, dbias = batch_norm_gradients(dy, x, ctx.weight, ctx.mean, ctx.inverse_std, ctx.train)
-    astype = backend.xp.astype
+    check_dy("batch_norm_backward", dy, x.shape, x)
+    gradients = batch_norm_gradients(dy, x, ctx.weight, ctx.mean, ctx.inverse_std, ctx.train)
+    return of_parameters(ctx, dy, *gradients)
+
+
+def of_parameters(
+    ctx: BatchNormContext, dy: Array, dx: Array, dweight: Array, dbias: Array
+) -> tuple[Array, Array | None, Array | None]:
+    """Return (dx, dweight, dbias) in the dtype of `dy`, and None for parameters that were absent."""
+    astype = backend_of(dy).xp.astype
     return (
         dx,
         None if ctx.weight is None else astype(dweight, dy.dtype, copy=False),
@@ -218,9 +215,29 @@ def _blend(backend: Backend, old: Array | None, new: Array, momentum: float) -> 
     return backend.xp.astype(blended, old.dtype, copy=False)
 
 
-def _check_shapes(x: Array, parameters: dict[str, Array]) -> None:
+def check_batch_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    train: bool,
+) -> None:
+    """Raise the errors of `batch_norm`."""
+    given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    parameters = {name: array for name, array in given.items() if array is not None}
+    common_backend("batch_norm", x=x, **parameters)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
+    count = _count(x)
+    if train and count < 2:
+        problem = "an empty batch" if count == 0 else "one value for each channel"
+        raise ShapeError(
+            f"batch_norm: cannot take statistics of {problem} (x shape {tuple(x.shape)}); "
+            f"train on larger batches, or use the running statistics with train=False"
+        )
+    if not train and (running_mean is None or running_var is None):
+        raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
     for name, parameter in parameters.items():
         if tuple(parameter.shape) != (x.shape[1],):
             raise ShapeError(

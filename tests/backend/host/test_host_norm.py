@@ -153,6 +153,31 @@ def test_as_accurate_as_the_portable_functions(
         assert own <= max(1.1 * other, 1.5e-6)
 
 
+@pytest.mark.parametrize("far", FAR.values(), ids=FAR.keys())
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_with_a_relu_behind(shape: tuple[int, ...], dtype: str, far: Any) -> None:
+    """The bits are those of the kernels one after the other."""
+    n = Numbers(shape, dtype, far)
+    table = kernels.KERNELS
+    y, *statistics = table["batch_norm_relu_by_batch"](n.x, n.weight, n.bias, n.mean, n.var, 0.1, EPS)
+    alone, *expected = kernels.batch_norm_by_batch(n.x, n.weight, n.bias, n.mean, n.var, 0.1, EPS)
+    running, *_ = table["batch_norm_relu_by_running"](n.x, n.weight, n.bias, n.mean, n.var, EPS)
+    alone_running, *_ = kernels.batch_norm_by_running(n.x, n.weight, n.bias, n.mean, n.var, EPS)
+    pairs = [(y, np.maximum(alone, 0)), (running, np.maximum(alone_running, 0))]
+    pairs += zip(statistics, expected, strict=True)
+    for train in (True, False):
+        given = (n.x, n.weight, *statistics[:2], train)
+        with unchanged(n.dy, y):
+            got = table["batch_norm_relu_gradients"](n.dy, *given, y)
+        kept = channels_last(np.where(y > 0, n.dy, 0).astype(dtype))
+        pairs += zip(got, kernels.batch_norm_gradients(kept, *given), strict=True)
+    for array, value in pairs:
+        np.testing.assert_array_equal(array, value)
+    if len(shape) > 2 and shape[1] > 1:
+        elsewhere = np.ascontiguousarray(y)
+        assert table["batch_norm_relu_gradients"](n.dy, *given, elsewhere) is NotImplemented
+
+
 def test_sums_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block has 256 rows here, in runs whose sums are added up in float64: 7e-6 without."""
     monkeypatch.undo()

@@ -13,7 +13,7 @@ import numpy as np
 from xpcnn.backend.host.memory import Array, blocks, channel_matrix, flat_pair, is_served, zeros
 from xpcnn.backend.host.shares import run_in_shares
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "keep_where_positive", "rectify"]
 
 _BIAS_BYTES: Final = 256 << 10
 """Bytes that the biases, which are repeated to the length of a block, take at most."""
@@ -25,7 +25,7 @@ def rectified(x: Array) -> Any:
     if pair is None:
         return NotImplemented
     flat_x, y, flat_y = pair
-    run_in_shares(lambda share: _rectify(flat_x[share], flat_y[share]), flat_x.size, 1)
+    run_in_shares(lambda share: rectify(flat_x[share], flat_y[share]), flat_x.size, 1)
     return y
 
 
@@ -33,15 +33,9 @@ def kept_where_positive(dy: Array, y: Array) -> Any:
     """Return `dy` where `y` is positive, else 0, whatever stands there (NaN included)."""
     if not is_served(dy, y) or dy.ndim == 0 or dy.size == 0:
         return NotImplemented
-    # numpy.where branches on every element; an integer product is exact and twenty times faster.
-    bits = dy.view(f"i{dy.itemsize}")
-    kept = np.empty_like(bits)
-
-    def keep(rows: slice) -> None:
-        np.multiply(bits[rows], y[rows] > 0, out=kept[rows])
-
-    _run_in_rows(keep, dy)
-    return kept.view(dy.dtype)
+    kept = np.empty_like(dy)
+    _run_in_rows(lambda rows: keep_where_positive(dy[rows], y[rows], kept[rows]), dy)
+    return kept
 
 
 def added(x: Array, other: Array) -> Any:
@@ -55,15 +49,15 @@ def added(x: Array, other: Array) -> Any:
 
 def add_bias(y: Array, bias: Array) -> Any:
     """Return y (N, K, OH, OW), which is fresh, after adding a number to each channel of it."""
-    return _add_bias(y, bias, rectify=False)
+    return _add_bias(y, bias, relu=False)
 
 
 def add_bias_relu(y: Array, bias: Array) -> Any:
     """Return ``max(y + bias, 0)`` likewise."""
-    return _add_bias(y, bias, rectify=True)
+    return _add_bias(y, bias, relu=True)
 
 
-def _add_bias(y: Array, bias: Array, rectify: bool) -> Any:
+def _add_bias(y: Array, bias: Array, relu: bool) -> Any:
     matrix = channel_matrix(y) if is_served(y, bias) else None
     if matrix is None or y.size == 0:
         return NotImplemented
@@ -75,8 +69,8 @@ def _add_bias(y: Array, bias: Array, rectify: bool) -> Any:
     for part in blocks(values.size, biases.size):
         piece = values[part]
         piece += biases[: piece.size]
-        if rectify:
-            _rectify(piece, piece)
+        if relu:
+            rectify(piece, piece)
     return y
 
 
@@ -90,7 +84,14 @@ def _run_in_rows(function: Callable[[slice], object], x: Array) -> None:
     run_in_shares(run, x.size, per_row)
 
 
-def _rectify(x: Array, y: Array) -> None:
+def keep_where_positive(dy: Array, y: Array, kept: Array) -> None:
+    """Write `dy` to `kept` where y is positive, else 0."""
+    # numpy.where branches on every element; an integer product is exact and twenty times faster.
+    bits = f"i{dy.itemsize}"
+    np.multiply(dy.view(bits), y > 0, out=kept.view(bits))
+
+
+def rectify(x: Array, y: Array) -> None:
     """Write ``max(x, 0)`` to y, both flat."""
     zero = zeros(x.dtype)
     if x.size <= zero.size:

@@ -9,11 +9,13 @@ other channels ``(x − mean) · scale = x · scale − mean · scale`` loses tw
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from xpcnn.backend.host.activation import keep_where_positive, rectify
 from xpcnn.backend.host.memory import (
     Array,
     blocks,
@@ -133,6 +135,7 @@ def batch_norm_by_batch(
     running_var: Array | None,
     momentum: float,
     eps: float,
+    relu: bool = False,
 ) -> Any:
     """Return y, mean, inverse_std and the new running statistics."""
     matrix = _matrix(x, weight, bias, running_mean, running_var)
@@ -143,7 +146,7 @@ def batch_norm_by_batch(
     new_mean = _blend(running_mean, mean, momentum)
     new_var = _blend(running_var, var * (count / (count - 1)), momentum)
     mean, inverse_std = mean.astype(x.dtype), (1 / np.sqrt(var + eps)).astype(x.dtype)
-    return _scaled(x, matrix, mean, inverse_std, weight, bias), mean, inverse_std, new_mean, new_var
+    return _scaled(x, matrix, mean, inverse_std, weight, bias, relu), mean, inverse_std, new_mean, new_var
 
 
 def batch_norm_by_running(
@@ -153,30 +156,46 @@ def batch_norm_by_running(
     running_mean: Array,
     running_var: Array,
     eps: float,
+    relu: bool = False,
 ) -> Any:
     """Return y, mean, inverse_std."""
     matrix = _matrix(x, weight, bias, running_mean, running_var)
     if matrix is None:
         return NotImplemented
     inverse_std = 1 / np.sqrt(running_var + eps)
-    return _scaled(x, matrix, running_mean, inverse_std, weight, bias), running_mean, inverse_std
+    y = _scaled(x, matrix, running_mean, inverse_std, weight, bias, relu)
+    return y, running_mean, inverse_std
 
 
 def batch_norm_gradients(
-    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    inverse_std: Array,
+    train: bool,
+    y: Array | None = None,
 ) -> Any:
-    """Return dx, dweight, dbias."""
+    """Return dx, dweight, dbias; with the output y of a ReLU behind, `dy` is its gradient."""
     matrix, dy_matrix = _matrix(x, weight, mean, inverse_std, dy), channel_matrix(dy)
-    if matrix is None or dy_matrix is None:
+    y_matrix = None if y is None else channel_matrix(y)
+    if matrix is None or dy_matrix is None or (y is not None and y_matrix is None):
         return NotImplemented
     grid = _Grid.of(matrix)
     wide_mean, wide_inverse_std = mean.astype(np.float64), inverse_std.astype(np.float64)
     centre = _centre(mean, inverse_std)
     flat_dy, flat_x = dy_matrix.reshape(-1), _Centred(grid, matrix.reshape(-1), centre)
+    dx, dx_matrix = empty_like_channel_matrix(x)
+    flat_dx = dx_matrix.reshape(-1)
+    if y_matrix is not None:
+        # What the ReLU lets through is kept in the memory of dx.
+        flat_given, flat_y, flat_dy = flat_dy, y_matrix.reshape(-1), flat_dx
 
     def sums(share: slice) -> Array:
         products, gradients = _Sum(grid), _Sum(grid)
         for part in grid.blocks(share):
+            if y_matrix is not None:
+                keep_where_positive(flat_given[part], flat_y[part], flat_dy[part])
             products.add_product(flat_x[part], flat_dy[part])
             gradients.add(flat_dy[part])
         return np.stack([products.value(), gradients.value()])
@@ -185,8 +204,6 @@ def batch_norm_gradients(
     dweight = product if centre is not None else product - wide_mean * dbias
     dweight *= wide_inverse_std
 
-    dx, dx_matrix = empty_like_channel_matrix(x)
-    flat_dx = dx_matrix.reshape(-1)
     scale = wide_inverse_std if weight is None else wide_inverse_std * weight
     scales = grid.repeated(scale, x.dtype)
     if not train:
@@ -268,9 +285,15 @@ def _is_near(mean: Array, square: Array) -> bool:
 
 
 def _scaled(
-    x: Array, matrix: Array, mean: Array, inverse_std: Array, weight: Array | None, bias: Array | None
+    x: Array,
+    matrix: Array,
+    mean: Array,
+    inverse_std: Array,
+    weight: Array | None,
+    bias: Array | None,
+    relu: bool,
 ) -> Array:
-    """Return ``(x − mean) · inverse_std · weight + bias``."""
+    """Return ``(x − mean) · inverse_std · weight + bias``, or what a ReLU lets through of it."""
     grid = _Grid.of(matrix)
     scale = inverse_std if weight is None else inverse_std * weight
     centre = _centre(mean, inverse_std)
@@ -287,6 +310,8 @@ def _scaled(
             result = flat_y[part]
             np.multiply(flat_x[part], scales[: result.size], out=result)
             result += offsets[: result.size]
+            if relu:
+                rectify(result, result)
 
     run_in_shares(scale_and_shift, matrix.size, grid.step)
     return y
@@ -305,4 +330,7 @@ KERNELS: Final = {
     "batch_norm_by_batch": batch_norm_by_batch,
     "batch_norm_by_running": batch_norm_by_running,
     "batch_norm_gradients": batch_norm_gradients,
+    "batch_norm_relu_by_batch": functools.partial(batch_norm_by_batch, relu=True),
+    "batch_norm_relu_by_running": functools.partial(batch_norm_by_running, relu=True),
+    "batch_norm_relu_gradients": batch_norm_gradients,
 }
