@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from xpcnn import nn
@@ -21,7 +20,7 @@ def deep_convnet(
     small_images: bool = False,
     seed: Any = 0,
     *,
-    filters: Sequence[int] = (16, 32, 64),
+    filters: tuple[int, int, int] = (16, 32, 64),
     hidden: int = 50,
     dropout: float = 0.5,
     batch_norm: bool = False,
