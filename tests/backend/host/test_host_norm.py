@@ -9,6 +9,7 @@ import oracles
 import pytest
 
 from xpcnn import ops
+from xpcnn.backend.host import grid
 from xpcnn.backend.host import norm as kernels
 from xpcnn.ops import norm
 
@@ -31,9 +32,9 @@ EPS = 1e-3
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_LEAST", 1)
-    monkeypatch.setattr(kernels, "_ROW", 8)
-    monkeypatch.setattr(kernels, "_RUN", 3)
-    monkeypatch.setattr(kernels, "_BLOCK_BYTES", 600)
+    monkeypatch.setattr(grid, "_ROW", 8)
+    monkeypatch.setattr(grid, "_RUN", 3)
+    monkeypatch.setattr(grid, "_BLOCK_BYTES", 600)
 
 
 class Numbers:

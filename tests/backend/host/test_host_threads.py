@@ -27,6 +27,7 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
     kernels = table()
     x, dy = (channels_last(draw(12, 16, 40, 41, dtype="float32", seed=seed)) for seed in (0, 1))
     weight, bias, mean, var = (np.abs(draw(16, dtype="float32", seed=seed)) for seed in range(4))
+    norm = (weight, bias, mean, var)
     window = ((3, 3), (2, 2), (1, 1))
     y = kernels["max_pool_windows"](x, *window, (20, 21))
     options = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9}
@@ -52,9 +53,14 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
         "rectified": lambda: [kernels["rectified"](x)],
         "add_bias": lambda: [kernels["add_bias"](x.copy("K"), bias)],
         "add_bias_relu": lambda: [kernels["add_bias_relu"](x.copy("K"), bias)],
-        "batch_norm_by_batch": lambda: kernels["batch_norm_by_batch"](x, weight, bias, mean, var, 0.1, 1e-5),
-        "batch_norm_by_running": lambda: kernels["batch_norm_by_running"](x, weight, bias, mean, var, 1e-5),
+        "batch_norm_by_batch": lambda: kernels["batch_norm_by_batch"](x, *norm, 0.1, 1e-5),
+        "batch_norm_by_running": lambda: kernels["batch_norm_by_running"](x, *norm, 1e-5),
         "batch_norm_gradients": lambda: kernels["batch_norm_gradients"](dy, x, weight, mean, var, True),
+        "batch_norm_relu_by_batch": lambda: kernels["batch_norm_relu_by_batch"](x, *norm, 0.1, 1e-5),
+        "batch_norm_relu_by_running": lambda: kernels["batch_norm_relu_by_running"](x, *norm, 1e-5),
+        "batch_norm_relu_gradients": lambda: kernels["batch_norm_relu_gradients"](
+            dy, x, weight, mean, var, True, x
+        ),
         "max_pool_windows": lambda: [kernels["max_pool_windows"](x, *window, (20, 21))],
         "max_pool_scatter": lambda: [kernels["max_pool_scatter"](y, x, y, *window)],
         "added": lambda: [kernels["added"](x, dy)],
@@ -115,6 +121,12 @@ LARGE = {
     ),
     "batch_norm_gradients": lambda kernels, x, dy, channel: kernels["batch_norm_gradients"](
         dy, x, channel, 0 * channel, channel, True
+    ),
+    "batch_norm_relu_by_batch": lambda kernels, x, dy, channel: kernels["batch_norm_relu_by_batch"](
+        x, channel, channel, channel, channel, 0.1, 1e-5
+    ),
+    "batch_norm_relu_gradients": lambda kernels, x, dy, channel: kernels["batch_norm_relu_gradients"](
+        dy, x, channel, 0 * channel, channel, True, x
     ),
 }
 

@@ -9,31 +9,17 @@ other channels ``(x − mean) · scale = x · scale − mean · scale`` loses tw
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 
 from xpcnn.backend.host.activation import keep_where_positive, rectify
-from xpcnn.backend.host.memory import (
-    Array,
-    blocks,
-    channel_matrix,
-    empty_like_channel_matrix,
-    is_served,
-)
+from xpcnn.backend.host.grid import Centred, Grid, Sum
+from xpcnn.backend.host.memory import Array, channel_matrix, empty_like_channel_matrix, is_served
 from xpcnn.backend.host.shares import run_in_shares, sum_of_shares
 
 __all__ = ["KERNELS"]
-
-_BLOCK_BYTES: Final = 1 << 20
-
-_ROW: Final = 1024
-"""Elements that are added up side by side: about the shortest that NumPy adds at full speed."""
-
-_RUN: Final = 32
-"""Rows of those that are added up in the array's dtype; their sums are added up in float64."""
 
 _NEAR: Final = 5.0
 """What the mean may be, in standard deviations, where nothing is subtracted."""
@@ -45,88 +31,6 @@ _SOME: Final = 64
 """Pixels that tell beforehand whether the mean is large."""
 
 
-class _Grid(NamedTuple):
-    """How a matrix (pixels, C) is cut."""
-
-    channels: int
-    group: int
-    """Pixels that are added up side by side."""
-    block: int
-    """Pixels of a block, a multiple of `group`."""
-
-    @classmethod
-    def of(cls, matrix: Array) -> _Grid:
-        pixels, channels = matrix.shape
-        group = max(1, _ROW // channels)
-        block = max(1, _BLOCK_BYTES // (matrix.itemsize * channels * group)) * group
-        return cls(channels, group, min(block, -(-pixels // group) * group))
-
-    @property
-    def step(self) -> int:
-        """Elements of a block."""
-        return self.block * self.channels
-
-    def blocks(self, share: slice) -> Iterator[slice]:
-        """Yield the places of the blocks of a share of the flat matrix."""
-        for part in blocks(share.stop - share.start, self.step):
-            yield slice(share.start + part.start, share.start + part.stop)
-
-    def repeated(self, values: Array, dtype: Any) -> Array:
-        """Return a number for each channel as often as a block has pixels, in one row."""
-        return np.repeat(values.astype(dtype)[None], self.block, axis=0).reshape(-1)
-
-
-class _Sum:
-    """The sum over pixels for each channel, in float64, of blocks that are given one after another."""
-
-    def __init__(self, grid: _Grid) -> None:
-        self._channels = grid.channels
-        self._wide = np.zeros(grid.group * grid.channels)
-        self._rest = np.zeros(grid.channels)
-
-    def add(self, flat: Array) -> None:
-        for total, part, rows in self._parts(flat.size):
-            total += _sum_in_float64(np.add.reduce(flat[part].reshape(rows), axis=1))
-
-    def add_product(self, flat: Array, other: Array) -> None:
-        for total, part, rows in self._parts(flat.size):
-            products = np.einsum("rij,rij->rj", flat[part].reshape(rows), other[part].reshape(rows))
-            total += _sum_in_float64(products)
-
-    def _parts(self, size: int) -> Iterator[tuple[Array, slice, tuple[int, int, int]]]:
-        """Yield the sum that each part of a block belongs to, its place, and its shape: runs of rows."""
-        start = 0
-        for total, run in ((self._wide, _RUN), (self._wide, 1), (self._rest, 1)):
-            runs = (size - start) // (run * total.size)
-            if runs:
-                stop = start + runs * run * total.size
-                # Fewer rows than a run are one run.
-                yield total, slice(start, stop), (runs, run, total.size) if run > 1 else (1, runs, total.size)
-                start = stop
-
-    def value(self) -> Array:
-        total: Array = self._rest + np.add.reduce(self._wide.reshape(-1, self._channels), axis=0)
-        return total
-
-
-def _sum_in_float64(runs: Array) -> Array:
-    """Return the sum of the sums (runs, columns)."""
-    total: Array = np.add.reduce(runs, axis=0, dtype=np.float64)
-    return total
-
-
-class _Centred:
-    """Blocks of x, minus a number for each channel if there is one."""
-
-    def __init__(self, grid: _Grid, x: Array, centre: Array | None) -> None:
-        self._flat = x
-        self._centres = None if centre is None else grid.repeated(centre, x.dtype)
-
-    def __getitem__(self, part: slice) -> Array:
-        values = self._flat[part]
-        return values if self._centres is None else values - self._centres[: values.size]
-
-
 def batch_norm_by_batch(
     x: Array,
     weight: Array | None,
@@ -135,9 +39,26 @@ def batch_norm_by_batch(
     running_var: Array | None,
     momentum: float,
     eps: float,
-    relu: bool = False,
 ) -> Any:
     """Return y, mean, inverse_std and the new running statistics."""
+    return _by_batch(False, x, weight, bias, running_mean, running_var, momentum, eps)
+
+
+def batch_norm_relu_by_batch(x: Array, *given: Any) -> Any:
+    """Return the same with a ReLU behind y."""
+    return _by_batch(True, x, *given)
+
+
+def _by_batch(
+    relu: bool,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> Any:
     matrix = _matrix(x, weight, bias, running_mean, running_var)
     if matrix is None:
         return NotImplemented
@@ -156,9 +77,25 @@ def batch_norm_by_running(
     running_mean: Array,
     running_var: Array,
     eps: float,
-    relu: bool = False,
 ) -> Any:
     """Return y, mean, inverse_std."""
+    return _by_running(False, x, weight, bias, running_mean, running_var, eps)
+
+
+def batch_norm_relu_by_running(x: Array, *given: Any) -> Any:
+    """Return the same with a ReLU behind y."""
+    return _by_running(True, x, *given)
+
+
+def _by_running(
+    relu: bool,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+) -> Any:
     matrix = _matrix(x, weight, bias, running_mean, running_var)
     if matrix is None:
         return NotImplemented
@@ -168,23 +105,36 @@ def batch_norm_by_running(
 
 
 def batch_norm_gradients(
+    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool
+) -> Any:
+    """Return dx, dweight, dbias."""
+    return _gradients(dy, x, weight, mean, inverse_std, train, None)
+
+
+def batch_norm_relu_gradients(
+    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool, y: Array
+) -> Any:
+    """Return the same where the output y of the ReLU behind is positive."""
+    return _gradients(dy, x, weight, mean, inverse_std, train, y)
+
+
+def _gradients(
     dy: Array,
     x: Array,
     weight: Array | None,
     mean: Array,
     inverse_std: Array,
     train: bool,
-    y: Array | None = None,
+    y: Array | None,
 ) -> Any:
-    """Return dx, dweight, dbias; with the output y of a ReLU behind, `dy` is its gradient."""
     matrix, dy_matrix = _matrix(x, weight, mean, inverse_std, dy), channel_matrix(dy)
     y_matrix = None if y is None else channel_matrix(y)
     if matrix is None or dy_matrix is None or (y is not None and y_matrix is None):
         return NotImplemented
-    grid = _Grid.of(matrix)
+    grid = Grid.of(matrix)
     wide_mean, wide_inverse_std = mean.astype(np.float64), inverse_std.astype(np.float64)
     centre = _centre(mean, inverse_std)
-    flat_dy, flat_x = dy_matrix.reshape(-1), _Centred(grid, matrix.reshape(-1), centre)
+    flat_dy, flat_x = dy_matrix.reshape(-1), Centred(grid, matrix.reshape(-1), centre)
     dx, dx_matrix = empty_like_channel_matrix(x)
     flat_dx = dx_matrix.reshape(-1)
     if y_matrix is not None:
@@ -192,7 +142,7 @@ def batch_norm_gradients(
         flat_given, flat_y, flat_dy = flat_dy, y_matrix.reshape(-1), flat_dx
 
     def sums(share: slice) -> Array:
-        products, gradients = _Sum(grid), _Sum(grid)
+        products, gradients = Sum(grid), Sum(grid)
         for part in grid.blocks(share):
             if y_matrix is not None:
                 keep_where_positive(flat_given[part], flat_y[part], flat_dy[part])
@@ -248,12 +198,12 @@ def _statistics(matrix: Array) -> tuple[Array, Array]:
     ``Σ x² / n − mean²`` cancels where the mean is large: deviations are measured from a centre then, the mean
     of some pixels. Where those misled, a second sweep measures from the first one's mean.
     """
-    grid, count = _Grid.of(matrix), len(matrix)
+    grid, count = Grid.of(matrix), len(matrix)
     some = matrix[:: -(-count // _SOME)].astype(np.float64)
     guess = np.add.reduce(some) / len(some)
     centre = None if _is_near(guess, np.add.reduce(some * some) / len(some)) else guess.astype(matrix.dtype)
     for _ in range(2):
-        flat = _Centred(grid, matrix.reshape(-1), centre)
+        flat = Centred(grid, matrix.reshape(-1), centre)
         offset, square = sum_of_shares(_moments(grid, flat), matrix.size, grid.step) / count
         mean = offset if centre is None else centre + offset
         if _is_near(offset, square):
@@ -262,11 +212,11 @@ def _statistics(matrix: Array) -> tuple[Array, Array]:
     return mean, np.maximum(square - offset * offset, 0)
 
 
-def _moments(grid: _Grid, flat: _Centred) -> Callable[[slice], Array]:
+def _moments(grid: Grid, flat: Centred) -> Callable[[slice], Array]:
     """Return what gives the sums of numbers and of squares, for each channel, of a share."""
 
     def moments(share: slice) -> Array:
-        total, squares = _Sum(grid), _Sum(grid)
+        total, squares = Sum(grid), Sum(grid)
         for part in grid.blocks(share):
             values = flat[part]
             total.add(values)
@@ -294,13 +244,13 @@ def _scaled(
     relu: bool,
 ) -> Array:
     """Return ``(x − mean) · inverse_std · weight + bias``, or what a ReLU lets through of it."""
-    grid = _Grid.of(matrix)
+    grid = Grid.of(matrix)
     scale = inverse_std if weight is None else inverse_std * weight
     centre = _centre(mean, inverse_std)
     offset = np.zeros(grid.channels) if bias is None else bias.astype(np.float64)
     if centre is None:
         offset -= mean * scale.astype(np.float64)
-    flat_x = _Centred(grid, matrix.reshape(-1), centre)
+    flat_x = Centred(grid, matrix.reshape(-1), centre)
     scales, offsets = grid.repeated(scale, x.dtype), grid.repeated(offset, x.dtype)
     y, y_matrix = empty_like_channel_matrix(x)
     flat_y = y_matrix.reshape(-1)
@@ -330,7 +280,7 @@ KERNELS: Final = {
     "batch_norm_by_batch": batch_norm_by_batch,
     "batch_norm_by_running": batch_norm_by_running,
     "batch_norm_gradients": batch_norm_gradients,
-    "batch_norm_relu_by_batch": functools.partial(batch_norm_by_batch, relu=True),
-    "batch_norm_relu_by_running": functools.partial(batch_norm_by_running, relu=True),
-    "batch_norm_relu_gradients": batch_norm_gradients,
+    "batch_norm_relu_by_batch": batch_norm_relu_by_batch,
+    "batch_norm_relu_by_running": batch_norm_relu_by_running,
+    "batch_norm_relu_gradients": batch_norm_relu_gradients,
 }
