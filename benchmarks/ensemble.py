@@ -31,7 +31,8 @@ from benchmarks.ensemble_processes import Report, train_members
 from xpcnn import get_num_threads, nn
 from xpcnn.bench.machine import machine
 from xpcnn.cli import datasets
-from xpcnn.cli.options import Parser, UsageError, add_device_options, choose_backend, count
+from xpcnn.cli.options import add_device_options, choose_backend, count
+from xpcnn.cli.parser import Parser, UsageError
 from xpcnn.cli.settings import Settings
 from xpcnn.data import Dataset
 from xpcnn.errors import XpcnnError

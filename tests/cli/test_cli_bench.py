@@ -16,7 +16,7 @@ from xpcnn.bench.geometries import LayerCase, NetworkCase
 from xpcnn.bench.oracle import Expected
 from xpcnn.bench.record import load
 from xpcnn.cli import benchmarking
-from xpcnn.cli.options import Parser
+from xpcnn.cli.parser import Parser
 
 CONV = ("bench", "conv", "--geometries", "tiny", "--algorithms", "im2col,as_strided", "--repeat", 1)
 ALONE = (*CONV, "--peers", "none")

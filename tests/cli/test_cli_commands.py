@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -46,7 +47,9 @@ def test_unknown_commands_and_options(xpcnn_command: Any) -> None:
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
     (action,) = (
-        action for action in program._parser()._actions if isinstance(action, argparse._SubParsersAction)
+        action
+        for action in program._parser(list(program._SUBCOMMANDS))._actions
+        if isinstance(action, argparse._SubParsersAction)
     )
     return dict(action.choices)
 
@@ -61,6 +64,16 @@ def test_each_option_tells_its_default(command: str, xpcnn_command: Any) -> None
     status, out, err = xpcnn_command(command, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: xpcnn {command} ")
+
+
+def test_help_tells_what_each_module_says_of_itself(xpcnn_command: Any) -> None:
+    status, out, _ = xpcnn_command("--help")
+    assert status == 0
+    for name, told in program._SUBCOMMANDS.items():
+        doc = importlib.import_module(f"xpcnn.cli.{name}").__doc__
+        assert doc is not None
+        assert doc.split("\n\n")[0] == told
+        assert f"{name}{told}".replace(" ", "") in "".join(out.split())
 
 
 def test_os_errors_are_one_line(xpcnn_command: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

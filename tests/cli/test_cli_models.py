@@ -11,7 +11,8 @@ import pytest
 
 from xpcnn import Trainer, data, io, load_model, models, nn, optim
 from xpcnn.cli import datasets
-from xpcnn.cli.options import UsageError, for_images, input_shape_of, model_options
+from xpcnn.cli.options import for_images, input_shape_of, model_options
+from xpcnn.cli.parser import UsageError
 from xpcnn.data import Dataset
 from xpcnn.train import Evaluation
 

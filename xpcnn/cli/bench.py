@@ -19,7 +19,8 @@ from xpcnn.bench.measure import Problem
 from xpcnn.bench.record import load
 from xpcnn.bench.report import comparison
 from xpcnn.cli.benchmarking import Plan, measure_all
-from xpcnn.cli.options import DTYPES, Parser, UsageError, add_device_options, choose_backend, count
+from xpcnn.cli.options import DTYPES, add_device_options, choose_backend, count
+from xpcnn.cli.parser import Parser, UsageError
 
 __all__ = ["add_arguments", "run"]
 

@@ -20,7 +20,7 @@ from xpcnn.bench.record import Record, save
 from xpcnn.bench.report import table
 from xpcnn.bench.roofs import roofs
 from xpcnn.bench.timing import held_to
-from xpcnn.cli.options import UsageError
+from xpcnn.cli.parser import UsageError
 from xpcnn.errors import CheckpointError
 from xpcnn.ops import get_workspace_limit
 

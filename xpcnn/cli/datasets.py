@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xpcnn import data
-from xpcnn.cli.options import UsageError
+from xpcnn.cli.parser import UsageError
 from xpcnn.data import Dataset
 
 __all__ = ["DATASETS", "first", "load"]

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xpcnn.cli import datasets
-from xpcnn.cli.options import DTYPES, UsageError, add_device_options, choose_backend, count
+from xpcnn.cli.options import DTYPES, add_device_options, choose_backend, count
+from xpcnn.cli.parser import UsageError
 from xpcnn.nn import Ensemble, Layer
 from xpcnn.nn.ensemble import VOTES
 from xpcnn.train import Evaluation, RunDirectory, evaluate, load_model

@@ -1,4 +1,4 @@
-"""Show versions, backends and devices, and where datasets and measured choices of algorithms are kept.
+"""Show versions, backends and devices, and where datasets and measured choices are kept.
 
 This is what a bug report should come with.
 """

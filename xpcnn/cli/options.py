@@ -1,4 +1,4 @@
-"""What the subcommands share: a parser that errs in one line, kinds of arguments, where to compute."""
+"""What the subcommands share: kinds of arguments, where to compute, models and their images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from xpcnn import models
 from xpcnn.backend import Backend, backend_names, get_backend, set_backend
+from xpcnn.cli.parser import UsageError
 from xpcnn.data import augment
 from xpcnn.errors import XpcnnError
 from xpcnn.nn import Layer
 
 __all__ = [
     "DTYPES",
-    "Parser",
-    "UsageError",
     "add_device_options",
     "add_model_option",
     "augmentation",
@@ -35,20 +34,6 @@ __all__ = [
 DTYPES = ("float32", "float64")
 _SMALL = 64  # images of so many pixels are shrunk to nothing by the first layers of ImageNet's networks
 _IMAGENET_CLASSES, _IMAGENET_SIZE = 1000, 224
-
-
-class UsageError(Exception):
-    """Arguments that can be parsed, but not followed."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An `argparse` parser that takes no abbreviations, and whose errors are one line."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 # -- where to compute ------------------------------------------------------------------

@@ -18,15 +18,8 @@ import numpy as np
 from xpcnn import models, viz
 from xpcnn.cli import datasets
 from xpcnn.cli.images import open_picture, prepare
-from xpcnn.cli.options import (
-    UsageError,
-    add_device_options,
-    augmentation,
-    choose_backend,
-    count,
-    input_shape_of,
-    natural,
-)
+from xpcnn.cli.options import add_device_options, augmentation, choose_backend, count, input_shape_of, natural
+from xpcnn.cli.parser import UsageError
 from xpcnn.data import Dataset, augment
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.nn import Layer

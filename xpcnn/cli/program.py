@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import xpcnn.cli.bench as bench
-import xpcnn.cli.evaluate as evaluate
-import xpcnn.cli.info as info
-import xpcnn.cli.plot as plot
-import xpcnn.cli.predict as predict
-import xpcnn.cli.search as search
-import xpcnn.cli.summary as summary
-import xpcnn.cli.train as train
 from xpcnn import __version__
-from xpcnn.cli.options import Parser, UsageError
+from xpcnn.cli.parser import Parser, UsageError
 from xpcnn.errors import XpcnnError
 
 __all__ = ["main"]
 
-_SUBCOMMANDS = (train, evaluate, predict, search, plot, summary, bench, info)
+# Each is a module of this package, imported when it is asked for: --help alone needs none of them.
+_SUBCOMMANDS = {
+    "train": "Train a model, on digits the program draws itself if no dataset is named.",
+    "evaluate": "Measure a trained model's accuracy and loss on a test set.",
+    "predict": "Read pictures: PNG and JPEG files of any size, dark on light or light on dark.",
+    "search": "Search for a learning rate and a weight decay at random: many short trainings, the best told.",
+    "plot": "Draw pictures of a trained run; or of Sobel's edges, augmented images and initial values.",
+    "summary": "Show a model's layers: output shapes, parameters, multiply-accumulates, receptive fields.",
+    "bench": "Time convolution by algorithm, layers, or whole models, and compare two such measurements.",
+    "info": "Show versions, backends and devices, and where datasets and measured choices are kept.",
+}
 _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn train"
 
 
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = _parser()
+    parser = _parser(sys.argv[1:] if argv is None else argv)
     args, unknown = parser.parse_known_args(argv)
     command: Parser = args.parser
     if unknown:
@@ -70,7 +73,8 @@ def _run(argv: Sequence[str] | None) -> int:
     return status
 
 
-def _parser() -> Parser:
+def _parser(argv: Sequence[str]) -> Parser:
+    """Return the parser of the program, and within it those of the subcommands that are named."""
     parser = Parser(
         prog="xpcnn",
         description="Train and use convolutional networks on NumPy, CuPy, PyTorch or any array-API library.",
@@ -79,12 +83,13 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"xpcnn {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for module in _SUBCOMMANDS:
-        name = module.__name__.rpartition(".")[2]
-        described = (module.__doc__ or "").partition("\n\n")
-        command = commands.add_parser(name, help=described[0], description=f"{described[0]} {described[2]}")
-        module.add_arguments(command)
-        command.set_defaults(run=module.run, parser=command)
+    for name, told in _SUBCOMMANDS.items():
+        command = commands.add_parser(name, help=told)
+        if name in argv:
+            module = importlib.import_module(f"xpcnn.cli.{name}")
+            command.description = (module.__doc__ or "").replace("\n\n", " ", 1)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run, parser=command)
     return parser
 
 

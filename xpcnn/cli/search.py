@@ -17,7 +17,6 @@ from pathlib import Path
 from xpcnn.cli import datasets
 from xpcnn.cli.options import (
     DTYPES,
-    UsageError,
     add_device_options,
     add_model_option,
     choose_backend,
@@ -26,6 +25,7 @@ from xpcnn.cli.options import (
     natural,
     number,
 )
+from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import OPTIMIZERS, Settings
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, CheckpointError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xpcnn.cli import datasets
 from xpcnn.cli.introduction import introduce
-from xpcnn.cli.options import UsageError
+from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import OF_FIXED_LENGTH, Settings
 from xpcnn.data import Dataset
 from xpcnn.nn import summary

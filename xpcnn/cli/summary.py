@@ -6,14 +6,8 @@ import argparse
 from pathlib import Path
 
 from xpcnn import models
-from xpcnn.cli.options import (
-    UsageError,
-    add_model_option,
-    for_images,
-    input_shape,
-    input_shape_of,
-    model_options,
-)
+from xpcnn.cli.options import add_model_option, for_images, input_shape, input_shape_of, model_options
+from xpcnn.cli.parser import UsageError
 from xpcnn.models import model_names
 from xpcnn.nn import summary
 from xpcnn.train import load_model

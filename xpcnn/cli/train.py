@@ -14,7 +14,6 @@ from typing import Any
 from xpcnn.cli import datasets, session
 from xpcnn.cli.options import (
     DTYPES,
-    UsageError,
     add_device_options,
     add_model_option,
     augmentation,
@@ -24,6 +23,7 @@ from xpcnn.cli.options import (
     natural,
     number,
 )
+from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import HALF_DTYPES, OF_FIXED_LENGTH, OPTIMIZERS, SCHEDULES, Settings
 from xpcnn.data import augment
 from xpcnn.models import model_names
