@@ -118,7 +118,7 @@ def test_a_wrong_update_is_seen(torch: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_inference_in_batches(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "EVALUATION_BATCH", 2)
+    monkeypatch.setattr(networks, "PYTORCHS_BATCH", 2)
     calls, off = networks.inference(SMALL_DEEP, torch)
     assert [part.shape[0] for part in calls["NCHW"]()] == [2, 2, 1]
     assert calls[OURS]().shape == (5, 10)

@@ -11,6 +11,7 @@ from xpcnn import models, nn, ops
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.train import Trainer, evaluate, predict
+from xpcnn.train.evaluate import _batches
 
 
 class Sizes(nn.Layer):
@@ -44,7 +45,7 @@ def test_any_batch_size_gives_the_same(digits: Dataset, batch_size: int) -> None
 def test_the_default_batch_is_bounded() -> None:
     model = model_with_sizes()
     evaluate(model, (np.zeros((1500, 1, 28, 28), np.uint8), np.zeros(1500, int)))
-    assert max(model.sizes.seen) <= 200
+    assert model.sizes.seen == [1000, 500]
 
 
 def test_one_hot_labels_and_prepared_images(digits: Dataset) -> None:
@@ -63,6 +64,15 @@ def test_on_every_backend(make: Any, digits: Dataset) -> None:
     assert result.correct == expected.correct
     assert result.loss == pytest.approx(expected.loss, rel=1e-12)
     np.testing.assert_allclose(predict(model, digits.images).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"), [((1, 28, 28), 1000), ((3, 32, 32), 341), ((3, 224, 224), 50), ((0, 2, 2), 1000)]
+)
+def test_batches_are_smaller_for_larger_images(shape: tuple[int, ...], most: int) -> None:
+    images = np.broadcast_to(np.uint8(0), (2500, *shape))
+    sizes = [rows.stop - rows.start for rows in _batches("evaluate", images, None)]
+    assert sizes == [most] * (2500 // most) + [2500 % most] * (2500 % most > 0)
 
 
 def test_between_is_called_after_each_batch(digits: Dataset) -> None:
@@ -85,6 +95,8 @@ def test_refusals(digits: Dataset) -> None:
     model = model_with_sizes()
     with pytest.raises(ArgumentError, match="batch_size must be at least 1, got 0"):
         evaluate(model, digits, batch_size=0)
+    with pytest.raises(ArgumentError, match="predict: batch_size must be at least 1, got -1"):
+        predict(model, digits.images, batch_size=-1)
     with pytest.raises(ShapeError, match="empty dataset"):
         evaluate(model, digits[:0])
     with pytest.raises(ArgumentError, match="no images"):

@@ -61,6 +61,28 @@ def test_forward_and_gradients_are_those_of_the_whole_batch() -> None:
         np.testing.assert_allclose(grads[path], expected[parameter], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("count", "side", "shards", "largest"),
+    [
+        (1000, 28, 8, 125),  # enough for eight cores
+        (200, 28, 4, 50),
+        (100, 28, 2, 50),
+        (1000, 100, 64, 16),  # 640 KB an image: as many as four caches hold
+        (100, 200, 10, 10),  # of larger images, as few as pay
+        (19, 28, None, 19),
+    ],
+)
+def test_shards_of_inference(count: int, side: int, shards: int | None, largest: int) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1))
+    rows = ShardedModel(model)._rows(np.broadcast_to(np.float32(0), (count, 1, side, side)), train=False)
+    if shards is None:
+        assert rows is None
+        return
+    assert rows is not None
+    assert len(rows) == shards
+    assert max(part.stop - part.start for part in rows) == largest
+
+
 class Centred(nn.ReLU):
     """Says nothing of its own about samples, and mixes them."""
 

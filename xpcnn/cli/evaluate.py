@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=datasets.DATASETS, help="(default: the run's own)")
     parser.add_argument("--test-samples", type=count, metavar="N", help="use the first N only (default: all)")
     parser.add_argument(
-        "--batch-size", type=count, default=200, metavar="N", help="images at a time (default: %(default)s)"
+        "--batch-size", type=count, metavar="N", help="images at a time (default: 50 to 1000, by their size)"
     )
     add_device_options(parser)
     parser.add_argument("--dtype", choices=DTYPES, help="(default: the model's own)")

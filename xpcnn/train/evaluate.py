@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +20,9 @@ __all__ = ["Evaluation", "Loss", "evaluate", "predict"]
 # (forward(y, target) -> (loss, ctx), backward(ctx) -> dy)
 Loss = tuple[Callable[[Array, Array], tuple[Array, Any]], Callable[[Any], Array]]
 
-# Large enough for a full-speed GEMM, small enough that its activations are a few dozen MB.
-EVALUATION_BATCH = 200
+# Images at a time where nobody says: as many as hold 4 MB of float32, within these bounds. Enough work for
+# each of several threads, memory of some dozens of MB, and Ctrl-C in training waits for one batch.
+_FEWEST, _MOST, _NUMBERS = 50, 1000, 1 << 20
 
 
 class Evaluation(NamedTuple):
@@ -36,7 +38,7 @@ def evaluate(
     model: Layer,
     data: Any,
     *,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int | None = None,
     loss: Loss = (ops.softmax_cross_entropy, ops.softmax_cross_entropy_backward),
     between: Callable[[], None] | None = None,
 ) -> Evaluation:
@@ -49,7 +51,8 @@ def evaluate(
     model : Layer
     data : Dataset or (images, labels)
         uint8 images are normalised as the model's recipe says.
-    batch_size : int
+    batch_size : int, optional
+        By default 50 to 1,000, fewer the larger the images are: a million numbers.
     loss : (forward, backward)
     between : callable, optional
         Called after every batch.
@@ -61,13 +64,12 @@ def evaluate(
     20
     """
     images, labels = pair_of(data)
-    if batch_size < 1:
-        raise ArgumentError(f"evaluate: batch_size must be at least 1, got {batch_size}")
+    batches = _batches("evaluate", images, batch_size)
     inputs, run = InputPipeline(model), ShardedModel(model)
     xp = inputs.backend.xp
     correct, total = [], []
     with inputs.backend.model_run():
-        for rows in _batches(labels.shape[0], batch_size):
+        for rows in batches:
             x, t = inputs.images(images[rows, ...]), inputs.labels(labels[rows, ...])
             y = run(x)
             value, _ = loss[0](y, t)
@@ -82,7 +84,7 @@ def evaluate(
     return Evaluation(right / labels.shape[0], mean, right, int(labels.shape[0]))
 
 
-def predict(model: Layer, images: Any, *, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
+def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.ndarray:
     """Return each image's class probabilities (N, classes), on the host.
 
     Parameters
@@ -91,7 +93,8 @@ def predict(model: Layer, images: Any, *, batch_size: int = EVALUATION_BATCH) ->
         Ending in logits.
     images : array (N, C, H, W)
         uint8, normalised as the model's recipe says, or floating and prepared already.
-    batch_size : int
+    batch_size : int, optional
+        As for `evaluate`.
 
     Examples
     --------
@@ -102,14 +105,18 @@ def predict(model: Layer, images: Any, *, batch_size: int = EVALUATION_BATCH) ->
     inputs, run = InputPipeline(model), ShardedModel(model)
     if images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
+    batches = _batches("predict", images, batch_size)
     with inputs.backend.model_run():
         parts = [
-            inputs.backend.to_numpy(ops.softmax(run(inputs.images(images[rows, ...])))[0])
-            for rows in _batches(images.shape[0], batch_size)
+            inputs.backend.to_numpy(ops.softmax(run(inputs.images(images[rows, ...])))[0]) for rows in batches
         ]
     return np.concatenate(parts)
 
 
-def _batches(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def _batches(op: str, images: Any, size: int | None) -> list[slice]:
+    count = images.shape[0]
+    if size is None:
+        size = min(max(_NUMBERS // max(math.prod(images.shape[1:]), 1), _FEWEST), _MOST)
+    elif size < 1:
+        raise ArgumentError(f"{op}: batch_size must be at least 1, got {size}")
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

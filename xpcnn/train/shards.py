@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, Key, backend_of, itemsize
+from xpcnn.backend import Array, Key, backend_of, itemsize
 from xpcnn.nn import Gradients, Layer, Sequential, is_per_sample
 from xpcnn.ops import conv_algorithm
 
@@ -17,6 +17,10 @@ __all__ = ["ShardedModel"]
 
 # Images in a shard: with fewer, the calls cost more than their work; with more, a core runs dry at the end.
 FEWEST, MOST = 10, 50
+
+# In inference nothing is kept from layer to layer, and fewer calls, between which threads wait for each
+# other, are worth more than a cache that holds all of a layer. Large batches have enough for eight cores.
+CACHES_INFERENCE, ENOUGH_INFERENCE = 4, 8
 
 # Gradients of shards, each as large as the parameters, that may wait to be summed.
 MOST_GRADIENTS = 8
@@ -89,17 +93,17 @@ class ShardedModel:
         backend, n = backend_of(x), x.shape[0]
         if backend.cache_block is None or n < 2 * FEWEST or not is_per_sample(self.model, train=train):
             return None
-        size = min(max(self._in_cache(backend, x), FEWEST), MOST)
+        most, caches = (MOST, 1) if train else (max(MOST, n // ENOUGH_INFERENCE), CACHES_INFERENCE)
+        size = min(max(caches * backend.cache_block // self._largest_activation(x), FEWEST), most)
         # A power of two of them, as even as can be, keeps as many threads busy to the end.
         count = min(2 ** math.ceil(math.log2(math.ceil(n / size))), n // FEWEST)
         return None if count < 2 else [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
 
-    def _in_cache(self, backend: Backend, x: Array) -> int:
-        """Return how many images' largest activation fits the cache."""
+    def _largest_activation(self, x: Array) -> int:
+        """Return the bytes of what the largest layer gives for one image."""
         shape = tuple(x.shape[1:])
         if shape not in self._largest:
             with conv_algorithm("im2col"):  # of a single image there is nothing to be measured
                 _, _, rows = self.model.trace(x[:1, ...])
             self._largest[shape] = max((math.prod(row.output_shape[1:]) for row in rows), default=1)
-        assert backend.cache_block is not None
-        return backend.cache_block // max(self._largest[shape] * itemsize(x.dtype), 1)
+        return max(self._largest[shape] * itemsize(x.dtype), 1)

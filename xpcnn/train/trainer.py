@@ -17,7 +17,7 @@ from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, watchers_of
 from xpcnn.train.divergence import require_progress
-from xpcnn.train.evaluate import EVALUATION_BATCH, Evaluation, Loss, evaluate
+from xpcnn.train.evaluate import Evaluation, Loss, evaluate
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
@@ -243,7 +243,7 @@ class Trainer:
         """
         self.stopped = reason
 
-    def evaluate(self, data: Any, *, batch_size: int = EVALUATION_BATCH) -> Evaluation:
+    def evaluate(self, data: Any, *, batch_size: int | None = None) -> Evaluation:
         """Return accuracy and loss of the model `evaluated` over a dataset; see `xpcnn.train.evaluate`."""
         return evaluate(self.evaluated, data, batch_size=batch_size, loss=self.loss)
 
