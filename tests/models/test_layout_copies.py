@@ -94,7 +94,7 @@ def watch_layers(monkeypatch: pytest.MonkeyPatch, found: Watch, model: nn.Layer)
         (owner, name)
         for layer in _layers(model)
         for owner in type(layer).__mro__
-        for name in ("__call__", "forward", "forward_relu", "backward", "backward_relu")
+        for name in ("__call__", "forward", "forward_relu", "relu_max_pool", "backward", "backward_relu")
         if name in vars(owner)
     }
     for owner, name in methods:

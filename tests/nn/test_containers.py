@@ -331,6 +331,45 @@ def test_only_a_relu_itself_is_taken_along() -> None:
     np.testing.assert_array_equal(doubled(x), 2 * plain(x))
 
 
+BEHIND: dict[str, tuple[list[nn.Layer], bool]] = {
+    "relu, pool": ([nn.ReLU(), nn.MaxPool2d(2)], True),
+    "relu, pool, pool": ([nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2)], True),
+    "relu, relu, pool": ([nn.ReLU(), nn.ReLU(), nn.MaxPool2d(2)], False),
+    "relu, average": ([nn.ReLU(), nn.AvgPool2d(2)], False),
+    "another relu, pool": ([Doubled(), nn.MaxPool2d(2)], False),
+    "pool, relu": ([nn.MaxPool2d(2), nn.ReLU()], False),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("behind", "taken"), BEHIND.values(), ids=BEHIND.keys())
+def test_conv_with_relu_and_pool_in_inference(
+    make: Any, dtype: str, behind: list[nn.Layer], taken: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit what a forward pass of training gives, which runs the pooling by itself."""
+    with make.use():
+        model = conv_and(*behind, bias=bias).to(dtype=dtype)
+    x = make.array(np.random.default_rng(0).standard_normal((3, 2, 8, 7)).astype(dtype))
+    if bias:
+        model[0].bias.data = make.array(np.linspace(-1, 1, 9, dtype=dtype))
+    calls = []
+    pooled = nn.Conv2d.relu_max_pool
+    monkeypatch.setattr(nn.Conv2d, "relu_max_pool", lambda *args: (calls.append(1), pooled(*args))[1])
+    expected = make.to_numpy(model.forward(x, train=True)[0])
+    assert not calls
+    np.testing.assert_array_equal(make.to_numpy(model(x)), expected)
+    assert len(calls) == (taken and bias)
+
+
+def test_errors_of_what_is_done_together_name_the_layer(make: Any) -> None:
+    with make.use():
+        model = nn.Sequential(conv=nn.Conv2d(2, 3, 3), relu=nn.ReLU(), pool=nn.MaxPool2d(4))
+    for size, path in ((5, "in Sequential.pool (MaxPool2d)"), (2, "in Sequential.conv (Conv2d)")):
+        with pytest.raises(errors.ShapeError, match="larger than the padded input") as error:
+            model(make.array(np.zeros((1, 2, size, size), np.float32)))
+        assert error.value.__notes__ == [path]
+
+
 # So does a batch normalisation ----------------------------------------------------------------------------
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.errors import ArgumentError
+from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.activation import ReLU
 from xpcnn.nn.container import Container, folded, join_paths
 from xpcnn.nn.conv import Conv2d
@@ -52,8 +53,8 @@ class Sequential(Container):
         self, x: Array, *, train: bool = False, key: Key | None = None
     ) -> tuple[Array, tuple[Any, ...]]:
         contexts: list[Any] = []
-        for name, layer, with_relu in self._steps():
-            if with_relu:
+        for (name, layer), *taken in self._steps():
+            if taken:
                 x, both = self._call(name, cast(_TakesReLU, layer).forward_relu, x, train=train)
                 contexts += both
             else:
@@ -103,22 +104,33 @@ class Sequential(Container):
                 return i
         return len(self._layers)
 
-    def _steps(self) -> list[tuple[str, Layer, bool]]:
-        """Return the layers to run, and whether each takes the ReLU behind it along."""
-        steps: list[tuple[str, Layer, bool]] = []
+    def _steps(self, pools: bool = False) -> list[list[tuple[str, Layer]]]:
+        """Return the layers to run, each with the ReLU behind it that it takes along.
+
+        With `pools`, a convolution takes the pooling behind that along, too.
+        """
+        steps: list[list[tuple[str, Layer]]] = []
         for name, layer in self._layers.items():
-            before, other, has_relu = steps[-1] if steps else ("", self, False)
-            if type(layer) is ReLU and not has_relu and _takes_relu(other):
-                steps[-1] = before, other, True
+            before = [one for _, one in steps[-1]] if steps else []
+            relu = type(layer) is ReLU and len(before) == 1 and _takes_relu(before[0])
+            pool = pools and type(layer) is MaxPool2d and len(before) == 2 and type(before[0]) is Conv2d
+            if relu or pool:
+                steps[-1].append((name, layer))
             else:
-                steps.append((name, layer, False))
+                steps.append([(name, layer)])
         return steps
 
     def __call__(self, x: Array) -> Array:
-        for name, layer, with_relu in self._steps():
-            if with_relu:
+        for (name, layer), *taken in self._steps(pools=True):
+            if len(taken) == 2:
+                with suppress(XpcnnError):  # raised again below, by the layer that it comes from
+                    x = cast(Conv2d, layer).relu_max_pool(x, cast(MaxPool2d, taken[1][1]))
+                    continue
+            if taken:
                 x = self._call(name, cast(_TakesReLU, layer).forward_relu, x)[0]
             else:
+                x = self._call(name, layer, x)
+            for name, layer in taken[1:]:
                 x = self._call(name, layer, x)
         return x
 

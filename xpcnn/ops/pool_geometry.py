@@ -29,7 +29,20 @@ class PoolGeometry:
     ) -> PoolGeometry:
         """Return the geometry of the user's arguments, or raise an error that names `op`."""
         check_rank(op, "x", x, 4, "(N, C, H, W)")
-        return _build(op, tuple(x.shape), *map(hashable, (kernel_size, stride, padding)), bool(ceil_mode))
+        return cls.of_shape(op, tuple(x.shape), kernel_size, stride, padding, ceil_mode)
+
+    @classmethod
+    def of_shape(
+        cls,
+        op: str,
+        shape: tuple[int, int, int, int],
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        ceil_mode: bool,
+    ) -> PoolGeometry:
+        """Return `of` images that need not be there yet."""
+        return _build(op, shape, *map(hashable, (kernel_size, stride, padding)), bool(ceil_mode))
 
     @functools.cached_property
     def output_shape(self) -> tuple[int, int, int, int]:

@@ -1,7 +1,13 @@
 """Convolution: `conv2d` and its adjoint `conv_transpose2d`, one geometry, one file for each algorithm."""
 
 from xpcnn.ops.conv import as_strided, cudnn, fft, kn2row, loop, mec, native, winograd
-from xpcnn.ops.conv.conv2d import Conv2dContext, conv2d, conv2d_backward, conv2d_relu
+from xpcnn.ops.conv.conv2d import (
+    Conv2dContext,
+    conv2d,
+    conv2d_backward,
+    conv2d_relu,
+    conv2d_relu_max_pool2d,
+)
 from xpcnn.ops.conv.conv_transpose2d import (
     ConvTranspose2dContext,
     conv_transpose2d,
@@ -23,6 +29,7 @@ __all__ = [
     "conv2d",
     "conv2d_backward",
     "conv2d_relu",
+    "conv2d_relu_max_pool2d",
     "conv_algorithm",
     "conv_transpose2d",
     "conv_transpose2d_backward",

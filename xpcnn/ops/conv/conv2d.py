@@ -13,8 +13,10 @@ from xpcnn.ops.conv import tiling
 from xpcnn.ops.conv._layout import add_bias, add_bias_relu, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
+from xpcnn.ops.pool_geometry import PoolGeometry
+from xpcnn.ops.pool_windows import max_pool_windows
 
-__all__ = ["Conv2dContext", "conv2d", "conv2d_backward", "conv2d_relu"]
+__all__ = ["Conv2dContext", "conv2d", "conv2d_backward", "conv2d_relu", "conv2d_relu_max_pool2d"]
 
 
 class Conv2dContext(NamedTuple):
@@ -115,6 +117,50 @@ def conv2d_relu(
     return y, (ctx, OutputContext(y))
 
 
+def conv2d_relu_max_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    kernel_size: Any,
+    pool_stride: Any = None,
+    pool_padding: Any = 0,
+    ceil_mode: bool = False,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> Array:
+    """Return ``max_pool2d(relu(conv2d(…)))``, for inference: there is no context, and no backward pass.
+
+    What the convolution gives is pooled while it is in the cache, and never whole in memory. Bias and ReLU
+    come after that, on fewer numbers. The values are the same, as neither changes which of two numbers is the
+    larger, rounding included. (Unless the bias is infinite.)
+
+    Parameters
+    ----------
+    x, weight, bias, stride, padding, dilation, groups, algorithm
+        As for `conv2d`.
+    kernel_size, pool_stride, pool_padding, ceil_mode
+        As for `max_pool2d`.
+
+    Returns
+    -------
+    y : array (N, K, PH, PW)
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> x, weight = xpcnn.asarray([[[[1.0, 2.0], [5.0, 3.0]]]]), xpcnn.asarray([[[[3.0]]]])
+    >>> xpcnn.ops.conv2d_relu_max_pool2d(x, weight, xpcnn.asarray([-4.0]), (1, 2))
+    array([[[[ 2.],
+             [11.]]]])
+    """
+    options, pool = (stride, padding, dilation, groups), (kernel_size, pool_stride, pool_padding, ceil_mode)
+    return _convolved(add_bias_relu, x, weight, bias, options, algorithm, pool)[0]
+
+
 def _convolved(
     ending: Callable[[Array, Array], Array],
     x: Array,
@@ -122,7 +168,9 @@ def _convolved(
     bias: Array | None,
     options: tuple[Any, Any, Any, int],
     algorithm: str,
+    pool: tuple[Any, Any, Any, bool] | None = None,
 ) -> tuple[Array, Conv2dContext]:
+    """Return a convolution, or its maxima if there is a `pool`; `ending` brings in the bias."""
     backend = common_backend("conv2d", x=x, weight=weight, bias=bias)
     geometry = ConvGeometry.of(x.shape, weight.shape, *options)
     if bias is not None and tuple(bias.shape) != (geometry.k,):
@@ -130,6 +178,10 @@ def _convolved(
             f"conv2d: bias must have shape ({geometry.k},) for weight {tuple(weight.shape)}, "
             f"got {tuple(bias.shape)}"
         )
+    pooling, size = None, None
+    if pool is not None:
+        pooling = PoolGeometry.of_shape("max_pool2d", geometry.output_shape, *pool)
+        size = pooling.output_shape[2:]
     name = requested(algorithm)
     chosen = tiling.resolve(name, geometry, x.dtype, backend, "forward")
     wide_x, wide_weight = tiling.operands(chosen, x, weight)
@@ -138,9 +190,11 @@ def _convolved(
         wide_bias = narrowed(backend, bias, wide_x.dtype)
 
         def finish(y: Array, channels: slice) -> Array:
+            if pooling is not None:
+                y = max_pool_windows(y, *pooling.windows, pooling.output_shape[2:])
             return ending(y, wide_bias[channels])
 
-    y = tiling.forward(chosen, wide_x, wide_weight, geometry, finish)
+    y = tiling.forward(chosen, wide_x, wide_weight, geometry, finish, size)
     return narrowed(backend, y, x.dtype), Conv2dContext(x, weight, bias is not None, geometry, name)
 
 

@@ -86,29 +86,37 @@ def forward(
     weight: Array,
     geometry: ConvGeometry,
     finish: Callable[[Array, slice], Array] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Array:
     """Return y (N, K, OH, OW).
 
     `finish` is given each fresh piece of y and its output channels, and returns what takes its place: done
-    while the piece is in the cache.
+    while the piece is in the cache. What it makes of whole images may have another `size`, (height, width).
     """
     if _is_whole(algorithm, x, geometry):
         y = algorithm.forward(x, weight, geometry)
         return y if finish is None else finish(y, slice(0, geometry.k))
-    y = _new_channels_last(x, geometry.output_shape)
+    if size is not None and finish is not None:
+        _, rows = _plan_for(algorithm, x, seen_at_once(algorithm, geometry))
+        if rows < geometry.oh:  # nothing is made of parts of an image
+            return finish(forward(algorithm, x, weight, geometry), slice(0, geometry.k))
+    y = _new_channels_last(x, (geometry.n, geometry.k, *(size or (geometry.oh, geometry.ow))))
     filters = _filters(algorithm, weight, geometry)
 
     def compute(piece: Piece) -> None:
-        place = y[piece.outputs]
-        if piece.geometry.h:
+        outputs = piece.outputs if size is None else (*piece.outputs[:2], ...)
+        place = y[outputs] if size is None else None
+        if piece.geometry.h == 0:
+            part = _new_channels_last(x, piece.geometry.output_shape, zeros=True)  # of padding alone
+        elif place is None:
+            part = algorithm.forward(x[piece.inputs], filters[piece.filters.start], piece.geometry)
+        else:
             weights = filters[piece.filters.start]
             part = algorithm.forward_into(place, x[piece.inputs], weights, piece.geometry)
-        else:
-            part = _new_channels_last(x, piece.geometry.output_shape, zeros=True)  # of padding alone
         if finish is not None:
             part = finish(part, piece.filters)
         if part is not place:
-            y[piece.outputs] = part
+            y[outputs] = part
 
     with shared_between_pieces():
         _run(compute, algorithm, x, geometry)

@@ -1,0 +1,101 @@
+"""Convolution, ReLU and pooling in one are the three of them, on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors, ops
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.registry import find
+
+CASES: dict[str, dict[str, Any]] = {
+    "halves": {"x": (3, 2, 8, 8), "w": (5, 2, 3, 3), "pool": (2,), "padding": 1},
+    "a stride that does not divide": {"x": (2, 3, 9, 7), "w": (4, 3, 3, 2), "pool": (2,), "stride": (2, 1)},
+    "windows that overlap": {"x": (2, 2, 9, 9), "w": (3, 2, 3, 3), "pool": (3, 2, 1), "padding": 1},
+    "pairs, rounded up": {"x": (1, 2, 8, 7), "w": (3, 2, 2, 3), "pool": ((3, 2), (2, 3), (1, 0), True)},
+    "pixels": {"x": (2, 3, 4, 4), "w": (2, 3, 1, 1), "pool": (1,)},
+    "kernel = input = window": {"x": (2, 2, 5, 4), "w": (3, 2, 5, 4), "pool": ((5, 4),), "padding": (2, 2)},
+    "groups": {"x": (3, 4, 8, 8), "w": (6, 2, 3, 3), "pool": (2,), "groups": 2, "padding": 1},
+    "no images": {"x": (0, 2, 6, 6), "w": (3, 2, 3, 3), "pool": (2,)},
+}
+
+
+def arrays(make: Any, case: dict[str, Any], dtype: str) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(0)
+    shapes = case["x"], case["w"], case["w"][:1]
+    x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    if x.size:
+        x[0, 0, 0, 0] = np.nan
+    return make.array(x), make.array(w), make.array(b)
+
+
+def assert_the_same(make: Any, case: dict[str, Any], dtype: str, algorithm: str = "auto") -> None:
+    x, w, b = arrays(make, case, dtype)
+    options = {name: case[name] for name in ("stride", "padding", "groups") if name in case}
+    y, _ = ops.conv2d(x, w, b, **options, algorithm=algorithm)
+    expected, _ = ops.max_pool2d(ops.relu(y)[0], *case["pool"])
+    found = ops.conv2d_relu_max_pool2d(x, w, b, *case["pool"], **options, algorithm=algorithm)
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(make.to_numpy(found), make.to_numpy(expected))
+    assert not np.array_equal(make.to_numpy(ops.max_pool2d(y, *case["pool"])[0]), make.to_numpy(found)) or (
+        0 in found.shape
+    ), "no number is negative: the ReLU was not tested"
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_the_same_numbers(make: Any, dtype: str, case: dict[str, Any]) -> None:
+    assert_the_same(make, case, dtype)
+
+
+@pytest.mark.parametrize("images", [0.7, 1.0, 4.0])
+@pytest.mark.parametrize("algorithm", ["loop", "im2col", "as_strided", "kn2row", "mec", "winograd", "fft"])
+def test_every_algorithm_in_pieces(make: Any, dtype: str, algorithm: str, images: float) -> None:
+    """Of images, and of rows: no pool may be taken of parts of an image."""
+    case = {"x": (9, 2, 12, 10), "w": (4, 2, 3, 3), "pool": (3, 2), "padding": 1}
+    image = ConvGeometry.of((1, 2, 12, 10), case["w"], 1, 1, 1, 1)
+    limit = xpcnn.get_workspace_limit()
+    xpcnn.set_workspace_limit(max(1, int(images * find(algorithm).workspace_bytes(image, dtype))))
+    try:
+        assert_the_same(make, case, dtype, algorithm)
+    finally:
+        xpcnn.set_workspace_limit(limit)
+
+
+def test_half_precision(make: Any) -> None:
+    if make.backend == "array_api_strict":
+        pytest.skip("the standard has no half precision")
+    x, w, b = arrays(make, CASES["halves"], "float16")
+    y, _ = ops.conv2d(x, w, b, padding=1)
+    expected, _ = ops.max_pool2d(ops.relu(y)[0], 2)
+    found = ops.conv2d_relu_max_pool2d(x, w, b, 2, padding=1)
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(make.to_numpy(found), make.to_numpy(expected))
+
+
+def test_inputs_are_left_alone(make: Any, dtype: str) -> None:
+    x, w, b = arrays(make, CASES["pixels"], dtype)
+    before = [make.to_numpy(one).copy() for one in (x, w, b)]
+    ops.conv2d_relu_max_pool2d(x, w, b, 1)
+    for one, kept in zip((x, w, b), before, strict=True):
+        np.testing.assert_array_equal(make.to_numpy(one), kept)
+
+
+REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
+    "images too small": ((7,), {}, errors.ShapeError, r"max_pool2d: kernel 7x7 is larger than .* 6x6"),
+    "a padding too large": ((2, 2, 2), {}, errors.ArgumentError, "max_pool2d: padding must be at most half"),
+    "no stride": ((2, 0), {}, errors.ArgumentError, "max_pool2d: stride"),
+    "an unknown algorithm": ((2,), {"algorithm": "fast"}, errors.AlgorithmError, "unknown algorithm 'fast'"),
+}
+
+
+@pytest.mark.parametrize(("pool", "options", "error", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(make: Any, pool: Any, options: Any, error: type[Exception], told: str) -> None:
+    x, w, b = arrays(make, CASES["halves"], "float32")
+    with pytest.raises(error, match=told):
+        ops.conv2d_relu_max_pool2d(x, w, b, *pool, **options)
+    with pytest.raises(errors.ShapeError, match="bias must have shape"):
+        ops.conv2d_relu_max_pool2d(x, w, b[:2], 2)
