@@ -234,7 +234,8 @@ def test_summary_of_a_model_that_does_not_say_its_size(
 # -- info ---------------------------------------------------------------------------------
 
 
-def test_info(xpcnn_command: Any) -> None:
+def test_info(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XPCNN_NUM_THREADS", raising=False)
     status, out, err = xpcnn_command("info")
     assert (status, err) == (0, "")
     parts = re.split(r"^(\w+)\n", out, flags=re.MULTILINE)[1:]

@@ -41,7 +41,7 @@ _BLOCK = 1 << 14
 class NumpyBackend(Backend):
     """NumPy on the host."""
 
-    cache_block = 4 * MIB
+    cache_block = 9 * MIB // 2
 
     def __init__(self, device: str) -> None:
         import array_api_compat.numpy as xp
