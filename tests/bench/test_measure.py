@@ -64,16 +64,19 @@ def test_what_a_timing_says() -> None:
     assert timing.Timing([2.0]).low == timing.Timing([2.0]).high == 2
 
 
-def test_blas_threads_are_held() -> None:
+def test_threads_are_held() -> None:
+    """Those of BLAS, and our own."""
     from threadpoolctl import threadpool_info
 
     def counts() -> set[int]:
-        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        return {*blas, xpcnn.get_num_threads()}
 
-    with timing.held_to(get_backend(), 1):
-        assert counts() == {1}
-    with timing.held_to(get_backend(), 2):
-        assert counts() == {2}
+    before = xpcnn.get_num_threads()
+    for threads in (1, 2):
+        with timing.held_to(get_backend(), threads):
+            assert counts() == {threads}
+        assert xpcnn.get_num_threads() == before
 
 
 # Memory.

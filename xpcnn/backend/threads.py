@@ -20,7 +20,14 @@ from typing import TypeVar
 from xpcnn.backend.blas import one_blas_thread
 from xpcnn.errors import ArgumentError
 
-__all__ = ["THREADS_VARIABLE", "get_num_threads", "on_threads", "run_on_threads", "set_num_threads"]
+__all__ = [
+    "THREADS_VARIABLE",
+    "get_num_threads",
+    "on_threads",
+    "run_on_threads",
+    "set_num_threads",
+    "use_num_threads",
+]
 
 THREADS_VARIABLE = "XPCNN_NUM_THREADS"
 
@@ -60,6 +67,17 @@ def set_num_threads(count: int | None) -> None:
         raise ArgumentError(f"set_num_threads: count must be a positive int or None, got {count!r}")
     _chosen = count
     _forget_pool()
+
+
+@contextmanager
+def use_num_threads(count: int) -> Iterator[None]:
+    """Set how many threads are used inside a ``with`` block, for the whole process."""
+    before = _chosen
+    set_num_threads(count)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 def get_num_threads() -> int:

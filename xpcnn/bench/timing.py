@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from xpcnn.backend import Backend
+from xpcnn.backend.threads import use_num_threads
 from xpcnn.backend.torch_peer import set_torch_threads
 
 __all__ = [
@@ -135,14 +136,15 @@ def seconds_of(call: Callable[[], Any] | TimedElsewhere, repeats: int) -> float:
 
 @contextmanager
 def held_to(backend: Backend, threads: int) -> Iterator[None]:
-    """Compute on `backend` with so many threads of BLAS, or of PyTorch: with one, as models do."""
+    """Compute on `backend` with so many threads: our own, and those of BLAS or of PyTorch."""
     if backend.name == "torch":
         set_torch_threads(threads)
-    if threads == 1:
-        with backend.model_run():
-            yield
-        return
-    from threadpoolctl import threadpool_limits
+    with use_num_threads(threads):
+        if threads == 1:
+            with backend.model_run():
+                yield
+            return
+        from threadpoolctl import threadpool_limits
 
-    with backend.activated(), threadpool_limits(limits=threads, user_api="blas"):
-        yield
+        with backend.activated(), threadpool_limits(limits=threads, user_api="blas"):
+            yield

@@ -100,7 +100,7 @@ def _add_common(
         type=count,
         default=1,
         metavar="N",
-        help="of BLAS, which whole models hold to one, and of the peers (default: 1)",
+        help="of xpcnn and BLAS, and of the peers (default: 1)",
     )
     parser.add_argument("--repeat", type=count, default=_ROUNDS, metavar="N", help="rounds (default: 7)")
     parser.add_argument(
