@@ -4,8 +4,8 @@ The figures behind the rule are in docs/benchmarks/conv.md. In short, on a CPU: 
 transforms of `winograd`, and for large kernels those of `fft`, cost less than the products they save. The
 other algorithms all do the same products and differ in what they copy. `kn2row` copies nothing, but its
 matrices are as narrow as there are channels and as short as a row of the output. Unfolded kernel rows, `mec`,
-are better while they are short enough for products that BLAS multiplies in place; of a first layer's few
-channels, whole patches are.
+are better while they are short enough for products that BLAS multiplies in place; of a single channel, and
+of few under a tall kernel, whole patches are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from xpcnn.ops.conv.geometry import ConvGeometry
 __all__ = ["preference"]
 
 MANY, MANY_IF_SHORT = 32, 64  # channels
-NARROW = 8
+NARROW, TALL = 8, 8  # channels; rows of a kernel
 SHORT = 7  # pixels in a row of the output
 WORTH_TRANSFORMING = 256  # pixels of all outputs that a transformed kernel is used for
 MANY_IN_A_ROW = 160  # numbers of a kernel row
@@ -48,10 +48,12 @@ def _on_cpu(geometry: ConvGeometry, pass_name: str) -> str:
             return "winograd"
         if min(one.kernel) >= 5 and fewest * taps >= LARGE:
             return "fft"
+    few = 1 < one.c < NARROW and one.kernel[0] < TALL
     if pass_name == "grad_weight":
-        return "mec" if one.stride[0] == 1 and one.kernel != (1, 1) and one.c > 1 else "im2col"
+        dense = one.stride[0] == 1 and one.c > 1
+        return "mec" if (dense or few) and one.kernel != (1, 1) else "im2col"
     if one.c < NARROW:
-        return "im2col" if one.c == 1 or (pass_name == "forward" and one.c < NARROW // 2) else "mec"
+        return "mec" if few or (pass_name == "grad_input" and one.c > 1) else "im2col"
     if one.ow < SHORT or one.k < NARROW:
         return "im2col"
     in_a_row = one.kernel[1] * (one.c if pass_name == "forward" else one.k)
