@@ -99,3 +99,12 @@ def test_refused(make: Any, pool: Any, options: Any, error: type[Exception], tol
         ops.conv2d_relu_max_pool2d(x, w, b, *pool, **options)
     with pytest.raises(errors.ShapeError, match="bias must have shape"):
         ops.conv2d_relu_max_pool2d(x, w, b[:2], 2)
+
+
+def test_a_bias_is_needed(make: Any) -> None:
+    x, w, _ = arrays(make, CASES["halves"], "float32")
+    nothing: Any = None
+    with pytest.raises(errors.ArgumentError, match=r"conv2d_relu: a bias \(K,\) is needed; .* use conv2d"):
+        ops.conv2d_relu(x, w, nothing)
+    with pytest.raises(errors.ArgumentError, match="conv2d_relu_max_pool2d: a bias"):
+        ops.conv2d_relu_max_pool2d(x, w, nothing, 2)

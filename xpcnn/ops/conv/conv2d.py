@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array
-from xpcnn.errors import ShapeError
+from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.activation import OutputContext
 from xpcnn.ops.checks import check_dy, common_backend, widened
 from xpcnn.ops.conv import tiling
@@ -112,6 +112,7 @@ def conv2d_relu(
     >>> y
     array([[[[0., 2.]]]])
     """
+    _require_bias("conv2d_relu", bias)
     options = (stride, padding, dilation, groups)
     y, ctx = _convolved(add_bias_relu, x, weight, bias, options, algorithm)
     return y, (ctx, OutputContext(y))
@@ -157,8 +158,14 @@ def conv2d_relu_max_pool2d(
     array([[[[ 2.],
              [11.]]]])
     """
+    _require_bias("conv2d_relu_max_pool2d", bias)
     options, pool = (stride, padding, dilation, groups), (kernel_size, pool_stride, pool_padding, ceil_mode)
     return _convolved(add_bias_relu, x, weight, bias, options, algorithm, pool)[0]
+
+
+def _require_bias(op: str, bias: Array | None) -> None:
+    if bias is None:
+        raise ArgumentError(f"{op}: a bias (K,) is needed; without one use conv2d, and relu on its result")
 
 
 def _convolved(
