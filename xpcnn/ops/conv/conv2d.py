@@ -102,7 +102,8 @@ def conv2d_relu(
 ) -> tuple[Array, tuple[Conv2dContext, OutputContext]]:
     """Return ``relu(conv2d(…))`` to the bit, with bias and ReLU applied while each piece is in the cache.
 
-    The contexts are those of the two ops, and so are their backward passes.
+    The contexts are those of the two ops, and so are their backward passes. Raises what `conv2d` raises, and
+    ArgumentError without a bias.
 
     Examples
     --------
@@ -149,6 +150,12 @@ def conv2d_relu_max_pool2d(
     Returns
     -------
     y : array (N, K, PH, PW)
+        Of the dtype of `x`.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DtypeError, BackendError, AlgorithmError
+        As `conv2d` and `max_pool2d`; ArgumentError without a bias, too.
 
     Examples
     --------
@@ -185,10 +192,8 @@ def _convolved(
             f"conv2d: bias must have shape ({geometry.k},) for weight {tuple(weight.shape)}, "
             f"got {tuple(bias.shape)}"
         )
-    pooling, size = None, None
-    if pool is not None:
-        pooling = PoolGeometry.of_shape("max_pool2d", geometry.output_shape, *pool)
-        size = pooling.output_shape[2:]
+    pooling = None if pool is None else PoolGeometry.of_shape("max_pool2d", geometry.output_shape, *pool)
+    size = None if pooling is None else pooling.output_shape[2:]
     name = requested(algorithm)
     chosen = tiling.resolve(name, geometry, x.dtype, backend, "forward")
     wide_x, wide_weight = tiling.operands(chosen, x, weight)
