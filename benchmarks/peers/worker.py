@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -115,4 +116,6 @@ def _tell(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # Not ignored, as shells make it for what they start in the background: this is how Ctrl-C is passed on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -264,6 +264,7 @@ def test_ctrl_c_waits_for_what_was_measured(
     first, last = json.dumps(result("simple", 0.9)), json.dumps(result("deep", 1.2))
     program = f"""
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as the worker does
 print({first!r}, flush=True)
 try:
     for _ in range(30):  # one that comes just before a read is not seen before the next
