@@ -16,7 +16,6 @@ from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.models.googlenet import googlenet_loss
 from xpcnn.nn import Layer
 from xpcnn.train import Trainer
-from xpcnn.train.evaluate import Loss
 
 __all__ = ["HALF_DTYPES", "OF_FIXED_LENGTH", "OPTIMIZERS", "SCHEDULES", "Settings"]
 
@@ -149,7 +148,7 @@ class Settings:
         """Return what changes the training images, or None."""
         return None if self.augment is None else parse(self.augment)
 
-    def build_loss(self) -> Loss:
+    def build_loss(self) -> Any:
         """Return what is minimised: cross-entropy; for GoogLeNet with auxiliary heads, theirs with it."""
         if self.model == "googlenet" and self.model_options.get("aux"):
             return googlenet_loss

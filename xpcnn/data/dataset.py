@@ -1,9 +1,9 @@
-"""A labelled set of images in host memory."""
+"""A set of images with their targets in host memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ __all__ = ["Dataset"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images with one label each, as NumPy arrays.
+    """Images with one target each, as NumPy arrays.
 
     Nothing is normalised here: uint8 images stay uint8 until they are on the device.
 
@@ -29,32 +29,40 @@ class Dataset:
     ----------
     images : ndarray, shape (N, C, H, W), uint8 or floating
         Kept by reference, not copied.
-    labels : ndarray, shape (N,), any integer dtype
-        Class numbers in ``0 … classes - 1``; held as int64.
-    classes : int
-        The number of classes, whether or not all of them occur.
+    targets : ndarray, shape (N, ...)
+        Integers or bools of shape (N,) or (N, 1) are labels: class numbers, held as (N,) int64. All others
+        are kept as they are: rows (N, K) of numbers or probabilities, maps (N, H, W).
+    classes : int, optional
+        The number of classes of labels, whether or not all of them occur; by default as many as there are
+        `class_names`, else the largest label + 1. None for targets that are no class numbers.
+    class_names : sequence of str, optional
+        The name of each class, or of each column of rows.
+    preparation : str, optional
+        How a picture becomes such an image: "mnist-digit", "crop", "pad" or "squash". A model trained on
+        this dataset notes it, and ``xpcnn predict`` prepares pictures likewise.
     name : str
         For messages and file names.
 
     Raises
     ------
     ShapeError
-        Images that are not 4-d or have an empty image axis, labels that are not 1-d, different lengths.
+        Images that are not 4-d or have an empty image axis, targets without an axis, different lengths.
     DtypeError
-        Something other than a NumPy array, images neither uint8 nor floating, labels that are not integers.
+        Something other than a NumPy array, images neither uint8 nor floating, targets that are no real
+        numbers, or class numbers asked for where targets have none.
     ArgumentError
-        A label outside ``0 … classes - 1``, or ``classes < 1``.
+        A label outside ``0 … classes - 1``, ``classes < 1``, or another number of `class_names`.
 
     Notes
     -----
     ``len(dataset)`` is N. ``dataset[i]`` takes a slice (the result holds views), an array of positions or a
-    boolean mask (copies), and gives another `Dataset`. ``x, t = dataset`` unpacks images and labels.
+    boolean mask (copies), and gives another `Dataset`. ``x, t = dataset`` unpacks images and targets.
 
     Examples
     --------
     >>> import numpy as np
     >>> from xpcnn.data import Dataset
-    >>> digits = Dataset(np.zeros((5, 1, 28, 28), np.uint8), np.array([3, 1, 4, 1, 5]), name="pi")
+    >>> digits = Dataset(np.zeros((5, 1, 28, 28), np.uint8), np.array([3, 1, 4, 1, 5]), 10, name="pi")
     >>> digits
     Dataset('pi', 5 images of (1, 28, 28) uint8, 10 classes)
     >>> digits[digits.labels == 1]
@@ -62,15 +70,20 @@ class Dataset:
     >>> images, labels = digits[:3]
     >>> labels
     array([3, 1, 4])
+    >>> Dataset(digits.images, np.zeros((5, 2)), name="positions")
+    Dataset('positions', 5 images of (1, 28, 28) uint8, targets (2,) float64)
     """
 
     images: NDArray[Any]
-    labels: NDArray[np.int64]
-    classes: int = 10
+    targets: NDArray[Any]
+    classes: int | None = None
+    _: KW_ONLY
+    class_names: Sequence[str] | None = None
+    preparation: str | None = None
     name: str = "dataset"
 
     def __post_init__(self) -> None:
-        for argument in ("images", "labels"):
+        for argument in ("images", "targets"):
             value = getattr(self, argument)
             if not isinstance(value, np.ndarray):
                 kind = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -85,35 +98,74 @@ class Dataset:
             )
         if self.images.dtype != np.uint8 and not np.issubdtype(self.images.dtype, np.floating):
             raise DtypeError(f"Dataset: images must be uint8 or floating, got {self.images.dtype}")
-        if self.labels.ndim != 1:
-            raise ShapeError(f"Dataset: labels must have shape (N,), got {self.labels.shape}")
-        if not np.issubdtype(self.labels.dtype, np.integer):
-            raise DtypeError(f"Dataset: labels must be integers, got {self.labels.dtype}")
-        if len(self.images) != len(self.labels):
-            raise ShapeError(f"Dataset: {len(self.images)} images but {len(self.labels)} labels")
+        if self.targets.ndim < 1 or 0 in self.targets.shape[1:]:
+            raise ShapeError(f"Dataset: targets must have shape (N, ...), got {self.targets.shape}")
+        if self.targets.dtype.kind not in "biuf":
+            raise DtypeError(f"Dataset: targets must be integers, bools or floats, got {self.targets.dtype}")
+        if len(self.images) != len(self.targets):
+            raise ShapeError(f"Dataset: {len(self.images)} images but {len(self.targets)} targets")
         if not isinstance(self.name, str):
             raise ArgumentError(f"Dataset: name must be a string, got {self.name!r}")
-        classes = check_integer("Dataset", "classes", self.classes, minimum=1)
-        outside = np.flatnonzero((self.labels < 0) | (self.labels >= classes))
+        if not isinstance(self.preparation, str | None):
+            raise ArgumentError(f"Dataset: preparation must be a name or None, got {self.preparation!r}")
+        self._note_class_names()
+        if self.targets.dtype.kind != "f" and self.targets.shape[1:] in ((), (1,)):
+            self._note_labels()
+        elif self.classes is not None:
+            raise DtypeError(
+                f"Dataset: classes={self.classes!r} is for labels, integers of shape (N,), but targets are "
+                f"{self.targets.dtype} of shape {self.targets.shape}"
+            )
+
+    def _note_class_names(self) -> None:
+        if self.class_names is None:
+            return
+        given = self.class_names
+        names = None if isinstance(given, str) else tuple(given)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ArgumentError(f"Dataset: class_names must be a sequence of strings, got {given!r}")
+        object.__setattr__(self, "class_names", names)
+        named = (
+            self.targets.shape[1] if self.targets.ndim == 2 and self.targets.shape[1] > 1 else self.classes
+        )
+        if named is not None and named != len(names):
+            raise ArgumentError(f"Dataset: {len(names)} class_names for {named} classes")
+
+    def _note_labels(self) -> None:
+        labels = self.targets.reshape(-1).astype(np.int64, copy=False)
+        object.__setattr__(self, "targets", labels)
+        if self.classes is not None:
+            classes = check_integer("Dataset", "classes", self.classes, minimum=1)
+        elif self.class_names is not None:
+            classes = len(self.class_names)
+        else:
+            if labels.size and labels.min() < 0:
+                return  # numbers of another meaning than a class
+            classes = int(labels.max(initial=0)) + 1
+        outside = np.flatnonzero((labels < 0) | (labels >= classes))
         if outside.size:
             at = int(outside[0])
             raise ArgumentError(
-                f"Dataset: labels[{at}] is {self.labels[at]}, outside 0 … {classes - 1} "
+                f"Dataset: targets[{at}] is label {labels[at]}, outside 0 … {classes - 1} "
                 f"({outside.size} such labels, classes={classes})"
             )
         object.__setattr__(self, "classes", classes)
-        object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The targets by the name that they have where they are class numbers."""
+        return self.targets
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         yield self.images
-        yield self.labels
+        yield self.targets
 
     def __getitem__(self, index: Index) -> Dataset:
         where = index if isinstance(index, slice) else self._positions(index)
-        return Dataset(self.images[where], self.labels[where], self.classes, self.name)
+        return replace(self, images=self.images[where], targets=self.targets[where])
 
     def _positions(self, index: Any) -> NDArray[Any]:
         positions = np.asarray(index)
@@ -136,4 +188,7 @@ class Dataset:
     def __repr__(self) -> str:
         shape = tuple(self.images.shape[1:])
         kind = f"{shape} {self.images.dtype}"
-        return f"Dataset({self.name!r}, {len(self)} images of {kind}, {self.classes} classes)"
+        goal = f"targets {self.targets.shape[1:]} {self.targets.dtype}"
+        if self.classes is not None:
+            goal = f"{self.classes} classes"
+        return f"Dataset({self.name!r}, {len(self)} images of {kind}, {goal})"

@@ -14,7 +14,7 @@ from xpcnn.errors import ArgumentError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Batch = tuple[NDArray[Any], NDArray[np.int64]]
+    Batch = tuple[NDArray[Any], NDArray[Any]]
     Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
 __all__ = ["Loader"]
@@ -25,9 +25,9 @@ _STREAM, _AUGMENT_STREAM = 1, 3  # set the loader's random streams apart from ot
 class Loader:
     """Iterates over a dataset in batches, each sample once an epoch.
 
-    A loader has no position and no generator of its own: ``loader.epoch(3)`` gives the same batches whatever
-    was asked before, and ``loader.epoch(3, start=7)`` the same from the eighth on. So a resumed run needs
-    only the seed, the epoch and the number of batches done.
+    ``loader.epoch(3)`` gives the same batches whatever was asked before, and ``loader.epoch(3, start=700)``
+    the same samples from the 701st on. So a resumed run needs only the seed, the epoch and the number of
+    samples done. ``for images, targets in loader`` is one epoch, and each new loop the next one.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Loader:
     augment : callable, optional
         ``augment(images, rng)`` returns the images to take instead, such as a transform of
         `xpcnn.data.augment`; it must not write to `images`. Each batch has a generator of its own, made from
-        the seed, the epoch and the batch's number, so it draws the same wherever an epoch starts.
+        the seed, the epoch and the place of its first sample, so it draws the same wherever an epoch starts.
 
     Raises
     ------
@@ -55,9 +55,9 @@ class Loader:
     --------
     >>> from xpcnn.data import Loader, synthetic_digits
     >>> loader = Loader(synthetic_digits(250), batch_size=100)
-    >>> len(loader), [len(labels) for images, labels in loader.epoch(0)]
+    >>> len(loader), [len(labels) for images, labels in loader]
     (3, [100, 100, 50])
-    >>> all_of_it, rest = list(loader.epoch(5)), list(loader.epoch(5, start=2))
+    >>> all_of_it, rest = list(loader.epoch(5)), list(loader.epoch(5, start=200))
     >>> bool((rest[0][1] == all_of_it[2][1]).all())
     True
     """
@@ -78,6 +78,7 @@ class Loader:
         self.seed = check_integer("Loader", "seed", seed, minimum=0)
         self.drop_last = drop_last
         self.augment = augment
+        self._next = 0
         if len(dataset) == 0:
             raise ArgumentError(f"Loader: {dataset!r} is empty")
         if len(self) == 0:
@@ -88,12 +89,17 @@ class Loader:
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        samples = len(self.dataset) + (0 if self.drop_last else self.batch_size - 1)
+        return self.batches()
+
+    def batches(self, start: int = 0) -> int:
+        """The number of batches that an epoch has left after its first `start` samples."""
+        samples = len(self.dataset) - start + (0 if self.drop_last else self.batch_size - 1)
         return samples // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        """Epoch 0, every time; use `epoch` to name another."""
-        return self.epoch(0)
+        """The next epoch: 0 in the first loop over this loader, 1 in the second; `epoch` names one."""
+        self._next += 1
+        return self.epoch(self._next - 1)
 
     def order(self, index: int) -> NDArray[np.int64]:
         """The positions (N,) int64 of the samples in the order that epoch `index` visits them."""
@@ -106,37 +112,41 @@ class Loader:
         return np.argsort(bits.random_raw(len(self.dataset)), kind="stable")
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `index`, from batch number `start` on.
+        """The batches of epoch `index`, without its first `start` samples.
 
         Parameters
         ----------
         index : int
             The epoch, from 0.
         start : int
-            Batches to skip, up to ``len(loader)`` (which leaves none).
+            Samples to skip, up to all of them (which leaves none). The batches begin there, so an epoch can
+            be finished with another batch size.
 
         Yields
         ------
         images : ndarray, shape (B, C, H, W), the dataset's dtype unless `augment` changes it
-        labels : ndarray, shape (B,), int64
+        targets : ndarray, shape (B, ...), as the dataset holds them
         """
         index = check_integer("Loader.epoch", "index", index, minimum=0)
         start = check_integer("Loader.epoch", "start", start, minimum=0)
-        if start > len(self):
-            raise ArgumentError(f"Loader.epoch: start={start} is beyond the {len(self)} batches of an epoch")
+        if start > len(self.dataset):
+            raise ArgumentError(
+                f"Loader.epoch: start={start} is beyond the {len(self.dataset)} samples of an epoch"
+            )
         return self._batches(index, start)
 
     def _batches(self, index: int, start: int) -> Iterator[Batch]:
-        images, labels = self.dataset
+        images, targets = self.dataset
         order = self.order(index) if self.shuffle else None
-        for number in range(start, len(self)):
-            span = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        for number in range(self.batches(start)):
+            first = start + number * self.batch_size
+            span = slice(first, first + self.batch_size)
             chosen = span if order is None else order[span]
             batch = images[chosen]
             if self.augment is not None:
-                batch = self.augment(batch, self._generator(index, number))
-            yield batch, labels[chosen]
+                batch = self.augment(batch, self._generator(index, first))
+            yield batch, targets[chosen]
 
-    def _generator(self, index: int, number: int) -> np.random.Generator:
-        key = (_AUGMENT_STREAM, index, number)
+    def _generator(self, index: int, first: int) -> np.random.Generator:
+        key = (_AUGMENT_STREAM, index, first)
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=key)))

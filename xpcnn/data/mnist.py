@@ -104,4 +104,5 @@ def _load(source: Source, part: str, root: str | os.PathLike[str] | None) -> Dat
     files = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     images, labels = (parse_idx(load_file(source, file, root), file) for file in files)
     name = f"{source.name}-{'test' if part == 't10k' else part}"
-    return Dataset(images[:, None], labels, classes=10, name=name)
+    preparation = "mnist-digit" if source is MNIST else None
+    return Dataset(images[:, None], labels, classes=10, preparation=preparation, name=name)

@@ -70,7 +70,7 @@ def synthetic_digits(n: int, seed: int = 0) -> Dataset:
         count = min(_BLOCK, n - start)
         images[start : start + count, 0] = drawn[:count]
         labels[start : start + count] = digits[:count]
-    return Dataset(images, labels, classes=10, name="synthetic-digits")
+    return Dataset(images, labels, classes=10, preparation="mnist-digit", name="synthetic-digits")
 
 
 class _Random:

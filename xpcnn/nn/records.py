@@ -14,7 +14,8 @@ class Recipe(NamedTuple):
     """How a published model was built, and what it expects: saved with its weights.
 
     `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
-    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was.
+    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was, and
+    `preparation` how pictures become such images: "mnist-digit", "crop", "pad" or "squash".
     """
 
     name: str
@@ -22,6 +23,7 @@ class Recipe(NamedTuple):
     mean: float | tuple[float, ...]
     std: float | tuple[float, ...]
     input_shape: tuple[int, int, int] | None = None
+    preparation: str | None = None
 
 
 class LoadReport(NamedTuple):

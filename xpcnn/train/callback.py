@@ -39,10 +39,13 @@ class Callback:
 
 def describe(record: EpochRecord, lr: float | None = None) -> str:
     """Return an epoch's figures, and the learning rate that it ended with if given, as one line."""
+    train = "" if record.train_accuracy is None else f"  train {record.train_accuracy:7.2%}"
     test = "" if record.test_accuracy is None else f"  test {record.test_accuracy:7.2%}"
+    if record.test_accuracy is None and record.test_loss is not None:
+        test = f"  test loss {record.test_loss:.4f}"
     rate = "" if lr is None else f"  lr {lr:.2e}"
     return (
-        f"epoch {record.epoch:3d}  loss {record.loss:.4f}  train {record.train_accuracy:7.2%}{test}{rate}  "
+        f"epoch {record.epoch:3d}  loss {record.loss:.4f}{train}{test}{rate}  "
         f"{record.seconds:.1f} s  {record.images_per_second:,.0f} images/s"
     )
 

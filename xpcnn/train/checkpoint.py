@@ -42,7 +42,8 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         "seed": trainer.seed,
         "steps": trainer.steps,
         "epoch": trainer.epoch,
-        "position": trainer.position,
+        "samples": trainer.position,
+        "epoch_steps": trainer.epoch_steps,
         "epoch_seconds": trainer.epoch_seconds,
     }
     metadata = {"progress": progress, "optimizer": optimizer, "history": history}
@@ -81,9 +82,10 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         for name, array in arrays.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = array
-        steps, epoch, position, seed = (
-            int(progress[name]) for name in ("steps", "epoch", "position", "seed")
-        )
+        steps, epoch, seed = (int(progress[name]) for name in ("steps", "epoch", "seed"))
+        if progress.get("position"):  # of an earlier version
+            raise CheckpointError(f"{path}: stands in the middle of an epoch, counted in batches")
+        position, epoch_steps = (int(progress.get(name, 0)) for name in ("samples", "epoch_steps"))
         seconds = float(progress["epoch_seconds"])
         states = {
             "model": parts["model"],
@@ -112,7 +114,7 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         if name not in states and getattr(trainer, name) is not None:
             raise CheckpointError(f"{path}: was trained without {what}, but this trainer has one")
     _load_all([(getattr(trainer, name), state) for name, state in states.items()])
-    trainer.steps, trainer.epoch, trainer.position = steps, epoch, position
+    trainer.steps, trainer.epoch, trainer.position, trainer.epoch_steps = steps, epoch, position, epoch_steps
     trainer.epoch_seconds, trainer.history = seconds, history
 
 

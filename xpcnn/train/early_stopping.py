@@ -1,6 +1,8 @@
-"""Stopping when the test accuracy no longer rises."""
+"""Stop when the test set is no longer answered better."""
 
 from __future__ import annotations
+
+import math
 
 from xpcnn.errors import ArgumentError
 from xpcnn.train.callback import Callback
@@ -13,18 +15,18 @@ __all__ = ["EarlyStopping"]
 class EarlyStopping(Callback):
     """Stops `fit` when the test accuracy has not been better for a number of epochs [1]_.
 
-    It remembers nothing: whether to stop is a function of the history's test accuracies alone, so a resumed
-    run stops where an unbroken one does, and one that was stopped does not go on. Epochs measured without a
-    test set are passed over.
+    Where targets have no classes, the test loss counts instead. It remembers nothing: whether to stop is a
+    function of the history alone, so a resumed run stops where an unbroken one does, and one that was stopped
+    does not go on. Epochs measured without a test set are passed over.
 
     `RunDirectory` keeps the weights of the best epoch in ``best.safetensors``.
 
     Parameters
     ----------
     patience : int
-        Epochs without a better accuracy, at least 1.
+        Epochs without a better accuracy or loss, at least 1.
     min_delta : float
-        A better accuracy is one that is higher by more than this, at least 0.
+        A better one is higher, or a loss lower, by more than this; at least 0.
 
     Raises
     ------
@@ -69,14 +71,18 @@ class EarlyStopping(Callback):
 
     def reason(self, history: History) -> str | None:
         """Return why a run of this history should stop, or None if it should not."""
-        best, epoch, since = -1.0, 0, 0
+        best: EpochRecord | None = None
+        best_score, since = -math.inf, 0
         for record in history.epochs:
-            if record.test_accuracy is None:
+            score = record.score
+            if score is None:
                 continue
             since += 1
-            if not epoch or record.test_accuracy > best + self.min_delta:
-                best, epoch, since = record.test_accuracy, record.epoch, 0
-        if since < self.patience:
+            if best is None or score > best_score + self.min_delta:
+                best, best_score, since = record, score, 0
+        if best is None or since < self.patience:
             return None
         epochs = "1 epoch" if since == 1 else f"{since} epochs"
-        return f"no better test accuracy in {epochs} than the {best:.2%} of epoch {epoch}"
+        if best.test_accuracy is None:
+            return f"no lower test loss in {epochs} than the {best.test_loss:.4g} of epoch {best.epoch}"
+        return f"no better test accuracy in {epochs} than the {best.test_accuracy:.2%} of epoch {best.epoch}"

@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpcnn import ops
-from xpcnn.backend import Array
+from xpcnn.backend import Array, Namespace, is_array, is_floating, itemsize, namespace
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
-from xpcnn.train.inputs import InputPipeline, pair_of
+from xpcnn.train.inputs import InputPipeline, pair_of, require_array
+from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.shards import ShardedModel
 
-__all__ = ["Evaluation", "Loss", "evaluate", "predict"]
-
-# (forward(y, target) -> (loss, ctx), backward(ctx) -> dy)
-Loss = tuple[Callable[[Array, Array], tuple[Array, Any]], Callable[[Any], Array]]
+__all__ = ["Evaluation", "evaluate", "predict"]
 
 # Images at a time where nobody says: as many as hold 4 MB of float32, within these bounds. Enough work for
 # each of several threads, memory of some dozens of MB, and Ctrl-C in training waits for one batch.
@@ -26,11 +24,15 @@ _FEWEST, _MOST, _NUMBERS = 50, 1000, 1 << 20
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found. `accuracy` is the share of right answers, `loss` the mean over the samples."""
+    """What `evaluate` found. `loss` is the mean over the samples.
 
-    accuracy: float
+    `accuracy` is the part of the samples, and `correct` the number of them, whose likeliest class is the
+    target's. Both are None where the targets have no classes.
+    """
+
+    accuracy: float | None
     loss: float
-    correct: int
+    correct: int | None
     samples: int
 
 
@@ -39,21 +41,25 @@ def evaluate(
     data: Any,
     *,
     batch_size: int | None = None,
-    loss: Loss = (ops.softmax_cross_entropy, ops.softmax_cross_entropy_backward),
+    loss: Any = ops.softmax_cross_entropy,
     between: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Return a model's accuracy and loss over a dataset.
+
+    There is an accuracy where targets are labels and the model gives scores (N, classes), and where they are
+    probabilities, rows (N, classes) that are not negative and sum to 1, for a cross-entropy loss.
 
     Memory is bounded by `batch_size`, however many images there are; the device is read once, at the end.
 
     Parameters
     ----------
     model : Layer
-    data : Dataset or (images, labels)
+    data : Dataset or (images, targets)
         uint8 images are normalised as the model's recipe says.
     batch_size : int, optional
         By default 50 to 1,000, fewer the larger the images are: a million numbers.
-    loss : (forward, backward)
+    loss : op, or (forward, backward)
+        As for `Trainer`.
     between : callable, optional
         Called after every batch.
 
@@ -63,25 +69,54 @@ def evaluate(
     >>> evaluate(models.tiny_convnet(), data.synthetic_digits(20)).samples
     20
     """
-    images, labels = pair_of(data)
+    images, targets = pair_of(data)
     batches = _batches("evaluate", images, batch_size)
-    inputs, run = InputPipeline(model), ShardedModel(model)
-    xp = inputs.backend.xp
-    correct, total = [], []
+    inputs, run, loss = InputPipeline(model), ShardedModel(model), as_loss("evaluate", loss)
+    xp, samples = inputs.backend.xp, int(images.shape[0])
+    correct: list[Array] = []
+    total: list[Array] = []
     with inputs.backend.model_run():
         for rows in batches:
-            x, t = inputs.images(images[rows, ...]), inputs.labels(labels[rows, ...])
+            x, t = inputs.images(images[rows, ...]), inputs.targets(targets[rows, ...])
             y = run(x)
-            value, _ = loss[0](y, t)
-            truth = xp.argmax(t, axis=1) if t.ndim == 2 else t
-            correct.append(xp.sum(xp.astype(xp.argmax(y, axis=1) == truth, xp.int64)))
-            total.append(value * t.shape[0])
+            value, _ = loss(y, t)
+            right = _right_answers(loss, y, t)
+            if right is not None:
+                correct.append(right)
+            total.append(xp.astype(value, _wide(xp, value)) * t.shape[0])
             if between is not None:
                 between()
         backend = inputs.backend
-        right = int(backend.to_numpy(xp.sum(xp.stack(correct))))
-        mean = float(backend.to_numpy(xp.sum(xp.stack(total)))) / labels.shape[0]
-    return Evaluation(right / labels.shape[0], mean, right, int(labels.shape[0]))
+        mean = float(backend.to_numpy(xp.sum(xp.stack(total)))) / samples
+        counts = backend.to_numpy(xp.stack(correct)) if len(correct) == len(batches) else np.array([-1])
+    if counts.min() < 0:
+        return Evaluation(None, mean, None, samples)
+    found = int(counts.sum())
+    return Evaluation(found / samples, mean, found, samples)
+
+
+def _right_answers(loss: Loss, y: Any, t: Array) -> Array | None:
+    """Return for how many samples the likeliest class is the target's, 0-d on the device.
+
+    None where the targets are no classes by their shape; −1 where rows turn out to be no probabilities.
+    """
+    if not is_array(y) or y.ndim != 2 or y.shape[1] < 2:
+        return None
+    xp = namespace(y)
+    if not is_floating(t.dtype):
+        return xp.sum(xp.astype(xp.argmax(y, axis=1) == t, xp.int64)) if t.ndim == 1 else None
+    if tuple(t.shape) != tuple(y.shape) or not loss.is_cross_entropy:
+        return None
+    rows = xp.astype(t, _wide(xp, t))
+    off = xp.abs(xp.sum(rows, axis=1) - 1)
+    probabilities = xp.all(rows >= 0) & xp.all(off < (1e-3 if itemsize(t.dtype) > 2 else 1e-2))
+    right = xp.sum(xp.astype(xp.argmax(y, axis=1) == xp.argmax(rows, axis=1), xp.int64))
+    return xp.where(probabilities, right, xp.full_like(right, -1))
+
+
+def _wide(xp: Namespace, x: Array) -> Any:
+    """Return the dtype to sum in: float32 for half precision."""
+    return x.dtype if itemsize(x.dtype) > 2 else xp.float32
 
 
 def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.ndarray:
@@ -103,7 +138,8 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     (3, 10)
     """
     inputs, run = InputPipeline(model), ShardedModel(model)
-    if images.shape[0] == 0:
+    require_array("images", images)
+    if images.ndim and images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
     batches = _batches("predict", images, batch_size)
     with inputs.backend.model_run():

@@ -11,14 +11,27 @@ __all__ = ["EpochRecord", "History"]
 
 @dataclass
 class EpochRecord:
-    """One epoch. `seconds` and `images_per_second` are of training alone, without the evaluation."""
+    """One epoch. `seconds` and `images_per_second` are of training alone, without the evaluation.
+
+    Accuracies are None where the targets have no classes or there was no such set; `test_loss` is None
+    without a test set. `lr` is the learning rate that the epoch ended with.
+    """
 
     epoch: int
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     test_accuracy: float | None
     seconds: float
     images_per_second: float
+    test_loss: float | None = None
+    lr: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The test accuracy, or without classes minus the test loss: the higher, the better."""
+        if self.test_accuracy is None and self.test_loss is not None:
+            return -self.test_loss
+        return self.test_accuracy
 
 
 @dataclass
@@ -36,14 +49,19 @@ class History:
     interrupted: bool = False
 
     @property
-    def train_accuracy(self) -> list[float]:
-        """The accuracy on the training set after each epoch."""
+    def train_accuracy(self) -> list[float | None]:
+        """The accuracy on the training set after each epoch; None where it has no classes."""
         return [record.train_accuracy for record in self.epochs]
 
     @property
     def test_accuracy(self) -> list[float | None]:
-        """The accuracy on the test set after each epoch; None where there was no test set."""
+        """The accuracy on the test set after each epoch; None where there was none, or no classes."""
         return [record.test_accuracy for record in self.epochs]
+
+    @property
+    def test_loss(self) -> list[float | None]:
+        """The loss on the test set after each epoch; None where there was none."""
+        return [record.test_loss for record in self.epochs]
 
     @property
     def seconds(self) -> float:
@@ -54,6 +72,9 @@ class History:
         """Return what a JSON file holds; a loss that is no number becomes None."""
         plain = asdict(self)
         plain["losses"] = [loss if math.isfinite(loss) else None for loss in self.losses]
+        for record in plain["epochs"]:
+            if record["test_loss"] is not None and not math.isfinite(record["test_loss"]):
+                record["test_loss"] = None
         return plain
 
     @classmethod

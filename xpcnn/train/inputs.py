@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,11 @@ import numpy as np
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_array, is_floating, to_numpy
 from xpcnn.data import Dataset
 from xpcnn.data.moved import MovedImages
-from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn import Layer
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError
+from xpcnn.nn import Layer, is_per_sample
 from xpcnn.ops.images import moved_scaled_images, scaled_images
 
-__all__ = ["InputPipeline", "as_dataset", "note_input_shape", "pair_of"]
+__all__ = ["InputPipeline", "as_dataset", "note_input_shape", "pair_of", "require_array"]
 
 
 class InputPipeline:
@@ -48,11 +50,11 @@ class InputPipeline:
         if isinstance(x, MovedImages):
             pixels, moves = (backend.asarray(part) for part in x)
             return moved_scaled_images(pixels, moves, *self._scales_and_shifts(pixels), dtype)
-        x = _here(backend, x)
+        x = _here(backend, "images", x)
         if is_floating(x.dtype):
             return backend.xp.astype(x, dtype, copy=False)
         if x.dtype != backend.xp.uint8:
-            raise ArgumentError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
+            raise DtypeError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
         return scaled_images(x, *self._scales_and_shifts(x), dtype)
 
     def _scales_and_shifts(self, x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -76,44 +78,88 @@ class InputPipeline:
 
         return Deferred(augment) if Deferred.possible_for(augment) else augment
 
-    def labels(self, t: Any) -> Array:
-        """Return targets on the model's device; integer labels as int64, floating rows in its dtype."""
+    def targets(self, t: Any) -> Array:
+        """Return targets on the model's device, as the loss is to take them.
+
+        Labels, integers or bools of shape (N,) or (N, 1), become (N,) int64. Rows (N, K) of integers become
+        floating in the model's dtype, and so do floats of any shape. Other integers stay as they are.
+        """
         backend = self.backend
-        t = _here(backend, t)
-        if is_floating(t.dtype):
+        t = _here(backend, "targets", t)
+        labels = t.ndim == 1 or (t.ndim == 2 and t.shape[1] == 1)
+        if is_floating(t.dtype) or (t.ndim == 2 and not labels):
             dtype = backend.xp.float32 if self._like is None else self._like.dtype
             return backend.xp.astype(t, dtype, copy=False)
-        return backend.xp.astype(t, backend.xp.int64, copy=False)
+        return backend.xp.astype(backend.xp.reshape(t, (-1,)), backend.xp.int64, copy=False) if labels else t
+
+    def joined(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        """Yield batches, a last one of a single sample joined to the one before if the model refuses it.
+
+        It does where batch statistics would be taken of one value for each channel.
+        """
+        if is_per_sample(self._model, train=True):
+            yield from batches
+            return
+        held = None
+        for batch in batches:
+            if held is not None:
+                if len(held[1]) > 1 == len(batch[1]) and self._refuses(batch[0]):
+                    batch = tuple(np.concatenate(parts) for parts in zip(held, batch, strict=True))
+                else:
+                    yield held
+            held = batch
+        if held is not None:
+            yield held
+
+    def _refuses(self, images: Any) -> bool:
+        """Return whether a single image leaves one value for each channel where statistics are taken."""
+        _, _, rows = self._model.trace(self.images(images))
+        return any(row.layer.batch_statistics and math.prod(row.output_shape[2:]) == 1 for row in rows)
 
 
-def _here(backend: Backend, x: Any) -> Array:
-    return x if is_array(x) and backend_of(x) is backend else backend.asarray(x)
+def _here(backend: Backend, name: str, x: Any) -> Array:
+    require_array(name, x)
+    return backend.asarray(x)
+
+
+def require_array(name: str, x: Any) -> None:
+    """Require an array of real numbers, of any library."""
+    if not is_array(x):
+        raise DtypeError(f"{name} must be an array, got {type(x).__name__}; make one with xpcnn.asarray(...)")
+    kind = dtype_name(x.dtype)
+    if not is_floating(x.dtype) and not kind.startswith(("int", "uint", "bool")):
+        raise DtypeError(f"{name} must be an array of real numbers, got {kind}")
 
 
 def pair_of(data: Any) -> tuple[Any, Any]:
-    """Return the images and labels of a `Dataset` or of a pair of arrays, as many of one as of the other."""
+    """Return the images and targets of a `Dataset` or of a pair of arrays, as many of one as of the other."""
     if not isinstance(data, Dataset) and (not isinstance(data, (tuple, list)) or len(data) != 2):
-        raise ArgumentError(f"expected a Dataset or a pair (images, labels), got {type(data).__name__}")
-    x, t = (part if is_array(part) else np.asarray(part) for part in data)
-    if x.ndim < 1 or t.ndim < 1 or x.shape[0] != t.shape[0]:
-        raise ShapeError(f"images {tuple(x.shape)} and labels {tuple(t.shape)} differ in number")
+        raise ArgumentError(f"expected a Dataset or a pair (images, targets), got {type(data).__name__}")
+    x, t = data
+    for name, array in (("images", x), ("targets", t)):
+        require_array(name, array)
+        if array.ndim < 1:
+            raise ShapeError(f"{name} must have shape (N, ...), got a single number")
+    if x.shape[0] != t.shape[0]:
+        raise ShapeError(f"images {tuple(x.shape)} and targets {tuple(t.shape)} differ in number")
     if x.shape[0] == 0:
         raise ShapeError(f"empty dataset: images have shape {tuple(x.shape)}")
     return x, t
 
 
 def as_dataset(data: Any) -> Dataset:
-    """Return a `Dataset`, or a pair of arrays as one; one-hot rows become labels."""
+    """Return a `Dataset`, or a pair of arrays as one."""
     if isinstance(data, Dataset):
         return data
     x, t = (to_numpy(part) for part in pair_of(data))
-    labels = np.argmax(t, axis=1) if t.ndim == 2 else t
-    return Dataset(x, labels, classes=max(int(np.max(labels)) + 1, 2), name="arrays")
+    return Dataset(x, t, name="arrays")
 
 
 def note_input_shape(data: Dataset, *models: Layer) -> None:
-    """Let the recipes of models, where they have one, say what images they are trained on."""
+    """Note on models, where they have a recipe, which images they are trained on and their preparation."""
     channels, height, width = data.images.shape[1:]
     for model in models:
         if model.recipe is not None:
-            model.recipe = model.recipe._replace(input_shape=(channels, height, width))
+            model.recipe = model.recipe._replace(
+                input_shape=(channels, height, width), preparation=data.preparation or "crop"
+            )

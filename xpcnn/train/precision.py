@@ -12,8 +12,9 @@ on the host: the scale, its count of good steps and the flag of a step are 0-d a
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,16 @@ from xpcnn.backend import Array, Key, backend_of, dtype_name, namespace
 from xpcnn.errors import ArgumentError, BackendError, DtypeError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.optim import Optimizer, WeightAverage
-from xpcnn.train.evaluate import Loss
+from xpcnn.train.divergence import finite_gradients, finite_rows, problem_of
+from xpcnn.train.loss import Loss
 from xpcnn.train.loss_scale import SMALLEST_SCALE, LossScale
 from xpcnn.train.shards import ShardedModel
 from xpcnn.train.twin import HalfTwin, cast, map_arrays
 
-__all__ = ["Precision", "precision_of"]
+__all__ = ["UNREAD", "Precision", "precision_of"]
+
+UNREAD = 10
+"""Losses are read from a device so many at a time, as reading one waits for it."""
 
 
 def precision_of(model: Layer, dtype: Any) -> Precision:
@@ -64,33 +69,99 @@ def precision_of(model: Layer, dtype: Any) -> Precision:
 
 
 class Precision:
-    """Steps in the dtype of the model's parameters."""
+    """Steps in the dtype of the model's parameters, of which one that is not finite changes nothing.
+
+    Where values are on the host, `problem` names what is not finite in a step, and the step is not to be
+    applied. Where looking would wait for a device, `updating` takes such a step back there.
+    """
 
     dtype: str | None = None
     """The name of the half precision, if it is one."""
 
     patience = 1
-    """So many losses in a row that are no numbers are a divergence."""
+    """So many losses in a row that are not finite are a divergence."""
 
     loss_scale: LossScale | None = None
+
+    problem: str | None = None
+    """What is not finite in the step at hand, in words."""
 
     def __init__(self, model: Layer) -> None:
         self._model = model
         self._shards = ShardedModel(model)
+        self._finite: Array = None  # whether the step at hand is to be kept, 0-d; None keeps it
+        self.unread: deque[tuple[int, Array]] = deque(maxlen=UNREAD)
+        """Of the last steps on a device, their numbers and which samples were finite."""
 
-    def gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
-        """Return the loss of a batch, a 0-d array, and the gradients of the model's parameters."""
-        y, ctx = self._shards.forward(x, key)
-        value, loss_ctx = loss[0](y, t)
-        grads = Gradients()
-        self._shards.backward(ctx, loss[1](loss_ctx), grads)
+    def gradients(self, loss: Loss, x: Array, t: Array, key: Key, step: int = 0) -> tuple[Array, Gradients]:
+        """Return the loss of a batch, a 0-d array, and the gradients of the model's parameters.
+
+        Batch statistics of a step that is not finite are put back; on a device its loss is NaN.
+        """
+        backend = backend_of(x)
+        buffers = [(buffer, buffer.data) for buffer in self._model.buffers().values()]
+        with _overflow_is_expected():
+            value, grads = self._gradients(loss, x, t, key)
+            rows = finite_rows(x, t)
+            if backend.reads_are_free:
+                self.problem = self._problem(value, grads, rows)
+                if self.problem is not None:
+                    for buffer, old in buffers:
+                        buffer.data = old
+            else:
+                self.unread.append((step, rows))
+                value = self._judge(value, grads, rows)
+        if self._finite is not None:
+            for buffer, old in buffers:
+                buffer.data = _if(self._finite, buffer.data, old)
         return value, grads
 
+    def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
+        y, ctx = self._shards.forward(x, key)
+        value, loss_ctx = loss(y, t)
+        grads = Gradients()
+        self._shards.backward(ctx, loss.backward(loss_ctx), grads)
+        return value, grads
+
+    def _problem(self, value: Array, grads: Gradients, rows: Array) -> str | None:
+        return problem_of(self._model, value, grads, rows)
+
+    def _judge(self, value: Array, grads: Gradients, rows: Array) -> Array:
+        """Note on the device whether a step is to be kept; return its loss, NaN if it is not."""
+        xp = namespace(value)
+        self._finite = finite_gradients(grads, xp.all(rows) & xp.isfinite(value))
+        return xp.where(self._finite, value, xp.full_like(value, math.nan))
+
+    @contextmanager
     def updating(
         self, grads: Gradients, optimizer: Optimizer, average: WeightAverage | None
-    ) -> AbstractContextManager[object]:
+    ) -> Iterator[None]:
         """Return the context in which these gradients are clipped and applied."""
-        return nullcontext()
+        if self._finite is None:
+            yield
+            return
+        # An update gives parameters and averages new arrays, and the old ones keep their values. The
+        # optimiser's own arrays it changes in place, so these are copied.
+        entries = [entry for entry in optimizer._entries.values() if entry.parameter in grads]
+        parameters = [(entry.parameter, entry.parameter.data) for entry in entries]
+        states = [
+            (entry.state, {slot: backend_of(array).copy(array) for slot, array in entry.state.items()})
+            for entry in entries
+        ]
+        averages = {} if average is None else dict(average._averages)
+        with _overflow_is_expected():
+            yield
+        for parameter, old in parameters:
+            if parameter.data is not old:
+                parameter.data = _if(self._finite, parameter.data, old)
+        for state, before in states:
+            for slot, new in state.items():
+                old = before[slot] if slot in before else namespace(new).zeros_like(new)
+                state[slot] = _if(self._finite, new, old)
+        if average is not None:
+            average._set(
+                {path: _if(self._finite, new, averages[path]) for path, new in average._averages.items()}
+            )
 
     def fault(self, scale: float) -> str | None:
         """Return why training cannot go on with such a loss scale, or None."""
@@ -118,17 +189,16 @@ class Half(Precision):
         self.dtype = dtype
         self._twin = HalfTwin(model, dtype)
 
-    def gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
+    def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
         backend = backend_of(x)
         half, wide = backend.dtype(self.dtype), backend.xp.float32
         twin, found, grads = self._twin.layer(), Gradients(), Gradients()
-        with _overflow_is_expected():
-            y, ctx = twin.forward(cast(x, half), train=True, key=key)
-            value, loss_ctx = loss[0](cast(y, wide), t)
-            twin.backward(ctx, cast(self._scaled(loss[1](loss_ctx)), half), found, need_dx=False)
-            grads.bind(self._model)
-            for parameter, gradient in self._unscaled(found, value):
-                grads.add(self._twin.master_of(parameter), gradient)
+        y, ctx = twin.forward(cast(x, half), train=True, key=key)
+        value, loss_ctx = loss(cast(y, wide), t)
+        twin.backward(ctx, cast(self._scaled(loss.backward(loss_ctx)), half), found, need_dx=False)
+        grads.bind(self._model)
+        for parameter, gradient in self._unscaled(found, value):
+            grads.add(self._twin.master_of(parameter), gradient)
         return value, grads
 
     def _scaled(self, dy: Any) -> Any:
@@ -156,15 +226,19 @@ class Float16(Half):
     def __init__(self, model: Layer, dtype: str) -> None:
         super().__init__(model, dtype)
         self.loss_scale: LossScale = LossScale()
-        self._finite: Array = None  # whether nothing has overflowed in the step at hand, 0-d
 
-    def gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
+    def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
         self.loss_scale.move(backend_of(x))
-        before = [(buffer, buffer.data) for buffer in self._model.buffers().values()]
-        value, grads = super().gradients(loss, x, t, key)
-        for buffer, old in before:
-            buffer.data = _if(self._finite, buffer.data, old)
-        return value, grads
+        return super()._gradients(loss, x, t, key)
+
+    def _problem(self, value: Array, grads: Gradients, rows: Array) -> str | None:
+        return problem_of(self._model, None, None, rows)  # what overflows is taken back
+
+    def _judge(self, value: Array, grads: Gradients, rows: Array) -> Array:
+        xp = namespace(value)
+        finite = xp.all(rows)
+        self._finite = self._finite & finite
+        return xp.where(finite, value, xp.full_like(value, math.nan))
 
     def _scaled(self, dy: Any) -> Any:
         return map_arrays(lambda array: array * self.loss_scale.scale, dy)
@@ -192,28 +266,8 @@ class Float16(Half):
     def updating(
         self, grads: Gradients, optimizer: Optimizer, average: WeightAverage | None
     ) -> Iterator[None]:
-        # An update gives parameters and averages new arrays, and the old ones keep their values. The
-        # optimiser's own arrays it changes in place, so these are copied.
-        entries = [entry for entry in optimizer._entries.values() if entry.parameter in grads]
-        parameters = [(entry.parameter, entry.parameter.data) for entry in entries]
-        states = [
-            (entry.state, {slot: backend_of(array).copy(array) for slot, array in entry.state.items()})
-            for entry in entries
-        ]
-        averages = {} if average is None else dict(average._averages)
-        with _overflow_is_expected():
+        with super().updating(grads, optimizer, average):
             yield
-        for parameter, old in parameters:
-            if parameter.data is not old:
-                parameter.data = _if(self._finite, parameter.data, old)
-        for state, before in states:
-            for slot, new in state.items():
-                old = before[slot] if slot in before else namespace(new).zeros_like(new)
-                state[slot] = _if(self._finite, new, old)
-        if average is not None:
-            average._set(
-                {path: _if(self._finite, new, averages[path]) for path, new in average._averages.items()}
-            )
         self.loss_scale.update(self._finite)
 
     def fault(self, scale: float) -> str | None:

@@ -23,7 +23,7 @@ class RunDirectory(Callback):
     """Saves a run after every epoch and when it stops, Ctrl-C included.
 
     Beside the last weights it keeps those of the first epoch with the best test accuracy, in
-    ``best.safetensors``. Of a trainer that averages its weights, both are the averages.
+    ``best.safetensors``; where targets have no classes, with the lowest test loss. Of a trainer that averages its weights, both are the averages.
 
     A run whose loss became no number keeps the checkpoint of its last good epoch, and its whole history.
 
@@ -92,8 +92,8 @@ class RunDirectory(Callback):
             restore_checkpoint(self.checkpoint_file, trainer)
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        *before, now = trainer.history.test_accuracy
-        if now is not None and all(accuracy is None or now > accuracy for accuracy in before):
+        *before, now = (epoch.score for epoch in trainer.history.epochs)
+        if now is not None and all(score is None or now > score for score in before):
             trainer.evaluated.save(self.best_file)
         self._save(trainer)
 

@@ -16,17 +16,15 @@ from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, watchers_of
-from xpcnn.train.divergence import require_progress
-from xpcnn.train.evaluate import Evaluation, Loss, evaluate
+from xpcnn.train.divergence import check_losses, divergence
+from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
-from xpcnn.train.precision import precision_of
+from xpcnn.train.loss import Loss, as_loss
+from xpcnn.train.precision import UNREAD, precision_of
 
 __all__ = ["Trainer"]
-
-# Reading a loss waits for the device, so they are read this many at a time.
-LOSSES_PER_READ = 10
 
 
 class Trainer:
@@ -38,9 +36,9 @@ class Trainer:
         Ending in logits, for the default loss. Batches are moved to where its parameters are.
     optimizer : Optimizer
         Of the same model.
-    loss : (forward, backward), optional
-        ``forward(y, target) -> (0-d loss, ctx)`` and ``backward(ctx) -> dy``; softmax cross-entropy if not
-        given.
+    loss : op, or (forward, backward)
+        ``loss(y, target) -> (0-d loss, ctx)`` with ``loss.backward(ctx) -> dy``, such as
+        `ops.mean_squared_error`, or these two as a pair of functions.
     seed : int
         What the order of the samples, their augmentation and all random masks are functions of.
     schedule : Schedule, optional
@@ -59,7 +57,9 @@ class Trainer:
     steps : int
         Optimisation steps done.
     epoch, position : int
-        Whole epochs done, and batches done of the next one.
+        Whole epochs done, and samples done of the next one.
+    epoch_steps : int
+        Optimisation steps done in that one.
     whole : bool
         False while parameters may be half updated: nothing should be saved then.
     stopped : str or None
@@ -71,8 +71,8 @@ class Trainer:
     Raises
     ------
     ArgumentError
-        When `schedule` is another optimiser's, `average` another model's, `clip_norm` not above 0, or `dtype`
-        no half precision.
+        When `loss` is neither an op nor a pair, `schedule` another optimiser's, `average` another model's,
+        `clip_norm` not above 0, or `dtype` no half precision.
     DtypeError, BackendError
         With a `dtype`, when the model is not float32, or its backend has no such numbers.
 
@@ -92,7 +92,7 @@ class Trainer:
         model: Layer,
         optimizer: Optimizer,
         *,
-        loss: Loss | None = None,
+        loss: Any = ops.softmax_cross_entropy,
         seed: int = 0,
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
@@ -109,7 +109,7 @@ class Trainer:
             raise ArgumentError(f"Trainer: clip_norm must be above 0, got {clip_norm}; None does not clip")
         self.model = model
         self.optimizer = optimizer
-        self.loss: Loss = loss or (ops.softmax_cross_entropy, ops.softmax_cross_entropy_backward)
+        self.loss = loss
         self.seed = seed
         self.schedule = schedule
         self.clip_norm = clip_norm
@@ -118,12 +118,22 @@ class Trainer:
         self.steps = 0
         self.epoch = 0
         self.position = 0
+        self.epoch_steps = 0
         self.epoch_seconds = 0.0
         self.whole = True
         self.stopped: str | None = None
         self.history = History()
         self._key = Key(seed).fold("step")
         self._inputs = InputPipeline(model)
+
+    @property
+    def loss(self) -> Loss:
+        """What is minimised; to be set to an op or a pair (forward, backward)."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: Any) -> None:
+        self._loss = as_loss("Trainer", loss)
 
     @property
     def evaluated(self) -> Layer:
@@ -137,12 +147,22 @@ class Trainer:
         ----------
         x : array (N, ...)
             uint8 images, or floating ones that are prepared already; moved if they are elsewhere.
-        t : array (N,) or (N, classes)
-            Labels or one-hot rows.
+        t : array (N, ...)
+            Labels, integers of shape (N,) or (N, 1), reach the loss as (N,) int64. Integer rows (N, K) and
+            all floats reach it in the model's dtype, other integers as they are.
+
+        Raises
+        ------
+        DivergenceError
+            When the loss, a gradient or an image is not finite; nothing is updated then. Where looking at a
+            value would wait for a device, the device takes the step back and the loss is NaN.
         """
         with self._inputs.backend.model_run():
-            x, t = self._inputs.images(x), self._inputs.labels(t)
-            loss, grads = self.precision.gradients(self.loss, x, t, self._key.fold(self.steps))
+            x, t = self._inputs.images(x), self._inputs.targets(t)
+            key = self._key.fold(self.steps)
+            loss, grads = self.precision.gradients(self.loss, x, t, key, self.steps)
+            if self.precision.problem is not None:
+                raise divergence(self, self.precision.problem, self.steps)
             self.whole = False
             with self.precision.updating(grads, self.optimizer, self.average):
                 if self.clip_norm is not None:
@@ -163,6 +183,8 @@ class Trainer:
         epochs: int = 1,
         batch_size: int = 100,
         evaluate_samples: int | None = None,
+        drop_last: bool = False,
+        evaluate_train: bool = True,
         *,
         augment: Callable[..., Any] | None = None,
         progress: Callback | str | None = "auto",
@@ -171,24 +193,28 @@ class Trainer:
         """Train for some epochs and return the history of all training so far.
 
         Each sample is seen once an epoch, in an order that is a function of the seed and the epoch.
-        Accuracies are measured after each epoch, of the model `evaluated`. Where the models have a recipe, it
-        notes the images' (C, H, W).
+        Losses, and accuracies where the targets have classes, are measured after each epoch, of the model
+        `evaluated`. Where the models have a recipe, it notes the images' (C, H, W) and their preparation.
 
         Parameters
         ----------
-        train, test : Dataset or (images, labels)
-            `test` may be left out.
+        train, test : Dataset or (images, targets)
+            `test` may be left out. Targets of every kind reach the loss as `step` hands them on.
         epochs : int
             How many to train. A trainer that was interrupted, or restored from a checkpoint, in the middle
             of an epoch finishes that one as the first of them.
         batch_size : int
-            The last batch of an epoch may be smaller.
+            The last batch of an epoch may be smaller. One of a single sample is joined to the batch before
+            where the model's batch statistics cannot be taken of it.
         evaluate_samples : int, optional
-            Measure the accuracies on the first n of each set, instead of on all.
+            Measure accuracies and losses on the first n of each set, instead of on all.
+        drop_last : bool
+            Leave out a last batch that is smaller.
+        evaluate_train : bool
+            Measure on the training set too.
         augment : callable, optional
             Changes the images of each training batch on the host, such as those of `xpcnn.data.augment`; see
-            `Loader`. On CuPy, crops and flips of bytes are drawn on the host and done on the device, with the
-            same results. Accuracies are measured on the images as they are.
+            `Loader`. Accuracies are measured on the images as they are.
         progress : "auto", Callback or None
             ``"auto"`` draws a bar on a terminal and prints a line an epoch elsewhere (on stderr).
         callbacks : sequence of Callback
@@ -198,8 +224,9 @@ class Trainer:
         ArgumentError
             For arguments outside their allowed values, or without a test set when a callback needs one.
         DivergenceError
-            When a loss is not a finite number, and in float16 when ten in a row are none, or gradients
-            overflow whatever the loss scale; it names the step and the learning rate.
+            When a loss, a gradient or a sample is not finite; in float16, when ten losses in a row are not,
+            or gradients overflow whatever the loss scale. It names the step, the learning rate, and which
+            samples hold NaN or infinity. The weights stay finite.
         KeyboardInterrupt
             On Ctrl-C, after the step at hand is whole and the callbacks have run; a second Ctrl-C does not
             wait. ``history.interrupted`` is True then.
@@ -211,7 +238,10 @@ class Trainer:
                 f"fit: epochs must be at least 0 and evaluate_samples at least 1, "
                 f"got epochs={epochs}, evaluate_samples={evaluate_samples}"
             )
-        loader = Loader(train, batch_size, seed=self.seed, augment=self._inputs.augmentation(augment))
+        loader = Loader(train, batch_size, seed=self.seed, drop_last=drop_last, augment=augment)
+        measured = [train if evaluate_train else None, test]
+        if evaluate_samples is not None:
+            measured = [None if data is None else data[:evaluate_samples] for data in measured]
         watchers = watchers_of(progress, callbacks, with_test=test is not None)
         note_input_shape(train, self.model, self.evaluated)
         self.history.interrupted, self.stopped = False, None
@@ -222,11 +252,11 @@ class Trainer:
                 np.errstate(over="ignore", invalid="ignore"),  # a loss that is no number raises below
             ):
                 for watcher in watchers:
-                    watcher.on_start(self, epochs * len(loader) - self.position if epochs else 0)
+                    watcher.on_start(self, self._steps_of(epochs, loader))
                 for _ in range(epochs):
                     if not self._stops():
                         self._train_epoch(loader, watchers, interrupt)
-                        self._finish_epoch(train, test, evaluate_samples, watchers, interrupt)
+                        self._finish_epoch(measured, len(train), watchers, interrupt)
         except KeyboardInterrupt:
             self.history.interrupted = True
             raise
@@ -250,15 +280,20 @@ class Trainer:
     def _stops(self) -> bool:
         return self.stopped is not None
 
+    def _steps_of(self, epochs: int, loader: Loader) -> int:
+        """Return how many steps the rest of the epoch at hand and those after it will take."""
+        return loader.batches(self.position) + (epochs - 1) * len(loader) if epochs else 0
+
     def _train_epoch(self, loader: Loader, watchers: Sequence[Callback], interrupt: Interrupt) -> None:
         pending: list[Array] = []
         begun, before = time.perf_counter(), self.epoch_seconds
         patience = min(self.precision.patience, len(loader))
         try:
-            for images, labels in loader.epoch(self.epoch, start=self.position):
-                pending.append(self.step(images, labels))
-                self.position += 1
-                if len(pending) == LOSSES_PER_READ:
+            for images, targets in self._inputs.joined(loader.epoch(self.epoch, start=self.position)):
+                pending.append(self.step(images, targets))
+                self.position += len(targets)
+                self.epoch_steps += 1
+                if len(pending) == UNREAD:
                     self._read(pending, watchers, patience)
                 interrupt.check()
         finally:
@@ -275,33 +310,35 @@ class Trainer:
         losses = values[: len(pending)]
         pending.clear()
         self.history.losses += losses
-        require_progress(self, len(losses), patience, None if loss_scale is None else values[-1])
+        check_losses(self, len(losses), patience, None if loss_scale is None else values[-1])
         for watcher in watchers:
             watcher.on_losses(self, losses)
 
     def _finish_epoch(
         self,
-        train: Dataset,
-        test: Dataset | None,
-        evaluate_samples: int | None,
+        measured: Sequence[Dataset | None],
+        samples: int,
         watchers: Sequence[Callback],
         interrupt: Interrupt,
     ) -> None:
-        def accuracy(data: Dataset) -> float:
-            first = data if evaluate_samples is None else data[:evaluate_samples]
-            return evaluate(self.evaluated, first, loss=self.loss, between=interrupt.check).accuracy
-
-        losses = [loss for loss in self.history.losses[-self.position :] if math.isfinite(loss)]
+        train, test = (
+            None if data is None else evaluate(self.evaluated, data, loss=self.loss, between=interrupt.check)
+            for data in measured
+        )
+        first = len(self.history.losses) - self.epoch_steps
+        losses = [loss for loss in self.history.losses[first:] if math.isfinite(loss)]
         record = EpochRecord(
             epoch=self.epoch + 1,
             loss=sum(losses) / len(losses),
-            train_accuracy=accuracy(train),
-            test_accuracy=None if test is None else accuracy(test),
+            train_accuracy=None if train is None else train.accuracy,
+            test_accuracy=None if test is None else test.accuracy,
             seconds=self.epoch_seconds,
-            images_per_second=len(train) / self.epoch_seconds,
+            images_per_second=samples / self.epoch_seconds,
+            test_loss=None if test is None else test.loss,
+            lr=self.optimizer.lr,
         )
         self.history.epochs.append(record)
-        self.epoch, self.position, self.epoch_seconds = self.epoch + 1, 0, 0.0
+        self.epoch, self.position, self.epoch_steps, self.epoch_seconds = self.epoch + 1, 0, 0, 0.0
         for watcher in watchers:
             watcher.on_epoch(self, record)
         interrupt.check()
