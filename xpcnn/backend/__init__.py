@@ -3,7 +3,7 @@
 Creation asks the setting (`get_backend`), computation asks the arrays (`backend_of`, `namespace`).
 """
 
-from xpcnn.backend.base import Array, Backend, Namespace, dtype_name, is_floating, itemsize
+from xpcnn.backend.base import Array, Backend, Namespace, dtype_name, is_floating, itemsize, native
 from xpcnn.backend.current import (
     asarray,
     backend_of,
@@ -37,6 +37,7 @@ __all__ = [
     "is_floating",
     "itemsize",
     "namespace",
+    "native",
     "primitive",
     "release_memory",
     "set_backend",

@@ -23,7 +23,7 @@ from xpcnn.errors import BackendError
 if TYPE_CHECKING:
     from xpcnn.backend.convolution import LibraryConvolution
 
-__all__ = ["Array", "Backend", "Namespace", "dtype_name", "is_floating", "itemsize"]
+__all__ = ["Array", "Backend", "Namespace", "dtype_name", "is_floating", "itemsize", "native"]
 
 # Array libraries share no base class, so arrays and namespaces are typed as Any.
 Array = Any
@@ -246,12 +246,22 @@ def _window_indices(
 
 
 def host_array(x: Any) -> np.ndarray:
-    """Return anything array-like as a NumPy array, fetching it from its own library's device."""
+    """Return anything array-like as a NumPy array of native byte order, fetched from its own device."""
     if isinstance(x, np.ndarray):
-        return x
+        return native(x)
     from xpcnn.backend.current import is_array, to_numpy  # here, because `current` imports this module
 
     return to_numpy(x) if is_array(x) else np.asarray(x)
+
+
+def native(x: Any) -> Any:
+    """Return a NumPy array of the other byte order in this machine's; anything else as it is.
+
+    Other libraries have no such arrays.
+    """
+    if getattr(getattr(x, "dtype", None), "isnative", True):
+        return x
+    return np.asarray(x, dtype=x.dtype.newbyteorder("="))
 
 
 _DTYPES = frozenset(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.checks import check_dy, common_backend, widened
+from xpcnn.ops.op import op
 
 __all__ = [
     "LeakyReluContext",
@@ -33,6 +34,7 @@ class OutputContext(NamedTuple):
     y: Array
 
 
+@op
 def relu(x: Array) -> tuple[Array, OutputContext]:
     """Return ``max(x, 0)``, element by element; NaN stays NaN.
 
@@ -68,6 +70,7 @@ def rectified(x: Array) -> Array:
     return backend.xp.maximum(x, backend.xp.zeros((), dtype=x.dtype, device=backend.device))
 
 
+@relu.def_backward
 def relu_backward(ctx: OutputContext, dy: Array) -> Array:
     """Return dx: `dy` where the output was positive, else 0."""
     check_dy("relu_backward", dy, ctx.y.shape, ctx.y)
@@ -87,6 +90,7 @@ class LeakyReluContext(NamedTuple):
     slope: float
 
 
+@op
 def leaky_relu(x: Array, slope: float = 0.01) -> tuple[Array, LeakyReluContext]:
     """Return ``x`` where it is positive, else ``slope·x``.
 
@@ -115,12 +119,14 @@ def leaky_relu(x: Array, slope: float = 0.01) -> tuple[Array, LeakyReluContext]:
     return xp.where(x > 0, x, x * slope), LeakyReluContext(x, slope)
 
 
+@leaky_relu.def_backward
 def leaky_relu_backward(ctx: LeakyReluContext, dy: Array) -> Array:
     """Return dx: `dy` where the input was positive, else ``slope·dy``."""
     xp = check_dy("leaky_relu_backward", dy, ctx.x.shape, ctx.x).xp
     return xp.where(ctx.x > 0, dy, dy * ctx.slope)
 
 
+@op
 def sigmoid(x: Array) -> tuple[Array, OutputContext]:
     """Return ``1 / (1 + exp(−x))``, without overflow for any `x`.
 
@@ -148,12 +154,14 @@ def sigmoid(x: Array) -> tuple[Array, OutputContext]:
     return y, OutputContext(y)
 
 
+@sigmoid.def_backward
 def sigmoid_backward(ctx: OutputContext, dy: Array) -> Array:
     """Return dx = dy·y·(1 − y)."""
     check_dy("sigmoid_backward", dy, ctx.y.shape, ctx.y)
     return dy * (ctx.y * (1 - ctx.y))
 
 
+@op
 def tanh(x: Array) -> tuple[Array, OutputContext]:
     """Return the hyperbolic tangent.
 
@@ -177,6 +185,7 @@ def tanh(x: Array) -> tuple[Array, OutputContext]:
     return y, OutputContext(y)
 
 
+@tanh.def_backward
 def tanh_backward(ctx: OutputContext, dy: Array) -> Array:
     """Return dx = dy·(1 − y²)."""
     check_dy("tanh_backward", dy, ctx.y.shape, ctx.y)
@@ -190,6 +199,7 @@ class SoftmaxContext(NamedTuple):
     axis: int
 
 
+@op
 def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     """Return ``exp(x) / Σ exp(x)`` along an axis, shifted by the maximum so that nothing overflows.
 
@@ -218,6 +228,7 @@ def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     return y, SoftmaxContext(y, axis)
 
 
+@softmax.def_backward
 def softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = y·(dy − Σ dy·y)."""
     backend = check_dy("softmax_backward", dy, ctx.y.shape, ctx.y)
@@ -227,6 +238,7 @@ def softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
     return xp.astype(dx, dy.dtype, copy=False)
 
 
+@op
 def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     """Return ``x − log Σ exp(x)`` along an axis, exact where the softmax itself would round to 0.
 
@@ -256,6 +268,7 @@ def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     return y, SoftmaxContext(y, axis)
 
 
+@log_softmax.def_backward
 def log_softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = dy − softmax(x)·Σ dy."""
     backend = check_dy("log_softmax_backward", dy, ctx.y.shape, ctx.y)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.ops.checks import check_dy, check_rank, common_backend, widened
+from xpcnn.ops.op import op
 
 __all__ = ["DeskewContext", "deskew", "deskew_backward"]
 
@@ -19,6 +20,7 @@ class DeskewContext(NamedTuple):
     x: Array
 
 
+@op
 def deskew(x: Array) -> tuple[Array, DeskewContext]:
     """Shear each image so that its strokes lean neither way.
 
@@ -66,6 +68,7 @@ def deskew(x: Array) -> tuple[Array, DeskewContext]:
     return backend.xp.astype(left * (1 - part) + right * part, x.dtype, copy=False), DeskewContext(x)
 
 
+@deskew.def_backward
 def deskew_backward(ctx: DeskewContext, dy: Array) -> Array:
     """Return dx: rows moved back, and each pixel's part in the slant and in the centre of mass."""
     backend = check_dy("deskew_backward", dy, ctx.x.shape, ctx.x)

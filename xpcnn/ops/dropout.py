@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xpcnn.backend import Array, Key, backend_of, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.checks import check_dy, common_backend
+from xpcnn.ops.op import op
 
 __all__ = ["DropoutContext", "dropout", "dropout_backward"]
 
@@ -17,6 +18,7 @@ class DropoutContext(NamedTuple):
     mask: Array
 
 
+@op
 def dropout(x: Array, p: float, key: Key | int) -> tuple[Array, DropoutContext]:
     """Zero each element with probability `p` and scale the others by 1/(1 − p), so the mean is kept.
 
@@ -52,6 +54,7 @@ def dropout(x: Array, p: float, key: Key | int) -> tuple[Array, DropoutContext]:
     return y, DropoutContext(mask)
 
 
+@dropout.def_backward
 def dropout_backward(ctx: DropoutContext, dy: Array) -> Array:
     """Return dx: `dy` under the same mask."""
     check_dy("dropout_backward", dy, ctx.mask.shape, ctx.mask)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from xpcnn.backend import Array, Backend
 from xpcnn.ops.activation import sigmoid
 from xpcnn.ops.checks import check_dy, common_backend, widened
+from xpcnn.ops.op import op
 
 __all__ = ["InputContext", "gelu", "gelu_backward", "silu", "silu_backward"]
 
@@ -21,6 +22,7 @@ class InputContext(NamedTuple):
     x: Array
 
 
+@op
 def gelu(x: Array) -> tuple[Array, InputContext]:
     """Return ``x·Φ(x)``, where Φ is the normal distribution's cumulative function: the exact form.
 
@@ -56,6 +58,7 @@ def gelu(x: Array) -> tuple[Array, InputContext]:
     return backend.xp.astype(y, x.dtype, copy=False), InputContext(x)
 
 
+@gelu.def_backward
 def gelu_backward(ctx: InputContext, dy: Array) -> Array:
     """Return dx = dy·(Φ(x) + x·φ(x)), where φ is the normal distribution's density."""
     backend = check_dy("gelu_backward", dy, ctx.x.shape, ctx.x)
@@ -67,6 +70,7 @@ def gelu_backward(ctx: InputContext, dy: Array) -> Array:
     return xp.astype(dx, dy.dtype, copy=False)
 
 
+@op
 def silu(x: Array) -> tuple[Array, InputContext]:
     """Return ``x·σ(x)``, where σ is the logistic function; also called swish.
 
@@ -97,6 +101,7 @@ def silu(x: Array) -> tuple[Array, InputContext]:
     return backend.xp.astype(wide * sigmoid(wide)[0], x.dtype, copy=False), InputContext(x)
 
 
+@silu.def_backward
 def silu_backward(ctx: InputContext, dy: Array) -> Array:
     """Return dx = dy·σ(x)·(1 + x·σ(−x))."""
     backend = check_dy("silu_backward", dy, ctx.x.shape, ctx.x)

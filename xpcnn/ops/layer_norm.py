@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, sizes, widened
+from xpcnn.ops.op import op
 
 __all__ = [
     "GroupNormContext",
@@ -30,6 +31,7 @@ class LayerNormContext(NamedTuple):
     axes: tuple[int, ...]
 
 
+@op
 def layer_norm(
     x: Array,
     normalized_shape: int | Sequence[int],
@@ -101,6 +103,7 @@ def layer_norm(
     return xp.astype(y, x.dtype, copy=False), ctx
 
 
+@layer_norm.def_backward
 def layer_norm_backward(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
     backend = check_dy("layer_norm_backward", dy, ctx.x.shape, ctx.x)
@@ -133,6 +136,7 @@ class GroupNormContext(NamedTuple):
     inverse_std: Array
 
 
+@op
 def group_norm(
     x: Array,
     num_groups: int,
@@ -208,6 +212,7 @@ def group_norm(
     return backend.xp.astype(y, x.dtype, copy=False), ctx
 
 
+@group_norm.def_backward
 def group_norm_backward(ctx: GroupNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
     x, num_groups = ctx.x, ctx.num_groups

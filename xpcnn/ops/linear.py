@@ -8,6 +8,7 @@ from typing import NamedTuple
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, check_rank, common_backend, widened
+from xpcnn.ops.op import op
 
 __all__ = ["LinearContext", "linear", "linear_backward"]
 
@@ -20,6 +21,7 @@ class LinearContext(NamedTuple):
     has_bias: bool
 
 
+@op
 def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, LinearContext]:
     """Multiply by a matrix and add a bias: ``y = x @ weight.T + bias``.
 
@@ -69,6 +71,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
     return y, LinearContext(x, weight, bias is not None)
 
 
+@linear.def_backward
 def linear_backward(
     ctx: LinearContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
 ) -> tuple[Array | None, Array | None, Array | None]:

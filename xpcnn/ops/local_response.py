@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, widened
+from xpcnn.ops.op import op
 
 __all__ = ["LocalResponseNormContext", "local_response_norm", "local_response_norm_backward"]
 
@@ -21,6 +22,7 @@ class LocalResponseNormContext(NamedTuple):
     k: float
 
 
+@op
 def local_response_norm(
     x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> tuple[Array, LocalResponseNormContext]:
@@ -78,6 +80,7 @@ def local_response_norm(
     return backend.xp.astype(wide * _energy(backend, wide, ctx) ** -beta, x.dtype, copy=False), ctx
 
 
+@local_response_norm.def_backward
 def local_response_norm_backward(ctx: LocalResponseNormContext, dy: Array) -> Array:
     """Return dx.
 

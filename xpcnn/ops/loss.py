@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.ops.checks import accumulator, check_backend, check_rank, common_backend
+from xpcnn.ops.op import op
 
 __all__ = [
     "MeanSquaredErrorContext",
@@ -27,6 +28,7 @@ class SoftmaxCrossEntropyContext(NamedTuple):
     dtype: Any
 
 
+@op
 def softmax_cross_entropy(
     logits: Array, target: Array, label_smoothing: float = 0.0
 ) -> tuple[Array, SoftmaxCrossEntropyContext]:
@@ -86,6 +88,7 @@ def softmax_cross_entropy(
     return _zero_d(xp, loss, logits.dtype), ctx
 
 
+@softmax_cross_entropy.def_backward
 def softmax_cross_entropy_backward(ctx: SoftmaxCrossEntropyContext, dy: Any = 1.0) -> Array:
     """Return dlogits (N, classes) = (softmax·Σtarget − target)·dy/N, for a scalar `dy`."""
     xp = backend_of(ctx.target).xp
@@ -103,6 +106,7 @@ class MeanSquaredErrorContext(NamedTuple):
     dtype: Any
 
 
+@op
 def mean_squared_error(y: Array, target: Array) -> tuple[Array, MeanSquaredErrorContext]:
     """Return the mean of ``(y − target)²`` over all elements.
 
@@ -141,6 +145,7 @@ def mean_squared_error(y: Array, target: Array) -> tuple[Array, MeanSquaredError
     return _zero_d(xp, loss, y.dtype), MeanSquaredErrorContext(difference, y.dtype)
 
 
+@mean_squared_error.def_backward
 def mean_squared_error_backward(ctx: MeanSquaredErrorContext, dy: Any = 1.0) -> Array:
     """Return the gradient for `y`: ``2·(y − target)·dy/size``, for a scalar `dy`."""
     xp = backend_of(ctx.difference).xp

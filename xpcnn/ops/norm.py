@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, widened
+from xpcnn.ops.op import op
 
 __all__ = ["BatchNormContext", "batch_norm", "batch_norm_backward"]
 
@@ -25,6 +26,7 @@ class BatchNormContext(NamedTuple):
     running_var: Array | None
 
 
+@op
 def batch_norm(
     x: Array,
     weight: Array | None = None,
@@ -96,6 +98,7 @@ def batch_norm(
     )
 
 
+@batch_norm.def_backward
 def batch_norm_backward(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent.
 

@@ -15,10 +15,12 @@ from xpcnn.ops.norm import (
     check_batch_norm,
     of_parameters,
 )
+from xpcnn.ops.op import op
 
 __all__ = ["batch_norm_relu", "batch_norm_relu_backward"]
 
 
+@op
 def batch_norm_relu(
     x: Array,
     weight: Array | None = None,
@@ -59,6 +61,7 @@ def batch_norm_relu(
     return y, (norm, OutputContext(y))
 
 
+@batch_norm_relu.def_backward
 def batch_norm_relu_backward(
     ctx: tuple[BatchNormContext, OutputContext], dy: Array
 ) -> tuple[Array, Array | None, Array | None]:

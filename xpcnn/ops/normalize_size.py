@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, check_rank, common_backend, pair, widened
+from xpcnn.ops.op import op
 
 __all__ = ["NormalizeSizeContext", "normalize_size", "normalize_size_backward"]
 
@@ -22,6 +23,7 @@ class NormalizeSizeContext(NamedTuple):
     columns: Array
 
 
+@op
 def normalize_size(x: Array, size: int | tuple[int, int]) -> tuple[Array, NormalizeSizeContext]:
     """Stretch what each image shows to `size`, in the middle of an image as large as before.
 
@@ -79,6 +81,7 @@ def normalize_size(x: Array, size: int | tuple[int, int]) -> tuple[Array, Normal
     return backend.xp.astype(y, x.dtype, copy=False), ctx
 
 
+@normalize_size.def_backward
 def normalize_size_backward(ctx: NormalizeSizeContext, dy: Array) -> Array:
     """Return dx, ``rowsᵀ · dy · columns``: no small change of x moves the boxes."""
     backend = check_dy("normalize_size_backward", dy, ctx.x.shape, ctx.x)

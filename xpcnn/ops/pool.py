@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair
+from xpcnn.ops.op import op
 from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import (
     avg_pool_scatter,
@@ -37,6 +38,7 @@ class MaxPool2dContext(NamedTuple):
     geometry: PoolGeometry
 
 
+@op
 def max_pool2d(
     x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
 ) -> tuple[Array, MaxPool2dContext]:
@@ -76,6 +78,7 @@ def max_pool2d(
     return y, MaxPool2dContext(x, y, geometry)
 
 
+@max_pool2d.def_backward
 def max_pool2d_backward(ctx: MaxPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient goes to the first maximum of its window, in row-major order."""
     geometry = ctx.geometry
@@ -91,6 +94,7 @@ class AvgPool2dContext(NamedTuple):
     count_include_pad: bool
 
 
+@op
 def avg_pool2d(
     x: Array,
     kernel_size: Any,
@@ -135,6 +139,7 @@ def avg_pool2d(
     return y, AvgPool2dContext(x, geometry, count_include_pad)
 
 
+@avg_pool2d.def_backward
 def avg_pool2d_backward(ctx: AvgPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient is shared out evenly over its window."""
     geometry = ctx.geometry
@@ -150,6 +155,7 @@ class AdaptiveAvgPool2dContext(NamedTuple):
     columns: tuple[tuple[int, int], ...]
 
 
+@op
 def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgPool2dContext]:
     """Average over OH × OW regions that together cover the image.
 
@@ -189,6 +195,7 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgP
     return _cast(y, x.dtype), ctx
 
 
+@adaptive_avg_pool2d.def_backward
 def adaptive_avg_pool2d_backward(ctx: AdaptiveAvgPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient is shared out evenly over its region."""
     n, c, h, w = ctx.like.shape

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from xpcnn.backend import Array
 from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, common_backend
+from xpcnn.ops.op import op
 
 __all__ = ["FlattenContext", "flatten", "flatten_backward"]
 
@@ -18,6 +19,7 @@ class FlattenContext(NamedTuple):
     x: Array
 
 
+@op
 def flatten(x: Array) -> tuple[Array, FlattenContext]:
     """Join all axes but the first: (N, C, H, W) -> (N, C·H·W), in the logical order of the axes.
 
@@ -33,6 +35,7 @@ def flatten(x: Array) -> tuple[Array, FlattenContext]:
     return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), FlattenContext(x)
 
 
+@flatten.def_backward
 def flatten_backward(ctx: FlattenContext, dy: Array) -> Array:
     """Return dx, in the shape of the input; of images, over channels-last memory."""
     shape = tuple(ctx.x.shape)

@@ -13,6 +13,7 @@ from xpcnn.ops.conv import tiling
 from xpcnn.ops.conv._layout import add_bias, add_bias_relu, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
+from xpcnn.ops.op import native_arrays, op
 from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import max_pool_windows
 
@@ -29,6 +30,7 @@ class Conv2dContext(NamedTuple):
     algorithm: str
 
 
+@op
 def conv2d(
     x: Array,
     weight: Array,
@@ -89,6 +91,7 @@ def conv2d(
     return _convolved(add_bias, x, weight, bias, options, algorithm)
 
 
+@native_arrays
 def conv2d_relu(
     x: Array,
     weight: Array,
@@ -119,6 +122,7 @@ def conv2d_relu(
     return y, (ctx, OutputContext(y))
 
 
+@native_arrays
 def conv2d_relu_max_pool2d(
     x: Array,
     weight: Array,
@@ -210,6 +214,7 @@ def _convolved(
     return narrowed(backend, y, x.dtype), Conv2dContext(x, weight, bias is not None, geometry, name)
 
 
+@conv2d.def_backward
 def conv2d_backward(
     ctx: Conv2dContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
 ) -> tuple[Array | None, Array | None, Array | None]:

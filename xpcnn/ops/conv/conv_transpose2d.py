@@ -12,6 +12,7 @@ from xpcnn.ops.conv import tiling
 from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
+from xpcnn.ops.op import op
 
 __all__ = ["ConvTranspose2dContext", "conv_transpose2d", "conv_transpose2d_backward"]
 
@@ -27,6 +28,7 @@ class ConvTranspose2dContext(NamedTuple):
     algorithm: str
 
 
+@op
 def conv_transpose2d(
     x: Array,
     weight: Array,
@@ -105,6 +107,7 @@ def conv_transpose2d(
     return narrowed(backend, y, x.dtype), ctx
 
 
+@conv_transpose2d.def_backward
 def conv_transpose2d_backward(
     ctx: ConvTranspose2dContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
 ) -> tuple[Array | None, Array | None, Array | None]:

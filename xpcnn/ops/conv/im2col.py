@@ -17,6 +17,7 @@ from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_co
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import ConvAlgorithm, register
 from xpcnn.ops.conv.sharing import once
+from xpcnn.ops.op import native_arrays
 
 __all__ = ["Im2col", "col2im", "im2col"]
 
@@ -152,6 +153,7 @@ def _sum_patches(patches: Array, geometry: ConvGeometry) -> Array:
     return crop(x, geometry.input_shape, geometry.padding)
 
 
+@native_arrays
 def im2col(x: Array, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Array:
     """Unfold the patches of images into the rows of a matrix.
 
@@ -188,6 +190,7 @@ def im2col(x: Array, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilati
     return unfold_classical(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
 
 
+@native_arrays
 def col2im(
     columns: Array,
     input_shape: tuple[int, int, int, int],

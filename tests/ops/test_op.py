@@ -1,0 +1,76 @@
+"""The `@op` decorator: a plain function whose backward goes with it."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import ops
+from xpcnn.ops.op import op
+
+WITH_CONTEXT = sorted(name.removesuffix("_backward") for name in ops.__all__ if name.endswith("_backward"))
+WITHOUT_BACKWARD = {
+    "ConvGeometry",
+    "OutputContext",
+    "algorithm_names",
+    "autotune",
+    "col2im",
+    "conv2d_relu",
+    "conv2d_relu_max_pool2d",
+    "conv_algorithm",
+    "get_workspace_limit",
+    "im2col",
+    "set_workspace_limit",
+}
+
+
+@pytest.mark.parametrize("name", WITH_CONTEXT)
+def test_backward_is_the_function_of_the_old_name(name: str) -> None:
+    forward, backward = getattr(ops, name), getattr(ops, f"{name}_backward")
+    assert forward.backward is backward
+    assert backward.__name__ == f"{name}_backward"
+    assert next(iter(inspect.signature(backward).parameters)) == "ctx"
+
+
+def test_every_public_name_is_an_op_or_known_to_be_none() -> None:
+    rest = {name for name in ops.__all__ if not name.endswith("_backward")} - set(WITH_CONTEXT)
+    assert rest == WITHOUT_BACKWARD
+
+
+@pytest.mark.parametrize("name", WITH_CONTEXT)
+def test_an_op_is_a_plain_function(name: str) -> None:
+    function = getattr(ops, name)
+    assert inspect.isfunction(function)
+    assert function.__name__ == name
+    assert function.__doc__
+    assert "args" not in inspect.signature(function).parameters
+    assert pickle.loads(pickle.dumps(function)) is function
+
+
+def test_doctests_of_ops_are_found() -> None:
+    from xpcnn.ops import activation
+
+    found = {
+        test.name for test in doctest.DocTestFinder(exclude_empty=True).find(activation) if test.examples
+    }
+    assert {f"xpcnn.ops.activation.{name}" for name in ("relu", "softmax", "tanh")} <= found
+
+
+def test_one_made_by_a_user() -> None:
+    @op
+    def scaled(x: Any, factor: float = 2.0) -> tuple[Any, float]:
+        return x * factor, factor
+
+    @scaled.def_backward
+    def scaled_backward(ctx: float, dy: Any) -> Any:
+        return dy * ctx
+
+    y, ctx = scaled(np.ones(2, np.float32), factor=3.0)
+    assert y.tolist() == [3.0, 3.0]
+    assert scaled.backward is scaled_backward
+    assert scaled.backward(ctx, y).tolist() == [9.0, 9.0]

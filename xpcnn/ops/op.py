@@ -1,0 +1,71 @@
+"""What makes a function an op: its backward goes with it, and its arrays are native when it sees them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+from xpcnn.backend import native
+
+__all__ = ["Op", "native_arrays", "op"]
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+Backward = TypeVar("Backward", bound=Callable[..., Any])
+
+
+class Op(Protocol[P, Result_co]):
+    """A function ``op(x, …) -> (y, ctx)`` whose derivative is ``op.backward(ctx, dy)``."""
+
+    __name__: str
+    backward: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **options: P.kwargs) -> Result_co: ...
+
+    def def_backward(self, backward: Backward) -> Backward:
+        """Decorate the function that becomes ``backward``."""
+
+
+def op(forward: Callable[P, Result]) -> Op[P, Result]:
+    """Make a function an op, which is a plain function still; ``def_backward`` decorates its backward.
+
+    Arrays of the other byte order ('>f4' on most machines) are converted before either function sees them.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn.ops.op import op
+    >>> @op
+    ... def double(x):
+    ...     return 2 * x, ()
+    >>> @double.def_backward
+    ... def double_backward(ctx, dy):
+    ...     return 2 * dy
+    >>> y, ctx = double(xpcnn.asarray([1.0, 2.0]))
+    >>> double.backward(ctx, y)
+    array([4., 8.])
+    """
+    function = cast(Op[P, Result], native_arrays(forward))
+
+    def def_backward(backward: Backward) -> Backward:
+        function.backward = native_arrays(backward)
+        return cast(Backward, function.backward)
+
+    function.def_backward = def_backward  # type: ignore[method-assign]
+    return function
+
+
+def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Convert array arguments of the other byte order before `function` sees them."""
+
+    @functools.wraps(function)
+    def door(*args: P.args, **options: P.kwargs) -> Result:
+        # Inline: a call for each argument would take longer than the test itself.
+        for value in (*args, *options.values()):
+            if not getattr(getattr(value, "dtype", None), "isnative", True):
+                return function(*map(native, args), **{name: native(v) for name, v in options.items()})
+        return function(*args, **options)
+
+    return door
