@@ -237,7 +237,8 @@ def check_batch_norm(
         problem = "an empty batch" if count == 0 else "one value for each channel"
         raise ShapeError(
             f"batch_norm: cannot take statistics of {problem} (x shape {tuple(x.shape)}); "
-            f"train on larger batches, or use the running statistics with train=False"
+            f"train on larger batches, leave out a last batch of one sample with drop_last=True, or use the "
+            f"running statistics with train=False"
         )
     if not train and (running_mean is None or running_var is None):
         raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")

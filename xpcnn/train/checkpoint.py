@@ -84,7 +84,10 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
             parts[part][rest] = array
         steps, epoch, seed = (int(progress[name]) for name in ("steps", "epoch", "seed"))
         if progress.get("position"):  # of an earlier version
-            raise CheckpointError(f"{path}: stands in the middle of an epoch, counted in batches")
+            raise CheckpointError(
+                f"{path}: an earlier version wrote it in the middle of an epoch, whose place it counted in "
+                f"batches; finish the epoch with that version"
+            )
         position, epoch_steps = (int(progress.get(name, 0)) for name in ("samples", "epoch_steps"))
         seconds = float(progress["epoch_seconds"])
         states = {

@@ -104,7 +104,7 @@ class InputPipeline:
         for batch in batches:
             if held is not None:
                 if len(held[1]) > 1 == len(batch[1]) and self._refuses(batch[0]):
-                    batch = tuple(np.concatenate(parts) for parts in zip(held, batch, strict=True))
+                    batch = (np.concatenate([held[0], batch[0]]), np.concatenate([held[1], batch[1]]))
                 else:
                     yield held
             held = batch

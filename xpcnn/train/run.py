@@ -23,7 +23,8 @@ class RunDirectory(Callback):
     """Saves a run after every epoch and when it stops, Ctrl-C included.
 
     Beside the last weights it keeps those of the first epoch with the best test accuracy, in
-    ``best.safetensors``; where targets have no classes, with the lowest test loss. Of a trainer that averages its weights, both are the averages.
+    ``best.safetensors``; where targets have no classes, with the lowest test loss. Of a trainer that averages
+    its weights, both are the averages.
 
     A run whose loss became no number keeps the checkpoint of its last good epoch, and its whole history.
 
