@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -201,3 +202,58 @@ def test_mean_squared_error_takes_equal_shapes(make: Any) -> None:
         ops.mean_squared_error(make.array(draw(5, 1)), make.array(draw(5)))
     with pytest.raises(errors.DtypeError, match=mentions("mean_squared_error", "float32", "float64")):
         ops.mean_squared_error(make.array(draw(5)), make.array(draw(5), "float32"))
+
+
+# -- impossible classes ------------------------------------------------------------------
+
+INF = math.inf
+IMPOSSIBLE = {
+    "one class": [[-INF, 0.0, 1.0, 0.5], [0.3, -INF, -1.0, 2.0]],
+    "all but one": [[-INF, 2.0, -INF, -INF], [-INF, -INF, 1.0, -INF]],
+    "beyond the dtype": [[0.9, 0.9, -0.9, -INF], [-0.9, 0.9, 0.9, 0.5]],  # times the largest number
+}
+
+
+def impossible(kind: str, dtype: str) -> np.ndarray[Any, Any]:
+    largest = float(np.finfo(dtype).max) if kind == "beyond the dtype" else 1.0
+    return (np.array(IMPOSSIBLE[kind]) * largest).astype(dtype)
+
+
+@pytest.mark.parametrize("form", ["labels", "rows"])
+@pytest.mark.parametrize("kind", IMPOSSIBLE)
+def test_impossible_classes_that_are_not_wanted(make: Any, dtype: str, kind: str, form: str) -> None:
+    """Against the same loss over the possible classes alone, from Python's own floats."""
+    logits, labels = impossible(kind, dtype), np.array([1, 2])
+    target = make.array(labels, "int64") if form == "labels" else make.array(np.eye(4)[labels], dtype)
+    x = make.array(logits)
+    with make.unchanged(x, target):
+        loss, ctx = ops.softmax_cross_entropy(x, target)
+    losses, gradients = [], []
+    for row, label in zip(logits.astype(np.float64).tolist(), labels, strict=True):
+        powers = [math.exp(max(value - max(row), -1e6)) for value in row]
+        losses.append(max(row) - row[label] + math.log(math.fsum(powers)))
+        gradients.append([(p / math.fsum(powers) - (i == label)) / 2 for i, p in enumerate(powers)])
+    make.check(loss, math.fsum(losses) / 2, dtype)
+    make.check(ops.softmax_cross_entropy.backward(ctx), gradients, dtype)
+
+
+def test_the_impossible_class_itself_costs_infinity(make: Any, dtype: str) -> None:
+    loss, _ = ops.softmax_cross_entropy(make.array([[-INF, 0.0]], dtype), make.array([0], "int64"))
+    assert float(make.to_numpy(loss)) == INF
+
+
+def test_differences_that_the_dtype_holds_stay_exact(make: Any, dtype: str) -> None:
+    size = float(np.finfo(dtype).max) * 0.4
+    loss, _ = ops.softmax_cross_entropy(make.array([[size, -size]], dtype), make.array([1], "int64"))
+    make.check(loss, 2 * float(np.array(size, dtype)), dtype)
+
+
+@pytest.mark.parametrize("kind", IMPOSSIBLE)
+def test_softmax_of_impossible_classes(make: Any, dtype: str, kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    logits = impossible(kind, dtype)
+    expected = torch.softmax(torch.tensor(logits), dim=1).numpy()
+    make.check(ops.softmax(make.array(logits))[0], expected, dtype)
+    log = make.to_numpy(ops.log_softmax(make.array(logits))[0])
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(np.exp(log), expected, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
@@ -223,7 +224,7 @@ def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     backend = common_backend("softmax", x=x)
     xp = backend.xp
     _check_axis("softmax", x, axis)
-    y = xp.exp(_shifted(backend, x, axis))
+    y = xp.exp(below_max(backend, x, axis))
     y = xp.astype(y / xp.sum(y, axis=axis, keepdims=True), x.dtype, copy=False)
     return y, SoftmaxContext(y, axis)
 
@@ -262,7 +263,7 @@ def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     backend = common_backend("log_softmax", x=x)
     xp = backend.xp
     _check_axis("log_softmax", x, axis)
-    shifted = _shifted(backend, x, axis)
+    shifted = below_max(backend, x, axis)
     y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
     y = xp.astype(y, x.dtype, copy=False)
     return y, SoftmaxContext(y, axis)
@@ -278,9 +279,14 @@ def log_softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
     return xp.astype(dx, dy.dtype, copy=False)
 
 
-def _shifted(backend: Backend, x: Array, axis: int) -> Array:
-    wide = widened(backend, x)
-    return wide - backend.xp.max(wide, axis=axis, keepdims=True)
+def below_max(backend: Backend, x: Array, axis: int) -> Array:
+    """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
+    xp = backend.xp
+    halves = widened(backend, x) * 0.5  # whose differences cannot overflow
+    halves = halves - xp.max(halves, axis=axis, keepdims=True)
+    lowest = xp.full((), float(xp.finfo(halves.dtype).min) / 2, dtype=halves.dtype, device=backend.device)
+    minus_infinity = xp.full((), -math.inf, dtype=halves.dtype, device=backend.device)
+    return xp.where(halves < lowest, minus_infinity, xp.maximum(halves, lowest) * 2)
 
 
 def _check_axis(op: str, x: Array, axis: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
+from xpcnn.ops.activation import below_max
 from xpcnn.ops.checks import accumulator, check_backend, check_rank, common_backend
 from xpcnn.ops.op import op
 
@@ -37,7 +38,8 @@ def softmax_cross_entropy(
     Parameters
     ----------
     logits : array (N, classes)
-        Half precision is summed in float32.
+        Half precision is summed in float32. Of −inf, the class is impossible: the loss stays finite where it
+        is not wanted, and is infinite where it is.
     target : array (N,) of any integer dtype, or (N, classes) of the dtype of `logits`
         Labels, or one probability distribution a row (one-hot rows, for example).
     label_smoothing : float
@@ -80,10 +82,10 @@ def softmax_cross_entropy(
     wanted = _distribution(backend, logits, target, dtype)
     if label_smoothing:
         wanted = wanted * (1 - label_smoothing) + label_smoothing / classes
-    wide = xp.astype(logits, dtype, copy=False)
-    shifted = wide - xp.max(wide, axis=1, keepdims=True)
+    shifted = below_max(backend, logits, axis=1)
     log_probabilities = shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))
-    loss = -xp.sum(wanted * log_probabilities) / n
+    # A class that is not wanted may be impossible, with a logarithm of −inf: 0 · −inf counts as 0.
+    loss = -xp.sum(wanted * backend.keep_where(wanted != 0, log_probabilities)) / n
     ctx = SoftmaxCrossEntropyContext(log_probabilities, wanted, logits.dtype)
     return _zero_d(xp, loss, logits.dtype), ctx
 
