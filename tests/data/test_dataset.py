@@ -13,7 +13,7 @@ from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 
 def make(n=6, classes=10, dtype=np.uint8):
     images = np.arange(n * 2 * 3 * 4).reshape(n, 2, 3, 4).astype(dtype)
-    return Dataset(images, np.arange(n) % classes, classes, "toy")
+    return Dataset(images, np.arange(n) % classes, classes, name="toy")
 
 
 def test_unpacks_has_a_length_and_a_short_repr():
@@ -75,22 +75,90 @@ IMAGES, LABELS = np.zeros((3, 1, 2, 2), np.uint8), np.array([0, 1, 2])
         ((IMAGES[:, 0], LABELS), ShapeError, "images must have shape (N, C, H, W)"),
         ((IMAGES[:, :0], LABELS), ShapeError, "C, H, W of at least 1, got (3, 0, 2, 2)"),
         ((IMAGES.astype(np.int32), LABELS), DtypeError, "images must be uint8 or floating, got int32"),
-        ((IMAGES, LABELS[:, None]), ShapeError, "labels must have shape (N,), got (3, 1)"),
-        ((IMAGES, LABELS.astype(float)), DtypeError, "labels must be integers, got float64"),
-        ((IMAGES, LABELS > 1), DtypeError, "labels must be integers, got bool"),
-        ((IMAGES, LABELS[:2]), ShapeError, "3 images but 2 labels"),
+        ((IMAGES, LABELS[0]), DtypeError, "targets must be a NumPy array"),
+        ((IMAGES, np.array(3)), ShapeError, "targets must have shape (N, ...), got ()"),
+        ((IMAGES, LABELS[:, None][:, :0]), ShapeError, "targets must have shape (N, ...), got (3, 0)"),
+        ((IMAGES, LABELS * 1j), DtypeError, "targets must be integers, bools or floats, got complex128"),
+        ((IMAGES, LABELS.astype(str)), DtypeError, "targets must be integers, bools or floats, got <U21"),
+        (
+            (IMAGES, LABELS.astype(object)),
+            DtypeError,
+            "targets must be integers, bools or floats, got object",
+        ),
+        ((IMAGES, LABELS[:2]), ShapeError, "3 images but 2 targets"),
+        ((IMAGES, LABELS.astype(float), 3), DtypeError, "classes=3 is for labels, integers of shape (N,)"),
+        ((IMAGES, np.eye(3, dtype=int), 3), DtypeError, "targets are int64 of shape (3, 3)"),
         ((IMAGES, LABELS, 2), ArgumentError, "labels[2] is 2, outside 0 … 1 (1 such labels, classes=2)"),
-        ((IMAGES, LABELS - 1), ArgumentError, "labels[0] is -1, outside 0 … 9"),
+        ((IMAGES, LABELS - 1, 10), ArgumentError, "labels[0] is -1, outside 0 … 9"),
         ((IMAGES, LABELS, 0), ArgumentError, "classes must be an integer of at least 1, got 0"),
         ((IMAGES, LABELS, "toy"), ArgumentError, "classes must be an integer of at least 1, got 'toy'"),
-        ((IMAGES, LABELS, 10, 10), ArgumentError, "name must be a string, got 10"),
         ((IMAGES.tolist(), LABELS), DtypeError, "images must be a NumPy array, got builtins.list"),
-        ((IMAGES, LABELS.tolist()), DtypeError, "labels must be a NumPy array, got builtins.list"),
+        ((IMAGES, LABELS.tolist()), DtypeError, "targets must be a NumPy array, got builtins.list"),
+        ((IMAGES, None), DtypeError, "targets must be a NumPy array, got builtins.NoneType"),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         Dataset(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": 10}, "name must be a string, got 10"),
+        ({"preparation": 3}, "preparation must be a name or None, got 3"),
+        ({"class_names": "abc"}, "class_names must be a sequence of strings, got 'abc'"),
+        ({"class_names": []}, "class_names must be a sequence of strings, got []"),
+        ({"class_names": ["a", 1, "c"]}, "class_names must be a sequence of strings"),
+        ({"class_names": ["a", "b"], "classes": 3}, "2 class_names for 3 classes"),
+        ({"class_names": ["a", "b"]}, "labels[2] is 2, outside 0 … 1"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        Dataset(IMAGES, LABELS, **options)
+
+
+def test_columns_are_labels():
+    for labels in (LABELS[:, None], LABELS[:, None] > 0, LABELS > 0):
+        held = Dataset(IMAGES, labels)
+        assert held.targets.dtype == np.int64
+        assert held.targets.tolist() == labels.ravel().tolist()
+        assert held.classes == int(labels.max()) + 1
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        LABELS.astype(np.float32),
+        LABELS.astype(float)[:, None],
+        np.eye(3),
+        np.eye(3, dtype=np.int8),
+        np.zeros((3, 2, 2), np.uint8),
+        np.zeros((3, 2, 2)),
+        -LABELS,
+    ],
+    ids=["floats", "float column", "rows", "integer rows", "maps", "float maps", "negative"],
+)
+def test_other_targets_are_kept(targets):
+    held = Dataset(IMAGES, targets, preparation="pad")
+    np.testing.assert_array_equal(held.targets, targets)
+    assert held.labels is held.targets
+    assert (held.targets.shape, held.classes) == (targets.shape, None)
+    if targets.min() >= 0:
+        assert held.targets is targets
+    assert held[1:].preparation == "pad"
+    assert "targets " in repr(held)
+
+
+def test_classes_have_names():
+    held = Dataset(IMAGES, LABELS, class_names=["cat", "dog", "owl", "elk"])
+    assert (held.classes, held.class_names) == (4, ("cat", "dog", "owl", "elk"))
+    assert held[:1].class_names == held.class_names
+    rows = Dataset(IMAGES, np.eye(3)[LABELS], class_names=["cat", "dog", "owl"])
+    assert (rows.classes, rows.class_names) == (None, ("cat", "dog", "owl"))
+    with pytest.raises(ArgumentError, match="2 class_names for 3 classes"):
+        Dataset(IMAGES, np.eye(3)[LABELS], class_names=["cat", "dog"])
 
 
 @pytest.mark.parametrize(

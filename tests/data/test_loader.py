@@ -13,7 +13,7 @@ def numbered(n):
     """A dataset whose images carry their own position and whose labels follow from it."""
     images = np.zeros((n, 1, 1, 2), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 0, 1] = np.arange(n) % 256, np.arange(n) // 256
-    return Dataset(images, np.arange(n) % 7, 7, "numbered")
+    return Dataset(images, np.arange(n) % 7, 7, name="numbered")
 
 
 def positions(images):
@@ -59,17 +59,40 @@ def test_shuffling_is_even():
 @pytest.mark.parametrize("start", [0, 1, 3, 4])
 def test_resuming_in_mid_epoch_gives_the_same_batches(shuffle, start):
     loader = Loader(numbered(10), 3, shuffle=shuffle, seed=5)
-    whole, rest = list(loader.epoch(4)), list(loader.epoch(4, start=start))
+    whole, rest = list(loader.epoch(4)), list(loader.epoch(4, start=min(3 * start, 10)))
     assert len(rest) == 4 - start
     for (images, labels), (again, labels_again) in zip(whole[start:], rest, strict=True):
         np.testing.assert_array_equal(images, again)
         np.testing.assert_array_equal(labels, labels_again)
 
 
-def test_iterating_is_epoch_0_every_time():
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 50])
+def test_an_epoch_is_finished_with_another_batch_size(shuffle, drop_last, size):
+    dataset = numbered(40)
+    begun = Loader(dataset, 3, shuffle=shuffle, seed=5)
+    rest = Loader(dataset, size, shuffle=shuffle, seed=5, drop_last=drop_last and size <= 40)
+    seen = [p for _, (images, _) in zip(range(5), begun.epoch(2), strict=False) for p in positions(images)]
+    batches = list(rest.epoch(2, start=len(seen)))
+    assert len(batches) == rest.batches(15)
+    seen += [p for images, _ in batches for p in positions(images)]
+    assert len(set(seen)) == len(seen)
+    assert len(seen) == (15 + 25 // size * size if rest.drop_last else 40)
+
+
+def test_each_loop_is_the_next_epoch():
     loader = Loader(numbered(10), 4)
-    expected = [positions(images) for images, _ in loader.epoch(0)]
-    assert [[positions(images) for images, _ in loader] for _ in range(2)] == [expected] * 2
+    expected = [[positions(images) for images, _ in loader.epoch(i)] for i in range(3)]
+    assert [[positions(images) for images, _ in loader] for _ in range(3)] == expected
+    assert expected[0] != expected[1] != expected[2]
+
+
+def test_a_loop_that_was_left_counts():
+    loader = Loader(numbered(10), 4)
+    for _ in loader:
+        break
+    assert positions(next(iter(loader))[0]) == positions(next(loader.epoch(1))[0])
 
 
 def test_unshuffled_batches_are_views_and_shuffled_ones_copies():
@@ -107,7 +130,7 @@ def test_bad_arguments_are_named(n, arguments, message):
     [
         ((-1,), "index must be an integer of at least 0, got -1"),
         ((0, -1), "start must be an integer of at least 0, got -1"),
-        ((0, 5), "start=5 is beyond the 4 batches of an epoch"),
+        ((0, 11), "start=11 is beyond the 10 samples of an epoch"),
     ],
 )
 def test_bad_epochs_are_refused_at_once(arguments, message):
@@ -161,22 +184,22 @@ def test_every_batch_of_every_epoch_and_seed_draws_by_itself():
     assert len(set(drawn)) == len(drawn) == 2 * 3 * 4
 
 
-def test_the_generator_is_a_function_of_seed_epoch_and_batch_number():
+def test_the_generator_is_a_function_of_seed_epoch_and_first_sample():
     recorder = Recorder()
-    list(Loader(numbered(10), 3, seed=5, augment=recorder).epoch(4, start=2))
-    keys = [np.random.SeedSequence(5, spawn_key=(3, 4, number)) for number in (2, 3)]
+    list(Loader(numbered(10), 3, seed=5, augment=recorder).epoch(4, start=6))
+    keys = [np.random.SeedSequence(5, spawn_key=(3, 4, first)) for first in (6, 9)]
     assert recorder.drawn == [int(np.random.Generator(np.random.Philox(key)).integers(2**62)) for key in keys]
 
 
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_an_epoch_resumed_gives_the_same_augmented_batches(start):
     images = np.random.default_rng(0).integers(0, 256, (40, 2, 9, 9), dtype=np.uint8)
-    dataset = Dataset(images, np.arange(40) % 7, 7, "noise")
+    dataset = Dataset(images, np.arange(40) % 7, 7, name="noise")
     change = augment.parse("elastic=20:3,rotate=20,brightness=0.2,hflip,cutout=3")
     loader = Loader(dataset, 12, seed=9, augment=change)
     whole = list(loader.epoch(1))
     list(loader.epoch(2))
-    rest = list(Loader(dataset, 12, seed=9, augment=change).epoch(1, start=start))
+    rest = list(Loader(dataset, 12, seed=9, augment=change).epoch(1, start=12 * start))
     assert len(rest) == 4 - start
     for (batch, labels), (again, labels_again) in zip(whole[start:], rest, strict=True):
         np.testing.assert_array_equal(batch, again)

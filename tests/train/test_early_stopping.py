@@ -39,12 +39,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def arrange(*accuracies: float) -> None:
         whole = Trainer._finish_epoch
 
-        def finish(self: Trainer, train: Any, test: Any, samples: Any, watchers: Any, interrupt: Any) -> None:
+        def finish(self: Trainer, measured: Any, samples: Any, watchers: Any, interrupt: Any) -> None:
             class First(Callback):
                 def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
                     record.test_accuracy = accuracies[record.epoch - 1]
 
-            whole(self, train, test, samples, [First(), *watchers], interrupt)
+            whole(self, measured, samples, [First(), *watchers], interrupt)
 
         monkeypatch.setattr(Trainer, "_finish_epoch", finish)
 
@@ -78,6 +78,29 @@ def test_the_reason() -> None:
     assert told == "no better test accuracy in 2 epochs than the 98.76% of epoch 2"
     told = EarlyStopping(1).reason(history(0.5, 0.4))
     assert told == "no better test accuracy in 1 epoch than the 50.00% of epoch 1"
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "min_delta", "stops"),
+    [
+        ([1.0, 0.9, 0.8], 1, 0.0, False),
+        ([1.0, 1.0], 1, 0.0, True),
+        ([1.0, 1.1, 0.9], 2, 0.0, False),
+        ([1.0, 1.1, 1.05], 2, 0.0, True),
+        ([1.0, 0.96, 0.95], 2, 0.05, True),
+        ([float("nan"), 1.0], 1, 0.0, False),
+        ([1.0, float("nan")], 1, 0.0, True),
+    ],
+)
+def test_without_classes_the_loss_counts(
+    losses: Sequence[float], patience: int, min_delta: float, stops: bool
+) -> None:
+    records = [EpochRecord(i + 1, 1.0, None, None, 1.0, 100.0, test_loss=x) for i, x in enumerate(losses)]
+    reason = EarlyStopping(patience, min_delta=min_delta).reason(History(epochs=records))
+    assert (reason is not None) is stops
+    if reason is not None:
+        assert reason.startswith("no lower test loss in ")
+        assert reason.endswith("than the 1 of epoch 1")
 
 
 def test_fit_ends_early(new_trainer: NewTrainer, digits: Dataset, scripted: Callable[..., None]) -> None:

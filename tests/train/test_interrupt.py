@@ -71,7 +71,7 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
     assert broken.whole
     assert broken.history.interrupted
     assert (broken.steps, len(broken.history.losses)) == (step, step)
-    assert broken.epoch * STEPS + broken.position == step
+    assert broken.epoch * STEPS + broken.epoch_steps == step
     save_checkpoint(tmp_path / "c.safetensors", broken)
     restore_checkpoint(tmp_path / "c.safetensors", resumed)
     assert same_bits(broken, resumed)
@@ -116,7 +116,7 @@ def test_during_the_evaluation(
     fit(whole, digits)
     with pytest.raises(KeyboardInterrupt):
         fit(broken, digits)
-    assert (broken.steps, broken.epoch, broken.position) == (2 * STEPS, 1, STEPS)
+    assert (broken.steps, broken.epoch, broken.epoch_steps) == (2 * STEPS, 1, STEPS)
     assert len(broken.history.epochs) == 1
     fit(broken, digits, EPOCHS - broken.epoch)
     assert same_bits(whole, broken)

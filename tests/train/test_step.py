@@ -11,7 +11,7 @@ import pytest
 import xpcnn
 from xpcnn import Key, Trainer, models, nn, ops, optim
 from xpcnn.data import Dataset
-from xpcnn.errors import ArgumentError
+from xpcnn.errors import DtypeError
 
 
 def test_a_step_is_forward_loss_backward_update(new_model: Callable[..., Any], digits: Dataset) -> None:
@@ -60,7 +60,7 @@ def test_uint8_is_normalised_as_the_recipe_says(digits: Dataset) -> None:
 
 
 def test_images_of_other_kinds_are_refused(new_trainer: Callable[..., Trainer], digits: Dataset) -> None:
-    with pytest.raises(ArgumentError, match="images must be uint8 or floating, got int64"):
+    with pytest.raises(DtypeError, match="images must be uint8 or floating, got int64"):
         new_trainer().step(digits.images.astype(np.int64), digits.labels)
 
 

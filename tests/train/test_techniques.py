@@ -281,7 +281,14 @@ def test_a_plain_trainers_checkpoint_is_what_it_was_before_there_were_techniques
     arrays, metadata = io.load_arrays(tmp_path / "c.npz")
     assert set(metadata) == {"format_version", "kind", "progress", "optimizer", "history"}
     assert {name.partition("/")[0] for name in arrays} == {"model", "history"}
-    assert set(json.loads(metadata["progress"])) == {"seed", "steps", "epoch", "position", "epoch_seconds"}
+    assert set(json.loads(metadata["progress"])) == {
+        "seed",
+        "steps",
+        "epoch",
+        "samples",
+        "epoch_steps",
+        "epoch_seconds",
+    }
 
 
 # -- what a run's files hold -------------------------------------------------------------

@@ -146,7 +146,7 @@ class Dataset:
         if outside.size:
             at = int(outside[0])
             raise ArgumentError(
-                f"Dataset: targets[{at}] is label {labels[at]}, outside 0 … {classes - 1} "
+                f"Dataset: labels[{at}] is {labels[at]}, outside 0 … {classes - 1} "
                 f"({outside.size} such labels, classes={classes})"
             )
         object.__setattr__(self, "classes", classes)

@@ -30,7 +30,7 @@ class EpochRecord:
     def score(self) -> float | None:
         """The test accuracy, or without classes minus the test loss: the higher, the better."""
         if self.test_accuracy is None and self.test_loss is not None:
-            return -self.test_loss
+            return -math.inf if math.isnan(self.test_loss) else -self.test_loss
         return self.test_accuracy
 
 
