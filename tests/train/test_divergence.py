@@ -1,0 +1,200 @@
+"""A step that is not finite: nothing of it reaches the weights, and the message says where it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, nn, ops, optim
+from xpcnn.data import Dataset
+from xpcnn.errors import DivergenceError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((20, 1, 6, 6)).astype(np.float32)
+LABELS = RNG.integers(0, 3, 20)
+
+
+def small(dtype: str = "float32") -> nn.Sequential:
+    options: dict[str, Any] = {"dtype": dtype, "seed": 0}
+    return nn.Sequential(
+        conv=nn.Conv2d(1, 3, 3, **options),
+        bn=nn.BatchNorm2d(3, dtype=dtype),
+        relu=nn.ReLU(),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(48, 3, **options),
+    )
+
+
+def equipped(model: nn.Layer, **options: Any) -> Trainer:
+    optimizer = optim.Adam(model, lr=0.01)
+    return Trainer(
+        model,
+        optimizer,
+        schedule=optim.ExponentialLR(optimizer, 0.9),
+        average=optim.WeightAverage(model, 0.9),
+        **options,
+    )
+
+
+def everything(trainer: Trainer) -> list[Any]:
+    """What a step may change, on the host."""
+    slots = trainer.optimizer.state_dict()["state"]
+    arrays = [
+        *trainer.model.state_dict().values(),
+        *trainer.evaluated.state_dict().values(),
+        *(array for entry in slots.values() for array in entry.values()),
+    ]
+    return [xpcnn.to_numpy(array) for array in arrays]
+
+
+def with_bad(kind: str) -> np.ndarray[Any, Any]:
+    images = IMAGES.copy()
+    images[[13, 17], 0, 2, 3] = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf}[kind]
+    return images
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets the CPU's torch backend behave like a device whose values cost a wait."""
+    pytest.importorskip("torch")
+    with xpcnn.use_backend("torch") as backend:
+        monkeypatch.setattr(backend, "reads_are_free", False)
+        yield
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["NaN", "infinity", "minus infinity"])
+def test_images_that_are_not_finite_are_named(make: Any, kind: str, dtype: str | None) -> None:
+    with make.use() as backend:
+        if dtype is not None and getattr(backend.xp, dtype, None) is None:
+            pytest.skip(f"no {dtype}")
+        trainer = equipped(small(), dtype=dtype)
+    trainer.step(IMAGES[:10], LABELS[:10])
+    before = everything(trainer)
+    message = r"the loss became .* at step 2 \(epoch 1\) with learning rate 0\.009: 2 of the batch's samples "
+    message += r"hold NaN or infinity \(positions from 0: 3, 7\); repair or remove them"
+    with pytest.raises(DivergenceError, match=message if kind == "NaN" and dtype is None else "3, 7"):
+        trainer.step(with_bad(kind)[10:], LABELS[10:])
+    np.testing.assert_equal(everything(trainer), before)
+    assert trainer.steps == 1
+    trainer.step(IMAGES[:10], LABELS[:10])  # and it can go on
+
+
+def test_a_batch_that_hides_a_nan_stops_too(make: Any) -> None:
+    """Max-pooling or a mask may lose it on the way to the loss."""
+
+    class Blind(nn.Layer):
+        def __init__(self) -> None:
+            self.weight = nn.Parameter([1.0, 2.0, 3.0])
+
+        def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+            xp = xpcnn.backend_of(x).xp
+            return xp.ones((x.shape[0], 1), dtype=x.dtype) * self.weight.data, x.shape[0]
+
+        def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+            self.accumulate(grads, weight=xpcnn.backend_of(dy).xp.sum(dy, axis=0))
+
+    with make.use():
+        trainer = Trainer(model := Blind(), optim.SGD(model, lr=0.1))
+    before = make.to_numpy(model.weight.data).copy()
+    with pytest.raises(DivergenceError, match="2 of the batch's samples hold NaN or infinity"):
+        trainer.step(with_bad("NaN"), LABELS)
+    np.testing.assert_array_equal(make.to_numpy(model.weight.data), before)
+
+
+def test_targets_that_are_not_finite_are_named(make: Any) -> None:
+    with make.use():
+        trainer = equipped(small(), loss=ops.mean_squared_error)
+    before = everything(trainer)
+    rows = np.eye(3)[LABELS]
+    rows[4, 1] = math.nan
+    with pytest.raises(DivergenceError, match=r"1 of the batch's samples hold .*: 4\)"):
+        trainer.step(IMAGES, rows)
+    np.testing.assert_equal(everything(trainer), before)
+
+
+def test_a_long_list_is_cut() -> None:
+    trainer = equipped(small())
+    images = np.full_like(IMAGES, math.nan)
+    with pytest.raises(DivergenceError, match=r"20 of .* \(positions from 0: 0, 1, 2, 3, 4, …\)"):
+        trainer.step(images, LABELS)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_the_update_does_not_happen(make: Any, what: str) -> None:
+    bad = False
+
+    def forward(y: Any, t: Any) -> Any:
+        value, ctx = ops.softmax_cross_entropy(y, t)
+        return (value * math.nan if bad and what == "loss" else value), ctx
+
+    def backward(ctx: Any) -> Any:
+        dy = ops.softmax_cross_entropy.backward(ctx)
+        return dy * math.inf if bad and what == "gradient" else dy
+
+    with make.use():
+        trainer = equipped(small(), loss=(forward, backward))
+    trainer.step(IMAGES, LABELS)
+    before, bad = everything(trainer), True
+    became = "the loss became nan" if what == "loss" else "the gradient of fc.weight became infinite or NaN"
+    with pytest.raises(DivergenceError, match=rf"{became} at step 2 .* rate 0\.009; lower the learning rate"):
+        trainer.step(IMAGES, LABELS)
+    np.testing.assert_equal(everything(trainer), before)
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "float16"])
+def test_a_device_takes_the_step_back(waiting: None, dtype: str | None) -> None:
+    """Nothing is raised, as looking would wait; the loss is NaN, and all state stays."""
+    trainer = equipped(small(), dtype=dtype)
+    trainer.step(IMAGES, LABELS)
+    before = everything(trainer)
+    loss = trainer.step(with_bad("infinity"), LABELS)
+    assert math.isnan(float(loss))
+    np.testing.assert_equal(everything(trainer), before)
+    assert math.isfinite(float(trainer.step(IMAGES, LABELS)))
+    assert any((a != b).any() for a, b in zip(everything(trainer), before, strict=True))
+
+
+def test_a_device_takes_back_an_infinite_gradient(waiting: None) -> None:
+    factor = 1.0
+
+    def backward(ctx: Any) -> Any:
+        return ops.softmax_cross_entropy.backward(ctx) * factor
+
+    trainer = equipped(small(), loss=(ops.softmax_cross_entropy, backward))
+    trainer.step(IMAGES, LABELS)
+    before, factor = everything(trainer), math.inf
+    assert math.isnan(float(trainer.step(IMAGES, LABELS)))
+    np.testing.assert_equal(everything(trainer), before)
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_on_a_device_the_message_comes_with_the_next_read(waiting: None, dtype: str | None) -> None:
+    trainer = equipped(small(), dtype=dtype)
+    images = np.concatenate([IMAGES] * 30)
+    images[407] = math.nan
+    data = Dataset(images, np.concatenate([LABELS] * 30))
+    with pytest.raises(
+        DivergenceError, match=r"at step \d+ \(epoch 1\) .*: 1 of the batch's samples"
+    ) as found:
+        trainer.fit(data, batch_size=20, progress=None)
+    step = int(str(found.value).split("at step ")[1].split()[0])
+    losses = trainer.history.losses
+    assert [i + 1 for i, loss in enumerate(losses) if not math.isfinite(loss)] == [step]
+    assert all(np.isfinite(array).all() for array in everything(trainer))
+
+
+def test_on_the_host_fit_stops_at_the_step(digits: Dataset) -> None:
+    images = digits.images / 255
+    images[100] = math.nan
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, seed=0))
+    trainer = Trainer(model, optim.SGD(model, lr=0.1))
+    with pytest.raises(DivergenceError, match="1 of the batch's samples hold NaN"):
+        trainer.fit((images, digits.labels), batch_size=10, progress=None)
+    assert len(trainer.history.losses) == trainer.steps < 23
+    assert all(map(math.isfinite, trainer.history.losses))

@@ -1,0 +1,325 @@
+"""Targets reach the loss as they were given: in step, in fit, in evaluate, and as a test set."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, load_model, models, nn, ops, optim
+from xpcnn.data import Dataset, Loader
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError, XpcnnError
+from xpcnn.train import EarlyStopping, RunDirectory, evaluate
+
+RNG = np.random.default_rng(0)
+N, SIDE = 23, 6
+IMAGES = RNG.integers(0, 256, (N, 1, SIDE, SIDE), dtype=np.uint8)
+LABELS = RNG.integers(0, 4, N)
+SOFT = RNG.dirichlet(np.ones(4), N)
+
+
+def classifier() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 4, seed=1))
+
+
+def regressor(outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, outputs, seed=1))
+
+
+def painter() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, seed=1))
+
+
+def map_loss(y: Any, t: Any) -> Any:
+    """The mean squared error between maps (N, 1, H, W) and (N, H, W), in the dtype of y."""
+    xp = xpcnn.backend_of(y).xp
+    return ops.mean_squared_error(y, xp.astype(xp.reshape(t, y.shape), y.dtype))
+
+
+MAPS = (map_loss, ops.mean_squared_error.backward)
+
+KINDS: dict[str, tuple[Any, Any, Any]] = {
+    "labels": (classifier, ops.softmax_cross_entropy, LABELS),
+    "small labels": (classifier, ops.softmax_cross_entropy, LABELS.astype(np.uint8)),
+    "label column": (classifier, ops.softmax_cross_entropy, LABELS[:, None]),
+    "bools": (classifier, ops.softmax_cross_entropy, LABELS > 1),
+    "bool column": (classifier, ops.softmax_cross_entropy, (LABELS > 1)[:, None]),
+    "soft rows": (classifier, ops.softmax_cross_entropy, SOFT),
+    "one-hot rows": (classifier, ops.softmax_cross_entropy, np.eye(4, dtype=np.int8)[LABELS]),
+    "several labels": (functools.partial(regressor, 4), ops.mean_squared_error, SOFT > 0.2),
+    "numbers": (functools.partial(regressor, 1), ops.mean_squared_error, SOFT[:, :1]),
+    "vectors": (functools.partial(regressor, 3), ops.mean_squared_error, RNG.standard_normal((N, 3))),
+    "maps": (painter, MAPS, RNG.standard_normal((N, SIDE, SIDE)).astype(np.float32)),
+    "integer maps": (painter, MAPS, RNG.integers(0, 5, (N, SIDE, SIDE))),
+}
+CLASSES = {"labels", "small labels", "label column", "bools", "bool column", "soft rows", "one-hot rows"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fit_is_a_loop_of_step(make: Any, kind: str) -> None:
+    """The loop indexes the arrays themselves, in the order of the loader."""
+    build, loss, targets = KINDS[kind]
+    with make.use():
+        fitted, looped = (Trainer(model := build(), optim.Adam(model, lr=0.01), loss=loss) for _ in range(2))
+    history = fitted.fit((IMAGES, targets), (IMAGES, targets), epochs=2, batch_size=10, progress=None)
+    order = Loader(Dataset(IMAGES, LABELS), 10)
+    losses = []
+    for epoch in range(2):
+        for start in range(0, N, 10):
+            rows = order.order(epoch)[start : start + 10]
+            losses.append(float(make.to_numpy(looped.step(IMAGES[rows], targets[rows]))))
+    assert history.losses == losses
+    for ours, theirs in zip(*(t.model.state_dict().values() for t in (fitted, looped)), strict=True):
+        np.testing.assert_array_equal(make.to_numpy(ours), make.to_numpy(theirs))
+    record = history.epochs[-1]
+    assert (record.test_accuracy is not None) == (record.train_accuracy is not None) == (kind in CLASSES)
+    assert record.test_loss == fitted.evaluate((IMAGES, targets)).loss
+    assert record.lr == 0.01
+
+
+class Noted:
+    """A loss that notes what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __call__(self, y: Any, t: Any) -> Any:
+        self.seen.append(t)
+        return ops.mean_squared_error(y, y)
+
+    backward = staticmethod(ops.mean_squared_error.backward)
+
+
+@pytest.mark.parametrize(
+    ("targets", "dtype", "shape"),
+    [
+        (LABELS, "int64", (N,)),
+        (LABELS.astype(np.int16)[:, None], "int64", (N,)),
+        (LABELS > 1, "int64", (N,)),
+        (LABELS.astype(np.float64), "float32", (N,)),
+        (LABELS.astype(np.float64)[:, None], "float32", (N, 1)),
+        (np.eye(4, dtype=np.uint8)[LABELS], "float32", (N, 4)),
+        (SOFT > 0.2, "float32", (N, 4)),
+        (SOFT, "float32", (N, 4)),
+        (RNG.integers(0, 9, (N, 2, 3), dtype=np.uint8), "uint8", (N, 2, 3)),
+        (RNG.integers(-9, 9, (N, 1, 1)), "int64", (N, 1, 1)),
+        (RNG.standard_normal((N, 2, 3)), "float32", (N, 2, 3)),
+    ],
+)
+def test_what_the_loss_is_given(make: Any, targets: Any, dtype: str, shape: tuple[int, ...]) -> None:
+    with make.use():
+        model = classifier()
+    noted = Noted()
+    Trainer(model, optim.SGD(model, lr=0.1), loss=noted).step(IMAGES, targets)
+    make.check_kind(noted.seen[0], shape, dtype)
+    np.testing.assert_allclose(
+        make.to_numpy(noted.seen[0]).astype(np.float64), targets.reshape(shape).astype(np.float64), rtol=1e-3
+    )
+
+
+def test_soft_rows_stay_soft() -> None:
+    """Distillation: the loss of the first step is that of the rows, not of their largest entries."""
+    model = classifier()
+    y = model(IMAGES.astype(np.float32) / 255)
+    expected = -(SOFT * (y - np.log(np.exp(y.astype(np.float64)).sum(1, keepdims=True)))).sum(1).mean()
+    trainer = Trainer(model, optim.SGD(model, lr=0.1))
+    history = trainer.fit((IMAGES, SOFT), epochs=1, batch_size=N, progress=None)
+    assert history.losses[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_column_of_labels_is_learnt() -> None:
+    digits = xpcnn.data.synthetic_digits(300)
+    model = models.tiny_convnet(seed=0)
+    trainer = Trainer(model, optim.Adam(model, lr=3e-3))
+    history = trainer.fit((digits.images, digits.labels[:, None]), epochs=4, batch_size=20, progress=None)
+    assert history.train_accuracy[-1] == evaluate(model, digits).accuracy
+    assert history.train_accuracy[-1] > 0.5
+
+
+# -- where there is an accuracy ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "known"),
+    [
+        (LABELS, ops.softmax_cross_entropy, True),
+        (SOFT, ops.softmax_cross_entropy, True),
+        (SOFT, (functools.partial(ops.softmax_cross_entropy, label_smoothing=0.1), lambda ctx: ctx), True),
+        (SOFT, models.googlenet_loss, True),
+        (SOFT * 2, ops.softmax_cross_entropy, False),
+        (np.concatenate([SOFT[:-1], [[-0.5, 0.5, 0.5, 0.5]]]), ops.softmax_cross_entropy, False),
+        (SOFT, ops.mean_squared_error, False),
+        (np.eye(4)[LABELS], ops.mean_squared_error, False),
+    ],
+)
+def test_accuracy_exists_for_classes_alone(make: Any, targets: Any, loss: Any, known: bool) -> None:
+    with make.use():
+        model = classifier()
+    result = evaluate(model, (IMAGES, targets), loss=loss, batch_size=7)
+    if known:
+        y = make.to_numpy(model(make.array(IMAGES.astype(np.float32) / 255)))
+        right = int((y.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum())
+        assert (result.correct, result.accuracy) == (right, right / N)
+    else:
+        assert (result.correct, result.accuracy) == (None, None)
+    assert result.samples == N
+
+
+def test_one_output_has_no_classes() -> None:
+    """Labels with a loss of one's own, and a single score for each sample."""
+
+    def logistic(y: Any, t: Any) -> Any:
+        p = 1 / (1 + np.exp(-y[:, 0]))
+        return np.asarray(-np.mean(np.where(t == 1, np.log(p), np.log(1 - p)))), (p, t)
+
+    def backward(ctx: Any) -> Any:
+        p, t = ctx
+        return ((p - t) / len(t)).astype(np.float32)[:, None]
+
+    model = regressor(1)
+    trainer = Trainer(model, optim.SGD(model, lr=0.1), loss=(logistic, backward))
+    history = trainer.fit((IMAGES, LABELS > 1), epochs=3, batch_size=5, progress=None)
+    assert history.epochs[-1].train_accuracy is None
+    assert history.losses[-1] < history.losses[0]
+
+
+# -- a regression whole ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["vectors", "maps"])
+def test_early_stopping_and_best_weights_of_a_regression(tmp_path: Path, kind: str) -> None:
+    build, loss, targets = KINDS[kind]
+    model = build() if kind == "maps" else models.tiny_convnet(classes=3, filters=2, input_shape=(1, 28, 28))
+    images = IMAGES if kind == "maps" else RNG.integers(0, 256, (N, 1, 28, 28), dtype=np.uint8)
+    data = Dataset(images, targets.astype(np.float64), preparation="pad")
+    run = RunDirectory(tmp_path, {})
+    trainer = Trainer(model, optim.SGD(model, lr=0.2), loss=loss)
+    saved = []
+    for _ in range(6):  # one epoch at a time, to see which weights were the best
+        trainer.fit(data[:15], data[15:], 1, 5, progress=None, callbacks=[run])
+        saved.append((trainer.history.epochs[-1].test_loss, trainer.model.state_dict()))
+        if len(saved) == 3:  # worse from here on
+            trainer.optimizer.lr = 0.0
+            for parameter in model.parameters().values():
+                parameter.data = parameter.data + 1
+    best = min(saved, key=lambda pair: pair[0])[1]
+    for path, array in xpcnn.io.load_weights(run.best_file).arrays.items():
+        np.testing.assert_array_equal(array, best[path])
+    stopped = Trainer(model, optim.SGD(model, lr=0.0), loss=loss)
+    history = stopped.fit(data[:15], data[15:], 9, 5, progress=None, callbacks=[EarlyStopping(2)])
+    assert len(history.epochs) == 3
+    assert stopped.stopped.startswith("no lower test loss in 2 epochs than the ")
+    if kind == "vectors":
+        assert load_model(run.best_file).recipe.preparation == "pad"
+
+
+def test_the_progress_of_a_regression(capsys: pytest.CaptureFixture[str]) -> None:
+    build, loss, targets = KINDS["vectors"]
+    trainer = Trainer(model := build(), optim.SGD(model, lr=0.1), loss=loss)
+    history = trainer.fit((IMAGES, targets), (IMAGES, targets), batch_size=10)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"test loss {history.epochs[0].test_loss:.4f}" in line
+    assert "%" not in line
+
+
+def test_without_measuring_the_training_set() -> None:
+    trainer = Trainer(model := classifier(), optim.SGD(model, lr=0.1))
+    data = Dataset(IMAGES, LABELS)
+    history = trainer.fit(data, data, batch_size=10, evaluate_train=False, progress=None)
+    assert history.train_accuracy == [None]
+    assert history.test_accuracy != [None]
+
+
+# -- what a loss may be ------------------------------------------------------------------
+
+
+def test_a_loss_is_an_op_or_a_pair() -> None:
+    rows, losses = np.eye(4)[LABELS], []
+    for loss in (
+        ops.mean_squared_error,
+        (ops.mean_squared_error, ops.mean_squared_error_backward),
+        [ops.mean_squared_error, ops.mean_squared_error.backward],
+    ):
+        trainer = Trainer(model := classifier(), optim.SGD(model, lr=0.1), loss=loss)
+        losses.append(float(trainer.step(IMAGES, rows)))
+    assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(None, "mse", 3, (), (ops.mean_squared_error,), (ops.mean_squared_error, None), map_loss),
+        *(lambda y, t: 0, nn.Softmax, np.zeros(3), {"forward": map_loss}),
+    ],
+    ids=str,
+)
+def test_anything_else_is_one_error_at_construction(loss: Any) -> None:
+    model = classifier()
+    message = "loss must be an op with its derivative, such as ops.mean_squared_error, or a pair of functions"
+    with pytest.raises(ArgumentError, match=f"Trainer: {message}"):
+        Trainer(model, optim.SGD(model), loss=loss)
+    with pytest.raises(ArgumentError, match=f"evaluate: {message}"):
+        evaluate(model, (IMAGES, LABELS), loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (
+            np.zeros(3, np.float32),
+            ArgumentError,
+            r"forward must return a pair \(0-d loss, ctx\), got ndarray",
+        ),
+        ((np.zeros(3, np.float32), None), ShapeError, r"must return a 0-d array, .* got shape \(3,\)"),
+        (("1.0", None), ShapeError, r"must return a 0-d array, .* got str"),
+        (None, ArgumentError, "got NoneType"),
+    ],
+    ids=str,
+)
+def test_what_a_loss_must_return(value: Any, error: type[Exception], message: str) -> None:
+    def forward(y: Any, t: Any) -> Any:
+        return value
+
+    trainer = Trainer(model := classifier(), optim.SGD(model), loss=(forward, lambda ctx: ctx))
+    with pytest.raises(error, match=message):
+        trainer.step(IMAGES, LABELS)
+
+
+# -- what is no array --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [None, "seven", 7, LABELS.tolist(), LABELS * 1j, LABELS.astype(str), LABELS.astype(object)],
+    ids=["None", "text", "number", "list", "complex", "strings", "objects"],
+)
+def test_other_things_than_arrays_are_refused(bad: Any) -> None:
+    model = classifier()
+    trainer = Trainer(model, optim.SGD(model, lr=0.1))
+    before = model.state_dict()
+    images = bad.reshape(N, 1, 1, 1) if isinstance(bad, np.ndarray) else bad
+    for call in (
+        lambda: trainer.step(images, LABELS),
+        lambda: trainer.step(IMAGES, bad),
+        lambda: trainer.fit((images, LABELS), progress=None),
+        lambda: trainer.fit((IMAGES, bad), progress=None),
+        lambda: trainer.fit(Dataset(IMAGES, LABELS), (IMAGES, bad), progress=None),
+        lambda: trainer.evaluate((images, LABELS)),
+        lambda: trainer.evaluate((IMAGES, bad)),
+        lambda: xpcnn.train.predict(model, images),
+    ):
+        with pytest.raises((DtypeError, ShapeError)):
+            call()
+    assert trainer.steps == 0
+    for path, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[path])
+
+
+def test_floats_in_a_column_are_no_labels() -> None:
+    trainer = Trainer(model := classifier(), optim.SGD(model))
+    with pytest.raises(XpcnnError, match=r"target must be labels of shape \(10,\) or rows of shape"):
+        trainer.fit((IMAGES, LABELS.astype(np.float32)[:, None]), batch_size=10, progress=None)
