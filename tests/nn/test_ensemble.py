@@ -14,7 +14,7 @@ from xpcnn.testing import gradcheck
 from .helpers import build, draw, mentions
 
 KEY = xpcnn.Key(4)
-VOTES = ("mean", "geometric", "majority")
+VOTES = ("mean", "geometric")
 
 
 class Answers(nn.Layer):
@@ -133,60 +133,15 @@ def test_a_sure_no_outweighs_a_sure_yes(make: Any) -> None:
     x = make.array(np.zeros((1, 1)))
     answers = {
         vote: make.to_numpy(nn.Ensemble(*(Answers(make, rows) for rows in logits), vote=vote)(x)).argmax()
-        for vote in ("mean", "geometric")
+        for vote in VOTES
     }
     assert answers == {"mean": 0, "geometric": 1}
-
-
-# -- the majority ---------------------------------------------------------------------------
-
-
-def votes_of(make: Any, *rows: list[float]) -> np.ndarray:
-    """The probabilities of a majority vote on one image, each member's logits given."""
-    ensemble = nn.Ensemble(*(Answers(make, [row]) for row in rows), vote="majority")
-    return np.exp(make.to_numpy(ensemble(make.array(np.zeros((1, 1)))))[0])
-
-
-def test_shares_of_the_votes(make: Any) -> None:
-    shares = votes_of(make, [5, 0, 0, 0], [0, 0.1, 0, 0], [0, 0.1, 0, 0])  # the first is the surest by far
-    expected = np.array([1 / 3, 2 / 3, 0, 0])
-    rows = np.array([[[5, 0, 0, 0]], [[0, 0.1, 0, 0]], [[0, 0.1, 0, 0]]])
-    np.testing.assert_allclose(shares, 0.9999 * expected + 0.0001 * averages(list(rows))[0], rtol=1e-12)
-    np.testing.assert_allclose(shares, expected, atol=1e-4)
-    assert shares.sum() == pytest.approx(1, rel=1e-12)
-    assert averages(list(rows))[0].argmax() == 0  # which the mean would have answered
-
-
-def test_of_equal_shares_the_one_that_is_likelier_on_average_wins(make: Any) -> None:
-    assert votes_of(make, [1, 0, 0], [0, 0, 5]).argmax() == 2
-    assert votes_of(make, [5, 0, 0], [0, 0, 1]).argmax() == 0
-    assert votes_of(make, [1, 0, 0], [0, 0, 1]).argmax() == 0  # of the same in all, the lowest
-    assert votes_of(make, [1, 1, 0]).argmax() == 0
-
-
-def test_no_certainty_outdoes_a_vote(make: Any) -> None:
-    sure, unsure = [200.0, 0, 0], [0.0, 1e-3, 0]
-    assert votes_of(make, *[sure] * 50, *[unsure] * 51).argmax() == 1
-
-
-def test_a_class_without_a_vote_has_a_finite_logarithm(make: Any) -> None:
-    y = nn.Ensemble(Answers(make, [[0.0, -5000.0]]), vote="majority")(make.array(np.zeros((1, 1))))
-    make.check(y, [[0.0, -5000 + np.log(1e-4)]], "float64")
-    loss, _ = ops.softmax_cross_entropy(y, make.array([1]))
-    assert float(make.to_numpy(loss)) == pytest.approx(5000 - np.log(1e-4))
-
-
-def test_a_vote_cannot_be_trained(make: Any) -> None:
-    ensemble = build(make, lambda: three("majority"))
-    y, ctx = ensemble.forward(make.array(draw(2, 4)), train=True, key=KEY)
-    with pytest.raises(errors.ArgumentError, match=mentions("Ensemble.backward", "majority", "vote='mean'")):
-        ensemble.backward(ctx, y)
 
 
 # -- gradients ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("vote", ["mean", "geometric"])
+@pytest.mark.parametrize("vote", VOTES)
 def test_gradients(make: Any, vote: str) -> None:
     ensemble = build(make, lambda: three(vote))
     x = make.array(draw(5, 4))

@@ -44,8 +44,8 @@ def add_vote_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vote",
         choices=VOTES,
-        help="how several models answer: by the mean of their probabilities, or the geometric mean, or the "
-        "majority of their first choices (default: mean, or a saved ensemble's own)",
+        help="how several models answer: by the mean of their probabilities, or their geometric mean "
+        "(default: mean, or a saved ensemble's own)",
     )
 
 

@@ -20,7 +20,7 @@ def ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> nn.Ens
     members : sequence of mappings
         The fields of each member's `Recipe`: `name` and `arguments` of its builder, `mean`, `std` and, where
         it is known, `input_shape`.
-    vote : "mean", "geometric" or "majority"
+    vote : "mean" or "geometric"
 
     Raises
     ------

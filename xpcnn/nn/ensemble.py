@@ -1,4 +1,4 @@
-"""Several models asked together: the mean of their probabilities, or the majority of their votes."""
+"""Several models asked together: the mean of their probabilities, arithmetic or geometric."""
 
 from __future__ import annotations
 
@@ -16,21 +16,15 @@ from xpcnn.ops.checks import check_dy, widened
 
 __all__ = ["Ensemble", "EnsembleContext"]
 
-VOTES = ("mean", "geometric", "majority")
-
-# The averages' part in a majority vote: it parts ties, and is too small to outdo a vote.
-_AVERAGED_PART = 1e-4
+VOTES = ("mean", "geometric")
 
 
 class EnsembleContext(NamedTuple):
-    """What each member keeps, its log-probabilities, and the result before it was rounded to its dtype.
-
-    A majority vote keeps None for each of them, as it has no backward.
-    """
+    """What each member keeps, its log-probabilities, and the result before it was rounded to its dtype."""
 
     members: tuple[Any, ...]
-    softmaxes: tuple[SoftmaxContext, ...] | None
-    answered: Array | None
+    softmaxes: tuple[SoftmaxContext, ...]
+    answered: Array
     y: Array
 
 
@@ -43,18 +37,13 @@ class Ensemble(Container):
         Ending in logits (N, classes), for the same classes. Their paths begin with their number:
         ``"0.conv1.weight"``. Those that say how their images are prepared must all say the same, as each
         gets the same images; one that does not say takes them in [0, 1].
-    vote : "mean", "geometric" or "majority"
+    vote : "mean" or "geometric"
         ``"mean"``: y is the logarithm of the members' averaged softmax probabilities, so that the softmax of
         y are the averages. Exact where a probability itself would round to 0.
 
         ``"geometric"``: of their geometric means, which are proportional to the probabilities. That is the
         softmax of the averaged logits. A member that is sure that it is not a class counts for more than one
         that is sure that it is.
-
-        ``"majority"``: each member votes for its likeliest class, the lowest of several. y is the logarithm
-        of the classes' shares of the votes, of which a ten-thousandth part is the averaged probabilities:
-        of classes with equally many votes, the one that is likelier on average wins, and a class without a
-        vote keeps 10⁻⁴ times its averaged probability, not 0, which has no logarithm.
 
     Attributes
     ----------
@@ -68,8 +57,7 @@ class Ensemble(Container):
 
     Notes
     -----
-    The means can be trained: backward gives the members their gradient, for fine-tuning them together. A
-    majority has no derivative but 0, and backward says so.
+    It can be trained: backward gives the members their gradient, for fine-tuning them together.
 
     References
     ----------
@@ -90,6 +78,11 @@ class Ensemble(Container):
     """
 
     def __init__(self, *members: Layer, vote: str = "mean") -> None:
+        if vote == "majority":
+            raise ArgumentError(
+                "Ensemble: vote='majority' was removed; build the ensemble of its members with vote='mean' "
+                "or 'geometric', read a file's weights with its load, and save it again"
+            )
         if vote not in VOTES:
             raise ArgumentError(f"Ensemble: vote must be one of {', '.join(map(repr, VOTES))}, got {vote!r}")
         if not members:
@@ -143,18 +136,11 @@ class Ensemble(Container):
             outputs.append(y)
             contexts.append(ctx)
         y, answered, softmaxes = self._together(outputs)
-        if self._vote == "majority":
-            return y, EnsembleContext((), None, None, y)
         return y, EnsembleContext(tuple(contexts), softmaxes, answered, y)
 
     def backward(
         self, ctx: EnsembleContext, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
     ) -> Any:
-        if ctx.softmaxes is None:
-            raise ArgumentError(
-                "Ensemble.backward: a majority vote has no derivative to train with; train the members one "
-                "by one, or together with vote='mean'"
-            )
         backend = check_dy("Ensemble.backward", dy, ctx.y.shape, ctx.y)
         if grads is not None:
             grads.bind(self)
@@ -205,18 +191,7 @@ class Ensemble(Container):
         else:
             highest = xp.max(stacked, axis=0)
             answered = highest + xp.log(xp.sum(xp.exp(stacked - highest), axis=0)) - math.log(len(own))
-        y = _majority(backend, own, answered) if self._vote == "majority" else answered
-        return xp.astype(y, outputs[0].dtype, copy=False), answered, softmaxes
-
-
-def _majority(backend: Backend, own: tuple[Array, ...], averaged: Array) -> Array:
-    """Return the logarithm of the shares of the votes, with a little of the averages in them."""
-    xp, classes = backend.xp, averaged.shape[1]
-    votes = sum(backend.one_hot(xp.argmax(z, axis=1), classes, averaged.dtype) for z in own)
-    share = votes * ((1 - _AVERAGED_PART) / len(own)) + _AVERAGED_PART * xp.exp(averaged)
-    voted = votes > 0
-    logarithm = xp.log(xp.where(voted, share, xp.ones_like(share)))  # of 0 there is none
-    return xp.where(voted, logarithm, averaged + math.log(_AVERAGED_PART))
+        return xp.astype(answered, outputs[0].dtype, copy=False), answered, softmaxes
 
 
 def _check_outputs(outputs: list[Any]) -> Backend:
