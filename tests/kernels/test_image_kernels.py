@@ -1,4 +1,4 @@
-"""The kernel of ``images.cu``: the bits of the portable functions, and of transforms on the host."""
+"""The kernel of ``images.cu``: the bits of the portable function."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import xpcnn
 from xpcnn import Trainer, data, models, optim
 from xpcnn.backend.kernels import images as kernels
 from xpcnn.data.augment import parse
-from xpcnn.data.augment.moves import Deferred
-from xpcnn.ops.images import moved_scaled_images, scaled_images
+from xpcnn.ops.images import scaled_images
 
 from .helpers import Array, Target
 
@@ -22,7 +21,6 @@ EACH = (
     tuple(1 / (255 * std) for std in (0.247, 0.243, 0.262)),
     tuple(mean / 0.25 for mean in (0.491, 0.482, 0.447)),
 )
-CHAINS = ("crop=2", "hflip", "vflip=0.5", "crop=3,hflip,crop=1,vflip", "hflip=1,vflip=1", "crop=40")
 
 
 def draw_bytes(*shape: int) -> Array:
@@ -63,63 +61,35 @@ def test_each_channel_its_own(target: Target) -> None:
     same_bits(target, got, scaled_images.portable(x, *EACH, dtype_of(target)))
 
 
-@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (5, 3, 7, 9), (1, 3, 1, 1), (3, 3, 6, 1)], ids=str)
-@pytest.mark.parametrize("chain", CHAINS)
-def test_moves(target: Target, chain: str, shape: tuple[int, ...]) -> None:
-    """What the transform does on the host, and the portable function everywhere."""
-    pixels = draw_bytes(*shape)
-    _, moves = Deferred(parse(chain))(pixels, np.random.default_rng(5))
-    x, given = target.array(pixels, "uint8"), target.array(moves, "int32")
-    got = target.kernel("moved_scaled_images")(x, given, *EACH, dtype_of(target))
-    same_bits(target, got, moved_scaled_images.portable(x, given, *EACH, dtype_of(target)))
-    on_host = target.array(parse(chain)(pixels, np.random.default_rng(5)), "uint8")
-    same_bits(target, got, scaled_images.portable(on_host, *EACH, dtype_of(target)))
-
-
 def test_images_with_gaps(target: Target) -> None:
-    pixels = draw_bytes(4, 6, 8, 10)
-    _, moves = Deferred(parse("crop=2,hflip"))(pixels[:2, ::2, ::-1, ::2], np.random.default_rng(5))
-    x = target.array(pixels, "uint8")[:2, ::2, ::-1, ::2]
-    spread = target.array(np.repeat(moves, 2, axis=1), "int32")[:, ::2]
-    got = target.kernel("moved_scaled_images")(x, spread, *EACH, dtype_of(target))
-    same_bits(target, got, moved_scaled_images.portable(x, spread, *EACH, dtype_of(target)))
+    x = target.array(draw_bytes(4, 6, 8, 10), "uint8")[:2, ::2, ::-1, ::2]
+    got = target.kernel("scaled_images")(x, *EACH, dtype_of(target))
+    same_bits(target, got, scaled_images.portable(x, *EACH, dtype_of(target)))
 
 
 def test_64_bit_places(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = draw_bytes(3, 3, 6, 5)
-    moves = target.array(Deferred(parse("crop=2,hflip"))(pixels, np.random.default_rng(5))[1], "int32")
-    arguments = target.array(pixels, "uint8"), moves, *EACH, dtype_of(target)
-    expected = target.kernel("moved_scaled_images")(*arguments)
+    arguments = target.array(draw_bytes(3, 3, 6, 5), "uint8"), *EACH, dtype_of(target)
+    expected = target.kernel("scaled_images")(*arguments)
     monkeypatch.setattr(kernels, "index_type", lambda count: "long long")
-    same_bits(target, target.kernel("moved_scaled_images")(*arguments), expected)
+    same_bits(target, target.kernel("scaled_images")(*arguments), expected)
 
 
 def test_what_the_kernel_leaves_to_the_portable_function(target: Target) -> None:
-    x, whole = target.array(draw_bytes(2, 1, 3, 3), "uint8"), target.array(np.zeros((2, 4)), "int64")
+    x = target.array(draw_bytes(2, 1, 3, 3), "uint8")
     assert target.kernel("scaled_images")(target.array([1.0]), *ONE, dtype_of(target)) is NotImplemented
     assert target.kernel("scaled_images")(x, *ONE, x.dtype) is NotImplemented
-    assert target.kernel("moved_scaled_images")(x, whole, *ONE, dtype_of(target)) is NotImplemented
 
 
 @pytest.mark.parametrize("chain", ["crop=2,hflip", "crop=1,shift=0.5"])
 def test_training_with_augmentation(target: Target, chain: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pixels are moved on the device where the chain allows it, and the run is the same to the bit."""
-    moved: list[str] = []
-    table = dict(kernels.KERNELS)
-
-    def moving(*given: Any) -> Any:
-        moved.append("once")
-        return kernels.moved_scaled_images(*given)
-
-    table["moved_scaled_images"] = moving
+    """Images are changed on the host, and the run is the same with and without the kernel, to the bit."""
     digits, weights = data.synthetic_digits(60), []
-    for found in (table, {}):
+    for found in (kernels.KERNELS, {}):
         with xpcnn.use_backend(target.backend) as backend, monkeypatch.context() as patch:
             patch.setattr(backend, "kernels", found)
             model = models.tiny_convnet().to(dtype=target.dtype)
             trainer = Trainer(model, optim.SGD(model, lr=0.1), seed=3)
             trainer.fit(digits, epochs=2, batch_size=25, augment=parse(chain), progress=None)
         weights.append({path: xpcnn.to_numpy(array) for path, array in model.state_dict().items()})
-    assert len(moved) == (6 if chain == "crop=2,hflip" else 0)
     for path, array in weights[0].items():
         np.testing.assert_array_equal(array, weights[1][path])

@@ -74,7 +74,7 @@ def test_two_steps(target: Target, rule: Any, options: Any, monkeypatch: pytest.
         "batch_norm_by_batch",
         "batch_norm_gradients",
         "batch_norm_by_running",
-        "moved_scaled_images",
+        "scaled_images",
     }
     assert used & {"sgd_step", "adamw_step"}
     for path, array in expected.items():

@@ -10,10 +10,9 @@ import numpy as np
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_array, is_floating, to_numpy
 from xpcnn.data import Dataset
-from xpcnn.data.moved import MovedImages
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, is_per_sample
-from xpcnn.ops.images import moved_scaled_images, scaled_images
+from xpcnn.ops.images import scaled_images
 
 __all__ = ["InputPipeline", "as_dataset", "note_input_shape", "pair_of", "require_array"]
 
@@ -47,9 +46,6 @@ class InputPipeline:
         """Return images (N, ...) on the model's device, in its dtype."""
         backend = self.backend
         dtype = backend.xp.float32 if self._like is None else self._like.dtype
-        if isinstance(x, MovedImages):
-            pixels, moves = (backend.asarray(part) for part in x)
-            return moved_scaled_images(pixels, moves, *self._scales_and_shifts(pixels), dtype)
         x = _here(backend, "images", x)
         if is_floating(x.dtype):
             return backend.xp.astype(x, dtype, copy=False)
@@ -66,17 +62,6 @@ class InputPipeline:
             )
         scales = tuple(1 / (255 * std) for std in self._std)
         return scales, tuple(mean / std for mean, std in zip(self._mean, self._std, strict=True))
-
-    def augmentation(self, augment: Any) -> Any:
-        """Return what to augment batches with on the host, so that `images` gives what `augment` would.
-
-        Flips and crops are drawn there and done on the device, where that has a kernel for it.
-        """
-        if augment is None or "moved_scaled_images" not in self.backend.kernels:
-            return augment
-        from xpcnn.data.augment.moves import Deferred  # here, for `import xpcnn` to leave augmentation out
-
-        return Deferred(augment) if Deferred.possible_for(augment) else augment
 
     def targets(self, t: Any) -> Array:
         """Return targets on the model's device, as the loss is to take them.

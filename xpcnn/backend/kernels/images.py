@@ -1,4 +1,4 @@
-"""Bytes of images to numbers by a kernel, in place of the primitives of `xpcnn.ops.images`."""
+"""Bytes of images to numbers by a kernel, in place of the primitive of `xpcnn.ops.images`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,6 @@ FAMILY: Final = Family("images", expressions("scale_images", STORAGE.values(), (
 
 def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: Any) -> Any:
     """Return ``x · scale − shift``; see the primitive."""
-    return _scaled(x, None, scales, shifts, dtype)
-
-
-def moved_scaled_images(
-    x: Array, moves: Array, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: Any
-) -> Any:
-    """Return the same of images that are flipped and moved; see the primitive."""
-    if dtype_name(moves.dtype) != "int32":
-        return NotImplemented
-    return _scaled(x, contiguous(moves), scales, shifts, dtype)
-
-
-def _scaled(
-    x: Array, moves: Array | None, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: Any
-) -> Any:
     storage = STORAGE.get(dtype_name(dtype))
     if storage is None or dtype_name(x.dtype) != "uint8":
         return NotImplemented
@@ -46,7 +31,6 @@ def _scaled(
         contiguous(x),
         y,
         *(record(*divider(max(size, 1))) for size in (channels, height, width)),
-        moves,
         _constants(backend_of(x), scales, shifts, dtype_name(dtype)),
         len(scales),
     )
@@ -59,4 +43,4 @@ def _constants(backend: Backend, scales: tuple[float, ...], shifts: tuple[float,
     return backend.asarray((scales, shifts), dtype)
 
 
-KERNELS: Final = {"scaled_images": scaled_images, "moved_scaled_images": moved_scaled_images}
+KERNELS: Final = {"scaled_images": scaled_images}

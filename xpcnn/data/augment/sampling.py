@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Affine", "Displacement", "Map", "affine", "read", "whole_pixel_moves"]
+__all__ = ["Affine", "Displacement", "Map", "affine", "read"]
 
 Array = NDArray[Any]
 _BLOCK = 1 << 14  # values read at once: what the coordinates and corners of these take stays in cache
@@ -94,27 +94,12 @@ def _merge_affine(maps: Sequence[Map]) -> list[Map]:
     return merged
 
 
-def whole_pixel_moves(moved: Affine, height: int, width: int) -> Array:
-    """(N, 4) int32 for images that are only flipped and moved by whole pixels: top, down, left, right.
-
-    Row i of the result is row ``top + down · i`` of the source, column j its column ``left + right · j``.
-    """
-    beyond = 2.0 * np.array([height, width])  # from there on nothing of the image is met, however far it is
-    corner = np.clip(_corner(moved, height, width), -beyond, beyond)
-    moves = (corner[:, 0], moved.matrix[:, 0, 0], corner[:, 1], moved.matrix[:, 1, 1])
-    return np.stack(moves, axis=1).astype(np.int32)
-
-
 def _whole_pixels(moved: Affine, height: int, width: int) -> bool:
     """Whether every image is only flipped and moved by whole pixels."""
-    corner = _corner(moved, height, width)
-    return bool((np.abs(moved.matrix[:, :, :2]) == np.eye(2)).all() and (corner == np.rint(corner)).all())
-
-
-def _corner(moved: Affine, height: int, width: int) -> Array:
-    """The index of the pixel from which the first one of each result is read: (N, 2)."""
     centre = _centre(height, width)
-    return moved.matrix[:, :, 2] - moved.matrix[:, :, :2] @ centre + centre
+    # The pixel from which the first one of each result is read.
+    corner = moved.matrix[:, :, 2] - moved.matrix[:, :, :2] @ centre + centre
+    return bool((np.abs(moved.matrix[:, :, :2]) == np.eye(2)).all() and (corner == np.rint(corner)).all())
 
 
 def _centre(height: int, width: int) -> Array:
