@@ -12,7 +12,7 @@ from model_cases import ALL, FAMILIES, OF_ONE_SIZE, count, drawn_state, images, 
 
 import xpcnn
 from xpcnn import models, nn
-from xpcnn.errors import ArgumentError, DtypeError, ShapeError
+from xpcnn.errors import ArgumentError, CheckpointError, DtypeError, ShapeError
 
 every_model = pytest.mark.parametrize("name", ALL)
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -88,7 +88,6 @@ def test_a_recipe_can_be_written_down(name: str) -> None:
         ("tiny_convnet", {"input_shape": (3, 8, 8), "bias": True}),
         ("deep_convnet", {"classes": 3, "hidden": 7, "dropout": 0.25}),
         ("deep_convnet", {"batch_norm": True, "filters": (3, 4, 5)}),
-        ("deep_convnet", {"deskew": True, "digit_size": (20, 16)}),
         ("lenet5", {"classes": 3, "in_channels": 2, "variant": "sigmoid"}),
         ("alexnet", {"classes": 3, "dropout": 0.1}),
         ("vgg13_bn", {"classes": 3, "small_images": True, "dropout": 0.1}),
@@ -110,6 +109,26 @@ def test_a_file_tells_the_whole_model(tmp_path: Path, name: str, arguments: dict
     for (path, expected), (found_path, found) in zip(states(model), states(again), strict=True):
         assert (found_path, found.dtype) == (path, expected.dtype)
         np.testing.assert_array_equal(found, expected)
+
+
+def test_files_that_name_removed_arguments(tmp_path: Path) -> None:
+    """Older files of deep_convnet name them, nearly always to say that they are not used."""
+    model = models.deep_convnet(hidden=7, seed=3)
+    recipe = model.recipe
+    assert recipe is not None
+    x = images(2, 1, 28, 28).astype("float32")
+    model.recipe = recipe._replace(arguments={**recipe.arguments, "deskew": False, "digit_size": None})
+    model.save(tmp_path / "old.npz")
+    np.testing.assert_array_equal(xpcnn.load_model(tmp_path / "old.npz")(x), model(x))
+    for removed in ({"deskew": True}, {"digit_size": (20, 16)}, {"digit_size": 20}):
+        model.recipe = recipe._replace(arguments={**recipe.arguments, **removed})
+        model.save(tmp_path / "used.npz")
+        with pytest.raises(CheckpointError, match=r"used\.npz.*deep_convnet: .* was removed.*train"):
+            xpcnn.load_model(tmp_path / "used.npz")
+        with pytest.raises(ArgumentError, match="was removed"):
+            models.build("deep_convnet", **removed)
+        with pytest.raises(TypeError):
+            models.deep_convnet(**removed)  # type: ignore[arg-type]
 
 
 # -- messages -----------------------------------------------------------------------------

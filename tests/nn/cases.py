@@ -172,8 +172,6 @@ CASES = {
     "local response norm, even": Case(
         lambda: nn.LocalResponseNorm(4, alpha=0.5), (1, 5, 2, 2), lambda t: t.LocalResponseNorm(4, alpha=0.5)
     ),
-    "deskew": Case(nn.Deskew, (2, 2, 4, 5)),
-    "size normalisation": Case(lambda: nn.NormalizeSize((3, 4)), (2, 2, 5, 6)),
     "dropout": Case(lambda: nn.Dropout(0.5), (2, 3, 4), lambda t: t.Dropout(0.5)),
     "dropout, training": Case(lambda: nn.Dropout(0.4), (2, 3, 4), None, True),
     "relu": Case(nn.ReLU, (2, 3, 2), lambda t: t.ReLU()),

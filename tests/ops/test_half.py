@@ -14,8 +14,6 @@ import pytest
 
 from xpcnn import ops
 
-from .image_oracles import normalized, upright
-
 HALF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Unit roundoff: the relative error of rounding once."""
 
@@ -251,24 +249,6 @@ def test_local_response_norm(half: Half) -> None:
     half.check(y, oracles.local_response_norm(xv, 100, alpha=0.1), slack=2.0**-24)
     expected = oracles.local_response_norm_backward(xv, dyv, 100, alpha=0.1)
     half.check(ops.local_response_norm_backward(ctx, dy), expected, slack=1e-6)
-
-
-def test_deskew(half: Half) -> None:
-    x, xv = half.draw(2, 1, 40, 40)
-    y, ctx = ops.deskew(x)
-    half.check(y, upright(xv), slack=1e-4)
-    dy, dyv = half.draw(2, 1, 40, 40, seed=1)
-    expected = ops.deskew_backward(ops.deskew(xv)[1], dyv)  # in float64, which has its own tests
-    half.check(ops.deskew_backward(ctx, dy), expected, slack=2e-3)
-
-
-def test_normalize_size(half: Half) -> None:
-    x, xv = half.draw(2, 2, 40, 40)
-    y, ctx = ops.normalize_size(x, (7, 5))
-    half.check(y, normalized(xv, (7, 5)), slack=1e-6)
-    dy, dyv = half.draw(2, 2, 40, 40, seed=1)
-    expected = ops.normalize_size_backward(ops.normalize_size(xv, (7, 5))[1], dyv)
-    half.check(ops.normalize_size_backward(ctx, dy), expected, slack=1e-6)
 
 
 def test_cross_entropy(half: Half) -> None:

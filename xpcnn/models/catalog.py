@@ -23,6 +23,9 @@ Model = TypeVar("Model", bound=Layer)
 
 _builders: dict[str, Callable[..., Layer]] = {}
 
+# Arguments that builders took once, which older files name, with the value that asked for nothing.
+_REMOVED: dict[str, dict[str, Any]] = {"deep_convnet": {"deskew": False, "digit_size": None}}
+
 
 def published(
     *, mean: PerChannel, std: PerChannel
@@ -87,6 +90,13 @@ def build(name: str, **arguments: Any) -> Layer:
     if name not in _builders:
         raise ArgumentError(f"unknown model {name!r}; known: {', '.join(_builders)}")
     builder = _builders[name]
+    for argument, nothing in _REMOVED.get(name, {}).items():
+        value = arguments.pop(argument, nothing)
+        if value != nothing:
+            raise ArgumentError(
+                f"{name}: {argument}={value!r} was removed: models no longer deskew or stretch digits; train "
+                f"the model again without it"
+            )
     try:
         inspect.signature(builder).bind(**arguments)
     except TypeError as error:

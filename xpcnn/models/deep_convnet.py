@@ -24,8 +24,6 @@ def deep_convnet(
     hidden: int = 50,
     dropout: float = 0.5,
     batch_norm: bool = False,
-    deskew: bool = False,
-    digit_size: int | tuple[int, int] | None = None,
     dtype: Any = "float32",
 ) -> nn.Sequential:
     """Return the deep network of the from-scratch literature, ending in logits.
@@ -48,11 +46,6 @@ def deep_convnet(
         The share of values dropped in training, of the hidden layer and of the logits.
     batch_norm : bool
         Whether each convolution is followed by a batch normalisation, which came after the book.
-    deskew : bool
-        Whether slanted digits are made upright first, by `xpcnn.nn.Deskew`.
-    digit_size : int or pair of ints, optional
-        Height and width in pixels that each digit is stretched to then, by `xpcnn.nn.NormalizeSize`. Without
-        it, digits keep their sizes.
     dtype : str
 
     Raises
@@ -87,14 +80,8 @@ def deep_convnet(
         layers[f"relu{number}"] = nn.ReLU()
         return layers
 
-    prepared: dict[str, nn.Layer] = {}
-    if deskew:
-        prepared["deskew"] = nn.Deskew()
-    if digit_size is not None:
-        prepared["stretch"] = nn.NormalizeSize(digit_size)
     return nn.Sequential(
         images=Images("deep_convnet", in_channels, smallest=28, largest=35),
-        **prepared,
         **conv(1, in_channels, first),
         **conv(2, first, first),
         pool1=nn.MaxPool2d(2),

@@ -5,7 +5,6 @@ from xpcnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, T
 from xpcnn.nn.branches import Concat, Residual
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
-from xpcnn.nn.deskew import Deskew
 from xpcnn.nn.dropout import Dropout
 from xpcnn.nn.ensemble import Ensemble
 from xpcnn.nn.fuse import fuse
@@ -14,7 +13,6 @@ from xpcnn.nn.layer import Layer, LoadReport, ReceptiveField, Recipe
 from xpcnn.nn.layer_norm import GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
-from xpcnn.nn.normalize_size import NormalizeSize
 from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.nn.per_sample import is_per_sample
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
@@ -33,7 +31,6 @@ __all__ = [
     "Concat",
     "Conv2d",
     "ConvTranspose2d",
-    "Deskew",
     "Dropout",
     "Ensemble",
     "Flatten",
@@ -47,7 +44,6 @@ __all__ = [
     "LoadReport",
     "LocalResponseNorm",
     "MaxPool2d",
-    "NormalizeSize",
     "Parameter",
     "ReLU",
     "ReceptiveField",

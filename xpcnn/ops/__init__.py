@@ -35,7 +35,6 @@ from xpcnn.ops.conv import (
     set_workspace_limit,
 )
 from xpcnn.ops.conv.autotune import autotune
-from xpcnn.ops.deskew import deskew, deskew_backward
 from xpcnn.ops.dropout import dropout, dropout_backward
 from xpcnn.ops.gated import gelu, gelu_backward, silu, silu_backward
 from xpcnn.ops.layer_norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
@@ -49,7 +48,6 @@ from xpcnn.ops.loss import (
 )
 from xpcnn.ops.norm import batch_norm, batch_norm_backward
 from xpcnn.ops.norm_relu import batch_norm_relu, batch_norm_relu_backward
-from xpcnn.ops.normalize_size import normalize_size, normalize_size_backward
 from xpcnn.ops.pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
@@ -81,8 +79,6 @@ __all__ = [
     "conv_algorithm",
     "conv_transpose2d",
     "conv_transpose2d_backward",
-    "deskew",
-    "deskew_backward",
     "dropout",
     "dropout_backward",
     "flatten",
@@ -107,8 +103,6 @@ __all__ = [
     "max_pool2d_backward",
     "mean_squared_error",
     "mean_squared_error_backward",
-    "normalize_size",
-    "normalize_size_backward",
     "relu",
     "relu_backward",
     "set_workspace_limit",
