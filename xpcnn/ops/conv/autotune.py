@@ -47,8 +47,9 @@ def autotune() -> Iterator[None]:
     of the geometry.
 
     Choices are kept in ``autotune.json`` in ``$XPCNN_CACHE_DIR``, or else in the user's cache folder, and
-    hold for the device, its settings and threads, the versions of the libraries, and the workspace limit
-    they were measured with. Delete the file to measure anew.
+    hold for the device, its settings and threads, the versions of xpcnn and of the backend's library, and
+    the workspace limit they were measured with. Each process reads the file once and writes it whole; where
+    several write it, the last one's choices stay. Delete the file to measure again.
 
     Local to this thread or task. An algorithm that is named, by argument or by `conv_algorithm`, is used as
     ever.

@@ -1,6 +1,6 @@
 """Which algorithms were measured to be the fastest, on what: a file that outlives the process.
 
-A cache is never worth an error: a file that cannot be used is left out with a warning, and written anew.
+A cache is never worth an error: a file that cannot be used is ignored with a warning, and replaced.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import functools
 import json
 import os
 import platform
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
@@ -24,12 +26,6 @@ __all__ = ["CACHE_DIR_VARIABLE", "TuningCache", "cache_file", "environment_of", 
 CACHE_DIR_VARIABLE = "XPCNN_CACHE_DIR"
 _FORMAT = 1
 
-# By their names in package registries; what a backend computes with, beside NumPy.
-_LIBRARIES = {
-    "cupy": ("cupy-cuda12x", "cupy-cuda13x", "cupy", "nvidia-cudnn-frontend"),
-    "array_api_strict": ("array-api-strict",),
-}
-
 Choices = dict[str, dict[str, str]]
 
 
@@ -44,7 +40,7 @@ def cache_file() -> Path:
 
 
 def tuning_cache() -> TuningCache:
-    """Return the choices in `cache_file`, read when they are first asked for."""
+    """Return the choices in `cache_file`, which is read once."""
     path = cache_file()
     with _lock:
         if path not in _caches:
@@ -59,68 +55,60 @@ _lock = threading.Lock()
 class TuningCache:
     """Names of algorithms by environment and task, in memory and in a JSON file.
 
-    Every addition writes the file whole, beside it first, and takes over what other processes have added
-    since. What two write at the same moment, one may lose; it writes it again with its next addition.
+    The file is read now, and written whole with each addition. Of processes that write it, the last one's
+    choices stay; those of the others are measured again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: Choices | None = None
-        self._added: Choices = {}
-        self._warned: set[str] = set()
+        self._writable = True
         self._lock = threading.Lock()
+        self._choices: Choices = {}
+        try:
+            if path.is_file():
+                self._choices = _parsed(path.read_text("utf-8"))
+        except OSError as error:
+            self._warn(f"cannot read {path} ({error.strerror or error}); measuring again")
+        except (ValueError, RecursionError) as error:  # what json and decoding raise are ValueErrors
+            self._warn(f"ignoring {path} ({error}); measuring again, and replacing it")
 
     def __len__(self) -> int:
         """Return how many choices there are, of all environments."""
         with self._lock:
-            return sum(map(len, self._choices().values()))
+            return sum(map(len, self._choices.values()))
 
     def find(self, environment: str, task: str) -> str | None:
         """Return the algorithm chosen for a task, or None."""
-        with self._lock:
-            return self._choices().get(environment, {}).get(task)
+        return self._choices.get(environment, {}).get(task)
 
     def add(self, environment: str, task: str, algorithm: str) -> None:
         """Keep a choice, in the file too where it can be written."""
         with self._lock:
-            self._added.setdefault(environment, {})[task] = algorithm
-            self._known = _merged(self._read(), self._added)
+            self._choices.setdefault(environment, {})[task] = algorithm
             try:
-                self._write(self._known)
+                if self._writable:
+                    self._write()
             except OSError as error:
+                self._writable = False
                 reason = error.strerror or error
                 self._warn(f"cannot write {self.path} ({reason}); choices last for this process only")
 
-    def _choices(self) -> Choices:
-        if self._known is None:
-            self._known = self._read()
-        return self._known
-
-    def _read(self) -> Choices:
+    def _write(self) -> None:
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format": _FORMAT, "choices": self._choices}, indent=1, sort_keys=True)
+        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=folder)
         try:
-            return _parsed(self.path.read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError):  # the latter is told of when writing
-            return {}
-        except OSError as error:
-            self._warn(f"cannot read {self.path} ({error.strerror or error}); measuring anew")
-        except (ValueError, RecursionError) as error:  # what json raises, and decoding, are ValueErrors
-            self._warn(f"ignoring {self.path} ({error}); measuring anew, and replacing it")
-        return {}
-
-    def _write(self, choices: Choices) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}.part")
-        text = json.dumps({"format": _FORMAT, "choices": choices}, indent=1, sort_keys=True)
-        try:
-            part.write_text(text + "\n", "utf-8")
-            os.replace(part, self.path)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+            os.chmod(name, 0o644)  # mkstemp's files are private; a folder may be shared
+            os.replace(name, self.path)
         finally:
-            part.unlink(missing_ok=True)
+            Path(name).unlink(missing_ok=True)
 
-    def _warn(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(f"autotune: {message}", RuntimeWarning, stacklevel=2)
+    @staticmethod
+    def _warn(message: str) -> None:
+        warnings.warn(f"autotune: {message}", RuntimeWarning, stacklevel=3)
 
 
 def _parsed(text: str) -> Choices:
@@ -128,7 +116,7 @@ def _parsed(text: str) -> Choices:
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError("not a file of measured choices")
     if content["format"] != _FORMAT:
-        raise ValueError(f"format {content['format']!r}, not {_FORMAT}")
+        raise ValueError(f"of another format than {_FORMAT}")
     choices: Any = content.get("choices")
     if not isinstance(choices, dict) or not all(map(_are_names, choices.values())):
         raise ValueError("its choices are not names by environment and task")
@@ -137,11 +125,6 @@ def _parsed(text: str) -> Choices:
 
 def _are_names(tasks: Any) -> bool:
     return isinstance(tasks, dict) and all(isinstance(name, str) for name in tasks.values())
-
-
-def _merged(first: Choices, second: Choices) -> Choices:
-    """Return the choices of both; where they differ, the second's."""
-    return {name: {**first.get(name, {}), **second.get(name, {})} for name in first | second}
 
 
 # -- what a choice holds for -----------------------------------------------------------
@@ -162,7 +145,7 @@ def _sizes(values: tuple[int, ...]) -> str:
 
 
 def environment_of(backend: Backend) -> str:
-    """Return the device, how it is set to compute, and the versions of what computes on it."""
+    """Return the device, how it is set to compute, and the versions of xpcnn and of the backend's library."""
     return _environment(backend, tuple(backend.settings().items()), _threads(backend))
 
 
@@ -174,21 +157,14 @@ def _environment(backend: Backend, settings: tuple[tuple[str, bool], ...], threa
         device = f"{_processor()}, {threads} thread{'s' if threads != 1 else ''}"
     from xpcnn import __version__
 
-    libraries = ("numpy", *_LIBRARIES.get(backend.name, (backend.name,)))
-    versions = {name: version for name in libraries if (version := _version(name)) is not None}
-    described = {**facts, **dict(settings), "xpcnn": __version__, **versions}
+    described = {**facts, **dict(settings), "xpcnn": __version__, backend.name: _version(backend.name)}
     return "; ".join(
         [f"{backend.name} on {device}", *(f"{name} {value}" for name, value in described.items())]
     )
 
 
-def _version(package: str) -> str | None:
-    import importlib.metadata  # slow to import, and needed here alone
-
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _version(library: str) -> str:
+    return str(getattr(sys.modules.get(library), "__version__", "unknown"))
 
 
 @functools.cache
