@@ -1,16 +1,16 @@
-"""Search for a learning rate and a weight decay at random: many short trainings, the best told.
+"""Search for a learning rate and a weight decay at random: many short trainings, ranked.
 
-Each trial draws both from log-uniform ranges and trains a new model on a part of the training samples; the
-accuracy on the other part, the validation set, ranks them. Trials are kept in a file as they end; the same
-command with --out goes on with it.
+Each trial draws both from log-uniform ranges and trains a new model on a part of the training samples. The
+accuracy on the other part, the validation set, ranks the trials; the test set is not touched.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from dataclasses import replace
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,12 +27,11 @@ from xpcnn.cli.options import (
 )
 from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import OPTIMIZERS, Settings
-from xpcnn.data import Dataset
-from xpcnn.errors import ArgumentError, CheckpointError
+from xpcnn.errors import CheckpointError
+from xpcnn.io import replacing
 from xpcnn.models import model_names
 from xpcnn.nn import summary
-from xpcnn.train import LogUniform, SearchResults, Trainer, random_search, split
-from xpcnn.viz import plot_search
+from xpcnn.train import Trainer, Trial, random_search, ranked, split
 
 __all__ = ["add_arguments", "run"]
 
@@ -43,90 +42,49 @@ _share = number("between 0 and 1", lambda value: 0 < value < 1)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options. The defaults are the book's, but for the model and its optimiser."""
     parser.usage = "%(prog)s [OPTION ...]"
+    shown = "(default: %(default)s)"
     what = parser.add_argument_group("data and model")
-    what.add_argument(
-        "--dataset", choices=datasets.DATASETS, default=Settings.dataset, help="(default: %(default)s)"
-    )
-    what.add_argument(
-        "--train-samples",
-        type=count,
-        default=500,
-        metavar="N",
-        help="use the first N only, validation included (default: %(default)s)",
-    )
-    what.add_argument(
-        "--validation",
-        type=_share,
-        default=0.2,
-        metavar="SHARE",
-        help="the share of them that is held out for validation (default: %(default)s)",
-    )
-    what.add_argument(
-        "--model",
-        choices=model_names(),
-        metavar="MODEL",
-        default=Settings.model,
-        help=f"one of {', '.join(model_names())} (default: %(default)s)",
-    )
+    what.add_argument("--dataset", choices=datasets.DATASETS, default=Settings.dataset, help=shown)
+    samples = f"use the first N only, validation included {shown}"
+    what.add_argument("--train-samples", type=count, default=500, metavar="N", help=samples)
+    share = f"the share of them that is held out for validation {shown}"
+    what.add_argument("--validation", type=_share, default=0.2, metavar="SHARE", help=share)
+    names = model_names()
+    one_of = f"one of {', '.join(names)} {shown}"
+    what.add_argument("--model", choices=names, metavar="MODEL", default=Settings.model, help=one_of)
     add_model_option(what)
 
     how = parser.add_argument_group("search")
-    how.add_argument(
-        "--lr",
-        type=_range,
-        default=LogUniform(1e-6, 1e-2),
-        metavar="LOW,HIGH",
-        help="learning rates (default: 1e-6,1e-2)",
-    )
-    how.add_argument(
-        "--weight-decay",
-        type=_range,
-        default=LogUniform(1e-8, 1e-4),
-        metavar="LOW,HIGH",
-        help="weight decays (default: 1e-8,1e-4)",
-    )
-    how.add_argument("--trials", type=count, default=100, metavar="N", help="(default: %(default)s)")
+    for option, default, rates in (
+        ("--lr", (1e-6, 1e-2), "learning rates (default: 1e-6,1e-2)"),
+        ("--weight-decay", (1e-8, 1e-4), "weight decays (default: 1e-8,1e-4)"),
+    ):
+        how.add_argument(option, type=_range, default=default, metavar="LOW,HIGH", help=rates)
+    how.add_argument("--trials", type=count, default=100, metavar="N", help=shown)
 
     training = parser.add_argument_group("training, of each trial")
-    training.add_argument(
-        "--optimizer",
-        choices=OPTIMIZERS,
-        default=Settings.optimizer,
-        help="momentum and nesterov have a momentum of 0.9 (default: %(default)s)",
-    )
-    training.add_argument("--epochs", type=count, default=50, metavar="N", help="(default: %(default)s)")
-    training.add_argument(
-        "--batch-size", type=count, default=Settings.batch_size, metavar="N", help="(default: %(default)s)"
-    )
-    training.add_argument(
-        "--seed",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="of what is drawn, of the validation set, and of each trial's training (default: %(default)s)",
-    )
+    momentum = f"momentum and nesterov have a momentum of 0.9 {shown}"
+    training.add_argument("--optimizer", choices=OPTIMIZERS, default=Settings.optimizer, help=momentum)
+    training.add_argument("--epochs", type=count, default=50, metavar="N", help=shown)
+    training.add_argument("--batch-size", type=count, default=Settings.batch_size, metavar="N", help=shown)
+    seed = f"of what is drawn, of the validation set, and of each trial's training {shown}"
+    training.add_argument("--seed", type=natural, default=0, metavar="N", help=seed)
 
     where = parser.add_argument_group("computing and saving")
     add_device_options(where)
-    where.add_argument("--dtype", choices=DTYPES, default=Settings.dtype, help="(default: %(default)s)")
-    where.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="the trials, a line of JSON for each; a search that is in it is gone on with "
-        "(default: runs/search-DATASET-MODEL-TIME.jsonl)",
-    )
-    where.add_argument(
-        "--plot", type=Path, metavar="FILE", help="the picture, .png or .svg (default: beside --out, as .png)"
-    )
+    where.add_argument("--dtype", choices=DTYPES, default=Settings.dtype, help=shown)
+    table = "the trials, best first (default: runs/search-DATASET-MODEL-TIME.csv)"
+    where.add_argument("--out", type=Path, metavar="FILE.csv", help=table)
 
 
-def _range(text: str) -> LogUniform:
+def _range(text: str) -> tuple[float, float]:
     try:
         low, high = (float(bound) for bound in text.split(","))
-        return LogUniform(low, high)
-    except (ValueError, ArgumentError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not LOW,HIGH with 0 < LOW <= HIGH") from None
+    except ValueError:
+        low, high = math.nan, math.nan
+    if not 0 < low <= high < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW,HIGH with 0 < LOW <= HIGH")
+    return low, high
 
 
 def run(args: argparse.Namespace) -> int:
@@ -147,89 +105,67 @@ def run(args: argparse.Namespace) -> int:
     )
     whole, _ = datasets.load(args.dataset)
     samples = datasets.first(whole, args.train_samples, "--train-samples")
-    if not 0 < round(args.validation * len(samples)) < len(samples):
-        raise UsageError(f"--validation {args.validation:g}: of {len(samples)} samples leaves a part empty")
     train, validation = split(samples, args.validation, args.seed)
     # A model that does not fit the images fails now.
     summary(settings.build_model(train), train.images.shape[1:])
-    out = args.out or _new_file(settings)
-    _introduce(args, settings, train, validation, out)
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    out = args.out or Path("runs", f"search-{settings.dataset}-{settings.model}-{now}.csv")
+    if out.exists():
+        raise UsageError(f"--out {out}: is there already; name another file")
+    _write([], out)  # a file that cannot be written fails now
+    print(
+        f"{args.trials} trials of {settings.model} with {settings.optimizer}, {settings.epochs} epochs: "
+        f"{len(train):,} images of {settings.dataset} to train on, {len(validation):,} to validate"
+    )
 
     def build(lr: float, weight_decay: float, seed: int) -> Trainer:
         return replace(settings, lr=lr, weight_decay=weight_decay, seed=seed).build_trainer(train)
 
-    decisive = ("model", "model_options", "optimizer", "momentum", "dtype")
-    results = random_search(
-        build,
-        {"lr": args.lr, "weight_decay": args.weight_decay},
-        train,
-        validation,
-        trials=args.trials,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        path=out,
-        settings={name: getattr(settings, name) for name in decisive},
-        progress=sys.stdout,
-    )
-    _conclude(args, results, settings, out)
-    return 1 if results.interrupted else 0
+    search = {
+        name: getattr(args, name) for name in ("lr", "weight_decay", "trials", "epochs", "batch_size", "seed")
+    }
+    trials: list[Trial] = []
+    status = 0
+    try:
+        for trial in random_search(build, train, validation, **search):
+            trials.append(trial)
+            _write(trials, out)
+            print(
+                f"trial {trial.number:{len(str(args.trials))}d} of {args.trials}  {_told(trial)}", flush=True
+            )
+    except KeyboardInterrupt:
+        _write(trials, out)
+        print(f"interrupted after {len(trials)} trials")
+        status = 1
+    _conclude(args, ranked(trials), settings, out)
+    return status
 
 
-def _new_file(settings: Settings) -> Path:
-    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    return Path("runs", f"search-{settings.dataset}-{settings.model}-{now}.jsonl")
+def _told(trial: Trial) -> str:
+    found = "diverged" if trial.accuracy is None else f"{trial.accuracy:8.2%}"
+    values = f"lr {trial.lr:.2e}  weight decay {trial.weight_decay:.2e}  {trial.seconds:.1f} s"
+    return f"{found}  {values}  {trial.failure}".rstrip()
 
 
-def _introduce(
-    args: argparse.Namespace, settings: Settings, train: Dataset, validation: Dataset, out: Path
-) -> None:
+def _write(trials: Sequence[Trial], out: Path) -> None:
+    """Write the trials, best first."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"cannot make the folder {out.parent}: {error.strerror}") from error
-    options = "".join(f", {name} {value}" for name, value in settings.model_options.items())
-    print(
-        f"data       {settings.dataset}: {len(train):,} images to train on, {len(validation):,} to validate"
-    )
-    print(
-        f"model      {settings.model}{options}; {settings.optimizer}, {settings.epochs} epochs in batches of "
-        f"{settings.batch_size}"
-    )
-    print(
-        f"search     {args.trials} trials with lr {_told(args.lr)}, weight decay {_told(args.weight_decay)}, "
-        f"seed {settings.seed}"
-    )
-    print(f"file       {out} (Ctrl-C keeps it)", flush=True)
+    with replacing(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        rows = csv.DictWriter(file, [field.name for field in fields(Trial)])
+        rows.writeheader()
+        rows.writerows(map(asdict, ranked(trials)))
 
 
-def _told(kind: LogUniform) -> str:
-    return f"{kind.low:g} to {kind.high:g}"
-
-
-def _conclude(args: argparse.Namespace, results: SearchResults, settings: Settings, out: Path) -> None:
-    if results.interrupted:
-        print(
-            f"interrupted after {len(results.trials)} trials; the same command goes on with --out "
-            f"{shlex.quote(str(out))}"
-        )
-    if not results.trials:
-        return
-    print(results.table(_SHOWN))
-    if len(results.trials) > _SHOWN:
-        print(f"and {len(results.trials) - _SHOWN} more in {out}")
-    plot = args.plot or out.with_suffix(".png")
-    try:
-        plot_search(results, plot)
-        print(f"plot       {plot}")
-    except ImportError:
-        print("nothing drawn: pip install 'xpcnn[plot]' brings matplotlib, which draws it")
-    best = results.best
-    if best is not None and not results.interrupted:
-        drawn = " ".join(f"--{name.replace('_', '-')} {value:.3g}" for name, value in best.sample.items())
+def _conclude(args: argparse.Namespace, trials: list[Trial], settings: Settings, out: Path) -> None:
+    for rank, trial in enumerate(trials[:_SHOWN], start=1):
+        print(f"{rank:4d}.  trial {trial.number:<{len(str(args.trials))}d}  {_told(trial)}")
+    print(f"all {len(trials)} in {out}")
+    if trials and trials[0].accuracy is not None:
         pairs = "".join(f" --model-option {name}={value}" for name, value in settings.model_options.items())
-        print("next:")
         print(
-            f"  xpcnn train --dataset {settings.dataset} --model {settings.model}{pairs} "
-            f"--optimizer {settings.optimizer} {drawn}"
+            f"next: xpcnn train --dataset {settings.dataset} --model {settings.model}{pairs} --optimizer "
+            f"{settings.optimizer} --lr {trials[0].lr:.3g} --weight-decay {trials[0].weight_decay:.3g}"
         )

@@ -6,8 +6,7 @@ from xpcnn.train.early_stopping import EarlyStopping
 from xpcnn.train.evaluate import Evaluation, evaluate, predict
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.run import RunDirectory, load_model
-from xpcnn.train.search import LogUniform, random_search, split
-from xpcnn.train.search_results import SearchResults, Trial
+from xpcnn.train.search import Trial, random_search, ranked, split
 from xpcnn.train.trainer import Trainer
 
 __all__ = [
@@ -16,11 +15,9 @@ __all__ = [
     "EpochRecord",
     "Evaluation",
     "History",
-    "LogUniform",
     "ProgressBar",
     "ProgressLines",
     "RunDirectory",
-    "SearchResults",
     "Trainer",
     "Trial",
     "describe",
@@ -29,6 +26,7 @@ __all__ = [
     "predict",
     "progress_for",
     "random_search",
+    "ranked",
     "restore_checkpoint",
     "save_checkpoint",
     "split",

@@ -11,7 +11,6 @@ from xpcnn.viz.features import plot_feature_maps
 from xpcnn.viz.filters import plot_filters
 from xpcnn.viz.histograms import plot_activations, plot_initial_values
 from xpcnn.viz.mistakes import plot_mistakes
-from xpcnn.viz.search import plot_search
 from xpcnn.viz.sobel import plot_sobel, sobel
 from xpcnn.viz.walk import Activation, activations
 
@@ -27,7 +26,6 @@ __all__ = [
     "plot_filters",
     "plot_initial_values",
     "plot_mistakes",
-    "plot_search",
     "plot_sobel",
     "sobel",
 ]
