@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpcnn import Trainer, models, optim
+from xpcnn import Trainer, models, ops, optim
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError
 from xpcnn.train import Trial, random_search, ranked, split
@@ -26,6 +26,11 @@ class Built:
         self.calls.append({"lr": lr, "weight_decay": weight_decay, "seed": seed})
         model = models.tiny_convnet(filters=2, seed=seed)
         return Trainer(model, optim.SGD(model, lr=lr, weight_decay=weight_decay), seed=seed)
+
+
+def regression(lr: float, weight_decay: float, seed: int) -> Trainer:
+    model = models.tiny_convnet(filters=2, seed=seed)
+    return Trainer(model, optim.SGD(model, lr=lr), seed=seed, loss=ops.mean_squared_error)
 
 
 @pytest.fixture(scope="module")
@@ -130,5 +135,9 @@ def test_arguments(parts: tuple[Dataset, Dataset]) -> None:
         for name in ("lr", "weight_decay"):
             with pytest.raises(ArgumentError, match=rf"random_search: {name} must be \(low, high\)"):
                 random_search(Built(), *parts, **{name: bounds})
+    train = parts[0]
+    heights = Dataset(train.images, np.linspace(0, 1, 10 * len(train), dtype="float32").reshape(-1, 10))
+    with pytest.raises(ArgumentError, match="validation has no classes, so no accuracy ranks"):
+        search((heights, heights), regression)
     with pytest.raises(ArgumentError, match="build must return a Trainer, got NoneType"):
         search(parts, lambda **values: None)

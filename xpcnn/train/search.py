@@ -151,7 +151,7 @@ def random_search(
         if not isinstance(trainer, Trainer):
             raise ArgumentError(f"random_search: build must return a Trainer, got {type(trainer).__name__}")
         try:
-            trainer.fit(train, validation, epochs=epochs, batch_size=batch_size, progress=None)
+            trainer.fit(train, validation, epochs, batch_size, evaluate_train=False, progress=None)
         except DivergenceError as error:
             failure = " ".join(str(error).split())
         else:
