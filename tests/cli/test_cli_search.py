@@ -67,9 +67,9 @@ def test_the_test_set_is_never_seen(
     seen: list[tuple[Dataset, Dataset]] = []
     fit = Trainer.fit
 
-    def noting(self: Trainer, train: Dataset, test: Dataset, **options: Any) -> Any:
+    def noting(self: Trainer, train: Dataset, test: Dataset, *given: Any, **options: Any) -> Any:
         seen.append((train, test))
-        return fit(self, train, test, **options)
+        return fit(self, train, test, *given, **options)
 
     monkeypatch.setattr(Trainer, "fit", noting)
     assert xpcnn_command("search", *QUICK, "--trials", 2, "--out", "a.csv").status == 0
