@@ -502,3 +502,25 @@ def test_unexpected_errors_keep_their_traceback(xpcnn_command: Any, monkeypatch:
     monkeypatch.setattr(Trainer, "step", wrong)
     with pytest.raises(RuntimeError, match="a bug"):
         xpcnn_command("train", *TINY)
+
+
+def test_the_last_batch_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 101 images in batches of 100, one is left over."""
+    arguments = [
+        "train",
+        "--train-samples",
+        "101",
+        "--test-samples",
+        "20",
+        "--epochs",
+        "1",
+        "--model",
+        "tiny_convnet",
+    ]
+    for options, steps in (([], 2), (["--drop-last"], 1)):
+        out = tmp_path / str(steps)
+        assert main([*arguments, *options, "--out", str(out)]) == 0
+        assert len(RunDirectory(out).history().losses) == steps
+    assert main([*arguments[:2], "50", *arguments[3:], "--drop-last", "--out", str(tmp_path / "none")]) == 2
+    assert "no batch of --batch-size 100 is left of 50 images" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

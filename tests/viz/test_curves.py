@@ -184,3 +184,17 @@ def test_several_histories_differ_in_more_than_colour() -> None:
     loss, accuracy = plot_curves({str(i): History(LOSSES, EPOCHS) for i in range(6)}).axes
     for axes in (loss, accuracy):
         assert len({(line.get_linestyle(), line.get_marker()) for line in axes.get_lines()}) == 6
+
+
+def test_without_classes_the_test_losses_are_drawn() -> None:
+    def run(*losses: float) -> History:
+        records = [EpochRecord(i + 1, 1.0, None, None, 1.0, 9.0, test_loss=x) for i, x in enumerate(losses)]
+        return History(losses=[2.0, 1.0], epochs=records)
+
+    axes = plot_curves(run(0.5, 0.25)).axes[1]
+    assert axes.get_title() == "Loss on the test set"
+    assert axes.lines[0].get_ydata().tolist() == [0.5, 0.25]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["test set, 0.25 at the end"]
+    axes = plot_curves({"one": run(0.5, 0.25), "two": run(0.75, 0.125)}).axes[1]
+    assert axes.get_title() == "Loss on the test set"
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[0.5, 0.25], [0.75, 0.125]]

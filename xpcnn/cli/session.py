@@ -70,6 +70,10 @@ def _data(settings: Settings) -> tuple[Dataset, Dataset]:
 
 
 def _trainer(settings: Settings, train: Dataset) -> Trainer:
+    if not settings.batches(len(train)):
+        raise UsageError(
+            f"--drop-last: no batch of --batch-size {settings.batch_size} is left of {len(train)} images"
+        )
     trainer = settings.build_trainer(train)
     # A model that does not fit the images fails now, not in a run.
     summary(trainer.model, train.images.shape[1:])
@@ -104,6 +108,7 @@ def _train(
             settings.epochs - trainer.epoch,
             settings.batch_size,
             settings.evaluate_samples,
+            settings.drop_last,
             progress=_Bar() if sys.stderr.isatty() else ProgressLines(sys.stdout),
             augment=settings.build_augmentation(),
             callbacks=[directory, *stopping],

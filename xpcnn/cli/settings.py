@@ -46,6 +46,7 @@ _LATER = {
     "augment",
     "patience",
     "autotune",
+    "drop_last",
 }
 
 
@@ -70,6 +71,7 @@ class Settings:
     weight_decay: float | None = None
     epochs: int = 7
     batch_size: int = 100
+    drop_last: bool = False
     seed: int = 0
     dtype: str = "float32"
     schedule: str = "constant"
@@ -111,6 +113,10 @@ class Settings:
     def to_config(self) -> dict[str, Any]:
         """Return what ``config.json`` holds."""
         return {"xpcnn": __version__, **asdict(self)}
+
+    def batches(self, samples: int) -> int:
+        """Return the number of batches in an epoch over so many samples."""
+        return (samples if self.drop_last else samples + self.batch_size - 1) // self.batch_size
 
     def build_model(self, train: Dataset) -> Layer:
         """Return the model, newly initialised, for the images and classes of a training set."""
@@ -166,7 +172,7 @@ class Settings:
             optimizer,
             loss=self.build_loss(),
             seed=self.seed,
-            schedule=self.build_schedule(optimizer, -(-len(train) // self.batch_size)),
+            schedule=self.build_schedule(optimizer, self.batches(len(train))),
             clip_norm=self.clip_norm,
             average=None if self.average is None else optim.WeightAverage(model, self.average),
             dtype=self.dtype if self.dtype in HALF_DTYPES else None,

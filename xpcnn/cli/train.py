@@ -70,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--batch-size", type=count, metavar="N", help=f"(default: {Settings.batch_size})")
     how.add_argument(
+        "--drop-last",
+        action="store_true",
+        help="leave out a last batch of an epoch that is smaller (default: train on it)",
+    )
+    how.add_argument(
         "--evaluate-samples",
         type=count,
         metavar="N",

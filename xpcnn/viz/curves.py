@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +53,8 @@ def plot_curves(
     matplotlib.figure.Figure
         The loss of every step (light) with its running mean (dark), on a logarithmic axis, and the
         accuracies on training and test set. Of several histories, the running means alone, and the accuracies
-        on the test set, or on the training set if no history has a test set's.
+        on the test set, or on the training set if no history has a test set's. Where targets have no classes,
+        the losses on the test set stand in place of accuracies.
 
     Raises
     ------
@@ -149,8 +150,16 @@ def _draw_accuracies(axes: Any, history: History) -> None:
     epochs = [record.epoch for record in history.epochs]
     if _no_epochs(axes, [history]):
         return
+    if _has_no_classes([history]):
+        _prepare_losses(axes)
+        losses = np.array(history.test_loss, dtype=np.float64)
+        if np.isfinite(losses).any():
+            label = f"test set, {_last(losses):.4g} at the end"
+            axes.plot(epochs, losses, "s-", color="black", markersize=4, label=label)
+            axes.legend(frameon=False)
+        return
     sets = (
-        ("training set", np.array(history.train_accuracy), "o--", "0.55"),
+        ("training set", np.array(history.train_accuracy, dtype=np.float64), "o--", "0.55"),
         ("test set", np.array(history.test_accuracy, dtype=np.float64), "s-", "black"),  # None becomes NaN
     )
     for name, accuracies, style, color in sets:
@@ -163,15 +172,33 @@ def _draw_accuracies(axes: Any, history: History) -> None:
 def _compare_accuracies(axes: Any, histories: Mapping[str, History]) -> None:
     if _no_epochs(axes, histories.values()):
         return
+    losses = _has_no_classes(histories.values())
     tested = any(value is not None for history in histories.values() for value in history.test_accuracy)
-    axes.set_title(f"Accuracy on the {'test' if tested else 'training'} set")
+    if losses:
+        _prepare_losses(axes)
+    else:
+        axes.set_title(f"Accuracy on the {'test' if tested else 'training'} set")
     for i, (label, history) in enumerate(histories.items()):
-        chosen = history.test_accuracy if tested else history.train_accuracy
-        accuracies = np.array(chosen, dtype=np.float64)
-        if np.isfinite(accuracies).any():
+        accuracies = history.test_accuracy if tested else history.train_accuracy
+        values = np.array(history.test_loss if losses else accuracies, dtype=np.float64)
+        if np.isfinite(values).any():
+            last = f"{_last(values):.4g}" if losses else f"{_last(values):.2%}"
             epochs = [record.epoch for record in history.epochs]
-            axes.plot(epochs, accuracies, markersize=4, label=f"{label}, {_last(accuracies):.2%}", **_look(i))
+            axes.plot(epochs, values, markersize=4, label=f"{label}, {last}", **_look(i))
     axes.legend(frameon=False)
+
+
+def _has_no_classes(histories: Iterable[History]) -> bool:
+    """Return whether there is a loss on a test set, and no accuracy at all."""
+    records = [record for history in histories for record in history.epochs]
+    if any(record.train_accuracy is not None or record.test_accuracy is not None for record in records):
+        return False
+    return any(record.test_loss is not None for record in records)
+
+
+def _prepare_losses(axes: Any) -> None:
+    axes.set_title("Loss on the test set")
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _no_epochs(axes: Any, histories: Any) -> bool:
