@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -149,3 +151,48 @@ def test_fit_reads_ten_losses_at_a_time(
     trainer.fit(digits[:50], None, 1, 2, evaluate_samples=10, progress=None)
     losses, evaluation = 3, 2  # after 10, 20 and 25 steps; how many are right, and the loss
     assert reads == ["to_numpy"] * (losses + evaluation)
+
+
+@pytest.mark.parametrize("own_loop", [False, True], ids=["trainer", "loop of one's own"])
+def test_no_autograd_graph_survives_a_step(own_loop: bool) -> None:
+    """Images that require a gradient are features of somebody's torch module."""
+    torch = pytest.importorskip("torch")
+    body = torch.nn.Conv2d(1, 4, 3, padding=1)
+    with xpcnn.use_backend("torch"):
+        model = nn.Sequential(nn.Conv2d(4, 3, 3, seed=0), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten())
+        model = nn.Sequential(model, nn.Linear(108, 10, seed=0))
+    optimizer = optim.Adam(model)
+    trainer = Trainer(model, optimizer, average=optim.WeightAverage(model, 0.9), clip_norm=1.0)
+    x, t = torch.rand(10, 1, 8, 8), torch.randint(0, 10, (10,))
+    kept: list[Any] = []
+
+    class Box:
+        """What a graph keeps of a tensor: it goes with the graph."""
+
+        def __init__(self, tensor: Any) -> None:
+            self.tensor = tensor
+            kept.append(weakref.ref(self))
+
+    for _ in range(3):
+        with torch.autograd.graph.saved_tensors_hooks(Box, lambda box: box.tensor):
+            features = body(x)
+        if own_loop:
+            y, ctx = model.forward(features, train=True)
+            loss, loss_ctx = ops.softmax_cross_entropy(y, t)
+            grads = nn.Gradients()
+            model.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
+            optimizer.step(grads)
+            del y, ctx, loss_ctx, grads
+        else:
+            loss = trainer.step(features, t)
+        assert not loss.requires_grad
+        del features
+    trainer.evaluate((body(x), t))
+    gc.collect()
+    assert kept
+    assert all(box() is None for box in kept)
+    state = [*model.state_dict().values(), *trainer.average.state_dict()["averages"].values()]
+    state += [array for slots in optimizer.state_dict()["state"].values() for array in slots.values()]
+    assert not any(array.requires_grad for array in state)
+    held = [*model.parameters().values(), *model.buffers().values()]
+    assert not any(entry.data.requires_grad for entry in held)

@@ -255,10 +255,12 @@ def host_array(x: Any) -> np.ndarray:
 
 
 def native(x: Any) -> Any:
-    """Return a NumPy array of the other byte order in this machine's; anything else as it is.
+    """Return a NumPy array of the other byte order in this machine's, and a torch tensor without its graph.
 
-    Other libraries have no such arrays.
+    Anything else is returned as it is.
     """
+    if getattr(x, "requires_grad", False):
+        return x.detach()
     if getattr(getattr(x, "dtype", None), "isnative", True):
         return x
     return np.asarray(x, dtype=x.dtype.newbyteorder("="))

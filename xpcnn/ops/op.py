@@ -1,4 +1,4 @@
-"""What makes a function an op: its backward goes with it, and its arrays are native when it sees them."""
+"""What makes a function an op: its backward goes with it, and its arrays are plain when it sees them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def op(forward: Callable[P, Result]) -> Op[P, Result]:
     """Make a function an op, which is a plain function still; ``def_backward`` decorates its backward.
 
     Arrays of the other byte order ('>f4' on most machines) are converted before either function sees them.
+    Tensors that require a gradient are detached: there is no autograd here.
 
     Examples
     --------
@@ -58,13 +59,14 @@ def op(forward: Callable[P, Result]) -> Op[P, Result]:
 
 
 def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Convert array arguments of the other byte order before `function` sees them."""
+    """Convert array arguments of the other byte order, and detach tensors, before `function` sees them."""
 
     @functools.wraps(function)
     def door(*args: P.args, **options: P.kwargs) -> Result:
         # Inline: a call for each argument would take longer than the test itself.
         for value in (*args, *options.values()):
-            if not getattr(getattr(value, "dtype", None), "isnative", True):
+            foreign = not getattr(getattr(value, "dtype", None), "isnative", True)
+            if foreign or getattr(value, "requires_grad", False):
                 return function(*map(native, args), **{name: native(v) for name, v in options.items()})
         return function(*args, **options)
 
