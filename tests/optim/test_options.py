@@ -98,6 +98,8 @@ def test_numpy_scalars_do_not_widen_float32() -> None:
     )
     optimizer.lr = np.float64(0.2)
     assert all(type(v) in (float, tuple) for v in optimizer.options_of("p").values())
+    same = optim.AdamW({"p": parameter}, lr=np.array(0.2), betas=np.array([0.9, 0.99]), eps=np.array(1e-8))
+    assert same.options_of("p") == {"lr": 0.2, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.01}
     grads = nn.Gradients()
     grads.add(parameter, np.ones(2, np.float32))
     optimizer.step(grads)
@@ -115,7 +117,10 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "nan lr": (optim.Adam, {"lr": math.nan}, ("Adam: lr", "finite number", "nan")),
     "infinite lr": (optim.Adam, {"lr": math.inf}, ("Adam: lr", "finite number", "inf")),
     "text lr": (optim.Adam, {"lr": "0.1"}, ("Adam: lr", "finite number", "'0.1'")),
-    "array lr": (optim.Adam, {"lr": np.array(0.1)}, ("Adam: lr", "finite number", "array(0.1)")),
+    "array lr": (optim.Adam, {"lr": np.array([0.1])}, ("Adam: lr", "finite number", "array([0.1])")),
+    "complex lr": (optim.Adam, {"lr": 0.1 + 0j}, ("Adam: lr", "finite number", "(0.1+0j)")),
+    "NumPy bool lr": (optim.Adam, {"lr": np.bool_(True)}, ("Adam: lr", "finite number", "True")),
+    "a number too large for a float": (optim.Adam, {"lr": 10**400}, ("Adam: lr", "finite number")),
     "bool lr": (optim.Adam, {"lr": True}, ("Adam: lr", "finite number", "True")),
     "negative momentum": (optim.SGD, {"momentum": -0.9}, ("SGD: momentum", "less than 1", "-0.9")),
     "momentum 1": (optim.SGD, {"momentum": 1}, ("SGD: momentum", "less than 1", "got 1")),

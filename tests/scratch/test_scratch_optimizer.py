@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scratch_helpers import draw, writable
 
-from xpcnn.errors import ShapeError
+from xpcnn.errors import DtypeError, ShapeError
 from xpcnn.scratch import optimizer
 from xpcnn.scratch.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 
@@ -214,3 +214,37 @@ def test_the_default_arguments_are_the_books() -> None:
     adam = Adam()
     assert (adam.lr, adam.beta1, adam.beta2) == (0.001, 0.9, 0.999)
     assert "np" in optimizer.__all__  # scripts take it from `from common.optimizer import *`
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex128"])
+def test_parameters_that_are_not_floating_are_refused(new: Callable[[], Any], rule: Rule, dtype: str) -> None:
+    params = {"b": np.array([1.0]), "W": np.array([1, 2], dtype)}
+    with pytest.raises(DtypeError, match=rf"{type(new()).__name__}.update: params\['W'\].*{dtype}.*astype"):
+        new().update(params, {"b": np.array([1.0]), "W": np.array([0.5, 0.5])})
+    assert params["b"] == [1.0]
+
+
+@every_optimizer
+def test_half_precision_follows_the_rule_in_float32(make: Any, new: Callable[[], Any], rule: Rule) -> None:
+    """A gradient whose square is below float16's least number moves the weight as any other does."""
+    if not hasattr(make.xp, "float16"):
+        pytest.skip("no float16")
+    gradients = [2.0**-14, 0.0, 2.0**-13, 2.0**-14]
+    W, zero, trained = writable(make, [0.25], "float16"), writable(make, [0.25], "float16"), new()
+    for gradient in gradients:
+        params = {"W": W, "zero": zero}
+        trained.update(params, {"W": make.array([gradient], "float16"), "zero": make.array([0.0], "float16")})
+    # Four roundings to numbers that are 2⁻¹² apart.
+    np.testing.assert_allclose(make.to_numpy(W), [rule(0.25, gradients)], rtol=0, atol=4 * 2.0**-13)
+    np.testing.assert_array_equal(make.to_numpy(zero), [0.25])
+
+
+@every_optimizer
+def test_parameters_of_the_other_byte_order_keep_it(new: Callable[[], Any], rule: Rule) -> None:
+    params = {"W": np.array([1.0, -2.0], ">f8")}
+    W = params["W"]
+    new().update(params, {"W": np.array([0.5, 0.25], ">f4")})
+    assert params["W"] is W
+    assert W.dtype == np.dtype(">f8")
+    np.testing.assert_allclose(W, [rule(1.0, [0.5]), rule(-2.0, [0.25])], rtol=1e-12)

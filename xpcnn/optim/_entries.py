@@ -26,9 +26,10 @@ class Entry:
 
 
 class Due(NamedTuple):
-    """A parameter that a step updates."""
+    """A parameter that a step updates; `data` and `gradient` are float32 where it is half precision."""
 
     entry: Entry
+    data: Array
     gradient: Array
     backend: Backend
 

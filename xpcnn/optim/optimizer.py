@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
+from xpcnn.ops.checks import accumulator, widened
 from xpcnn.optim._entries import Due, Entry, alike, kernel_of
 from xpcnn.optim._rules import Rule, non_negative
 from xpcnn.optim._settings import Settings, parameters_by_path
@@ -108,7 +109,8 @@ class Optimizer:
     def step(self, grads: Gradients) -> None:
         """Update each trainable parameter that has a gradient in `grads`; leave the others alone.
 
-        An updated parameter gets a new array as its `data`; the old array keeps its values.
+        An updated parameter gets a new array as its `data`; the old array keeps its values. Parameters of
+        half precision are updated in float32 and then rounded, and their state is float32.
 
         Raises
         ------
@@ -119,7 +121,7 @@ class Optimizer:
         """
         due = self._due(grads)
         for one in due:
-            self._prepare_state(one.entry, one.backend)
+            self._prepare_state(one)
             one.entry.steps += 1
         for group in alike(due):
             if not self._update_together(group):
@@ -133,24 +135,23 @@ class Optimizer:
             return False
         updated = kernel(
             [
-                (entry.parameter.data, gradient, entry.state, entry.steps, self._options_of(entry))
-                for entry, gradient, _ in group
+                (data, gradient, entry.state, entry.steps, self._options_of(entry))
+                for entry, data, gradient, _ in group
             ]
         )
         if updated is NotImplemented:
             return False
         for one, data in zip(group, updated, strict=True):
-            one.entry.parameter.data = data
+            _replace(one, data)
         return True
 
     def _update_one_by_one(self, group: list[Due]) -> None:
-        for entry, gradient, backend in group:
+        for one in group:
             # A copy is updated and takes the array's place. The array itself is held by the contexts of
             # earlier forward passes, whose backward must meet the weights that their forward met.
-            data = backend.copy(entry.parameter.data)
-            entry.parameter.data = self.update(
-                data, gradient, entry.state, entry.steps, **self._options_of(entry)
-            )
+            data, entry = one.backend.copy(one.data), one.entry
+            data = self.update(data, one.gradient, entry.state, entry.steps, **self._options_of(entry))
+            _replace(one, data)
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
@@ -168,8 +169,9 @@ class Optimizer:
                 continue
             known += 1
             if entry.parameter.trainable:
-                backend = self._common_backend(path, entry.parameter.data, gradient)
-                due.append(Due(entry, gradient, backend))
+                data = entry.parameter.data
+                backend = self._common_backend(path, data, gradient)
+                due.append(Due(entry, widened(backend, data), widened(backend, gradient), backend))
         if len(grads) and not known:
             raise ArgumentError(
                 f"{self._name}.step: none of the {len(grads)} gradients is for one of the "
@@ -194,10 +196,10 @@ class Optimizer:
             )
         return backend
 
-    def _prepare_state(self, entry: Entry, backend: Backend) -> None:
+    def _prepare_state(self, due: Due) -> None:
         """Make a parameter's state at its first update, and let it follow a parameter that was moved."""
-        data, state = entry.parameter.data, entry.state
-        for slot in self.slots(entry.options):
+        data, state, backend = due.data, due.entry.state, due.backend
+        for slot in self.slots(due.entry.options):
             if slot not in state:
                 state[slot] = backend.xp.zeros(data.shape, dtype=data.dtype, device=backend.device)
             elif backend_of(state[slot]) is not backend or state[slot].dtype != data.dtype:
@@ -250,8 +252,8 @@ class Optimizer:
         Parameters
         ----------
         state : mapping
-            The arrays may be of any library. They are copied to the device and dtype of each parameter;
-            paths without arrays may be left out of ``state``.
+            The arrays may be of any library. They are copied to the device and dtype of each parameter, or
+            float32 where that is half precision; paths without arrays may be left out of ``state``.
 
         Raises
         ------
@@ -286,7 +288,8 @@ class Optimizer:
     def _convert(self, path: str, saved: Mapping[str, Any]) -> dict[str, Array]:
         data = self._entries[path].parameter.data
         backend = backend_of(data)
-        return {slot: backend.copy(backend.asarray(array, data.dtype)) for slot, array in saved.items()}
+        dtype = accumulator(backend, data.dtype) or data.dtype
+        return {slot: backend.copy(backend.asarray(array, dtype)) for slot, array in saved.items()}
 
     def _misfits(self, path: str, slots: tuple[str, ...], arrays: Mapping[str, Array]) -> list[str]:
         expected = self._entries[path].parameter.shape
@@ -299,3 +302,9 @@ class Optimizer:
                 if tuple(array.shape) != expected
             ),
         ]
+
+
+def _replace(due: Due, data: Array) -> None:
+    """Give a parameter its new values, in its own dtype."""
+    parameter = due.entry.parameter
+    parameter.data = due.backend.xp.astype(data, parameter.data.dtype, copy=False)

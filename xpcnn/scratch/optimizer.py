@@ -13,9 +13,11 @@ from numbers import Real
 from typing import Any
 
 from xpcnn import optim
-from xpcnn.backend import Array, asarray, backend_of
+from xpcnn.backend import Array, asarray, backend_of, dtype_name, is_array, native
+from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn import Gradients, Parameter
-from xpcnn.scratch._arrays import cast_like
+from xpcnn.ops.checks import widened
+from xpcnn.scratch._arrays import cast_like, is_floating
 from xpcnn.scratch._namespace import np
 
 __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
@@ -26,26 +28,49 @@ _EPS = 1e-7
 class _BookOptimizer(ABC):
     """What the optimisers share: reading and writing the two dictionaries.
 
-    Parameters may be arrays of any backend, which keep their identity and dtype, or plain numbers, whose
-    entries are replaced. Gradients are taken in the dtype of their parameter.
+    Parameters may be floating arrays of any backend, which keep their identity and dtype, or plain numbers,
+    whose entries are replaced. Gradients are taken in the dtype of their parameter. Half precision is updated
+    in float32 and then rounded.
     """
 
     def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
-        """Change each parameter by its gradient."""
-        old = {key: _as_array(value) for key, value in params.items()}
-        slopes = {key: cast_like(_as_array(grads[key]), value) for key, value in old.items()}
+        """Change each parameter by its gradient.
+
+        Raises
+        ------
+        DtypeError
+            When a parameter is not floating. Nothing is changed then.
+        """
+        where = f"{type(self).__name__}.update"
+        old = {key: _as_array(where, key, value) for key, value in params.items()}
+        slopes = {key: cast_like(native(_as_number(grads[key])), value) for key, value in old.items()}
         for key, new in self._updated(old, slopes).items():
             if isinstance(params[key], Real):
                 params[key] = float(new)
             else:
-                params[key][...] = new
+                params[key][...] = cast_like(new, params[key])
 
     @abstractmethod
     def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
         """Return new arrays; those given belong to others and stay as they are."""
 
 
-def _as_array(value: Any) -> Array:
+def _as_array(where: str, key: str, value: Any) -> Array:
+    """Return a parameter in the dtype it is updated in."""
+    value = native(_as_number(value))
+    if not is_array(value):
+        raise ArgumentError(
+            f"{where}: params[{key!r}] must be an array or a number, got {type(value).__name__}"
+        )
+    if not is_floating(value):
+        raise DtypeError(
+            f"{where}: params[{key!r}] must be floating, as a step changes it by fractions, got "
+            f"{dtype_name(value.dtype)}; convert it: params[{key!r}] = params[{key!r}].astype('float32')"
+        )
+    return widened(backend_of(value), value)
+
+
+def _as_number(value: Any) -> Any:
     return asarray(float(value)) if isinstance(value, Real) else value
 
 
