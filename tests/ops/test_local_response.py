@@ -115,7 +115,7 @@ def test_bad_size(make: Any, size: Any) -> None:
 @pytest.mark.parametrize("wrong", [{"alpha": -0.1}, {"k": -1.0}, {"k": float("nan")}], ids=str)
 def test_negative_energy(make: Any, wrong: dict[str, float]) -> None:
     ((name, value),) = wrong.items()
-    with pytest.raises(errors.ArgumentError, match=mentions("local_response_norm", f"{name}={value}")):
+    with pytest.raises(errors.ArgumentError, match=mentions(f"local_response_norm: {name}", f"got {value}")):
         ops.local_response_norm(make.array(draw(2, 4)), 3, **wrong)
 
 

@@ -238,7 +238,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "eta_min": (lambda o: optim.CosineAnnealingLR(o, 3, -0.1), "eta_min must be at least 0"),
     "max_lr": (lambda o: optim.OneCycleLR(o, 0.0, 10), "max_lr must be above 0"),
     "total_steps": (lambda o: optim.OneCycleLR(o, 0.1, 0), "total_steps must be a whole"),
-    "pct_start": (lambda o: optim.OneCycleLR(o, 0.1, 10, 1.5), "pct_start must be at least 0 and at most 1"),
+    "pct_start": (lambda o: optim.OneCycleLR(o, 0.1, 10, 1.5), "pct_start must be from 0 to 1"),
     "strategy": (lambda o: optim.OneCycleLR(o, 0.1, 10, 0.3, "cosine"), "'cos' or 'linear', got 'cosine'"),
     "strategy list": (lambda o: optim.OneCycleLR(o, 0.1, 10, 0.3, []), "'cos' or 'linear'"),  # type: ignore[arg-type]
     "div_factor": (lambda o: optim.OneCycleLR(o, 0.1, 10, div_factor=0), "div_factor must be above 0"),

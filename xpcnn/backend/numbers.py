@@ -38,23 +38,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def real(what: str, value: Any) -> float:
-    """Return a finite number as a float, or raise ArgumentError with `what` the value is.
+def real(what: str, value: Any, least: float | None = None, most: float | None = None) -> float:
+    """Return a finite number within bounds as a float, or raise ArgumentError with `what` the value is.
 
-    A NumPy scalar that is no Python number would turn a float32 array into float64.
+    NumPy's float64 scalars would turn a float32 array into float64; a float does not.
     """
     number = value if type(value) is float else plain(value)
-    if type(number) is not bool and isinstance(number, Real):
-        try:
-            finite = math.isfinite(number)
-        except OverflowError:  # an integer beyond all floats
-            finite = False
-        if finite:
-            return float(number)
-    raise ArgumentError(f"{what} must be a finite number, got {value!r}")
+    if type(number) is bool or not isinstance(number, Real):
+        raise ArgumentError(f"{what} must be a finite number, got {value!r}")
+    try:
+        number = float(number)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
+    if not math.isfinite(number):
+        raise ArgumentError(f"{what} must be a finite number, got {value!r}")
+    if (least is not None and number < least) or (most is not None and number > most):
+        bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ArgumentError(f"{what} must be {bounds}, got {value!r}")
+    return number
 
 
-def whole(what: str, value: Any, least: int) -> int:
+def whole(what: str, value: Any, least: int | None = None) -> int:
     """Return an integer of at least `least` as an int, or raise ArgumentError with `what` the value is.
 
     True is no integer, nor is 4.0.
@@ -66,9 +70,10 @@ def whole(what: str, value: Any, least: int) -> int:
         except TypeError:
             pass
         else:
-            if number >= least:
-                return number
-    raise ArgumentError(f"{what} must be a whole number of at least {least}, got {value!r}")
+            if least is None or number >= least:
+                return int(number)
+    bound = "" if least is None else f" of at least {least}"
+    raise ArgumentError(f"{what} must be a whole number{bound}, got {value!r}")
 
 
 def flag(what: str, value: Any) -> bool:

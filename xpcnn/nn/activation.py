@@ -8,6 +8,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
+from xpcnn.ops.checks import real, whole
 
 __all__ = ["GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 
@@ -30,7 +31,7 @@ class LeakyReLU(Layer):
     per_sample = True
 
     def __init__(self, slope: float = 0.01) -> None:
-        self.slope = slope
+        self.slope = real("LeakyReLU: slope", slope)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.leaky_relu(x, self.slope)
@@ -72,7 +73,7 @@ class Softmax(Layer):
     per_sample = True
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        self.axis = whole("Softmax: axis", axis)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.softmax(x, self.axis)

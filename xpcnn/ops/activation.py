@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import check_dy, common_backend, widened
+from xpcnn.ops.checks import check_dy, common_backend, real, whole, widened
 from xpcnn.ops.op import op
 
 __all__ = [
@@ -117,6 +117,7 @@ def leaky_relu(x: Array, slope: float = 0.01) -> tuple[Array, LeakyReluContext]:
     array([-0.5,  2. ])
     """
     xp = common_backend("leaky_relu", x=x).xp
+    slope = real("leaky_relu: slope", slope)
     return xp.where(x > 0, x, x * slope), LeakyReluContext(x, slope)
 
 
@@ -223,7 +224,7 @@ def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     """
     backend = common_backend("softmax", x=x)
     xp = backend.xp
-    _check_axis("softmax", x, axis)
+    axis = _checked_axis("softmax", x, axis)
     y = xp.exp(below_max(backend, x, axis))
     y = xp.astype(y / xp.sum(y, axis=axis, keepdims=True), x.dtype, copy=False)
     return y, SoftmaxContext(y, axis)
@@ -262,7 +263,7 @@ def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
     """
     backend = common_backend("log_softmax", x=x)
     xp = backend.xp
-    _check_axis("log_softmax", x, axis)
+    axis = _checked_axis("log_softmax", x, axis)
     shifted = below_max(backend, x, axis)
     y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
     y = xp.astype(y, x.dtype, copy=False)
@@ -289,8 +290,10 @@ def below_max(backend: Backend, x: Array, axis: int) -> Array:
     return xp.where(halves < lowest, minus_infinity, xp.maximum(halves, lowest) * 2)
 
 
-def _check_axis(op: str, x: Array, axis: int) -> None:
+def _checked_axis(op: str, x: Array, axis: int) -> int:
+    axis = whole(f"{op}: axis", axis)
     if not -x.ndim <= axis < x.ndim:
         raise ArgumentError(f"{op}: axis {axis} is out of range for x of shape {tuple(x.shape)}")
     if x.shape[axis] == 0:
         raise ArgumentError(f"{op}: axis {axis} of x is empty (shape {tuple(x.shape)})")
+    return axis

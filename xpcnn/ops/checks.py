@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
+from xpcnn.backend.numbers import plain, real, whole
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
 __all__ = [
     "accumulator",
+    "cached",
     "check_backend",
     "check_dy",
     "check_rank",
     "common_backend",
-    "hashable",
     "pair",
+    "plain",
+    "real",
     "sizes",
+    "whole",
     "widened",
 ]
 
@@ -108,28 +112,36 @@ def check_dy(op: str, dy: Array, shape: tuple[int, ...], like: Array) -> Backend
     return backend
 
 
-def hashable(value: Any) -> Any:
-    """Return a list as a tuple, so that it can be the key of a cache."""
-    return tuple(value) if isinstance(value, list) else value
+def cached(build: Any, fixed: tuple[Any, ...], *options: Any) -> Any:
+    """Return ``build(*fixed, *options)`` from the cache that `build` has, with options as Python's numbers.
+
+    To a cache, True and 1.0 are 1: options that hold anything but ints are left to an uncached call.
+    """
+    keys, exact = [], True
+    for option in options:
+        if type(option) is not int and type(option) is not str and option is not None:
+            option = plain(option)
+            parts = option if isinstance(option, tuple) else (option,)
+            exact = exact and all(type(part) is int for part in parts)
+        keys.append(option)
+    return (build if exact else build.__wrapped__)(*fixed, *keys)
 
 
 def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     """Return an int or a (height, width) pair of ints as a pair, each at least `minimum`."""
-    values = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
-    if len(values) != 2 or not all(_is_int(v) for v in values):
+    values = plain(value)
+    values = values if isinstance(values, tuple) else (values, values)
+    if len(values) != 2 or not all(type(v) is int for v in values):
         raise ArgumentError(f"{op}: {name} must be an int or a pair (height, width), got {value!r}")
     if min(values) < minimum:
         raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {value!r}")
-    return int(values[0]), int(values[1])
+    return values[0], values[1]
 
 
 def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
     """Return an int or a sequence of ints as a tuple of at least one, each at least 1."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if not values or not all(_is_int(v) and v >= 1 for v in values):
+    values = plain(value)
+    values = values if isinstance(values, tuple) else (values,)
+    if not values or not all(type(v) is int and v >= 1 for v in values):
         raise ArgumentError(f"{op}: {name} must be a positive int or a sequence of them, got {value!r}")
-    return tuple(int(v) for v in values)
-
-
-def _is_int(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    return values

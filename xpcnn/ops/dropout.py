@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xpcnn.backend import Array, Key, backend_of, primitive
-from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import check_dy, common_backend
+from xpcnn.ops.checks import check_dy, common_backend, real
 from xpcnn.ops.op import op
 
 __all__ = ["DropoutContext", "dropout", "dropout_backward"]
@@ -48,9 +47,7 @@ def dropout(x: Array, p: float, key: Key | int) -> tuple[Array, DropoutContext]:
     True
     """
     common_backend("dropout", x=x)
-    if not 0 <= p <= 1:
-        raise ArgumentError(f"dropout: p must be from 0 to 1, got {p!r}")
-    y, mask = drop(x, float(p), Key.of(key))
+    y, mask = drop(x, real("dropout: p", p, 0, 1), Key.of(key))
     return y, DropoutContext(mask)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
-from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, sizes, widened
+from xpcnn.errors import ShapeError
+from xpcnn.ops.checks import check_dy, common_backend, real, sizes, whole, widened
 from xpcnn.ops.op import op
 
 __all__ = [
@@ -81,6 +81,7 @@ def layer_norm(
     """
     given = _given(weight, bias)
     backend = common_backend("layer_norm", x=x, **given)
+    eps = real("layer_norm: eps", eps, 0)
     shape = sizes("layer_norm", "normalized_shape", normalized_shape)
     if tuple(x.shape[-len(shape) :]) != shape:
         raise ShapeError(
@@ -186,8 +187,7 @@ def group_norm(
     """
     given = _given(weight, bias)
     backend = common_backend("group_norm", x=x, **given)
-    if isinstance(num_groups, bool) or not isinstance(num_groups, int) or num_groups < 1:
-        raise ArgumentError(f"group_norm: num_groups must be a positive int, got {num_groups!r}")
+    num_groups, eps = whole("group_norm: num_groups", num_groups, 1), real("group_norm: eps", eps, 0)
     if x.ndim < 2:
         raise ShapeError(f"group_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
     if x.shape[1] % num_groups:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
-from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, widened
+from xpcnn.errors import ShapeError
+from xpcnn.ops.checks import check_dy, common_backend, real, whole, widened
 from xpcnn.ops.op import op
 
 __all__ = ["LocalResponseNormContext", "local_response_norm", "local_response_norm_backward"]
@@ -69,10 +69,8 @@ def local_response_norm(
     array([[0.2, 0.4, 0. ]])
     """
     backend = common_backend("local_response_norm", x=x)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ArgumentError(f"local_response_norm: size must be a positive int, got {size!r}")
-    if not (alpha >= 0 and k >= 0):
-        raise ArgumentError(f"local_response_norm: alpha={alpha!r} and k={k!r} must not be negative")
+    size, beta = whole("local_response_norm: size", size, 1), real("local_response_norm: beta", beta)
+    alpha, k = real("local_response_norm: alpha", alpha, 0), real("local_response_norm: k", k, 0)
     if x.ndim < 2:
         raise ShapeError(f"local_response_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
     ctx = LocalResponseNormContext(x, size, alpha, beta, k)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, widened
+from xpcnn.ops.checks import check_dy, common_backend, real, widened
 from xpcnn.ops.op import op
 
 __all__ = ["BatchNormContext", "batch_norm", "batch_norm_backward"]
@@ -69,7 +69,7 @@ def batch_norm(
         If a parameter has not one entry for each channel, or a training batch has fewer than two
         values for each channel.
     ArgumentError
-        If the running statistics are missing outside training.
+        If the running statistics are missing outside training, or an option is out of range.
 
     References
     ----------
@@ -85,6 +85,7 @@ def batch_norm(
            [ 1.]])
     """
     check_batch_norm(x, weight, bias, running_mean, running_var, train)
+    momentum, eps = real("batch_norm: momentum", momentum, 0, 1), real("batch_norm: eps", eps, 0)
     if train:
         y, mean, inverse_std, running_mean, running_var = batch_norm_by_batch(
             x, weight, bias, running_mean, running_var, momentum, eps

@@ -6,7 +6,7 @@ from typing import Any
 
 from xpcnn.backend import Array, primitive
 from xpcnn.ops.activation import OutputContext, kept_where_positive, rectified
-from xpcnn.ops.checks import check_dy
+from xpcnn.ops.checks import check_dy, real
 from xpcnn.ops.norm import (
     BatchNormContext,
     batch_norm_by_batch,
@@ -51,6 +51,7 @@ def batch_norm_relu(
            [1.]])
     """
     check_batch_norm(x, weight, bias, running_mean, running_var, train)
+    momentum, eps = real("batch_norm_relu: momentum", momentum, 0, 1), real("batch_norm_relu: eps", eps, 0)
     if train:
         y, mean, inverse_std, running_mean, running_var = batch_norm_relu_by_batch(
             x, weight, bias, running_mean, running_var, momentum, eps

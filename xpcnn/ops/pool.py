@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair
+from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair, plain
 from xpcnn.ops.op import op
 from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import (
@@ -183,7 +183,8 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgP
     common_backend("adaptive_avg_pool2d", x=x)
     check_rank("adaptive_avg_pool2d", "x", x, 4, "(N, C, H, W)")
     _, _, h, w = x.shape
-    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    wanted = plain(output_size)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted, wanted)
     filled = [size if want is None else want for want, size in zip(wanted, (h, w), strict=False)]
     oh, ow = pair("adaptive_avg_pool2d", "output_size", filled if len(wanted) == 2 else output_size, 1)
     if min(h, w) < 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_rank, hashable, pair
+from xpcnn.ops.checks import cached, check_rank, pair
 
 __all__ = ["PoolGeometry", "divisors", "taps"]
 
@@ -42,7 +42,7 @@ class PoolGeometry:
         ceil_mode: bool,
     ) -> PoolGeometry:
         """Return `of` images that need not be there yet."""
-        return _build(op, shape, *map(hashable, (kernel_size, stride, padding)), bool(ceil_mode))
+        return cached(_build, (op, shape, bool(ceil_mode)), kernel_size, stride, padding)
 
     @functools.cached_property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -72,7 +72,7 @@ class PoolGeometry:
 
 @functools.lru_cache(maxsize=1024)
 def _build(
-    op: str, x_shape: tuple[int, int, int, int], kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
+    op: str, x_shape: tuple[int, int, int, int], ceil_mode: bool, kernel_size: Any, stride: Any, padding: Any
 ) -> PoolGeometry:
     kernel = pair(op, "kernel_size", kernel_size, 1)
     strides = kernel if stride is None else pair(op, "stride", stride, 1)

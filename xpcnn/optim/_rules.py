@@ -26,10 +26,7 @@ Rule = Callable[[str, Any], Any]
 
 def non_negative(what: str, value: Any) -> float:
     """Accept a finite number of at least 0."""
-    number = real(what, value)
-    if number < 0:
-        raise ArgumentError(f"{what} must be at least 0, got {value!r}")
-    return number
+    return real(what, value, 0)
 
 
 def positive(what: str, value: Any) -> float:
@@ -50,10 +47,7 @@ def fraction(what: str, value: Any) -> float:
 
 def share(what: str, value: Any) -> float:
     """Accept a number in [0, 1]."""
-    number = real(what, value)
-    if not 0 <= number <= 1:
-        raise ArgumentError(f"{what} must be at least 0 and at most 1, got {value!r}")
-    return number
+    return real(what, value, 0, 1)
 
 
 def count(what: str, value: Any) -> int:

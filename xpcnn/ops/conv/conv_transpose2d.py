@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, hashable, pair, widened
+from xpcnn.ops.checks import cached, check_dy, common_backend, pair, widened
 from xpcnn.ops.conv import tiling
 from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -88,8 +88,8 @@ def conv_transpose2d(
     array([[[[  1.,  10., 102.,  20., 200.]]]])
     """
     backend = common_backend("conv_transpose2d", x=x, weight=weight, bias=bias)
-    options = map(hashable, (stride, padding, output_padding, groups, dilation))
-    mirrored, beyond = _geometry(tuple(x.shape), tuple(weight.shape), *options)
+    shapes = tuple(x.shape), tuple(weight.shape)
+    mirrored, beyond = cached(_geometry, shapes, stride, padding, output_padding, groups, dilation)
     k = mirrored.c
     if bias is not None and tuple(bias.shape) != (k,):
         raise ShapeError(
@@ -220,7 +220,7 @@ def _check_shapes(op: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ..
             f"{op}: weight must have 4 axes (C, K/groups, kh, kw), got {len(weight_shape)} "
             f"(shape {weight_shape})"
         )
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+    if type(groups) is not int or groups < 1:
         raise ArgumentError(f"{op}: groups must be a positive int, got {groups!r}")
     c = x_shape[1]
     if c != weight_shape[0]:

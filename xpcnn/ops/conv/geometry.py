@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import hashable, pair
+from xpcnn.ops.checks import cached, pair
 
 __all__ = ["ConvGeometry"]
 
@@ -59,8 +59,8 @@ class ConvGeometry:
         op: str = "conv2d",
     ) -> ConvGeometry:
         """Return the geometry of the user's arguments, or raise an error that names `op`."""
-        options = map(hashable, (stride, padding, dilation))
-        return _build(op, tuple(x_shape), tuple(weight_shape), *options, groups)
+        fixed = op, tuple(x_shape), tuple(weight_shape)
+        return cached(_build, fixed, stride, padding, dilation, groups)
 
     @functools.cached_property
     def n(self) -> int:
@@ -174,7 +174,7 @@ def _build(
         )
     n, c, h, w = x_shape
     k, channels, kh, kw = weight_shape
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+    if type(groups) is not int or groups < 1:
         raise ArgumentError(f"{op}: groups must be a positive int, got {groups!r}")
     if c % groups or k % groups:
         raise ShapeError(

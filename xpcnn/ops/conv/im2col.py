@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize, primitive
-from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import check_rank, common_backend, pair
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.ops.checks import check_rank, common_backend, pair, plain
 from xpcnn.ops.conv._layout import Padding, crop, images_of, matrix_of, padded, padded_zeros
 from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -228,11 +228,14 @@ def col2im(
     """
     common_backend("col2im", columns=columns)
     check_rank("col2im", "columns", columns, 2, "(N·OH·OW, C·kh·kw)")
-    geometry = _patch_geometry("col2im", tuple(input_shape), kernel_size, stride, padding, dilation)
+    input_shape = plain(input_shape)
+    if not isinstance(input_shape, tuple) or not all(type(size) is int for size in input_shape):
+        raise ArgumentError(f"col2im: input_shape must be four ints (N, C, H, W), got {input_shape!r}")
+    geometry = _patch_geometry("col2im", input_shape, kernel_size, stride, padding, dilation)
     needed = (geometry.n * geometry.oh * geometry.ow, geometry.c * math.prod(geometry.kernel))
     if tuple(columns.shape) != needed:
         raise ShapeError(
-            f"col2im: columns have shape {tuple(columns.shape)} but input_shape {tuple(input_shape)} with "
+            f"col2im: columns have shape {tuple(columns.shape)} but input_shape {input_shape} with "
             f"kernel {geometry.kernel}, stride {geometry.stride}, padding {padding!r} needs {needed}"
         )
     sizes = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
