@@ -228,21 +228,21 @@ def test_warmup_state_that_does_not_fit() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "step_size": (lambda o: optim.StepLR(o, 0), "StepLR: step_size must be a whole number of at least 1"),
-    "float steps": (lambda o: optim.StepLR(o, 2.0), "StepLR: step_size must be a whole"),  # type: ignore[arg-type]
-    "bool": (lambda o: optim.StepLR(o, True), "StepLR: step_size must be a whole"),
+    "step_size": (lambda o: optim.StepLR(o, 0), "StepLR: step_size must be an integer of at least 1"),
+    "float steps": (lambda o: optim.StepLR(o, 2.0), "StepLR: step_size must be an integer"),  # type: ignore[arg-type]
+    "bool": (lambda o: optim.StepLR(o, True), "StepLR: step_size must be an integer"),
     "gamma": (lambda o: optim.StepLR(o, 2, gamma=0.0), "StepLR: gamma must be above 0, got 0.0"),
     "gamma nan": (lambda o: optim.ExponentialLR(o, float("nan")), "gamma must be a finite number"),
     "gamma below": (lambda o: optim.ExponentialLR(o, -0.5), "ExponentialLR: gamma must be above 0"),
-    "T_max": (lambda o: optim.CosineAnnealingLR(o, -1), "T_max must be a whole number"),
+    "T_max": (lambda o: optim.CosineAnnealingLR(o, -1), "T_max must be an integer"),
     "eta_min": (lambda o: optim.CosineAnnealingLR(o, 3, -0.1), "eta_min must be at least 0"),
     "max_lr": (lambda o: optim.OneCycleLR(o, 0.0, 10), "max_lr must be above 0"),
-    "total_steps": (lambda o: optim.OneCycleLR(o, 0.1, 0), "total_steps must be a whole"),
+    "total_steps": (lambda o: optim.OneCycleLR(o, 0.1, 0), "total_steps must be an integer"),
     "pct_start": (lambda o: optim.OneCycleLR(o, 0.1, 10, 1.5), "pct_start must be from 0 to 1"),
     "strategy": (lambda o: optim.OneCycleLR(o, 0.1, 10, 0.3, "cosine"), "'cos' or 'linear', got 'cosine'"),
     "strategy list": (lambda o: optim.OneCycleLR(o, 0.1, 10, 0.3, []), "'cos' or 'linear'"),  # type: ignore[arg-type]
     "div_factor": (lambda o: optim.OneCycleLR(o, 0.1, 10, div_factor=0), "div_factor must be above 0"),
-    "warm-up steps": (lambda o: optim.LinearWarmup(o, 0), "LinearWarmup: steps must be a whole"),
+    "warm-up steps": (lambda o: optim.LinearWarmup(o, 0), "LinearWarmup: steps must be an integer"),
     "start_factor": (lambda o: optim.LinearWarmup(o, 3, None, 1.5), "start_factor must be at most 1"),
     "start_factor 0": (lambda o: optim.LinearWarmup(o, 3, None, 0.0), "start_factor must be above 0"),
     "then": (lambda o: optim.LinearWarmup(o, 3, "cosine"), "then must be a schedule"),  # type: ignore[arg-type]
@@ -263,7 +263,7 @@ def test_refused_later() -> None:
     optimizer = sgd()
     schedule = optim.ExponentialLR(optimizer, 1e9)
     for step in (-1, 1.0, True):
-        with pytest.raises(ArgumentError, match="lr_at: step must be a whole number of at least 0"):
+        with pytest.raises(ArgumentError, match="lr_at: step must be an integer of at least 0"):
             schedule.lr_at(step)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=mentions("ExponentialLR(gamma=", "step 1000 exceeds")):
         schedule.lr_at(1000)

@@ -167,7 +167,7 @@ def test_it_needs_a_test_set(new_trainer: NewTrainer, digits: Dataset) -> None:
 
 @pytest.mark.parametrize(("patience", "min_delta"), [(0, 0.0), (1, -0.1), (1, float("nan"))])
 def test_arguments(patience: int, min_delta: float) -> None:
-    with pytest.raises(ArgumentError, match=f"EarlyStopping: .*patience={patience}, min_delta={min_delta}"):
+    with pytest.raises(ArgumentError, match=r"EarlyStopping: (patience|min_delta) must be .*got"):
         EarlyStopping(patience, min_delta=min_delta)
 
 

@@ -93,9 +93,9 @@ def test_predict(digits: Dataset) -> None:
 
 def test_refusals(digits: Dataset) -> None:
     model = model_with_sizes()
-    with pytest.raises(ArgumentError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="batch_size must be an integer of at least 1, got 0"):
         evaluate(model, digits, batch_size=0)
-    with pytest.raises(ArgumentError, match="predict: batch_size must be at least 1, got -1"):
+    with pytest.raises(ArgumentError, match="predict: batch_size must be an integer of at least 1, got -1"):
         predict(model, digits.images, batch_size=-1)
     with pytest.raises(ShapeError, match="empty dataset"):
         evaluate(model, digits[:0])

@@ -135,9 +135,14 @@ def test_no_data(new_trainer: NewTrainer, data: Any, error: type[Exception], mes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": -1}, "epochs=-1"),
-        ({"evaluate_samples": 0}, "evaluate_samples=0"),
+        ({"epochs": -1}, "fit: epochs must be .*got -1"),
+        ({"evaluate_samples": 0}, "fit: evaluate_samples must be .*got 0"),
+        ({"epochs": "1"}, "fit: epochs must be an integer.*got '1'"),
+        ({"epochs": 1.0}, "fit: epochs must be an integer.*got 1.0"),
+        ({"epochs": True}, "fit: epochs must be an integer.*got True"),
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": True}, "batch_size must be an integer.*got True"),
+        ({"batch_size": np.float64(5)}, "batch_size must be an integer.*got"),
         ({"progress": "bar"}, "progress must be .*'bar'"),
     ],
 )

@@ -73,7 +73,7 @@ def whole(what: str, value: Any, least: int | None = None) -> int:
             if least is None or number >= least:
                 return int(number)
     bound = "" if least is None else f" of at least {least}"
-    raise ArgumentError(f"{what} must be a whole number{bound}, got {value!r}")
+    raise ArgumentError(f"{what} must be an integer{bound}, got {value!r}")
 
 
 def flag(what: str, value: Any) -> bool:

@@ -38,9 +38,9 @@ class Key:
     _state: bytes
 
     def __init__(self, seed: int) -> None:
-        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-            raise ArgumentError(f"Key: seed must be an integer, got {seed!r}")
-        object.__setattr__(self, "_state", _digest(b"seed", str(int(seed)).encode()))
+        from xpcnn.backend.numbers import whole  # here, because `numbers` imports this module
+
+        object.__setattr__(self, "_state", _digest(b"seed", str(whole("Key: seed", seed)).encode()))
 
     @classmethod
     def fresh(cls) -> Key:
@@ -103,5 +103,18 @@ def host_generator(seed: int | np.random.Generator | None = None) -> np.random.G
 
     Initial weights come from it on every backend, so a seed starts all of them from the
     same bits.
+
+    Raises
+    ------
+    ArgumentError
+        For anything but a generator, None, or integers of at least 0.
     """
-    return np.random.default_rng(seed)
+    from xpcnn.backend.numbers import plain, whole  # here, because `numbers` imports this module
+
+    generators = np.random.Generator, np.random.BitGenerator, np.random.SeedSequence
+    if seed is None or isinstance(seed, generators):
+        return np.random.default_rng(seed)
+    numbers = plain(seed)
+    if not isinstance(numbers, tuple) or not numbers:
+        return np.random.default_rng(whole("seed", seed, 0))
+    return np.random.default_rng([whole("seed", number, 0) for number in numbers])

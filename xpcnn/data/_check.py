@@ -10,7 +10,7 @@ __all__ = ["check_integer"]
 def check_integer(where: str, argument: str, value: object, minimum: int) -> int:
     """Return `value` as an int of at least `minimum`, or raise ArgumentError saying where it came from."""
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None or number < minimum:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpcnn.backend import to_numpy
+from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError
 from xpcnn.io.files import replacing
 from xpcnn.nn.layer import Layer, Recipe
@@ -33,7 +34,7 @@ class WeightFile(NamedTuple):
 def save_weights(path: str | PathLike[str], model: Layer) -> None:
     """Write a model's `state_dict` and recipe; see `Layer.save`."""
     arrays = {name: to_numpy(array) for name, array in model.state_dict().items()}
-    recipe = None if model.recipe is None else json.dumps(model.recipe._asdict())
+    recipe = None if model.recipe is None else json.dumps(plain(model.recipe._asdict()))
     save_arrays(path, arrays, {} if recipe is None else {"recipe": recipe})
 
 
@@ -55,16 +56,14 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
         recipe = recipe._replace(
             mean=_numbers(recipe.mean), std=_numbers(recipe.std), input_shape=_shape(recipe.input_shape)
         )
-        plain = isinstance(recipe.name, str) and isinstance(recipe.arguments, dict)
+        typed = isinstance(recipe.name, str) and isinstance(recipe.arguments, dict)
         stds = recipe.std if isinstance(recipe.std, tuple) else (recipe.std,)
-        if not plain or not all(std > 0 for std in stds):
+        if not typed or not all(std > 0 for std in stds):
             raise ValueError(recipe)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: the model's description is unreadable: {error}") from error
-    for name, value in recipe.arguments.items():
-        if isinstance(value, list):  # JSON has no tuples
-            recipe.arguments[name] = tuple(value)
-    return WeightFile(arrays, recipe)
+    # JSON has no tuples
+    return WeightFile(arrays, recipe._replace(arguments=plain(recipe.arguments)))
 
 
 def _numbers(value: Any) -> float | tuple[float, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from xpcnn.backend import dtype_name
+from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer, Recipe
 
@@ -42,11 +43,13 @@ def published(
 
         @functools.wraps(builder)
         def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
-            model = builder(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            # NumPy's numbers and small arrays as Python's: the recipe is to fit into a file.
+            bound.arguments.update(plain(bound.arguments))
+            model = builder(*bound.args, **bound.kwargs)
             channels = bound.arguments.get("in_channels", 1)
-            model.recipe = Recipe(name, _plain(bound.arguments), _for(channels, mean), _for(channels, std))
+            model.recipe = Recipe(name, _saved(bound.arguments), _for(channels, mean), _for(channels, std))
             return model
 
         _builders[name] = built
@@ -61,12 +64,10 @@ def _for(channels: int, values: PerChannel) -> PerChannel:
     return values
 
 
-def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+def _saved(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return a builder's arguments as what a file can hold: a generator as None, a dtype by its name."""
-    plain = dict(arguments)
-    plain["seed"] = plain["seed"] if isinstance(plain["seed"], int) else None
-    plain["dtype"] = dtype_name(plain["dtype"])
-    return plain
+    seed = arguments["seed"] if isinstance(arguments["seed"], int) else None
+    return {**arguments, "seed": seed, "dtype": dtype_name(arguments["dtype"])}
 
 
 def model_names() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.ops.activation import below_max
-from xpcnn.ops.checks import accumulator, check_backend, check_rank, common_backend
+from xpcnn.ops.checks import accumulator, check_backend, check_rank, common_backend, real
 from xpcnn.ops.op import op
 
 __all__ = [
@@ -74,10 +74,7 @@ def softmax_cross_entropy(
     check_rank("softmax_cross_entropy", "logits", logits, 2, "(N, classes)")
     n, classes = logits.shape
     _not_empty("softmax_cross_entropy", "logits", logits)
-    if not 0 <= label_smoothing <= 1:
-        raise ArgumentError(
-            f"softmax_cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing!r}"
-        )
+    label_smoothing = real("softmax_cross_entropy: label_smoothing", label_smoothing, 0, 1)
     dtype = accumulator(backend, logits.dtype) or logits.dtype
     wanted = _distribution(backend, logits, target, dtype)
     if label_smoothing:

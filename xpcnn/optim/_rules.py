@@ -51,12 +51,12 @@ def share(what: str, value: Any) -> float:
 
 
 def count(what: str, value: Any) -> int:
-    """Accept a whole number of at least 0."""
+    """Accept an integer of at least 0."""
     return whole(what, value, 0)
 
 
 def positive_count(what: str, value: Any) -> int:
-    """Accept a whole number of at least 1."""
+    """Accept an integer of at least 1."""
     return whole(what, value, 1)
 
 

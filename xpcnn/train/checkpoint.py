@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn.backend import to_numpy
+from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError
 from xpcnn.io import load_arrays, save_arrays
 from xpcnn.train.history import History
@@ -55,7 +56,7 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         average = trainer.average.state_dict()
         arrays |= {f"average/{name}": to_numpy(array) for name, array in average.pop("averages").items()}
         metadata["average"] = average
-    described = {name: json.dumps(value) for name, value in metadata.items()}
+    described = {name: json.dumps(plain(value)) for name, value in metadata.items()}
     save_arrays(path, arrays, {"kind": _KIND, **described})
 
 

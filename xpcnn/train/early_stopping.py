@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from xpcnn.errors import ArgumentError
+from xpcnn.backend.numbers import real, whole
 from xpcnn.train.callback import Callback
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.trainer import Trainer
@@ -51,12 +51,8 @@ class EarlyStopping(Callback):
     needs_test = True
 
     def __init__(self, patience: int, *, min_delta: float = 0.0) -> None:
-        if patience < 1 or not min_delta >= 0:
-            raise ArgumentError(
-                f"EarlyStopping: patience must be at least 1 and min_delta at least 0, "
-                f"got patience={patience}, min_delta={min_delta}"
-            )
-        self.patience, self.min_delta = patience, min_delta
+        self.patience = whole("EarlyStopping: patience", patience, 1)
+        self.min_delta = real("EarlyStopping: min_delta", min_delta, 0)
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
         self._judge(trainer)

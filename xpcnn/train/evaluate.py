@@ -10,6 +10,7 @@ import numpy as np
 
 from xpcnn import ops
 from xpcnn.backend import Array, Namespace, is_array, is_floating, itemsize, namespace
+from xpcnn.backend.numbers import whole
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.train.inputs import InputPipeline, pair_of, require_array
@@ -153,6 +154,6 @@ def _batches(op: str, images: Any, size: int | None) -> list[slice]:
     count = images.shape[0]
     if size is None:
         size = min(max(_NUMBERS // max(math.prod(images.shape[1:]), 1), _FEWEST), _MOST)
-    elif size < 1:
-        raise ArgumentError(f"{op}: batch_size must be at least 1, got {size}")
+    else:
+        size = whole(f"{op}: batch_size", size, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

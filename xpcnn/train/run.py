@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError
 from xpcnn.io import load_weights, replacing
 from xpcnn.models import build
@@ -147,7 +148,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

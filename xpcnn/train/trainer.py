@@ -11,6 +11,7 @@ import numpy as np
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
+from xpcnn.backend.numbers import real, whole
 from xpcnn.data import Dataset, Loader
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
@@ -105,12 +106,16 @@ class Trainer:
             )
         if average is not None and average.source is not model:
             raise ArgumentError("Trainer: average= is of another model; make it for the one given")
-        if clip_norm is not None and not 0 < clip_norm < math.inf:
-            raise ArgumentError(f"Trainer: clip_norm must be above 0, got {clip_norm}; None does not clip")
+        if clip_norm is not None:
+            clip_norm = real("Trainer: clip_norm", clip_norm)
+            if clip_norm <= 0:
+                raise ArgumentError(
+                    f"Trainer: clip_norm must be above 0, got {clip_norm}; None does not clip"
+                )
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
-        self.seed = seed
+        self.seed = whole("Trainer: seed", seed, 0)
         self.schedule = schedule
         self.clip_norm = clip_norm
         self.average = average
@@ -123,7 +128,7 @@ class Trainer:
         self.whole = True
         self.stopped: str | None = None
         self.history = History()
-        self._key = Key(seed).fold("step")
+        self._key = Key(self.seed).fold("step")
         self._inputs = InputPipeline(model)
 
     @property
@@ -233,11 +238,9 @@ class Trainer:
         """
         train = as_dataset(train)
         test = None if test is None else as_dataset(test)
-        if epochs < 0 or (evaluate_samples is not None and evaluate_samples < 1):
-            raise ArgumentError(
-                f"fit: epochs must be at least 0 and evaluate_samples at least 1, "
-                f"got epochs={epochs}, evaluate_samples={evaluate_samples}"
-            )
+        epochs = whole("fit: epochs", epochs, 0)
+        if evaluate_samples is not None:
+            evaluate_samples = whole("fit: evaluate_samples", evaluate_samples, 1)
         loader = Loader(train, batch_size, seed=self.seed, drop_last=drop_last, augment=augment)
         measured = [train if evaluate_train else None, test]
         if evaluate_samples is not None:

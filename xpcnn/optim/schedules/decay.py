@@ -29,7 +29,7 @@ class StepLR(Schedule):
     Raises
     ------
     ArgumentError
-        When `step_size` is not a whole number of at least 1, or `gamma` not a number above 0.
+        When `step_size` is not an integer of at least 1, or `gamma` not a number above 0.
 
     Examples
     --------
@@ -98,7 +98,7 @@ class CosineAnnealingLR(Schedule):
     Raises
     ------
     ArgumentError
-        When `T_max` is not a whole number of at least 1, or `eta_min` is negative.
+        When `T_max` is not an integer of at least 1, or `eta_min` is negative.
 
     References
     ----------
