@@ -18,7 +18,7 @@ import numpy as np
 
 from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
-from xpcnn.errors import BackendError
+from xpcnn.errors import BackendError, DtypeError
 
 if TYPE_CHECKING:
     from xpcnn.backend.convolution import LibraryConvolution
@@ -246,12 +246,28 @@ def _window_indices(
 
 
 def host_array(x: Any) -> np.ndarray:
-    """Return anything array-like as a NumPy array of native byte order, fetched from its own device."""
-    if isinstance(x, np.ndarray):
-        return native(x)
+    """Return anything array-like as a NumPy array of native byte order, fetched from its own device.
+
+    Raises
+    ------
+    DtypeError
+        For what holds no numbers: text, None, other objects, dates, records.
+    """
     from xpcnn.backend.current import is_array, to_numpy  # here, because `current` imports this module
 
-    return to_numpy(x) if is_array(x) else np.asarray(x)
+    if isinstance(x, np.ndarray):
+        array = native(x)
+    elif is_array(x):
+        array = to_numpy(x)
+    else:
+        try:
+            array = np.asarray(x)
+        except (ValueError, TypeError) as error:
+            raise DtypeError(f"no array can be made of this {type(x).__name__}: {error}") from None
+    # Extension types such as bfloat16 are of kind V, as records are.
+    if array.dtype.kind not in "biufc" and (array.dtype.kind != "V" or array.dtype.type is np.void):
+        raise DtypeError(f"expected numbers, got {type(x).__name__} of dtype {array.dtype}")
+    return array
 
 
 def native(x: Any) -> Any:

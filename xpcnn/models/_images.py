@@ -7,6 +7,7 @@ from typing import Any
 from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ShapeError
 from xpcnn.nn import Gradients, Layer
+from xpcnn.ops.checks import require_array
 
 __all__ = ["SMALL_IMAGES_HINT", "Images"]
 
@@ -47,6 +48,7 @@ class Images(Layer):
         self.pad_to = pad_to
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        x = require_array(self.model, "x", x)
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ShapeError(
                 f"{self.model}: x must have shape (N, {self.channels}, H, W), got {tuple(x.shape)}; "

@@ -10,6 +10,7 @@ from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.ops.add import added
+from xpcnn.ops.checks import require_array
 
 __all__ = ["Concat", "Residual"]
 
@@ -127,6 +128,7 @@ class Concat(Container):
         if grads is not None:
             grads.bind(self)
         widths, contexts = ctx
+        dy = require_array("Concat", "dy", dy)
         if dy.ndim < 2 or dy.shape[1] != sum(widths):
             raise ShapeError(
                 f"Concat: dy has shape {tuple(dy.shape)} but the branches gave {widths} channels"

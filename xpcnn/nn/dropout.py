@@ -6,9 +6,9 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.errors import ArgumentError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
+from xpcnn.ops.checks import real, require_array
 
 __all__ = ["Dropout"]
 
@@ -22,19 +22,17 @@ class Dropout(Layer):
     per_sample = True
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ArgumentError(f"Dropout: p must be from 0 to 1, got {p!r}")
-        self.p = p
+        self.p = real("Dropout: p", p, 0, 1)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         if not train or self.p == 0:
-            return x, None
+            return require_array("Dropout", "x", x), None
         return ops.dropout(x, self.p, Key.fresh() if key is None else key)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         if not need_dx:
             return None
-        return dy if ctx is None else ops.dropout_backward(ctx, dy)
+        return require_array("Dropout", "dy", dy) if ctx is None else ops.dropout_backward(ctx, dy)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -14,7 +14,7 @@ from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.sequential import Sequential
-from xpcnn.ops.checks import widened
+from xpcnn.ops.checks import require_array, widened
 
 __all__ = ["fuse"]
 
@@ -86,7 +86,7 @@ class _FoldedLinear(Linear):
         vars(self).update(vars(linear))
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        if x.ndim != 2:
+        if require_array("Linear", "x", x).ndim != 2:
             raise ShapeError(
                 f"Linear: x must have shape (N, {self.weight.shape[1]}) as a BatchNorm1d was folded into the "
                 f"weight, got {tuple(x.shape)}; use the model before nn.fuse"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import Parameter
+from xpcnn.ops.checks import require_array
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
@@ -44,6 +45,7 @@ class Gradients:
 
     def add(self, parameter: Parameter, gradient: Array) -> None:
         """Add a gradient to what is stored for `parameter`."""
+        gradient = require_array("Gradients.add", "gradient", gradient)
         before = self._entries.get(parameter)
         self._entries[parameter] = gradient if before is None else before + gradient
 

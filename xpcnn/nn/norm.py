@@ -11,6 +11,7 @@ from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.parameter import Buffer, Parameter
+from xpcnn.ops.checks import require_array
 
 __all__ = ["BatchNorm1d", "BatchNorm2d"]
 
@@ -80,6 +81,7 @@ class _BatchNorm(Layer):
         return dx if need_dx else None
 
     def _apply(self, op: Callable[..., Any], x: Array, train: bool) -> Any:
+        x = require_array(type(self).__name__, "x", x)
         if x.ndim not in self.ranks:
             raise ShapeError(
                 f"{type(self).__name__}: x must have {' or '.join(map(str, self.ranks))} axes, "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpcnn.backend import Array, get_backend
+from xpcnn.backend import Array, dtype_name, get_backend
+from xpcnn.errors import DtypeError
 
 __all__ = ["Buffer", "Parameter", "State"]
 
@@ -14,6 +15,8 @@ class State:
 
     def __init__(self, data: Any, dtype: Any = None) -> None:
         self.data: Array = get_backend().asarray(data, dtype)
+        if dtype_name(self.data.dtype).startswith("complex"):
+            raise DtypeError(f"{type(self).__name__}: data must be real, got {dtype_name(self.data.dtype)}")
 
     @property
     def shape(self) -> tuple[int, ...]:

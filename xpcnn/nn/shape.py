@@ -8,6 +8,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
+from xpcnn.ops.checks import require_array
 
 __all__ = ["Flatten", "Identity"]
 
@@ -30,7 +31,7 @@ class Identity(Layer):
     per_sample = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return x, None
+        return require_array("Identity", "x", x), None
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return dy if need_dx else None
+        return require_array("Identity", "dy", dy) if need_dx else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
 from xpcnn.backend.numbers import plain, real, whole
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
@@ -18,6 +18,7 @@ __all__ = [
     "pair",
     "plain",
     "real",
+    "require_array",
     "sizes",
     "whole",
     "widened",
@@ -33,6 +34,7 @@ def common_backend(op: str, **arrays: Any) -> Backend:
     Only ``bias`` may be None, and is passed over then.
     """
     found: Backend | None = None
+    agreeing = 0
     for name, array in arrays.items():
         if array is None and name == "bias":
             continue
@@ -42,14 +44,12 @@ def common_backend(op: str, **arrays: Any) -> Backend:
             if dtype_name(dtype) not in _FLOATS:
                 raise _not_floating(op, name, dtype)
         elif backend is not found:
-            raise _mixed(op, first, found, name, backend)
+            raise _mixed(op, first, found, name, backend, agreeing)
         elif array.dtype != dtype:
             if dtype_name(array.dtype) not in _FLOATS:
                 raise _not_floating(op, name, array.dtype)
-            raise DtypeError(
-                f"{op}: {first} is {dtype_name(dtype)} but {name} is {dtype_name(array.dtype)}; "
-                f"convert one of them, e.g. xpcnn.asarray({name}, dtype={dtype_name(dtype)!r})"
-            )
+            raise _differing(op, first, dtype_name(dtype), name, dtype_name(array.dtype), agreeing)
+        agreeing += 1
     assert found is not None
     return found
 
@@ -61,6 +61,15 @@ def check_backend(op: str, first: str, backend: Backend, name: str, array: Array
         raise _mixed(op, first, backend, name, other)
 
 
+def require_array(op: str, name: str, value: Any) -> Array:
+    """Return an array of real numbers in native byte order, or raise an error that names it and its type."""
+    _backend_of(op, name, value)
+    kind = dtype_name(value.dtype)
+    if kind not in _FLOATS and not kind.startswith(("int", "uint", "bool")):
+        raise DtypeError(f"{op}: {name} must be an array of real numbers, got {kind}")
+    return native(value)
+
+
 def _backend_of(op: str, name: str, array: Array) -> Backend:
     if array is None:
         raise BackendError(f"{op}: {name}: expected an array, got None; make one with xpcnn.asarray(...)")
@@ -70,12 +79,34 @@ def _backend_of(op: str, name: str, array: Array) -> Backend:
         raise BackendError(f"{op}: {name}: {error}") from None
 
 
-def _mixed(op: str, first: str, backend: Backend, name: str, other: Backend) -> BackendError:
+def _mixed(
+    op: str, first: str, backend: Backend, name: str, other: Backend, agreeing: int = 0
+) -> BackendError:
+    if _first_yields(first, agreeing):
+        moved, to = first, other
+    else:
+        moved, to = name, backend
     return BackendError(
         f"{op}: {first} is on {backend}, {name} on {other}; move one of them: "
-        f"xpcnn.asarray({name}) inside `with xpcnn.use_backend({backend.name!r})`, xpcnn.to_numpy, "
+        f"xpcnn.asarray({moved}) inside `with xpcnn.use_backend({to.name!r})`, xpcnn.to_numpy, "
         f"or model.to(backend=...)"
     )
+
+
+def _differing(op: str, first: str, dtype: str, name: str, other: str, agreeing: int) -> DtypeError:
+    changed, to = (first, other) if _first_yields(first, agreeing) else (name, dtype)
+    return DtypeError(
+        f"{op}: {first} is {dtype} but {name} is {other}; convert {changed}: "
+        f"xpcnn.asarray({changed}, dtype={to!r})"
+    )
+
+
+def _first_yields(first: str, agreeing: int) -> bool:
+    """Return whether the first array, rather than the one unlike it, is to be changed.
+
+    Images and gradients are, to fit a weight; not where another array agrees with them.
+    """
+    return first in ("x", "dy") and agreeing == 1
 
 
 def _not_floating(op: str, name: str, dtype: Any) -> DtypeError:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.ops.activation import below_max
-from xpcnn.ops.checks import accumulator, check_backend, check_rank, common_backend, real
+from xpcnn.ops.checks import accumulator, check_backend, check_rank, common_backend, real, require_array
 from xpcnn.ops.op import op
 
 __all__ = [
@@ -166,6 +166,7 @@ def _scalar(dy: Any, like: Array, count: int) -> Any:
     """Return dy/count, as a Python number or as a 0-d array of `like`'s dtype."""
     if isinstance(dy, (int, float)):
         return dy / count
+    dy = require_array("a loss's backward", "dy", dy)
     backend = backend_of(dy, like)
     if math.prod(dy.shape) != 1:
         raise ShapeError(f"dy of a loss must be a scalar, got shape {tuple(dy.shape)}")

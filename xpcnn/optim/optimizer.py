@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.ops.checks import accumulator, widened
@@ -169,7 +169,7 @@ class Optimizer:
                 continue
             known += 1
             if entry.parameter.trainable:
-                data = entry.parameter.data
+                data = native(entry.parameter.data)
                 backend = self._common_backend(path, data, gradient)
                 due.append(Due(entry, widened(backend, data), widened(backend, gradient), backend))
         if len(grads) and not known:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from xpcnn.backend import Array, Backend, asarray, backend_of, dtype_name, is_array
+from xpcnn.backend import Array, Backend, asarray, backend_of, dtype_name, is_array, native
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_backend
+from xpcnn.ops.checks import check_backend, require_array
 
 __all__ = [
     "as_targets",
@@ -39,13 +39,14 @@ def size_of(x: Array) -> int:
 
 
 def cast_like(x: Array, reference: Array) -> Array:
-    """Return `x` in the dtype of `reference`."""
-    return backend_of(x).xp.astype(x, reference.dtype, copy=False)
+    """Return `x`, an array of real numbers, in the dtype of `reference`."""
+    x = require_array("xpcnn.scratch", "an argument", x)
+    return backend_of(x).xp.astype(x, native(reference).dtype, copy=False)
 
 
 def floated(x: Any) -> Array:
     """Return `x` as an array of a floating dtype: itself if it is one; numbers go to the current backend."""
-    x = x if is_array(x) else asarray(x)
+    x = require_array("xpcnn.scratch", "the argument", x if is_array(x) else asarray(x))
     if is_floating(x):
         return x
     backend = backend_of(x)
@@ -59,21 +60,20 @@ def promoted(op: str, **arguments: Any) -> list[Array]:
     in the dtype, as long as one array is floating.
     """
     first, x = next(iter(arguments.items()))
-    backend = backend_of(x)
+    backend = backend_of(require_array(op, first, x))
     xp = backend.xp
-    dtypes = []
-    for name, given in arguments.items():
-        if is_array(given):
-            check_backend(op, first, backend, name, given)
-            if is_floating(given):
-                dtypes.append(given.dtype)
+    given, dtypes = [], []
+    for name, argument in arguments.items():
+        if is_array(argument):
+            check_backend(op, first, backend, name, argument)
+            argument = require_array(op, name, argument)
+            if is_floating(argument):
+                dtypes.append(argument.dtype)
+        else:
+            argument = require_array(op, name, backend.asarray(argument))
+        given.append(argument)
     dtype = xp.result_type(*dtypes) if dtypes else default_float(backend)
-    return [
-        xp.astype(given, dtype, copy=False)
-        if is_array(given)
-        else xp.asarray(given, dtype=dtype, device=backend.device)
-        for given in arguments.values()
-    ]
+    return [xp.astype(argument, dtype, copy=False) for argument in given]
 
 
 def as_targets(y: Array, t: Any) -> Array:
@@ -82,7 +82,7 @@ def as_targets(y: Array, t: Any) -> Array:
     `t` may be labels (N,) or (N, 1), or rows like those of `y`.
     """
     backend = backend_of(y)
-    t = t if is_array(t) else backend.asarray(t)
+    t = require_array("labels", "t", t if is_array(t) else backend.asarray(t))
     check_backend("labels", "y", backend, "t", t)
     if tuple(t.shape) == tuple(y.shape):
         return cast_like(t, y)

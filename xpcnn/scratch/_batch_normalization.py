@@ -75,8 +75,8 @@ class BatchNormalization:
         self._dtype: Any = None
 
     def forward(self, x: Array, train_flg: bool = True) -> Array:
-        self.input_shape, self.batch_size = tuple(x.shape), x.shape[0]
         x, gamma, beta = promoted("BatchNormalization", x=x, gamma=self.gamma, beta=self.beta)
+        self.input_shape, self.batch_size = tuple(x.shape), x.shape[0]
         self._dtype, backend = x.dtype, backend_of(x)
         # Half precision is widened as a whole: running variances would not fit it.
         wide, gamma, beta = (widened(backend, array) for array in (x, gamma, beta))

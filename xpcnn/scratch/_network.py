@@ -9,6 +9,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.ops.checks import require_array
 from xpcnn.scratch._arrays import class_numbers
 from xpcnn.scratch._params_file import fitting, read_params, write_params
 from xpcnn.scratch.gradient import numerical_gradient
@@ -47,6 +48,7 @@ class Network:
 
     def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
         """Return the share of the images that are classified rightly; an incomplete last batch counts too."""
+        x, t = require_array("accuracy", "x", x), require_array("accuracy", "t", t)
         n = x.shape[0]
         if n == 0 or t.shape[0] != n:
             raise ShapeError(f"accuracy: {n} images (shape {tuple(x.shape)}) with labels {tuple(t.shape)}")

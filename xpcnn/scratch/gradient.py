@@ -9,6 +9,7 @@ import numpy
 
 from xpcnn.backend import Array, backend_of, dtype_name
 from xpcnn.errors import DtypeError
+from xpcnn.ops.checks import require_array
 from xpcnn.scratch._arrays import is_floating
 from xpcnn.scratch._namespace import np
 
@@ -46,12 +47,13 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array) -> Array:
     >>> numerical_gradient(lambda x: np.sum(x**2), np.array([3.0, 4.0])).round(6)
     array([6., 8.])
     """
+    like = require_array("numerical_gradient", "x", x)
     if not is_floating(x):
         raise DtypeError(
             f"numerical_gradient: x must be floating, got {dtype_name(x.dtype)}, which a step of {_STEP} "
             f"does not move: write np.array([3.0, 4.0]), not np.array([3, 4])"
         )
-    grad = backend_of(x).xp.zeros_like(x)
+    grad = backend_of(x).xp.zeros_like(like)
     for index in numpy.ndindex(tuple(x.shape)):
         here = float(x[index])
         try:
@@ -72,6 +74,6 @@ def _numerical_gradient_1d(f: Callable[[Array], Any], x: Array) -> Array:
 
 def numerical_gradient_2d(f: Callable[[Array], Any], X: Array) -> Array:
     """Return the gradient of `f`, a function of vectors, at a vector (n,) or each row of a matrix (m, n)."""
-    if X.ndim == 1:
+    if require_array("numerical_gradient_2d", "X", X).ndim == 1:
         return numerical_gradient(f, X)
     return backend_of(X).xp.stack([numerical_gradient(f, X[i, ...]) for i in range(X.shape[0])])

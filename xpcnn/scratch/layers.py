@@ -93,8 +93,8 @@ class Affine:
         self._ctx: Any = None
 
     def forward(self, x: Array) -> Array:
-        self.original_x_shape = tuple(x.shape)
         x, W, b = promoted("Affine", x=x, W=self.W, b=self.b)
+        self.original_x_shape = tuple(x.shape)
         self.x = ops.flatten(x)[0]
         weight = backend_of(W).xp.matrix_transpose(W)
         y, self._ctx = ops.linear(self.x, weight, _spread(b, weight.shape[0]))
@@ -149,6 +149,7 @@ class SoftmaxWithLoss:
 
     def forward(self, x: Array, t: Array) -> Any:
         """Return the loss of logits (N, classes) or (classes,), with labels (N,), (N, 1) or one-hot."""
+        x = floated(x)
         self._shape, self.t = tuple(x.shape), t
         loss, self._ctx = ops.softmax_cross_entropy(*as_batch(x, t))
         self.loss = value(loss)

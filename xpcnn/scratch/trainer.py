@@ -7,6 +7,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.ops.checks import require_array
 from xpcnn.scratch import optimizer as optimizers
 from xpcnn.scratch._arrays import size_of
 from xpcnn.scratch._namespace import random_of
@@ -165,6 +166,7 @@ class Trainer:
 
 def _labels(part: str, x: Array, t: Array) -> Array:
     """Return `t` with labels (N, 1) as (N,), which every network of the book's kind takes."""
+    x, t = require_array("Trainer", f"x_{part}", x), require_array("Trainer", f"t_{part}", t)
     if x.shape[0] == 0:
         raise ArgumentError(f"Trainer: x_{part} has no samples (shape {tuple(x.shape)})")
     if t.ndim < 1 or t.shape[0] != x.shape[0]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
+from xpcnn.backend.base import host_array
 from xpcnn.errors import ShapeError
+from xpcnn.ops.checks import require_array
 from xpcnn.scratch._arrays import cast_like, floated
 from xpcnn.scratch._namespace import np, random_of
 
@@ -32,8 +35,8 @@ def smooth_curve(x: Any) -> numpy.ndarray:
     >>> smooth_curve([1.0] * 20).round(6).tolist() == [1.0] * 20
     True
     """
-    points = to_numpy(x) if is_array(x) else [to_numpy(p) if is_array(p) else p for p in x]
-    curve = numpy.asarray(points, dtype=numpy.float64)
+    points = [to_numpy(p) if is_array(p) else p for p in x] if isinstance(x, Sequence) else x
+    curve = require_array("smooth_curve", "x", host_array(points)).astype(numpy.float64)
     if len(curve) < _WINDOW:
         return curve
     # Mirrored at both ends, so that the window is always full.
