@@ -9,6 +9,7 @@ import pytest
 
 import xpcnn
 from xpcnn import errors, nn, ops
+from xpcnn.ops.op import op
 from xpcnn.testing import gradcheck, gradcheck_op
 
 from .helpers import build, draw, mentions
@@ -168,3 +169,34 @@ def test_op(make: Any) -> None:
         )
     with pytest.raises(AssertionError, match="2 arrays but 3 gradients"):
         gradcheck_op(ops.conv2d, ops.conv2d_backward, x, weight)
+
+
+ON_THEIR_OWN = {"relu": (6,), "gelu": (6,), "tanh": (2, 3), "softmax": (2, 3), "flatten": (2, 3, 1)}
+
+
+@pytest.mark.parametrize("name", ON_THEIR_OWN)
+def test_an_op_brings_its_backward(make: Any, name: str) -> None:
+    x = make.array(1.0 + np.random.default_rng(0).random(ON_THEIR_OWN[name]), "float64")
+    assert gradcheck(getattr(ops, name), x).compared == 6
+
+
+def test_an_op_of_several_arrays() -> None:
+    rng = np.random.default_rng(0)
+    x, weight, bias = rng.random((2, 3)), rng.random((4, 3)), rng.random(4)
+    assert gradcheck(ops.linear, x, weight).compared == 18
+    assert gradcheck(ops.linear, x, weight, bias).compared == 22
+    with pytest.raises(errors.ArgumentError, match="one input, got 2"):
+        gradcheck(nn.Identity(), x, weight)
+
+
+def test_an_op_with_a_wrong_backward() -> None:
+    @op
+    def doubled(x: Any) -> tuple[Any, None]:
+        return 2 * x, None
+
+    @doubled.def_backward
+    def doubled_backward(ctx: None, dy: Any) -> Any:
+        return 3 * dy
+
+    with pytest.raises(AssertionError, match=r"arrays\[0\]"):
+        gradcheck(doubled, np.ones(2))

@@ -45,9 +45,9 @@ class StrictBackend(Backend):
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         # Copied: the library shares NumPy's memory, but forgets that it may be read-only.
-        return self.xp.asarray(
-            np.array(host_array(x), order="C"), dtype=self.dtype(dtype), device=self.device
-        )
+        array = np.array(host_array(x), order="C")
+        self.dtype(array.dtype)  # raises for one that the standard has not
+        return self.xp.asarray(array, dtype=self.dtype(dtype), device=self.device)
 
     def copy(self, x: Array) -> Array:
         return self.xp.asarray(np.array(self.to_numpy(x), order="C"), device=self.device)

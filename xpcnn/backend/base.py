@@ -266,7 +266,7 @@ def host_array(x: Any) -> np.ndarray:
             raise DtypeError(f"no array can be made of this {type(x).__name__}: {error}") from None
     # Extension types such as bfloat16 are of kind V, as records are.
     if array.dtype.kind not in "biufc" and (array.dtype.kind != "V" or array.dtype.type is np.void):
-        raise DtypeError(f"expected numbers, got {type(x).__name__} of dtype {array.dtype}")
+        raise DtypeError(f"expected numbers, got {type(x).__name__} of dtype {array.dtype.name}")
     return array
 
 

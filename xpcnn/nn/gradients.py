@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xpcnn.backend import Array
+from xpcnn.backend import Array, native
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import require_array
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
@@ -45,8 +44,7 @@ class Gradients:
 
     def add(self, parameter: Parameter, gradient: Array) -> None:
         """Add a gradient to what is stored for `parameter`."""
-        gradient = require_array("Gradients.add", "gradient", gradient)
-        before = self._entries.get(parameter)
+        gradient, before = native(gradient), self._entries.get(parameter)
         self._entries[parameter] = gradient if before is None else before + gradient
 
     def replace(self, parameter: Parameter, gradient: Array) -> None:

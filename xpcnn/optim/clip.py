@@ -7,6 +7,7 @@ from typing import Any
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, get_backend
 from xpcnn.errors import ArgumentError, BackendError
 from xpcnn.nn import Gradients
+from xpcnn.ops.checks import require_array
 from xpcnn.optim._rules import positive
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
@@ -59,7 +60,7 @@ def clip_grad_norm(grads: Gradients, max_norm: float) -> Array:
     max_norm = positive("clip_grad_norm: max_norm", max_norm)
     backend = _backend_of("clip_grad_norm", grads)
     xp = backend.xp
-    gradients = [gradient for _, gradient in grads.items()]
+    gradients = [require_array("clip_grad_norm", "gradient", gradient) for _, gradient in grads.items()]
     wide = xp.float64 if any(dtype_name(g.dtype) == "float64" for g in gradients) else xp.float32
     total = xp.zeros((), dtype=wide, device=backend.device)
     for gradient in gradients:
@@ -103,7 +104,7 @@ def clip_grad_value(grads: Gradients, limit: float) -> None:
     limit = positive("clip_grad_value: limit", limit)
     _require_store("clip_grad_value", grads)
     for parameter, gradient in list(grads.items()):
-        backend = backend_of(gradient)
+        backend = backend_of(require_array("clip_grad_value", "gradient", gradient))
         xp = backend.xp
         largest = float(xp.finfo(gradient.dtype).max)  # a limit beyond it is no number of this dtype
         bound = xp.asarray(min(limit, largest), dtype=gradient.dtype, device=backend.device)

@@ -307,4 +307,4 @@ class Optimizer:
 def _replace(due: Due, data: Array) -> None:
     """Give a parameter its new values, in its own dtype."""
     parameter = due.entry.parameter
-    parameter.data = due.backend.xp.astype(data, parameter.data.dtype, copy=False)
+    parameter.data = due.backend.xp.astype(data, native(parameter.data).dtype, copy=False)

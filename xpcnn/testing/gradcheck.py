@@ -12,6 +12,7 @@ is eps² times the third derivative, plus rounding divided by eps.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -19,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpcnn.backend import Array, Key, backend_of, dtype_name, to_numpy
-from xpcnn.errors import DtypeError
+from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn import Gradients, Layer, Parameter
+from xpcnn.ops.op import Op
 
 __all__ = ["GradcheckResult", "gradcheck", "gradcheck_op"]
 
@@ -38,9 +40,9 @@ class GradcheckResult(NamedTuple):
 
 
 def gradcheck(
-    layer: Layer,
+    layer: Layer | Op,
     x: Array,
-    *,
+    *more: Array,
     seed: int = 0,
     eps: float = 1e-6,
     rtol: float = 1e-6,
@@ -49,17 +51,20 @@ def gradcheck(
     key: Key | None = None,
     directional: bool = False,
 ) -> GradcheckResult:
-    """Check a layer's backward, dx and every trainable parameter's gradient, by finite differences.
+    """Check by finite differences a layer's dx and every trainable parameter's gradient, or an op's backward.
 
     The layer is left as it was, batch-norm's running statistics included. Keep `x` away from kinks, such as
     ReLU's at 0: within `eps` of one the two derivatives differ rightly.
 
     Parameters
     ----------
-    layer : Layer
-        With float64 parameters, on any backend.
+    layer : Layer or op
+        A layer with float64 parameters, on any backend; or an op, such as `xpcnn.ops.gelu`, which goes to
+        `gradcheck_op` with its ``backward``.
     x : array, float64
         On the layer's backend.
+    *more : array, float64
+        An op's other arrays.
     seed : int
         For dy, the directions, and the masks of dropout unless `key` is given.
     eps : float
@@ -95,7 +100,14 @@ def gradcheck(
     >>> result = gradcheck(layer, xpcnn.asarray([[1.0, 2.0, 3.0]]))
     >>> result.compared, result.max_error < 1e-8
     (11, True)
+    >>> gradcheck(xpcnn.ops.gelu, xpcnn.asarray([1.0, 2.0])).compared
+    2
     """
+    if not isinstance(layer, Layer):
+        backward = functools.partial(_backward_of, layer, 1 + len(more))
+        return gradcheck_op(layer, backward, x, *more, seed=seed, eps=eps, rtol=rtol, atol=atol)
+    if more:
+        raise ArgumentError(f"gradcheck: a layer has one input, got {1 + len(more)}")
     parameters = _distinct(layer.parameters())
     for name, array in {"x": x, **{path: p.data for path, p in parameters.items()}}.items():
         _require_float64("gradcheck", name, array, "layer.to(dtype='float64')")
@@ -160,7 +172,7 @@ def gradcheck_op(
     >>> import xpcnn
     >>> from xpcnn import ops
     >>> x, weight = xpcnn.asarray([[1.0, 2.0]]), xpcnn.asarray([[3.0, 4.0]])
-    >>> gradcheck_op(ops.linear, lambda ctx, dy: ops.linear_backward(ctx, dy)[:2], x, weight).compared
+    >>> gradcheck_op(ops.linear, lambda ctx, dy: ops.linear.backward(ctx, dy)[:2], x, weight).compared
     4
     """
     named = {f"arrays[{i}]": array for i, array in enumerate(arrays)}
@@ -180,6 +192,14 @@ def gradcheck_op(
     point = {name: to_numpy(array) for name, array in named.items()}
     analytic = _on_host("gradcheck_op", point, dict(zip(named, gradients, strict=True)))
     return _Check("gradcheck_op", forward, dy, point, analytic, eps, rtol, atol).each_element()
+
+
+def _backward_of(op: Op, arrays: int, ctx: Any, dy: Array) -> Any:
+    """Return an op's gradients without the None of a bias that was left out."""
+    gradients = op.backward(ctx, dy)
+    while isinstance(gradients, tuple) and len(gradients) > arrays and gradients[-1] is None:
+        gradients = gradients[:-1]
+    return gradients
 
 
 class _Check(NamedTuple):

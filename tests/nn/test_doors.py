@@ -1,0 +1,174 @@
+"""What is no array of real numbers is refused where it enters, by its name and type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, data, models, nn, ops, optim
+from xpcnn.errors import XpcnnError
+from xpcnn.train import evaluate, predict
+
+X = np.random.default_rng(0).random((4, 4, 8, 8)).astype("f4")
+ROWS = X[:, 0, 0]
+WRONG: dict[str, tuple[Any, str]] = {
+    "list": (X.tolist(), "list"),
+    "text": ("abc", "str"),
+    "None": (None, "None"),
+    "bytes": (b"abc", "bytes"),
+    "dict": ({}, "dict"),
+    "number": (3, "int"),
+    "complex": (X.astype("c8"), "complex64"),
+    "objects": (X.astype(object), "object"),
+    "strings": (X.astype("U3"), "str"),
+    "dates": (np.zeros(X.shape, "M8[s]"), "datetime64"),
+    "records": (np.zeros(X.shape, [("a", "f4")]), "void"),
+    "raw bytes": (np.zeros(X.shape, "V4"), "void"),
+}
+every_wrong = pytest.mark.parametrize(("wrong", "kind"), WRONG.values(), ids=WRONG)
+
+LAYERS: dict[str, nn.Layer] = {
+    "Conv2d": nn.Conv2d(4, 4, 3),
+    "ConvTranspose2d": nn.ConvTranspose2d(4, 4, 3),
+    "MaxPool2d": nn.MaxPool2d(2),
+    "AvgPool2d": nn.AvgPool2d(2),
+    "AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d(2),
+    "Linear": nn.Linear(8, 3),
+    "Flatten": nn.Flatten(),
+    "ReLU": nn.ReLU(),
+    "LeakyReLU": nn.LeakyReLU(),
+    "Sigmoid": nn.Sigmoid(),
+    "Tanh": nn.Tanh(),
+    "GELU": nn.GELU(),
+    "SiLU": nn.SiLU(),
+    "Softmax": nn.Softmax(),
+    "Dropout": nn.Dropout(),
+    "BatchNorm1d": nn.BatchNorm1d(4),
+    "BatchNorm2d": nn.BatchNorm2d(4),
+    "LayerNorm": nn.LayerNorm(8),
+    "GroupNorm": nn.GroupNorm(2, 4),
+    "LocalResponseNorm": nn.LocalResponseNorm(2),
+    "Identity": nn.Identity(),
+    "ScaledAvgPool2d": nn.ScaledAvgPool2d(4, 2),
+    "Residual": nn.Residual(nn.Identity()),
+    "Concat": nn.Concat(nn.Identity(), nn.Identity()),
+    "Sequential": nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.MaxPool2d(2)),
+    "norm and ReLU": nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()),
+    "tiny_convnet": models.tiny_convnet(),
+    "lenet5": models.lenet5(),
+    "resnet20": models.resnet20(),
+}
+
+
+def test_every_layer_is_here() -> None:
+    kinds = {type(layer).__name__ for layer in LAYERS.values()}
+    public = {name for name in nn.__all__ if isinstance(getattr(nn, name), type)}
+    layers = {name for name in public if issubclass(getattr(nn, name), nn.Layer)}
+    assert layers - kinds <= {"Layer", "Ensemble"}, "add what is new"
+
+
+@every_wrong
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer(name: str, wrong: Any, kind: str) -> None:
+    layer = LAYERS[name]
+    for call in (layer, layer.forward, lambda x: layer.forward(x, train=True)):
+        with pytest.raises(XpcnnError, match=f"(?s)x.*{kind}"):
+            call(wrong)
+
+
+@every_wrong
+@pytest.mark.parametrize("name", [*LAYERS][:-4])
+def test_the_gradient_of_a_layer(name: str, wrong: Any, kind: str) -> None:
+    layer = LAYERS[name]
+    x = X[:, :, 0] if name == "BatchNorm1d" else X
+    _, ctx = layer.forward(x, train=True)
+    with pytest.raises(XpcnnError, match=f"(?s)dy.*{kind}"):
+        layer.backward(ctx, wrong, nn.Gradients())
+
+
+def calls(wrong: Any) -> Iterator[tuple[str, Any]]:
+    """An argument's name, and a call that gets `wrong` for it."""
+    weight = np.ones((4, 4, 3, 3), "f4")
+    yield "weight", lambda: ops.conv2d(X, wrong)
+    yield "bias", lambda: ops.conv2d(X, weight, wrong)
+    yield "weight", lambda: ops.linear(ROWS, wrong)
+    yield "weight", lambda: ops.batch_norm(X, wrong, train=True)
+    yield "running_mean", lambda: ops.batch_norm(X, None, None, wrong, X[0, :, 0, 0])
+    yield "weight", lambda: ops.layer_norm(X, 8, wrong)
+    yield "weight", lambda: ops.group_norm(X, 2, wrong)
+    yield "x", lambda: ops.im2col(wrong, 2)
+    yield "columns", lambda: ops.col2im(wrong, (1, 1, 2, 2), 2)
+    yield "logits", lambda: ops.softmax_cross_entropy(wrong, ROWS)
+    yield "target", lambda: ops.softmax_cross_entropy(ROWS, wrong)
+    yield "y", lambda: ops.mean_squared_error(wrong, ROWS)
+    yield "target", lambda: ops.mean_squared_error(ROWS, wrong)
+    for loss in (ops.softmax_cross_entropy, ops.mean_squared_error):
+        _, ctx = loss(ROWS, ROWS)
+        if wrong != 3 if isinstance(wrong, int) else True:  # a number is a gradient of a loss
+            yield "dy", lambda loss=loss, ctx=ctx: loss.backward(ctx, wrong)
+    for clip in (optim.clip_grad_norm, optim.clip_grad_value):
+        grads = nn.Gradients()
+        grads.add(nn.Parameter([1.0]), wrong)
+        yield "gradient", lambda clip=clip, grads=grads: clip(grads, 1.0)
+    parameter, grads = nn.Parameter(np.ones(X.shape, "f4")), nn.Gradients()
+    grads.add(parameter, wrong)
+    if wrong is not None:
+        yield "gradient", lambda: optim.Adam({"p": parameter}).step(grads)
+
+
+OPTIONAL = {"weight", "bias", "running_mean"}
+
+
+@every_wrong
+def test_other_arguments_of_ops(wrong: Any, kind: str) -> None:
+    for name, call in calls(wrong):
+        if wrong is None and name in OPTIONAL:
+            continue
+        with pytest.raises(XpcnnError, match=rf"(?s){name}|labels"):
+            call()
+
+
+@every_wrong
+def test_training_evaluating_and_predicting(wrong: Any, kind: str) -> None:
+    model = models.tiny_convnet()
+    trainer = Trainer(model, optim.SGD(model))
+    images, labels = np.zeros((4, 1, 28, 28), "f4"), np.arange(4)
+    before = model.state_dict()
+    pairs = [(wrong, labels), (images, wrong)]
+    for x, t in pairs:
+        with pytest.raises(XpcnnError, match=kind):
+            trainer.step(x, t)
+        with pytest.raises(XpcnnError, match="Dataset: images" if x is wrong else "Dataset: targets"):
+            data.Dataset(x, t)
+        for whole in (lambda pair: trainer.fit(pair, progress=None), lambda pair: evaluate(model, pair)):
+            with pytest.raises(XpcnnError, match=kind):
+                whole((x, t))
+    for whole in (lambda d: trainer.fit(d, progress=None), lambda d: evaluate(model, d)):
+        with pytest.raises(XpcnnError):
+            whole(wrong)
+    with pytest.raises(XpcnnError, match=kind):
+        predict(model, wrong)
+    assert trainer.steps == 0
+    for path, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[path])
+
+
+@pytest.mark.parametrize("name", sorted(WRONG.keys() - {"list", "number"}))
+def test_new_arrays_and_parameters(make: Any, name: str) -> None:
+    wrong, kind = WRONG[name]
+    with make.use():
+        with pytest.raises(XpcnnError, match=kind):
+            nn.Parameter(wrong)
+        if name != "complex":  # an array of them is nobody's mistake
+            with pytest.raises(XpcnnError, match=kind):
+                xpcnn.asarray(wrong)
+
+
+@pytest.mark.parametrize("wrong", [[[1.0], [2.0, 3.0]], ["a", 1.0], [None, 1.0], [1.0, object()]], ids=repr)
+def test_lists_that_are_no_numbers(make: Any, wrong: Any) -> None:
+    with make.use(), pytest.raises(XpcnnError, match="list"):
+        xpcnn.asarray(wrong)
