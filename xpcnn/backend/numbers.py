@@ -43,7 +43,18 @@ def real(what: str, value: Any, least: float | None = None, most: float | None =
 
     NumPy's float64 scalars would turn a float32 array into float64; a float does not.
     """
-    number = value if type(value) is float else plain(value)
+    if type(value) is float and math.isfinite(value):
+        number: Any = value
+    else:
+        number = _finite(what, value)
+    if (least is not None and number < least) or (most is not None and number > most):
+        bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ArgumentError(f"{what} must be {bounds}, got {value!r}")
+    return number
+
+
+def _finite(what: str, value: Any) -> float:
+    number = plain(value)
     if type(number) is bool or not isinstance(number, Real):
         raise ArgumentError(f"{what} must be a finite number, got {value!r}")
     try:
@@ -52,9 +63,6 @@ def real(what: str, value: Any, least: float | None = None, most: float | None =
         number = math.inf
     if not math.isfinite(number):
         raise ArgumentError(f"{what} must be a finite number, got {value!r}")
-    if (least is not None and number < least) or (most is not None and number > most):
-        bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ArgumentError(f"{what} must be {bounds}, got {value!r}")
     return number
 
 

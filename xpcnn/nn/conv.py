@@ -13,7 +13,7 @@ from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.pool import MaxPool2d
-from xpcnn.ops.checks import pair
+from xpcnn.ops.checks import pair, plain
 
 __all__ = ["Conv2d"]
 
@@ -80,7 +80,7 @@ class Conv2d(Layer):
         fan_in, fan_out = math.prod(shape[1:]), out_channels * math.prod(kernel)
         self.weight = Parameter(draw(weight_init, seed, shape, fan_in, fan_out), dtype)
         self.bias = Parameter([0.0] * out_channels, dtype) if bias else None
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.stride, self.padding, self.dilation, self.groups = plain((stride, padding, dilation, groups))
         self.algorithm = algorithm
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:

@@ -8,7 +8,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.ops.checks import pair
+from xpcnn.ops.checks import pair, plain
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
 
@@ -80,7 +80,7 @@ class AdaptiveAvgPool2d(Layer):
     per_sample = True
 
     def __init__(self, output_size: Any) -> None:
-        self.output_size = output_size
+        self.output_size = plain(output_size)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.adaptive_avg_pool2d(x, self.output_size)

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+_INTS = frozenset({int})
 _HALVES = frozenset({"float16", "bfloat16"})
 
 
@@ -150,10 +151,13 @@ def cached(build: Any, fixed: tuple[Any, ...], *options: Any) -> Any:
     """
     keys, exact = [], True
     for option in options:
-        if type(option) is not int and type(option) is not str and option is not None:
+        kind = type(option)
+        if kind is tuple and {*map(type, option)} == _INTS:
+            pass
+        elif kind is not int and kind is not str and option is not None:
             option = plain(option)
             parts = option if isinstance(option, tuple) else (option,)
-            exact = exact and all(type(part) is int for part in parts)
+            exact = exact and {*map(type, parts)} == _INTS
         keys.append(option)
     return (build if exact else build.__wrapped__)(*fixed, *keys)
 

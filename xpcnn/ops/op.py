@@ -64,9 +64,9 @@ def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
     @functools.wraps(function)
     def door(*args: P.args, **options: P.kwargs) -> Result:
         # Inline: a call for each argument would take longer than the test itself.
-        for value in (*args, *options.values()):
-            foreign = not getattr(getattr(value, "dtype", None), "isnative", True)
-            if foreign or getattr(value, "requires_grad", False):
+        for value in (*args, *options.values()) if options else args:
+            in_order = getattr(getattr(value, "dtype", None), "isnative", None)  # NumPy's and CuPy's alone
+            if in_order is False or (in_order is None and getattr(value, "requires_grad", False)):
                 return function(*map(native, args), **{name: native(v) for name, v in options.items()})
         return function(*args, **options)
 
