@@ -29,9 +29,9 @@ def test_two_commands_do_all_the_set_up() -> None:
 
 def test_the_techniques_page_runs() -> None:
     page = README.parent / "docs" / "techniques.md"
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(code, page.name, "exec"), names)
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(code, page.name, "exec"), names)
     history = names["trainer"].history  # type: ignore[attr-defined]
     assert len(history.epochs) == 2
     assert history.losses[-1] < history.losses[0]
