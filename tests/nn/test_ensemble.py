@@ -184,3 +184,33 @@ def test_each_member_drops_others(make: Any) -> None:
     assert (make.to_numpy(first) != make.to_numpy(second)).any()
     y, _ = nn.Ensemble(*same).forward(x, train=True, key=KEY)
     make.check(y, np.log(averages([make.to_numpy(first), make.to_numpy(second)])), "float64")
+
+
+def test_an_impossible_class_stays_impossible(make: Any, dtype: str) -> None:
+    """All members give the first class a logit of -inf, one the last."""
+    logits = np.array(
+        [[[-np.inf, 1.0, 0.5], [-np.inf, 0.0, 2.0]], [[-np.inf, 0.3, -np.inf], [-np.inf, 1.0, 1.0]]]
+    )
+    powers = np.exp(logits)
+    members = powers / powers.sum(axis=2, keepdims=True)
+
+    class Fixed(nn.Layer):
+        def __init__(self, y: Any) -> None:
+            self.weight = nn.Parameter(y, dtype)
+
+        def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+            return self.weight.data, None
+
+        def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+            self.accumulate(grads, weight=dy)
+
+    with make.use():
+        both = nn.Ensemble(*map(Fixed, logits))
+    y, ctx = both.forward(make.array(np.zeros((2, 1)), dtype))
+    with np.errstate(divide="ignore"):
+        make.check(y, np.log(members.mean(axis=0)), dtype)
+    grads, dy = nn.Gradients(), np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    both.backward(ctx, make.array(dy, dtype), grads, need_dx=False)
+    for member, p in zip(both.members, members, strict=True):
+        part = dy * p / np.where(dy, members.sum(axis=0), 1)  # d log(mean p) / d log p of the wanted class
+        make.check(grads[member.weight], part - p * part.sum(axis=1, keepdims=True), dtype)

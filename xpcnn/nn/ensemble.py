@@ -160,8 +160,10 @@ class Ensemble(Container):
         xp = backend.xp
         if self._vote == "geometric":
             return (dy - xp.exp(ctx.answered) * xp.sum(dy, axis=1, keepdims=True)) / len(self)
-        # d log(Σ p / M) / d log p: the member's share of the sum.
-        return dy * xp.exp(softmax.y - ctx.answered - math.log(len(self)))
+        # d log(Σ p / M) / d log p: the member's part of the sum; nothing where no member has any.
+        possible, nothing = ctx.answered > -math.inf, xp.zeros_like(dy)
+        part = xp.exp(softmax.y - xp.where(possible, ctx.answered, nothing)) / len(self)
+        return xp.where(possible, dy * part, nothing)
 
     def __call__(self, x: Array) -> Array:
         return self._together([self._call(name, member, x) for name, member in self._layers.items()])[0]
@@ -190,7 +192,11 @@ class Ensemble(Container):
             answered, _ = ops.log_softmax(xp.mean(stacked, axis=0))
         else:
             highest = xp.max(stacked, axis=0)
-            answered = highest + xp.log(xp.sum(xp.exp(stacked - highest), axis=0)) - math.log(len(own))
+            possible = highest > -math.inf  # for one member at least
+            highest = xp.where(possible, highest, xp.zeros_like(highest))
+            total = xp.sum(xp.exp(stacked - highest), axis=0)
+            total = xp.log(xp.where(possible, total, xp.ones_like(total))) - math.log(len(own))
+            answered = xp.where(possible, highest + total, xp.full_like(total, -math.inf))
         return xp.astype(answered, outputs[0].dtype, copy=False), answered, softmaxes
 
 

@@ -14,7 +14,7 @@ from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, is_per_sample
 from xpcnn.ops.images import scaled_images
 
-__all__ = ["InputPipeline", "as_dataset", "note_input_shape", "pair_of", "require_array"]
+__all__ = ["InputPipeline", "as_dataset", "labelled", "note_input_shape", "pair_of", "require_array"]
 
 
 class InputPipeline:
@@ -138,6 +138,33 @@ def as_dataset(data: Any) -> Dataset:
         return data
     x, t = (to_numpy(part) for part in pair_of(data))
     return Dataset(x, t, name="arrays")
+
+
+def labelled(where: str, data: Any) -> tuple[Any, np.ndarray]:
+    """Return the images of a dataset, and the class of each (N,) on the host.
+
+    Rows of probabilities count as their likeliest class.
+
+    Raises
+    ------
+    ArgumentError
+        When the targets have no classes.
+    """
+    images, targets = pair_of(data)
+    targets = to_numpy(targets)
+    kind = targets.dtype.kind
+    if kind in "biu" and targets.shape[1:] in ((), (1,)):
+        labels = targets.reshape(-1).astype(np.int64)
+        if labels.min() >= 0:
+            return images, labels
+    elif targets.ndim == 2 and targets.shape[1] > 1:
+        sums = targets.sum(axis=1, dtype=np.float64)
+        if targets.min() >= 0 and np.all(np.abs(sums - 1) < 1e-2):
+            return images, targets.argmax(axis=1)
+    raise ArgumentError(
+        f"{where}: targets must be labels (N,), or rows of probabilities (N, classes), got {targets.dtype} of "
+        f"shape {targets.shape} with values that are neither"
+    )
 
 
 def note_input_shape(data: Dataset, *models: Layer) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
 from xpcnn.train import predict
-from xpcnn.train.inputs import pair_of
+from xpcnn.train.inputs import labelled
 from xpcnn.viz.canvas import PathOf, host_array, new_figure, write
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def confusion_matrix(model: Layer, data: Any) -> np.ndarray:
     model : Layer
         Ending in logits.
     data : Dataset or (images, labels)
-        Labels (N,), or one-hot (N, classes).
+        Labels (N,) or (N, 1), or rows of probabilities (N, classes).
 
     Returns
     -------
@@ -41,10 +41,8 @@ def confusion_matrix(model: Layer, data: Any) -> np.ndarray:
     >>> confusion_matrix(models.tiny_convnet(), data.synthetic_digits(50)).sum()
     np.int64(50)
     """
-    images, targets = pair_of(data)
+    images, labels = labelled("confusion_matrix", data)
     probabilities = predict(model, images)
-    labels = host_array(targets)
-    labels = labels.argmax(axis=1) if labels.ndim == 2 else labels
     classes = max(probabilities.shape[1], int(labels.max()) + 1)
     pairs = labels * classes + probabilities.argmax(axis=1)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)

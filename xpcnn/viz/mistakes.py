@@ -9,7 +9,7 @@ import numpy as np
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.train import predict
-from xpcnn.train.inputs import as_dataset
+from xpcnn.train.inputs import labelled
 from xpcnn.viz.canvas import PathOf, host_images, new_figure, show, write
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def plot_mistakes(model: Layer, data: Any, path: PathOf | None = None, *, count:
     model : Layer
         Ending in logits.
     data : Dataset or (images, labels)
+        Labels (N,) or (N, 1), or rows of probabilities (N, classes).
     path : path, optional
         Of a ``.png``, ``.svg`` or ``.pdf`` file.
     count : int
@@ -52,7 +53,7 @@ def plot_mistakes(model: Layer, data: Any, path: PathOf | None = None, *, count:
     """
     if count < 1:
         raise ArgumentError(f"plot_mistakes: count must be at least 1, got {count}")
-    images, labels = as_dataset(data)
+    images, labels = labelled("plot_mistakes", data)
     probabilities = predict(model, images)
     read, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(read != labels)
