@@ -97,3 +97,17 @@ def test_no_mistakes() -> None:
     assert figure.get_suptitle() == "0 of 30 read wrongly (0.00%)"
     with pytest.raises(ArgumentError, match="count must be at least 1, got 0"):
         plot_mistakes(MODEL, DIGITS, count=0)
+
+
+def test_columns_and_rows_of_probabilities_are_classes() -> None:
+    digits = data.synthetic_digits(30)
+    model = models.tiny_convnet(seed=0)
+    wanted = confusion_matrix(model, digits)
+    rows = np.eye(10)[digits.labels] * 0.7 + 0.03
+    for targets in (digits.labels[:, None], rows, np.eye(10, dtype=np.int64)[digits.labels]):
+        np.testing.assert_array_equal(confusion_matrix(model, (digits.images, targets)), wanted)
+        plot_mistakes(model, (digits.images, targets), count=1)
+    for targets in (digits.labels / 9, rows * 2, -digits.labels, np.zeros((30, 2, 2))):
+        for draw in (confusion_matrix, plot_mistakes):
+            with pytest.raises(ArgumentError, match=f"{draw.__name__}: targets must be labels"):
+                draw(model, (digits.images, targets))

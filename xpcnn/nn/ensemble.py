@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn import ops
 from xpcnn.backend import Array, Backend, Key, backend_of, is_array
+from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
@@ -121,7 +122,7 @@ class Ensemble(Container):
         if len(known) < len(recipes):
             return None
         shapes = {recipe.input_shape for recipe in known if recipe.input_shape is not None}
-        arguments = {"members": tuple(_as_json(recipe._asdict()) for recipe in known), "vote": self._vote}
+        arguments = {"members": tuple(plain(recipe._asdict()) for recipe in known), "vote": self._vote}
         shape = shapes.pop() if len(shapes) == 1 else None
         return Recipe("ensemble", arguments, known[0].mean, known[0].std, shape)
 
@@ -225,10 +226,3 @@ def _prepared(layer: Layer) -> tuple[tuple[float, ...], tuple[float, ...]]:
         for value in (layer.recipe.mean, layer.recipe.std)
     )
     return mean, std
-
-
-def _as_json(value: Any) -> Any:
-    """Return what a JSON file gives back for a value: lists for tuples, at any depth."""
-    if isinstance(value, dict):
-        return {name: _as_json(inner) for name, inner in value.items()}
-    return [_as_json(inner) for inner in value] if isinstance(value, tuple | list) else value

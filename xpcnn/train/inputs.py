@@ -162,8 +162,8 @@ def labelled(where: str, data: Any) -> tuple[Any, np.ndarray]:
         if targets.min() >= 0 and np.all(np.abs(sums - 1) < 1e-2):
             return images, targets.argmax(axis=1)
     raise ArgumentError(
-        f"{where}: targets must be labels (N,), or rows of probabilities (N, classes), got {targets.dtype} of "
-        f"shape {targets.shape} with values that are neither"
+        f"{where}: targets must be labels (N,), or rows of probabilities (N, classes); those of shape "
+        f"{targets.shape} and dtype {targets.dtype} are neither"
     )
 
 
