@@ -20,7 +20,9 @@ from xpcnn.cli import datasets
 from xpcnn.cli.images import open_picture, prepare
 from xpcnn.cli.options import add_device_options, augmentation, choose_backend, count, input_shape_of, natural
 from xpcnn.cli.parser import UsageError
+from xpcnn.cli.predict import preparation_of
 from xpcnn.data import Dataset, augment
+from xpcnn.data.prepare import flat
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.nn import Layer
 from xpcnn.train import History, RunDirectory, load_model
@@ -193,7 +195,7 @@ class _Artist:
         which = self._args.image or "0"
         if which.isdecimal():
             return viz.plot_sobel(self._test_image(int(which)))
-        picture = open_picture(Path(which)).convert("L")
+        picture = flat(open_picture(Path(which))).convert("L")
         picture.thumbnail((_LARGEST, _LARGEST))
         return viz.plot_sobel(np.asarray(picture))
 
@@ -253,7 +255,8 @@ class _Artist:
         if which.isdecimal():
             return self._test_image(int(which))
         channels, height, width = input_shape_of(self._model) or self._test.images.shape[1:]
-        return prepare(Path(which), (channels, height, width)).pixels
+        shape = channels, height, width
+        return prepare(Path(which), shape, preparation_of(self._model, shape)).pixels
 
     def _test_image(self, which: int) -> np.ndarray:
         if which >= len(self._test):

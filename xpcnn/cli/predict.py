@@ -1,8 +1,9 @@
-"""Read pictures: PNG and JPEG files of any size, dark on light or light on dark.
+"""Read pictures of any size and of every kind that Pillow reads.
 
-For models of 28x28 grey images, a picture should show one digit on plain ground: it is inverted if its
-border is light, cropped to the digit and centred, as MNIST was made. Each line says what was done. Several
-models answer together, as an ensemble.
+Each is prepared as the model's training data was, which the model says; each line says what was done. For a
+model of digits like MNIST's, a picture should show one digit on plain ground: it is inverted if its ground is
+light, cut out and centred. For others the middle of the picture is cut out. Several models answer together,
+as an ensemble.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from xpcnn.cli.evaluate import add_vote_option, load_models
-from xpcnn.cli.images import ENDINGS, Prepared, prepare
+from xpcnn.cli.images import Prepared, is_picture, prepare, resolved
 from xpcnn.cli.options import add_device_options, choose_backend, input_shape_of
+from xpcnn.data.prepare import PREPARATIONS
 from xpcnn.errors import ArgumentError, CheckpointError, DatasetError
 from xpcnn.nn import Ensemble, Layer
 from xpcnn.train import RunDirectory, predict
@@ -39,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's folder or a weight file; may be given again, for models that answer together (default: "
         "the newest run in ./runs)",
     )
+    parser.add_argument(
+        "--prepare",
+        choices=PREPARATIONS,
+        help="how a picture becomes the model's image: as a digit of MNIST; or scaled, and cut out of the "
+        "middle, filled up with black, or changed in aspect (default: as the model's training data)",
+    )
     add_vote_option(parser)
     add_device_options(parser)
 
@@ -51,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     shape = _images_of(model)
     if shape is None:
         raise ArgumentError(f"{paths[0]}: the model does not say what size of images it takes")
+    preparation = args.prepare or preparation_of(model, shape)
     if args.model is None:
         _note(f"with {paths[0]}, the newest run")
     failed, found = False, 0
@@ -58,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     for image in _files(args.images):
         found += 1
         try:
-            batch.append((image, prepare(image, shape)))
+            batch.append((image, prepare(image, shape, preparation)))
         except DatasetError as error:
             _note(f"error: {error}")
             failed = True
@@ -81,6 +90,26 @@ def _images_of(model: Layer) -> tuple[int, int, int] | None:
     return shape
 
 
+def preparation_of(model: Layer, shape: tuple[int, int, int]) -> str:
+    """Return how a model's training images were prepared; of an ensemble, those of its members.
+
+    Raises
+    ------
+    ArgumentError
+        When the members' differ.
+    """
+    noted = None if model.recipe is None else model.recipe.preparation
+    if noted is None and isinstance(model, Ensemble):
+        names = {preparation_of(member, shape) for member in model.members}
+        if len(names) > 1:
+            raise ArgumentError(
+                f"the models were made for pictures prepared differently ({', '.join(sorted(names))}): "
+                f"--prepare must name one"
+            )
+        return names.pop()
+    return resolved(noted, shape)
+
+
 def _tell(model: Layer, batch: list[tuple[Path, Prepared]]) -> None:
     if not batch:
         return
@@ -90,16 +119,16 @@ def _tell(model: Layer, batch: list[tuple[Path, Prepared]]) -> None:
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
-    """Yield the named files, and the pictures in the named folders in order."""
+    """Yield the named files, and the pictures in the named folders in order, without hidden files."""
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        files = sorted(entry for entry in path.iterdir() if entry.is_file())
-        pictures = [file for file in files if file.suffix.lower() in ENDINGS]
-        skipped = [file.name for file in files if file not in pictures]
+        files = sorted(entry for entry in path.iterdir() if entry.is_file() and entry.name[0] != ".")
+        pictures = [file for file in files if is_picture(file)]
+        skipped = [file.name for file in files if not is_picture(file)]
         if skipped:
-            _note(f"skipped in {path}, as no PNG or JPEG: {', '.join(skipped)}")
+            _note(f"skipped in {path}, as no pictures: {', '.join(skipped)}")
         if not pictures:
             _note(f"no pictures in {path}")
         yield from pictures

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpcnn.data._check import check_integer
+from xpcnn.data.prepare import PREPARATIONS
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -106,8 +107,11 @@ class Dataset:
             raise ShapeError(f"Dataset: {len(self.images)} images but {len(self.targets)} targets")
         if not isinstance(self.name, str):
             raise ArgumentError(f"Dataset: name must be a string, got {self.name!r}")
-        if not isinstance(self.preparation, str | None):
-            raise ArgumentError(f"Dataset: preparation must be a name or None, got {self.preparation!r}")
+        if self.preparation not in (None, *PREPARATIONS):
+            raise ArgumentError(
+                f"Dataset: preparation must be None or one of {', '.join(map(repr, PREPARATIONS))}, "
+                f"got {self.preparation!r}"
+            )
         self._note_class_names()
         if self.targets.dtype.kind != "f" and self.targets.shape[1:] in ((), (1,)):
             self._note_labels()

@@ -16,6 +16,7 @@ from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError
 from xpcnn.io.files import replacing
 from xpcnn.nn.layer import Layer, Recipe
+from xpcnn.nn.records import PREPARATIONS
 
 __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays", "save_weights"]
 
@@ -58,7 +59,8 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
         )
         typed = isinstance(recipe.name, str) and isinstance(recipe.arguments, dict)
         stds = recipe.std if isinstance(recipe.std, tuple) else (recipe.std,)
-        if not typed or not all(std > 0 for std in stds):
+        known = recipe.preparation is None or recipe.preparation in PREPARATIONS
+        if not typed or not known or not all(std > 0 for std in stds):
             raise ValueError(recipe)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: the model's description is unreadable: {error}") from error

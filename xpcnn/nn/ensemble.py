@@ -124,7 +124,9 @@ class Ensemble(Container):
         shapes = {recipe.input_shape for recipe in known if recipe.input_shape is not None}
         arguments = {"members": tuple(plain(recipe._asdict()) for recipe in known), "vote": self._vote}
         shape = shapes.pop() if len(shapes) == 1 else None
-        return Recipe("ensemble", arguments, known[0].mean, known[0].std, shape)
+        preparations = {recipe.preparation for recipe in known}
+        preparation = preparations.pop() if len(preparations) == 1 else None
+        return Recipe("ensemble", arguments, known[0].mean, known[0].std, shape, preparation)
 
     # -- as a layer -------------------------------------------------------------------
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+__all__ = ["PREPARATIONS", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+
+PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
+"""How pictures can become a model's images; `xpcnn.data.prepare` does them."""
 
 
 class Recipe(NamedTuple):
@@ -15,7 +18,7 @@ class Recipe(NamedTuple):
 
     `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
     each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was, and
-    `preparation` how pictures become such images: "mnist-digit", "crop", "pad" or "squash".
+    `preparation` how pictures become such images, one of `PREPARATIONS`.
     """
 
     name: str

@@ -1,0 +1,256 @@
+"""A drawn digit as MNIST would have it: white on black, in a box of 20×20, its mass in the middle of 28×28.
+
+A picture says on its border what its ground is: dark or light, even or shaded. A frame around the paper is
+taken off first, as it is neither ground nor ink. What differs from the ground by more than its noise is ink.
+
+References
+----------
+LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998, section
+III.A; Otsu, "A threshold selection method from gray-level histograms", 1979.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpcnn.errors import DatasetError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Grey = NDArray[np.float32]
+
+__all__ = ["SIZE", "as_mnist_digit"]
+
+SIZE, _BOX = 28, 20
+_CLEAN = 16  # of 255: ground as near to black or white as this is left as it is
+_STRONG = 170  # and ink of this contrast as strong as it is
+_EVEN = 0.1  # ground that varies by less on the border, as a part of the ink's contrast, is even
+_LEAST = 3.0  # grey levels of 255 that ink differs from the ground by
+_NOISE = 8.0  # and so many standard deviations of the ground's noise
+_ONE_SIDED = 2.5  # and so many times what is on the other side of the ground
+_SHADOWED = 64  # shadows are looked for on pictures of this many pixels
+_FRAME = 0.12  # the part of a side, at each end, that may be a frame
+
+
+def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return a grey picture (H, W) of 0 … 255 as MNIST would have it, (28, 28) uint8, and what was done.
+
+    A picture of 28×28 keeps its digit's place and size; and its values, where they are white on black or
+    black on white. In any other, the digit is cut out, scaled and centred.
+
+    Raises
+    ------
+    DatasetError
+        When nothing can be seen on it.
+    """
+    placed = grey.shape == (SIZE, SIZE)
+    inside, where = _unframed(grey)
+    steps = ["frame removed"] * (inside is not grey)
+    ground = _surface(inside)
+    contrast = np.abs(inside - ground).max()
+    shaded = bool(np.ptp(ground) > _EVEN * contrast)
+    if placed and shaded and contrast < np.ptp(inside) / 4 > _STRONG / 4:
+        return np.rint(grey).astype(np.uint8), []  # all shades, and none of them ground or ink
+    if not shaded:
+        ground[:] = np.median(_border(inside))
+    if (ground - inside).max() > (inside - ground).max():  # lighter than what is drawn on it
+        inside, ground = 255 - inside, 255 - ground
+        steps.append("inverted")
+    if min(inside.shape) >= _SHADOWED and _uneven(inside - ground):
+        ground, shaded = _opened(inside), True
+    ink = inside - ground
+    if not _seen(ink):
+        raise DatasetError("nothing to see on it")
+    if placed and not shaded and ground[0, 0] <= _CLEAN and ink.max() >= _STRONG:
+        ink = inside
+    else:
+        ink = np.maximum(ink - 2 * _spread(_border(ink)), 0)
+        ink *= 255 / ink.max()
+        steps += ["shading removed"] * shaded + ["contrast raised"] * placed
+    if not placed:
+        return _centred(_boxed(ink)), [*steps, "cropped"]
+    whole = np.zeros_like(grey)
+    whole[where] = ink
+    return np.rint(whole).astype(np.uint8), steps
+
+
+# -- the ground ------------------------------------------------------------------------
+
+
+def _border(grey: Grey) -> Grey:
+    return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+
+
+def _unframed(grey: Grey) -> tuple[Grey, tuple[slice, slice]]:
+    """Return the paper inside a frame that is darker or lighter, and where in the picture it is.
+
+    A frame is on three sides or more: lines near the edge are of another grey than even lines further in.
+    What an uneven frame leaves at the paper's edge becomes paper.
+    """
+    widths, frames, papers = zip(*map(_frame_side, _from_sides(grey)), strict=True)
+    if sum(width > 0 for width in widths) < 3:
+        return grey, (slice(None), slice(None))
+    frame, paper = np.nanmedian(frames), np.nanmedian(papers)
+    top, bottom, left, right = widths
+    where = slice(top, grey.shape[0] - bottom), slice(left, grey.shape[1] - right)
+    inside = grey[where].copy()
+    for lines in _from_sides(inside):
+        near = lines[: _depth(lines)]
+        framed = np.logical_and.accumulate((near - paper) / (frame - paper) > 0.25, axis=0)
+        behind = np.minimum(framed.sum(axis=0) + 1, len(near) - 1)
+        near[framed] = np.broadcast_to(near[behind, np.arange(near.shape[1])], near.shape)[framed]
+    return inside, where
+
+
+def _frame_side(lines: Grey) -> tuple[int, float, float]:
+    """Return how many lines of a side are a frame, its grey and the paper's; 0 and NaN without one."""
+    margin = lines.shape[1] // 8  # where the frame's other sides may be
+    near = lines[: _depth(lines) + 1, margin : lines.shape[1] - margin]
+    levels = np.median(near, axis=1)
+    contrast = np.ptp(np.percentile(lines, (1, 99)))
+    even = np.flatnonzero((np.abs(near - levels[:, None]) < contrast / 4).mean(axis=1) >= 0.9)
+    if not even.size:
+        return 0, math.nan, math.nan
+    paper = levels[even[-1]]
+    frame = np.flatnonzero(np.abs(levels[: even[-1]] - paper) > contrast / 5)
+    if not frame.size:
+        return 0, math.nan, math.nan
+    width = int(frame[-1]) + 1
+    blurred = abs(levels[width] - paper) > contrast / 10
+    return width + blurred, levels[width - 1], paper
+
+
+def _from_sides(picture: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return views whose first lines are the picture's top, bottom, left and right."""
+    return [picture, picture[::-1], picture.T, picture.T[::-1]]
+
+
+def _depth(lines: NDArray[Any]) -> int:
+    return math.ceil(_FRAME * len(lines))
+
+
+def _uneven(ink: Grey) -> bool:
+    border = _border(ink)
+    low, high = np.percentile(border, (5, 95))
+    noise = np.median(
+        np.abs(np.diff(border))
+    )  # two thirds of a standard deviation from neighbour to neighbour
+    return bool(high - low > _EVEN * ink.max() + 4 * noise)
+
+
+def _surface(grey: Grey) -> Grey:
+    """Return smooth shading: the quadratic surface that is nearest to the border, by absolute differences."""
+    y, x = (np.linspace(-1, 1, size) for size in grey.shape)
+    terms = np.stack(np.broadcast_arrays(1, x, y[:, None], x**2, y[:, None] ** 2, x * y[:, None]), axis=-1)
+    known = np.concatenate([terms[0], terms[-1], terms[:, 0], terms[:, -1]])
+    values, weights = _border(grey), 1.0
+    for _ in range(20):  # reweighted least squares: ink on the border counts for less and less
+        fit = np.linalg.lstsq(known * np.reshape(weights, (-1, 1)), values * weights, rcond=None)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(values - known @ fit), 1))
+    return (terms @ fit).astype(np.float32)
+
+
+def _opened(grey: Grey) -> Grey:
+    """Return what a dark paper with shadows looks like without the light strokes on it.
+
+    The darkest value near each pixel, then the lightest of these (a morphological opening): a fifth of the
+    picture is wider than a stroke, and narrower than a shadow.
+    """
+    from PIL import Image, ImageFilter
+
+    picture = Image.fromarray(grey)
+    coarse = picture.reduce(max(1, round(max(grey.shape) / 64))).convert("L")
+    window = max(coarse.size) // 5 // 2 * 2 + 1
+    for step in (
+        ImageFilter.MinFilter(window),
+        ImageFilter.MaxFilter(window),
+        ImageFilter.GaussianBlur(window / 3),
+    ):
+        coarse = coarse.filter(step)
+    return np.asarray(coarse.resize(picture.size, Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+# -- the ink ---------------------------------------------------------------------------
+
+
+def _seen(ink: Grey) -> bool:
+    """Return whether there is more than noise, judged by means of 3×3 pixels.
+
+    Noise is as dark as it is light; ink is on one side of the ground.
+    """
+    smooth = _smooth(ink)
+    border = _border(smooth)
+    ground = np.median(border)
+    least = max(_LEAST, _NOISE * _spread(border), _ONE_SIDED * float(ground - smooth.min()))
+    return bool(smooth.max() - ground > least)
+
+
+def _spread(values: Grey) -> float:
+    """Return the standard deviation of normal noise, from those of the values that are no ink."""
+    low, middle = np.percentile(values, (16, 50))
+    return float(middle - low)
+
+
+def _smooth(grey: Grey) -> Grey:
+    """Return the means of 3×3 pixels."""
+    for axis in (0, 1):
+        padded = np.pad(grey, [(1, 1) if axis == i else (0, 0) for i in (0, 1)], mode="edge")
+        parts = [np.take(padded, range(i, i + grey.shape[axis]), axis=axis) for i in range(3)]
+        grey = (parts[0] + parts[1] + parts[2]) / np.float32(3)
+    return grey
+
+
+def _boxed(ink: Grey) -> Grey:
+    """Return what was drawn, cut out and scaled to 20 pixels on its longer side."""
+    from PIL import Image
+
+    drawn = _without_outline(ink > _threshold(ink))
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    height, width = (max(1, round(_BOX * size / max(cut.shape))) for size in cut.shape)
+    boxed = np.asarray(Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR))
+    return np.clip(boxed * (255 / boxed.max()), 0, 255)
+
+
+def _without_outline(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return what was drawn without an outline around it, which is near the edge on three sides or more."""
+    from PIL import Image, ImageFilter
+
+    inner = np.zeros_like(drawn)
+    top, left = (math.ceil(_FRAME * size) for size in drawn.shape)
+    inner[top:-top, left:-left] = drawn[top:-top, left:-left]
+    count = 0
+    while count != (count := int(inner.sum())):  # grows to all that hangs together with it
+        grown = Image.fromarray(inner.astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
+        inner = drawn & (np.asarray(grown) > 0)
+    outer = drawn & ~inner
+    sides = [lines[: _depth(lines)].any(axis=0).mean() > 0.6 for lines in _from_sides(outer)]
+    return inner if inner.any() and sum(sides) >= 3 else drawn
+
+
+def _threshold(ink: Grey) -> float:
+    """Return the value that parts light from dark best: Otsu's, of the largest variance between the two."""
+    shares, edges = np.histogram(ink, bins=256, range=(0, ink.max()))
+    shares = shares / ink.size
+    middles = (edges[1:] + edges[:-1]) / 2
+    below, moment = np.cumsum(shares)[:-1], np.cumsum(shares * middles)[:-1]
+    mean = float(shares @ middles)
+    variance = (mean * below - moment) ** 2 / np.maximum(below * (1 - below), 1e-12)
+    return float(edges[1 + int(np.argmax(variance))])
+
+
+def _centred(boxed: Grey) -> NDArray[np.uint8]:
+    """Return the picture on black, (28, 28) uint8, its centre of mass in the middle."""
+    whole = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    total = boxed.sum()
+    corner = []
+    for axis, size in enumerate(boxed.shape):
+        mass = boxed.sum(axis=1 - axis) @ np.arange(size) / total
+        corner.append(min(max(round((SIZE - 1) / 2 - float(mass)), 0), SIZE - size))
+    top, left = corner
+    whole[top : top + boxed.shape[0], left : left + boxed.shape[1]] = np.rint(boxed)
+    return whole
