@@ -30,7 +30,7 @@ _CLEAN = 16  # of 255: ground as near to black or white as this is left as it is
 _STRONG = 170  # and ink of this contrast as strong as it is
 _EVEN = 0.1  # ground that varies by less on the border, as a part of the ink's contrast, is even
 _LEAST = 3.0  # grey levels of 255 that ink differs from the ground by
-_NOISE = 8.0  # and so many standard deviations of the ground's noise
+_NOISE = 10.0  # and so many standard deviations of the ground's noise
 _ONE_SIDED = 2.5  # and so many times what is on the other side of the ground
 _SHADOWED = 64  # shadows are looked for on pictures of this many pixels
 _FRAME = 0.12  # the part of a side, at each end, that may be a frame
@@ -61,7 +61,9 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
         inside, ground = 255 - inside, 255 - ground
         steps.append("inverted")
     if min(inside.shape) >= _SHADOWED and _uneven(inside - ground):
-        ground, shaded = _opened(inside), True
+        opened = _opened(inside)
+        if (inside - opened).max() > (inside - ground).max() / 2:  # else strokes are too wide for it
+            ground, shaded = opened, True
     ink = inside - ground
     if not _seen(ink):
         raise DatasetError("nothing to see on it")
