@@ -62,7 +62,7 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
         steps.append("inverted")
     if min(inside.shape) >= _SHADOWED and _uneven(inside - ground):
         opened = _opened(inside)
-        if (inside - opened).max() > (inside - ground).max() / 2:  # else strokes are too wide for it
+        if (inside - opened).max() > _ONE_SIDED * (opened - inside).max():  # else it took strokes for paper
             ground, shaded = opened, True
     ink = inside - ground
     if not _seen(ink):
