@@ -149,7 +149,9 @@ def test_sobel_of_a_picture(xpcnn_command: Any, drawn: Any) -> None:
 def test_features_of_a_picture(xpcnn_command: Any, run: Path, drawn: Any) -> None:
     from PIL import Image
 
-    Image.new("L", (28, 28), 9).save("p.png")
+    picture = Image.new("L", (28, 28), 9)
+    picture.paste(240, (12, 5, 16, 23))
+    picture.save("p.png")
     assert xpcnn_command("plot", run, "features", "--image", "p.png").status == 0
     (_, image), _ = drawn["plot_feature_maps"]
     assert (image.shape, image.dtype) == ((1, 28, 28), np.uint8)
