@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
@@ -266,7 +267,8 @@ def host_array(x: Any) -> np.ndarray:
             raise DtypeError(f"no array can be made of this {type(x).__name__}: {error}") from None
     # Extension types such as bfloat16 are of kind V, as records are.
     if array.dtype.kind not in "biufc" and (array.dtype.kind != "V" or array.dtype.type is np.void):
-        raise DtypeError(f"expected numbers, got {type(x).__name__} of dtype {array.dtype.name}")
+        what = f"of dtype {array.dtype.name}" if is_array(x) else reprlib.repr(x)
+        raise DtypeError(f"expected numbers, got {type(x).__name__} {what}")
     return array
 
 
