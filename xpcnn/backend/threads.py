@@ -63,7 +63,10 @@ def set_num_threads(count: int | None) -> None:
     >>> xpcnn.set_num_threads(None)
     """
     global _chosen
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+    from xpcnn.backend.numbers import plain  # here, because `numbers` imports the backends
+
+    count = plain(count)
+    if count is not None and (type(count) is not int or count < 1):
         raise ArgumentError(f"set_num_threads: count must be a positive int or None, got {count!r}")
     _chosen = count
     _forget_pool()

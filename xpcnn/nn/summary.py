@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.layer import Layer, ReceptiveField
 
@@ -84,8 +85,8 @@ def summary(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     pool1  MaxPool2d  (4, 3, 3)              0      0   4x4
     40 parameters (40 trainable), 1,296 MACs for each input
     """
-    shape = tuple(input_shape)
-    if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
+    shape = plain(input_shape)
+    if not isinstance(shape, tuple) or not shape or any(type(size) is not int or size < 1 for size in shape):
         raise ArgumentError(
             f"summary: input_shape must be positive sizes without the batch, got {input_shape!r}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xpcnn.backend import Backend
+from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError
 
 __all__ = ["get_workspace_limit", "set_workspace_limit", "workspace_limit"]
@@ -25,7 +26,8 @@ def set_workspace_limit(limit: int | None) -> None:
     >>> xpcnn.set_workspace_limit(None)
     """
     global _limit
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+    limit = plain(limit)
+    if limit is not None and (type(limit) is not int or limit < 1):
         raise ArgumentError(f"set_workspace_limit: limit must be a positive number of bytes, got {limit!r}")
     _limit = limit
 
