@@ -15,6 +15,7 @@ from xpcnn.backend import to_numpy
 from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError
 from xpcnn.io.files import replacing
+from xpcnn.io.narrow import NARROW, read_narrow
 from xpcnn.nn.layer import Layer, Recipe
 from xpcnn.nn.records import PREPARATIONS
 
@@ -22,6 +23,7 @@ __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
+_NUMPY_TYPES = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 F32 F64 C64".split())
 _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
 
 
@@ -115,6 +117,9 @@ def save_arrays(
 def load_arrays(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the named arrays and the metadata of a ``.safetensors`` or ``.npz`` file.
 
+    bfloat16 and 8-bit floats (``F8_E4M3``, ``F8_E5M2``) are widened to float32, which is exact. The metadata
+    are those that `save_arrays` wrote; what other tools noted in a file is passed over.
+
     Raises
     ------
     CheckpointError
@@ -138,11 +143,17 @@ def _read_safetensors(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray],
 
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            for name, kind in kinds.items():
+                if kind not in NARROW and kind not in _NUMPY_TYPES:
+                    raise TypeError(f"{name} is {kind}, a type that is not supported; convert it to float32")
+            narrow = read_narrow(path, {name: kind for name, kind in kinds.items() if kind in NARROW})
+            arrays = {name: narrow[name] if name in narrow else file.get_tensor(name) for name in kinds}
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
-    return arrays, _parsed(path, metadata[_METADATA]) if _METADATA in metadata else metadata
+    # What other tools say stands beside this entry: their format_version and recipe are not ours.
+    return arrays, _parsed(path, metadata[_METADATA]) if _METADATA in metadata else {}
 
 
 def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
