@@ -96,9 +96,7 @@ def test_a_model_of_bfloat16_is_loaded(tmp_path: Path) -> None:
 
 def test_other_types_are_named(tmp_path: Path) -> None:
     write_raw(tmp_path / "w.safetensors", {"scale": ("F8_E8M0", [4], bytes(4))})
-    with pytest.raises(
-        CheckpointError, match=r"w\.safetensors: .*scale is F8_E8M0, .* convert it to float32"
-    ):
+    with pytest.raises(CheckpointError, match=r"scale is F8_E8M0, .* convert it"):
         io.load_arrays(tmp_path / "w.safetensors")
 
 

@@ -23,7 +23,7 @@ __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
-_NUMPY_TYPES = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 F32 F64 C64".split())
+_NUMPY_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64", "C64"}
 _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
 
 
