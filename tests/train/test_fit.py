@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -249,6 +250,26 @@ class Terminal(io.StringIO):
 def test_progress_fits_the_stream() -> None:
     assert isinstance(progress_for(Terminal()), ProgressBar)
     assert isinstance(progress_for(io.StringIO()), ProgressLines)
+
+
+@pytest.mark.parametrize("progress", ["auto", ProgressLines(), ProgressBar()], ids=lambda p: str(type(p)))
+def test_without_a_console_nothing_is_shown(
+    new_trainer: NewTrainer,
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    progress: Any,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(new_trainer().fit(digits, None, 1, 100, progress=progress).epochs) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_without_a_stream() -> None:
+    closed = io.StringIO()
+    closed.close()
+    assert progress_for(None) is None
+    assert progress_for(closed) is None
 
 
 def test_lines_in_a_log(new_trainer: NewTrainer, digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from xpcnn import __version__
 from xpcnn.cli.parser import Parser, UsageError
+from xpcnn.cli.streams import flush_stdout, give_up, writable_streams
 from xpcnn.errors import XpcnnError
 
 __all__ = ["main"]
@@ -30,7 +30,7 @@ _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 1 if it failed.
+    """Run the command line and return its exit status: 0, or 1 if it failed or lost output.
 
     Parameters
     ----------
@@ -42,18 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         From ``--help`` and ``--version`` (0), and when the arguments are wrong (2).
     """
-    try:
+    with writable_streams():
         try:
-            return _run(argv)
-        finally:
-            _flush()
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        _give_up_stdout()
-    except (XpcnnError, OSError) as error:
-        _tell(f"xpcnn: error: {_one_line(error)}")
-    except KeyboardInterrupt:
-        _tell("xpcnn: interrupted")
-    return 1
+            try:
+                return _run(argv)
+            finally:
+                flush_stdout()
+        except BrokenPipeError:  # whoever read the output has gone, as `head` does
+            give_up(sys.stdout)
+        except (XpcnnError, OSError) as error:
+            _tell(f"xpcnn: error: {_one_line(error)}")
+        except KeyboardInterrupt:
+            _tell("xpcnn: interrupted")
+        return 1
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -108,21 +109,11 @@ def _one_line(error: BaseException) -> str:
 
 def _tell(line: str) -> None:
     try:
-        _flush()
+        flush_stdout()
     except OSError:
-        _give_up_stdout()
+        give_up(sys.stdout)
     with suppress(OSError):  # nobody is listening: nothing is left to be done
         print(line, file=sys.stderr, flush=True)
-
-
-def _flush() -> None:
-    print(end="", flush=True)  # unlike sys.stdout.flush(), also where there is no stdout
-
-
-def _give_up_stdout() -> None:
-    """Send what is left of the output nowhere, as Python would flush it once more at exit, and complain."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -57,8 +57,9 @@ class ProgressLines(Callback):
         self._stream = stream
 
     def write(self, line: str) -> None:
-        """Print a line."""
-        print(line, file=self._stream or sys.stderr, flush=True)
+        """Print a line, where there is anything to print on."""
+        if (stream := self._stream or sys.stderr) is not None:  # print would take None for stdout
+            print(line, file=stream, flush=True)
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
         self.write(describe(record, None if trainer.schedule is None else trainer.optimizer.lr))
@@ -77,14 +78,18 @@ class ProgressBar(ProgressLines):
 
     def write(self, line: str) -> None:
         """Print a line above the bar."""
-        self._bar.write(line, file=self._stream or sys.stderr)
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream or sys.stderr)
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
-        from tqdm import tqdm
+        if (stream := self._stream or sys.stderr) is not None:
+            from tqdm import tqdm
 
-        self._bar = tqdm(total=steps, unit="step", file=self._stream or sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(total=steps, unit="step", file=stream, dynamic_ncols=True)
 
     def on_losses(self, trainer: Trainer, losses: list[float]) -> None:
+        if self._bar is None:
+            return
         self._bar.set_postfix_str(f"loss {losses[-1]:.4f}", refresh=False)
         self._bar.update(len(losses))
 
@@ -94,9 +99,11 @@ class ProgressBar(ProgressLines):
             self._bar.close()
 
 
-def progress_for(stream: TextIO) -> Callback:
-    """Return a bar for a terminal, lines for anything else."""
-    return ProgressBar(stream) if stream.isatty() else ProgressLines(stream)
+def progress_for(stream: TextIO | None) -> Callback | None:
+    """Return a bar for a terminal, lines for anything else; nothing where there is no console (None)."""
+    if stream is None or getattr(stream, "closed", False):
+        return None
+    return ProgressBar(stream) if hasattr(stream, "isatty") and stream.isatty() else ProgressLines(stream)
 
 
 def watchers_of(
