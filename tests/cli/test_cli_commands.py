@@ -257,6 +257,17 @@ def test_info(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(sections["settings"].values()) == ["none set"]
 
 
+def test_info_of_files_that_another_dataset_may_own(
+    xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Directly in the user's folder, a name says nothing: MNIST and Fashion-MNIST have the same."""
+    for file in MNIST.sha256:
+        (tmp_path / f"{file}.gz").touch()
+    monkeypatch.setenv("XPCNN_DATA_DIR", str(tmp_path))
+    out = xpcnn_command("info").out
+    assert not re.search(rf"mnist +in {tmp_path}", out)
+
+
 def test_info_of_the_environment(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for file in MNIST.sha256:
         (tmp_path / "data" / "mnist").mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -243,10 +244,76 @@ def test_a_file_missing_from_the_variables_folder_is_fetched_into_the_cache(
 
 
 def test_a_file_missing_from_the_root_is_not_fetched(server, tmp_path):
-    message = f"toy: neither {FILE} nor {FILE}.gz in {tmp_path / 'toy'}"
-    with pytest.raises(DatasetError, match=re.escape(message)):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "toy.csv").touch()
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(DatasetError) as caught:
         load_file(server.source(a=sends(GOOD)), FILE, tmp_path)
     assert server.asked == []
+    assert str(caught.value) == (
+        f"toy: no {FILE} or toy.idx1-ubyte, with or without .gz, in toy/, raw/ or directly under {tmp_path}; "
+        f"toy/ holds toy.csv; raw/ holds nothing; the latter holds raw, toy"
+    )
+    with pytest.raises(DatasetError, match=f"directly under {tmp_path / 'none'}, which is no folder"):
+        load_file(server.source(a=sends(GOOD)), FILE, tmp_path / "none")
+
+
+def test_what_a_crowded_folder_holds_is_cut_short(server, tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number:02d}.png").touch()
+    with pytest.raises(DatasetError, match=r"holds 00\.png, .*, 07\.png and 22 more$"):
+        load_file(server.source(a=refuses), FILE, tmp_path)
+
+
+PLACES = {
+    "dotted": "toy/toy.idx1-ubyte",
+    "dotted and zipped": "toy/toy.idx1-ubyte.gz",
+    "directly": FILE,
+    "directly, zipped": f"{FILE}.gz",
+    "raw": f"raw/{FILE}",
+    "in a folder of its name": f"toy/{FILE}/{FILE}",
+    "in a dotted folder of its name": "toy.idx1-ubyte/toy.idx1-ubyte",
+    "another folder of the dataset": f"Toy/raw/{FILE}",
+}
+
+
+@pytest.mark.parametrize("how", ["variable", "root"])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+def test_the_usual_names_and_places(server, cache, tmp_path, monkeypatch, place, how):
+    path = tmp_path / "mine" / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(GOOD if place.endswith(".gz") else CONTENT)
+    if how == "variable":
+        monkeypatch.setenv("XPCNN_DATA_DIR", str(tmp_path / "mine"))
+    source = replace(server.source(a=refuses), folders=("toy", "Toy/raw"))
+    assert load_file(source, FILE, tmp_path / "mine" if how == "root" else None) == CONTENT
+    assert server.asked == []
+
+
+def test_another_datasets_file_of_that_name_is_passed_over(server, tmp_path, monkeypatch, caplog):
+    """Files directly in $XPCNN_DATA_DIR may be Fashion-MNIST's, where MNIST is asked for."""
+    root = tmp_path / "mine"
+    root.mkdir()
+    (root / f"{FILE}.gz").write_bytes(OTHER)
+    monkeypatch.setenv("XPCNN_DATA_DIR", str(root))
+    assert load_file(server.source(a=sends(GOOD)), FILE) == CONTENT
+    assert f"{root / FILE}.gz: wrong content" in caplog.text
+    assert (root / f"{FILE}.gz").read_bytes() == OTHER
+    (root / "raw").mkdir()
+    (root / "raw" / FILE).write_bytes(CONTENT)
+    assert load_file(server.source(a=refuses), FILE, root) == CONTENT  # content decides
+    (root / "raw" / FILE).unlink()
+    with pytest.raises(DatasetError, match=rf"{FILE}\.gz: wrong content.*leaves it alone"):
+        load_file(server.source(a=refuses), FILE, root)
+
+
+def test_what_was_seen_is_told_where_fetching_fails_too(server, tmp_path, monkeypatch):
+    root = tmp_path / "mine"
+    root.mkdir()
+    (root / "archive.zip").touch()
+    monkeypatch.setenv("XPCNN_DATA_DIR", str(root))
+    with pytest.raises(DatasetError, match=r"\$XPCNN_DATA_DIR: no toy-.* holds archive\.zip; http.*403"):
+        load_file(server.source(a=refuses), FILE)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(server, cache):

@@ -41,10 +41,37 @@ def test_the_real_data(load, first):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    message = f"mnist: neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz in {tmp_path / 'mnist'}"
-    with pytest.raises(DatasetError, match=re.escape(message)):
+    message = (
+        "mnist: no train-images-idx3-ubyte or train-images.idx3-ubyte, with or without .gz, in mnist/, "
+        f"MNIST/raw/, MNIST/, raw/ or directly under {tmp_path}; the latter holds nothing"
+    )
+    with pytest.raises(DatasetError) as caught:
         mnist(tmp_path)
-    with pytest.raises(DatasetError, match="fashion-mnist: neither"):
+    assert str(caught.value) == message
+    with pytest.raises(DatasetError, match="fashion-mnist: no train-images-idx3-ubyte"):
+        fashion_mnist(tmp_path)
+
+
+LAYOUTS = {
+    "dotted": lambda name: f"mnist/{name.replace('-idx', '.idx')}",
+    "directly": lambda name: name,
+    "torchvision": lambda name: f"MNIST/raw/{name}",
+    "the raw folder itself": lambda name: f"raw/{name}",
+    "kaggle": lambda name: f"{name}/{name}",
+}
+
+
+@needs("mnist")
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_the_real_files_wherever_they_are(tmp_path, layout):
+    for name in MNIST.sha256:
+        (real,) = (FOLDER / "mnist").glob(f"{name}*")
+        link = tmp_path / layout(name)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(real.absolute())
+    train, test = mnist(tmp_path)
+    assert (len(train), len(test)) == (60000, 10000)
+    with pytest.raises(DatasetError, match=r"fashion-mnist: no train|wrong content"):
         fashion_mnist(tmp_path)
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from xpcnn import __version__
 from xpcnn.backend import available_backends, get_backend, get_num_threads, use_backend
 from xpcnn.backend.threads import THREADS_VARIABLE
-from xpcnn.data.fetch import DATA_DIR_VARIABLE, Source, cache_dir
+from xpcnn.data.fetch import DATA_DIR_VARIABLE, cache_dir, has_names, holds
 from xpcnn.data.mnist import FASHION_MNIST, MNIST
+from xpcnn.data.places import SHARED
 from xpcnn.errors import BackendError
 from xpcnn.ops.conv.tuning_cache import tuning_cache
 
@@ -117,16 +118,14 @@ def _processor() -> Iterator[tuple[str, str]]:
 
 def _datasets() -> Iterator[tuple[str, str]]:
     own = os.environ.get(DATA_DIR_VARIABLE)
-    folders = [*([Path(own).expanduser()] if own else []), cache_dir()]
-    yield "looked for in", ", then ".join(map(str, folders))
+    roots = [*([Path(own).expanduser()] if own else []), cache_dir()]
+    yield "looked for in", ", then ".join(map(str, roots))
     yield "synthetic-digits", "drawn by the program"
     for source in (MNIST, FASHION_MNIST):
-        found = [folder / source.name for folder in folders if _complete(folder / source.name, source)]
+        # What a folder of its own holds is the dataset's; elsewhere another's files may have those names.
+        found = [root / name for root in roots for name in source.folders if has_names(root / name, source)]
+        found += [root / name for root in roots for name in SHARED if holds(root / name, source)]
         yield source.name, f"in {found[0]}" if found else "not here; fetched when first used"
-
-
-def _complete(folder: Path, source: Source) -> bool:
-    return all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in source.sha256)
 
 
 def _autotune() -> Iterator[tuple[str, str]]:

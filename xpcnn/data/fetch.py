@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xpcnn.data.idx import GZIP_MAGIC, read_content
+from xpcnn.data.places import SHARED, candidates, not_found
 from xpcnn.errors import DatasetError
 
-__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "load_file"]
+__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "has_names", "holds", "load_file"]
 
 DATA_DIR_VARIABLE = "XPCNN_DATA_DIR"
 _TIMEOUT_SECONDS = 30
@@ -31,16 +32,22 @@ class Source:
     Parameters
     ----------
     name : str
-        The dataset, and the folder that its files live in.
+        The dataset, and the folder that its files are cached in.
     mirrors : tuple of str
         Base URLs, tried in this order; each holds ``<file>.gz``.
     sha256 : mapping of str to str
         File name without ``.gz`` -> SHA-256 of the decompressed content, in hexadecimal.
+    folders : tuple of str
+        Under a user's root, where to look for the files; `name` if not given.
     """
 
     name: str
     mirrors: tuple[str, ...]
     sha256: Mapping[str, str]
+    folders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folders", self.folders or (self.name,))
 
 
 def cache_dir() -> Path:
@@ -58,10 +65,11 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     source : Source
         The dataset.
     file : str
-        One of ``source.sha256``; it is looked for with and without ``.gz``.
+        One of ``source.sha256``; it is looked for with and without ``.gz``, and with a dot for a hyphen.
     root : path-like, optional
-        Look in ``root/<name>`` and nowhere else. Without it the search goes through
-        ``$XPCNN_DATA_DIR/<name>``, ``<user cache>/<name>`` and the mirrors.
+        Look in ``source.folders`` under `root`, in ``root/raw`` and in `root` itself, and nowhere else.
+        Without it the search goes through ``$XPCNN_DATA_DIR`` in that way, ``<user cache>/<name>`` and the
+        mirrors.
 
     Returns
     -------
@@ -75,36 +83,56 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
         no mirror that gave the right content: the message lists each mirror with its reason.
     """
     user_root = os.environ.get(DATA_DIR_VARIABLE) if root is None else root
+    problems: list[str] = []
     if user_root:
-        folder = Path(user_root).expanduser() / source.name
-        content, damaged = _look_in(folder, source, file)
+        top = Path(user_root).expanduser()
+        content, damaged = _look_in([top / folder for folder in source.folders], source, file)
+        if content is None:
+            # Datasets share file names: what is wrong here may be another's, and right.
+            content, others = _look_in([top / folder for folder in SHARED], source, file)
+            problems = list(others.values())
         if content is not None:
             return content
-        if damaged:
-            raise DatasetError(f"{'; '.join(damaged.values())}; replace or remove it (xpcnn leaves it alone)")
+        if damaged or (root is not None and problems):
+            found = "; ".join([*damaged.values(), *problems])
+            raise DatasetError(f"{found}; replace or remove it (xpcnn leaves it alone)")
         if root is not None:
-            raise DatasetError(f"{source.name}: neither {file} nor {file}.gz in {folder}")
+            raise DatasetError(f"{source.name}: {not_found(top, source, file)}")
+        for problem in problems:
+            _log.warning("%s; looking for %s elsewhere", problem, source.name)
+        problems = problems or [f"${DATA_DIR_VARIABLE}: {not_found(top, source, file)}"]
     folder = cache_dir() / source.name
-    content, damaged = _look_in(folder, source, file)
+    content, damaged = _look_in([folder], source, file)
     if content is None:
         for problem in damaged.values():
             _log.warning("%s; fetching it again", problem)
-        content, kept = _fetch(source, file, folder, list(damaged.values()))
+        content, kept = _fetch(source, file, folder, [*problems, *damaged.values()])
         for path in damaged:
             if path != kept:
                 path.unlink(missing_ok=True)
     return content
 
 
-def _look_in(folder: Path, source: Source, file: str) -> tuple[bytes | None, dict[Path, str]]:
-    """The first good copy of `file` in `folder`, and what is wrong with the copies before it."""
+def has_names(folder: Path, source: Source) -> bool:
+    """Whether a folder has a file of each name of a dataset."""
+    return all(any(candidates(folder, file)) for file in source.sha256)
+
+
+def holds(folder: Path, source: Source) -> bool:
+    """Whether a folder holds all files of a dataset, by their content."""
+    return has_names(folder, source) and all(
+        _look_in([folder], source, file)[0] is not None for file in source.sha256
+    )
+
+
+def _look_in(folders: list[Path], source: Source, file: str) -> tuple[bytes | None, dict[Path, str]]:
+    """The first good copy of `file` in some folders, and what is wrong with the copies before it."""
     damaged: dict[Path, str] = {}
-    for path in (folder / file, folder / f"{file}.gz"):
-        if path.is_file():
-            try:
-                return _verified(path, str(path), source.sha256[file]), damaged
-            except DatasetError as error:
-                damaged[path] = str(error)
+    for path in (path for folder in folders for path in candidates(folder, file)):
+        try:
+            return _verified(path, str(path), source.sha256[file]), damaged
+        except DatasetError as error:
+            damaged[path] = str(error)
     return None, damaged
 
 
@@ -120,7 +148,7 @@ def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tupl
     """Download `file` into `folder` from the first mirror that has it right; its content and path."""
     by_hand = (
         f"to provide the files by hand, put {', '.join(f'{name}.gz' for name in source.sha256)} into "
-        f"{folder} or into a folder {source.name} under ${DATA_DIR_VARIABLE}"
+        f"{folder} or into a folder {source.folders[0]} under ${DATA_DIR_VARIABLE}"
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ MNIST = Source(
         "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
         "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
+    folders=("mnist", "MNIST/raw", "MNIST"),
 )
 
 FASHION_MNIST = Source(
@@ -36,20 +37,22 @@ FASHION_MNIST = Source(
         "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
+    folders=("fashion-mnist", "FashionMNIST/raw", "FashionMNIST", "fashion-mnist/data/fashion"),
 )
 
 
 def mnist(root: str | os.PathLike[str] | None = None) -> tuple[Dataset, Dataset]:
     """MNIST: 60,000 training and 10,000 test images of handwritten digits.
 
-    The files (``train-images-idx3-ubyte`` and so on, with or without ``.gz``) are looked for in
-    ``$XPCNN_DATA_DIR/mnist``, then in the user cache, then fetched from mirrors into the cache. Each is
-    accepted only if the SHA-256 of its decompressed content is the known one.
+    The files (``train-images-idx3-ubyte`` or ``train-images.idx3-ubyte`` and so on, with or without ``.gz``)
+    are looked for in ``$XPCNN_DATA_DIR`` and its folders ``mnist``, ``MNIST/raw``, ``MNIST`` and ``raw``,
+    then in the user cache, then fetched from mirrors into the cache. Each is accepted only if the SHA-256 of its
+    decompressed content is the known one.
 
     Parameters
     ----------
     root : path-like, optional
-        Read ``root/mnist`` and nowhere else; nothing is fetched.
+        Look under `root` and nowhere else; nothing is fetched.
 
     Returns
     -------
@@ -77,7 +80,8 @@ def fashion_mnist(root: str | os.PathLike[str] | None = None) -> tuple[Dataset, 
     Parameters
     ----------
     root : path-like, optional
-        Read ``root/fashion-mnist`` and nowhere else; nothing is fetched. Without it, as `mnist`.
+        Look under `root` and nowhere else; nothing is fetched. Without it, as `mnist`; the folders are called
+        ``fashion-mnist`` and ``FashionMNIST``.
 
     Returns
     -------
