@@ -46,8 +46,8 @@ def mnist(root: str | os.PathLike[str] | None = None) -> tuple[Dataset, Dataset]
 
     The files (``train-images-idx3-ubyte`` or ``train-images.idx3-ubyte`` and so on, with or without ``.gz``)
     are looked for in ``$XPCNN_DATA_DIR`` and its folders ``mnist``, ``MNIST/raw``, ``MNIST`` and ``raw``,
-    then in the user cache, then fetched from mirrors into the cache. Each is accepted only if the SHA-256 of its
-    decompressed content is the known one.
+    then in the user cache, then fetched from mirrors into the cache. Each is accepted only if the SHA-256 of
+    its decompressed content is the known one.
 
     Parameters
     ----------
