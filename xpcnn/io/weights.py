@@ -37,7 +37,8 @@ class WeightFile(NamedTuple):
 def save_weights(path: str | PathLike[str], model: Layer) -> None:
     """Write a model's `state_dict` and recipe; see `Layer.save`."""
     arrays = {name: to_numpy(array) for name, array in model.state_dict().items()}
-    recipe = None if model.recipe is None else json.dumps(plain(model.recipe._asdict()))
+    described = model.fitting_recipe
+    recipe = None if described is None else json.dumps(plain(described._asdict()))
     save_arrays(path, arrays, {} if recipe is None else {"recipe": recipe})
 
 

@@ -49,7 +49,9 @@ def published(
             bound.arguments.update(plain(bound.arguments))
             model = builder(*bound.args, **bound.kwargs)
             channels = bound.arguments.get("in_channels", 1)
-            model.recipe = Recipe(name, _saved(bound.arguments), _for(channels, mean), _for(channels, std))
+            model.note_recipe(
+                Recipe(name, _saved(bound.arguments), _for(channels, mean), _for(channels, std))
+            )
             return model
 
         _builders[name] = built

@@ -7,6 +7,7 @@ from typing import Any
 
 from xpcnn.backend import Key
 from xpcnn.errors import ArgumentError, XpcnnError
+from xpcnn.nn.held import held
 from xpcnn.nn.layer import Layer, ReceptiveField
 
 __all__ = ["Container", "folded", "join_paths", "widest"]
@@ -38,7 +39,8 @@ class Container(Layer):
         self._layers[name] = layer
 
     def children(self) -> dict[str, Layer]:
-        return dict(self._layers)
+        others = {name: value for name, value in vars(self).items() if name != "_layers"}
+        return {**self._layers, **held(self, others, Layer)}
 
     def __getattr__(self, name: str) -> Layer:
         layers: dict[str, Layer] = self.__dict__.get("_layers", {})
@@ -76,9 +78,12 @@ class Container(Layer):
         try:
             return function(*args, **kwargs)
         except XpcnnError as error:
-            where = f"{type(self).__name__}.{name}" if name else type(self).__name__
-            error.add_note(f"in {where} ({type(self._layers[name]).__name__})")
+            self._note(name, error)
             raise
+
+    def _note(self, name: str, error: XpcnnError) -> None:
+        where = f"{type(self).__name__}.{name}" if name else type(self).__name__
+        error.add_note(f"in {where} ({type(self._layers[name]).__name__})")
 
 
 def folded(key: Key | int | None, name: str) -> Key | None:

@@ -114,7 +114,9 @@ class Ensemble(Container):
                     f"models with one preprocessing fit together"
                 )
         super()._add(name, layer)
-        self.recipe = self._describe()
+        self.note_recipe(self._describe())
+        if any(member.fitting_recipe is None for member in self.members):
+            self._structure = ()  # a member is not as its recipe says, so neither is this
 
     def _describe(self) -> Recipe | None:
         recipes = [member.recipe for member in self.members]

@@ -109,12 +109,15 @@ def _fold_inside(layer: Layer, known: dict[Layer, bool]) -> bool:
     `known` has the answers for layers that stand in several places.
     """
     if layer not in known:
+        fitting = layer.fitting_recipe
         changed = [_fold_inside(child, known) for child in layer.children().values()]
         if isinstance(layer, Sequential) and _runs_in_order(type(layer)):
             changed.append(_fold_row(layer))
         known[layer] = any(changed)
         if known[layer] and layer.recipe is not None:
             layer.recipe = layer.recipe._replace(name=f"fused {layer.recipe.name}")
+            if fitting is not None:
+                layer.note_recipe(layer.recipe)
     return known[layer]
 
 
@@ -125,7 +128,7 @@ def _runs_in_order(kind: type[Sequential]) -> bool:
 
 def _fold_row(row: Sequential) -> bool:
     before, changed = None, False
-    for name, layer in row.children().items():
+    for name, layer in list(row._layers.items()):
         if before is not None and _fits(row[before], layer):
             # A new layer: the old one may stand elsewhere too, without this batch-norm.
             row[before] = _folded(row[before], layer)

@@ -37,6 +37,11 @@ class Gradients:
         self._entries: dict[Parameter, Array] = {}
         self._root: Layer | None = None
 
+    @property
+    def root(self) -> Layer | None:
+        """The outermost layer whose backward has filled this store, which paths are read from."""
+        return self._root
+
     def bind(self, layer: Layer) -> None:
         """Let paths be read from `layer`, unless an outer layer, which calls first, was bound before."""
         if self._root is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from os import PathLike
@@ -9,20 +10,26 @@ from typing import Any, Self
 
 from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend, is_floating
 from xpcnn.backend.registry import load as load_backend
-from xpcnn.errors import ArgumentError, DtypeError, StateDictError
+from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.held import held
+from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
 from xpcnn.nn.records import LoadReport, ReceptiveField, Recipe, TraceRow
+from xpcnn.nn.structure import structure_of
 
 __all__ = ["Layer", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+
+_log = logging.getLogger(__name__)
 
 
 class Layer:
     """A function with parameters, and its derivative. It holds no activations and no gradients.
 
-    A subclass sets its parameters, buffers and child layers as attributes in ``__init__`` and defines
-    `forward` and `backward`. What backward needs travels in the context that forward returns, so a
-    layer can be used twice, evaluated between forward and backward, and run from several threads.
+    A subclass sets its parameters, buffers and child layers as attributes in ``__init__``, alone or in lists,
+    tuples and dicts, and defines `forward` and `backward`. What backward needs travels in the context that
+    forward returns, so a layer can be used twice, evaluated between forward and backward, and run from
+    several threads.
 
     Attributes
     ----------
@@ -36,6 +43,7 @@ class Layer:
     """
 
     recipe: Recipe | None = None
+    _structure: tuple[str, ...] | None = None  # as it was when the recipe described it
     per_sample: bool = False
     batch_statistics: bool = False
 
@@ -91,8 +99,13 @@ class Layer:
     # -- what it consists of ----------------------------------------------------------
 
     def children(self) -> dict[str, Layer]:
-        """Return the child layers by name, in definition order."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
+        """Return the child layers by name, in definition order; one in a list goes by ``"name.0"``."""
+        return held(self, vars(self), Layer)
+
+    def own_states(self) -> dict[str, State]:
+        """Return the parameters and then the buffers of this layer itself, not those of its children."""
+        own = held(self, vars(self), State)
+        return dict(sorted(own.items(), key=lambda item: isinstance(item[1], Buffer)))
 
     def parameters(self) -> dict[str, Parameter]:
         """Return every parameter by its path, such as ``"conv1.weight"``, in PyTorch's order."""
@@ -103,9 +116,7 @@ class Layer:
         return {path: state for path, state in self._states().items() if isinstance(state, Buffer)}
 
     def _states(self) -> dict[str, State]:
-        own = {name: value for name, value in vars(self).items() if isinstance(value, State)}
-        # PyTorch's order: a module's parameters, then its buffers, then its children.
-        states: dict[str, State] = dict(sorted(own.items(), key=lambda item: isinstance(item[1], Buffer)))
+        states = self.own_states()  # PyTorch's order: parameters, then buffers, then children
         for name, child in self.children().items():
             prefix = f"{name}." if name else ""
             for path, state in child._states().items():
@@ -175,6 +186,16 @@ class Layer:
             return backend_of(state.data)
         return get_backend()
 
+    @property
+    def fitting_recipe(self) -> Recipe | None:
+        """The recipe that is saved; None for a model that was changed since its recipe built it."""
+        changed = self._structure is not None and self._structure != structure_of(self)
+        return None if changed else self.recipe
+
+    def note_recipe(self, recipe: Recipe | None) -> None:
+        """Take a recipe for one that builds this model as it now is."""
+        self.recipe, self._structure = recipe, structure_of(self)
+
     # -- saved state ------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Array]:
@@ -187,6 +208,9 @@ class Layer:
         Parameters
         ----------
         state : mapping of path to array
+            Also a checkpoint that holds such a mapping, under ``"state_dict"``, ``"model"`` or the like; and
+            paths that all begin with ``module.``, ``_orig_mod.`` or ``model.``, which is taken off. What was
+            done is logged, and is in the report's `notes`.
         strict : bool
             False loads what fits and reports the rest, as for transfer learning.
 
@@ -198,36 +222,16 @@ class Layer:
         Raises
         ------
         StateDictError
-            When `strict` and an entry is missing, unknown or of the wrong shape: all of them are named, and
-            nothing is loaded.
+            When `strict` and an entry is missing, unknown or of the wrong shape, or when no entry fits at
+            all: in at most ten lines. Nothing is loaded then.
         """
-        own = self._states()
-        missing = [path for path in own if path not in state and not path.endswith("num_batches_tracked")]
-        unexpected = [path for path in state if path not in own]
-        shapes = {path: _shape(state[path]) for path in own if path in state}
-        mismatched = [path for path, shape in shapes.items() if shape != own[path].shape]
-        if strict and (missing or unexpected or mismatched):
-            lines = [f"load_state_dict: the saved entries do not fit this {type(self).__name__}:"]
-            lines += [f"  missing: {path} {own[path].shape}" for path in missing]
-            lines += [f"  unexpected: {path} {_shape(state[path])}" for path in unexpected]
-            lines += [
-                f"  wrong shape: {path} is {shapes[path]} but the model has {own[path].shape}"
-                for path in mismatched
-            ]
-            lines.append("strict=False loads the entries that fit")
-            raise StateDictError("\n".join(lines))
-        loaded: list[tuple[State, Array]] = []
-        for path in shapes:
-            if path not in mismatched:
-                target = own[path]
-                backend = backend_of(target.data)
-                loaded.append((target, backend.copy(backend.asarray(state[path], target.dtype))))
-        for target, data in loaded:  # only now that none failed
-            target.data = data
-        return LoadReport(missing, unexpected, mismatched)
+        return load_state(self, state, strict)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the weights, and how the model was built, to a ``.safetensors`` or ``.npz`` file.
+
+        A published model that was changed since, by another child or option, is saved without the latter:
+        `load_model` cannot build it.
 
         Raises
         ------
@@ -236,6 +240,8 @@ class Layer:
         """
         from xpcnn.io import save_weights
 
+        if self.recipe is not None and self.fitting_recipe is None:
+            _log.info("%s: saved without a recipe: the model is not as %s built it", path, self.recipe.name)
         save_weights(path, self)
 
     def load(self, path: str | PathLike[str], *, strict: bool = True) -> LoadReport:
@@ -302,7 +308,3 @@ class Layer:
             return f"{type(self).__name__}({self.extra_repr()})"
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in children.items()]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple((value if hasattr(value, "shape") else get_backend().asarray(value)).shape)

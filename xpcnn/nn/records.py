@@ -29,12 +29,19 @@ class Recipe(NamedTuple):
     preparation: str | None = None
 
 
-class LoadReport(NamedTuple):
-    """What `load_state_dict` left out; three empty lists when all fitted."""
-
+class _LeftOut(NamedTuple):
     missing: list[str]
     unexpected: list[str]
     mismatched: list[str]
+
+
+class LoadReport(_LeftOut):
+    """What `load_state_dict` left out; three empty lists when all fitted.
+
+    `notes` says what was done to the saved entries to make them fit, such as a prefix taken off.
+    """
+
+    notes: tuple[str, ...] = ()
 
 
 class ReceptiveField(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, cast
 
 from xpcnn import ops
@@ -123,16 +122,23 @@ class Sequential(Container):
     def __call__(self, x: Array) -> Array:
         for (name, layer), *taken in self._steps(pools=True):
             if len(taken) == 2:
-                with suppress(XpcnnError):  # raised again below, by the layer that it comes from
-                    x = cast(Conv2d, layer).relu_max_pool(x, cast(MaxPool2d, taken[1][1]))
-                    continue
-            if taken:
+                x = self._relu_max_pool(name, taken[1][0], x)
+            elif taken:
                 x = self._call(name, cast(_TakesReLU, layer).forward_relu, x)[0]
             else:
                 x = self._call(name, layer, x)
-            for name, layer in taken[1:]:
-                x = self._call(name, layer, x)
         return x
+
+    def _relu_max_pool(self, name: str, pool_name: str, x: Array) -> Array:
+        """Run a convolution together with a ReLU and the pooling of that name; an error names one of them."""
+        conv, pool = cast(Conv2d, self._layers[name]), cast(MaxPool2d, self._layers[pool_name])
+        try:
+            return conv.relu_max_pool(x, pool)
+        except XpcnnError as error:
+            # Each message begins with the op that it comes from.
+            culprit = pool_name if str(error).startswith("max_pool2d:") else name
+            self._note(culprit, error)
+            raise
 
     def trace(
         self, x: Array, path: str = "", field: ReceptiveField | None = None

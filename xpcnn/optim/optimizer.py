@@ -83,6 +83,7 @@ class Optimizer:
     ) -> None:
         self._name = type(self).__name__
         self._steps = 0
+        self._model = model if isinstance(model, Layer) else None
         self._entries = {path: Entry(p) for path, p in parameters_by_path(self._name, model).items()}
         self.lr = lr
         settings = Settings.of(self._name, self._check, self.lr, options, groups or {})
@@ -115,7 +116,9 @@ class Optimizer:
         Raises
         ------
         ArgumentError
-            When there are gradients, but none for this optimiser's parameters.
+            When there are gradients, but none for this optimiser's parameters; or some for parameters that
+            nobody would train: the model that this was made for has other layers now, or keeps some where it
+            does not look. Nothing is updated then.
         ShapeError, DtypeError, BackendError
             When a gradient is unlike its parameter. Nothing is updated then.
         """
@@ -177,7 +180,27 @@ class Optimizer:
                 f"{self._name}.step: none of the {len(grads)} gradients is for one of the "
                 f"{len(self._entries)} parameters of this optimiser; was it made for another model?"
             )
+        if len(grads) > known:
+            self._check_strangers(grads)
         return due
+
+    def _check_strangers(self, grads: Gradients) -> None:
+        """Refuse gradients of parameters that nobody trains."""
+        own = {entry.parameter for entry in self._entries.values()}
+        root = grads.root
+        paths = {} if root is None else {parameter: path for path, parameter in root.parameters().items()}
+        # Where this was made for a part of the model, other optimisers may have the rest.
+        rest = set(paths) if root is not self._model and own <= set(paths) else set()
+        strangers = [parameter for parameter, _ in grads.items() if parameter not in own | rest]
+        if strangers:
+            told = [paths.get(parameter, f"one of shape {parameter.shape}") for parameter in strangers[:5]]
+            more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
+            raise ArgumentError(
+                f"{self._name}.step: {len(strangers)} of the {len(grads)} gradients are for parameters that "
+                f"this optimiser does not have, and would not be trained: {', '.join(told)}{more}; make the "
+                f"optimiser after all layers are in place, keep layers in attributes, lists or dicts of the "
+                f"model, and freeze what is not to be trained"
+            )
 
     def _common_backend(self, path: str, data: Array, gradient: Array) -> Backend:
         where = f"{self._name}.step: the gradient of {path}"

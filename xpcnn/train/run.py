@@ -135,7 +135,8 @@ def load_model(path: str | PathLike[str]) -> Layer:
     arrays, recipe = load_weights(path)
     if recipe is None:
         raise CheckpointError(
-            f"{path}: does not say which model it belongs to; build the model and call model.load"
+            f"{path}: does not say which model it belongs to, as that is no published one or was changed "
+            f"since; build the model, replace the same children, and call model.load(path)"
         )
     try:
         model = build(recipe.name, **recipe.arguments)

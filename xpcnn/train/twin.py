@@ -58,7 +58,7 @@ class HalfTwin:
             elif not layer.parameters() and not layer.buffers():
                 memo[id(layer)] = layer
         for layer in _walk(self._model, inside=lambda layer: id(layer) not in memo):
-            for master in vars(layer).values():
+            for master in layer.own_states().values():
                 if isinstance(master, Parameter) and id(layer) not in memo and master not in twins:
                     twins[master] = memo[id(master)] = copy.copy(master)
         self._twin = copy.deepcopy(self._model, memo)
@@ -89,7 +89,9 @@ def _walk(layer: Layer, inside: Callable[[Layer], bool] = lambda layer: True) ->
 
 
 def _owns_statistics(layer: Layer) -> bool:
-    return any(isinstance(state, Buffer) and is_floating(state.dtype) for state in vars(layer).values())
+    return any(
+        isinstance(state, Buffer) and is_floating(state.dtype) for state in layer.own_states().values()
+    )
 
 
 def map_arrays(function: Callable[[Array], Array], value: Any) -> Any:

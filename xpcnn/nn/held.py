@@ -1,0 +1,68 @@
+"""What a layer's attributes hold: layers, parameters and buffers, also in lists, tuples and dicts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from xpcnn.errors import ArgumentError
+
+__all__ = ["held"]
+
+Kind = TypeVar("Kind")
+
+_PLAIN = (str, int, float, type(None))
+_WITHOUT_PATHS = (set, frozenset, deque)
+
+
+def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[str, Kind]:
+    """Return all objects of a kind in the attributes of a layer, by path.
+
+    Parameters
+    ----------
+    owner : Layer
+        For the message.
+    attributes : mapping of name to value
+        An element of a list or tuple has the path ``"name.0"``, a value of a dict ``"name.key"``, however deep.
+    kind : type
+
+    Raises
+    ------
+    ArgumentError
+        When one is in a set or deque, or in a dict under a key that makes no path.
+
+    Examples
+    --------
+    >>> list(held("it", {"body": [1.0, (2.0, "x")], "head": {"a": 3.0}}, float))
+    ['body.0', 'body.1.0', 'head.a']
+    """
+    return {
+        path: found for name, value in attributes.items() for path, found in _in(owner, name, value, kind)
+    }
+
+
+def _in(owner: Any, path: str, value: Any, kind: type[Kind]) -> Iterator[tuple[str, Kind]]:
+    if isinstance(value, kind):
+        yield path, value
+    elif isinstance(value, _PLAIN):
+        return
+    elif isinstance(value, list | tuple):
+        for i, element in enumerate(value):
+            yield from _in(owner, f"{path}.{i}", element, kind)
+    elif isinstance(value, Mapping):
+        for key, element in value.items():
+            for inner, found in _in(owner, f"{path}.{key}", element, kind):
+                if not isinstance(key, str) or not key or "." in key:
+                    raise ArgumentError(
+                        f"{type(owner).__name__}: {path} holds a {type(found).__name__} under the key {key!r}, "
+                        f"which makes no path; use texts without dots as keys"
+                    )
+                yield inner, found
+    elif isinstance(value, _WITHOUT_PATHS):
+        for element in value:
+            for _, found in _in(owner, path, element, kind):
+                raise ArgumentError(
+                    f"{type(owner).__name__}: {path} is a {type(value).__name__} that holds a "
+                    f"{type(found).__name__}, which has no path there; use a list, a tuple or a dict"
+                )

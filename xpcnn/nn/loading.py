@@ -1,0 +1,192 @@
+"""Saved entries into a model: where they are in a checkpoint, what they are called, and what does not fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xpcnn.backend import Array, backend_of, get_backend
+from xpcnn.errors import StateDictError
+from xpcnn.nn.parameter import State
+from xpcnn.nn.records import LoadReport
+
+if TYPE_CHECKING:
+    from xpcnn.nn.layer import Layer
+
+__all__ = ["load_state"]
+
+_log = logging.getLogger(__name__)
+
+# Of several nested mappings that fit equally well, the one that stands first here is taken.
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module")
+# What DataParallel, torch.compile, Lightning and others put before every path, also one after the other.
+_PREFIXES = frozenset({"module", "_orig_mod", "model", "net", "network"})
+_OPTIONAL = "num_batches_tracked"
+_MOST_LINES = 7  # of entries, in an error
+_DEEPEST = 4
+
+
+class _Entries(NamedTuple):
+    """The entries of a state by the paths that a model may know, and how they were found."""
+
+    values: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def fitting(self, own: Mapping[str, State]) -> int:
+        return sum(path in own for path in self.values)
+
+
+def load_state(layer: Layer, state: Mapping[str, Any], strict: bool) -> LoadReport:
+    """Do what `Layer.load_state_dict` says."""
+    if not isinstance(state, Mapping):
+        raise StateDictError(
+            f"load_state_dict: state must be a mapping of paths to arrays, got {type(state).__name__}"
+        )
+    own = layer._states()
+    found = _entries(state, own)
+    entries, notes = {str(path): value for path, value in found.values.items()}, found.notes
+    missing = [path for path in own if path not in entries and not path.endswith(_OPTIONAL)]
+    unexpected = [path for path in entries if path not in own]
+    shapes = {path: _shape(entries[path]) for path in own if path in entries}
+    mismatched = [path for path, shape in shapes.items() if shape != own[path].shape]
+    if (strict and (missing or unexpected or mismatched)) or (own and len(mismatched) == len(shapes)):
+        kinds = {
+            "missing": [f"{path} {own[path].shape}" for path in missing],
+            "unexpected": [f"{path} {_told(entries[path])}" for path in unexpected],
+            "wrong shape": [
+                f"{path} is {_told(entries[path])} but the model has {own[path].shape}" for path in mismatched
+            ],
+        }
+        raise StateDictError("\n".join(_message(type(layer).__name__, kinds, own, entries, strict)))
+    loaded: list[tuple[State, Array]] = []
+    for path in shapes:
+        if path not in mismatched:
+            target = own[path]
+            backend = backend_of(target.data)
+            loaded.append((target, backend.copy(backend.asarray(entries[path], target.dtype))))
+    for target, data in loaded:  # only now that none failed
+        target.data = data
+    for note in notes:
+        _log.info("load_state_dict: %s", note)
+    report = LoadReport(missing, unexpected, mismatched)
+    report.notes = notes
+    return report
+
+
+# -- where the entries are ----------------------------------------------------------------
+
+
+def _entries(state: Mapping[str, Any], own: Mapping[str, State]) -> _Entries:
+    """Return the entries in the form that fits most of the model's paths; as they are, if none fits more."""
+    best, most = _Entries(state, ()), -1
+    for found in _forms(state, (), own, _DEEPEST):
+        fitting = found.fitting(own)
+        if fitting > most:
+            best, most = found, fitting
+    return best
+
+
+def _forms(
+    state: Mapping[str, Any], notes: tuple[str, ...], own: Mapping[str, State], depth: int
+) -> Iterator[_Entries]:
+    """Yield a state as it is, without each prefix, and what is nested in it, the likeliest first."""
+    yield _Entries(state, notes)
+    for prefix in _prefixes(state):
+        short = {str(path).removeprefix(prefix): value for path, value in state.items()}
+        if len(short) == len(state):
+            yield _Entries(short, (*notes, f"took the prefix {prefix!r} off the saved paths"))
+    nested = [key for key, value in state.items() if isinstance(value, Mapping) and depth]
+    for key in sorted(nested, key=lambda key: _NESTS.index(key) if key in _NESTS else len(_NESTS)):
+        others = ", ".join(repr(other) for other in state if other != key)
+        passed_over = f" and passed over {others}" if others else ""
+        note = f"took the entries in [{key!r}]{passed_over}"
+        yield from _forms(state[key], (*notes, note), own, depth - 1)
+
+
+def _prefixes(state: Mapping[str, Any]) -> list[str]:
+    """Return every row of known segments that a path begins with, the shortest first."""
+    found = set()
+    for path in state:
+        segments = str(path).split(".")[:-1]
+        for i, segment in enumerate(segments):
+            if segment not in _PREFIXES:
+                break
+            found.add(".".join(segments[: i + 1]) + ".")
+    return sorted(found, key=len)
+
+
+# -- what does not fit --------------------------------------------------------------------
+
+
+def _message(
+    kind: str,
+    kinds: Mapping[str, list[str]],
+    own: Mapping[str, State],
+    entries: Mapping[str, Any],
+    strict: bool,
+) -> Iterator[str]:
+    """Yield at most ten lines on entries that do not fit, by kind of fault."""
+    counts = ", ".join(f"{len(lines)} {fault}" for fault, lines in kinds.items() if lines)
+    yield f"load_state_dict: the saved entries do not fit this {kind} ({counts}):"
+    total = sum(map(len, kinds.values()))
+    for fault, lines in kinds.items():
+        shown = len(lines) if total <= _MOST_LINES else min(2, len(lines))
+        more = f" and {len(lines) - shown} more" if len(lines) > shown else ""
+        yield from (
+            f"  {fault}: {line}{more if i == shown - 1 else ''}" for i, line in enumerate(lines[:shown])
+        )
+    reason = _reason(own, entries)
+    if reason:
+        yield f"likely: {reason}"
+    fit = any(path in own and _shape(entries[path]) == own[path].shape for path in entries)
+    if strict and fit:
+        yield "strict=False loads the entries that fit"
+    elif not fit:
+        yield "none of them fits, so there is nothing to load"
+
+
+def _reason(own: Mapping[str, State], entries: Mapping[str, Any]) -> str | None:
+    if not own or not entries:
+        return None if own else "the model has no parameters"
+    if not any(path in own for path in entries):
+        ours, theirs = _common_segment(own), _common_segment(entries)
+        if theirs and any(path.removeprefix(theirs) in own for path in entries):
+            return f"all saved paths begin with {theirs!r}; take this prefix off"
+        if ours and any(ours + path in own for path in entries):
+            return f"the entries are those of the child {ours[:-1]!r}; load them into it"
+        nested = [key for key, value in entries.items() if isinstance(value, Mapping)]
+        if nested:
+            return f"the entries are nested in [{nested[0]!r}]; give that mapping"
+        return "the entries are those of another model"
+    shapes = {path: _shape(entries[path]) for path in entries if path in own}
+    differing = [path for path, shape in shapes.items() if shape != own[path].shape]
+    layers = {path.rpartition(".")[0] for path in differing}
+    if differing and len(layers) == 1 and all((shapes[p] or ())[1:] == own[p].shape[1:] for p in differing):
+        first = differing[0]
+        if shapes[first] and len(shapes) > len(differing):
+            return f"saved with {(shapes[first] or (0,))[0]} outputs (classes), not {own[first].shape[0]}"
+    return None
+
+
+def _common_segment(paths: Mapping[str, Any]) -> str:
+    """Return the first segment of all paths, with a dot behind it; nothing where they differ."""
+    first = {path.partition(".")[0] + "." for path in paths}
+    return first.pop() if len(first) == 1 and all("." in path for path in paths) else ""
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """Return the shape of an array, or of numbers in lists; None of anything else."""
+    if hasattr(value, "shape"):
+        return tuple(value.shape)
+    if isinstance(value, bool | int | float | list | tuple):
+        try:
+            return tuple(get_backend().asarray(value).shape)
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return None
+
+
+def _told(value: Any) -> str:
+    shape = None if isinstance(value, int | float) else _shape(value)
+    return f"({type(value).__name__}, no array)" if shape is None else str(shape)
