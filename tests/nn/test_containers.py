@@ -370,6 +370,24 @@ def test_errors_of_what_is_done_together_name_the_layer(make: Any) -> None:
         assert error.value.__notes__ == [path]
 
 
+@pytest.mark.parametrize("error", [errors.ShapeError("conv2d: broken"), ValueError("broken"), MemoryError()])
+def test_a_fault_of_what_is_done_together_is_not_hidden(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers are not run again one by one, which would succeed."""
+
+    def fail(*arguments: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(nn.Conv2d, "relu_max_pool", fail)
+    model = nn.Sequential(block=nn.Sequential(conv=nn.Conv2d(1, 1, 1), relu=nn.ReLU(), pool=nn.MaxPool2d(1)))
+    with pytest.raises(type(error), match=str(error)) as caught:
+        model(np.zeros((1, 1, 2, 2), np.float32))
+    assert caught.value is error
+    if isinstance(error, errors.XpcnnError):
+        assert error.__notes__ == ["in Sequential.conv (Conv2d)", "in Sequential.block (Sequential)"]
+
+
 # So does a batch normalisation ----------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[st
     owner : Layer
         For the message.
     attributes : mapping of name to value
-        An element of a list or tuple has the path ``"name.0"``, a value of a dict ``"name.key"``, however deep.
+        An element of a list or tuple has the path ``"name.0"``, a value of a dict ``"name.key"``, and so on.
     kind : type
 
     Raises
@@ -55,8 +55,8 @@ def _in(owner: Any, path: str, value: Any, kind: type[Kind]) -> Iterator[tuple[s
             for inner, found in _in(owner, f"{path}.{key}", element, kind):
                 if not isinstance(key, str) or not key or "." in key:
                     raise ArgumentError(
-                        f"{type(owner).__name__}: {path} holds a {type(found).__name__} under the key {key!r}, "
-                        f"which makes no path; use texts without dots as keys"
+                        f"{type(owner).__name__}: {path} has a {type(found).__name__} under the key {key!r}; "
+                        f"use texts without dots as keys"
                     )
                 yield inner, found
     elif isinstance(value, _WITHOUT_PATHS):

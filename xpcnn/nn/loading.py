@@ -64,7 +64,11 @@ def load_state(layer: Layer, state: Mapping[str, Any], strict: bool) -> LoadRepo
         if path not in mismatched:
             target = own[path]
             backend = backend_of(target.data)
-            loaded.append((target, backend.copy(backend.asarray(entries[path], target.dtype))))
+            try:
+                data = backend.copy(backend.asarray(entries[path], target.dtype))
+            except (ValueError, TypeError) as error:
+                raise StateDictError(f"load_state_dict: {path} does not hold numbers: {error}") from error
+            loaded.append((target, data))
     for target, data in loaded:  # only now that none failed
         target.data = data
     for note in notes:

@@ -193,7 +193,7 @@ class Optimizer:
         rest = set(paths) if root is not self._model and own <= set(paths) else set()
         strangers = [parameter for parameter, _ in grads.items() if parameter not in own | rest]
         if strangers:
-            told = [paths.get(parameter, f"one of shape {parameter.shape}") for parameter in strangers[:5]]
+            told = [f"{paths.get(each, 'without a path')} {each.shape}" for each in strangers[:5]]
             more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
             raise ArgumentError(
                 f"{self._name}.step: {len(strangers)} of the {len(grads)} gradients are for parameters that "

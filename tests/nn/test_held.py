@@ -1,0 +1,263 @@
+"""Layers, parameters and buffers in lists, tuples and dicts of a layer: all that holds for attributes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, errors, nn, optim
+
+from .helpers import draw, mentions
+
+
+class Net(nn.Layer):
+    """A row of layers that are kept in `kind`; what it computes does not depend on how they are kept."""
+
+    per_sample = True
+
+    def __init__(self, kind: Any = list, batch_norm: bool = False) -> None:
+        layers = [
+            nn.Linear(4, 4, seed=0),
+            nn.BatchNorm1d(4) if batch_norm else nn.Tanh(),
+            nn.Linear(4, 3, seed=1),
+        ]
+        self.body = kind(layers)
+        self.head = nn.Linear(3, 2, seed=2)
+
+    def _row(self) -> list[Any]:
+        return [*self.children().values()]
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> tuple[Any, Any]:
+        contexts = []
+        for layer in self._row():
+            x, ctx = layer.forward(x, train=train)
+            contexts.append(ctx)
+        return x, contexts
+
+    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+        for layer, layer_ctx in zip(self._row()[::-1], ctx[::-1], strict=True):
+            dy = layer.backward(layer_ctx, dy, grads)
+        return dy
+
+
+KINDS: dict[str, Any] = {
+    "list": list,
+    "tuple": tuple,
+    "dict": lambda layers: dict(zip("abc", layers, strict=True)),
+    "nested": lambda layers: [{"first": (layers[0],)}, [layers[1:]]],
+}
+PATHS = {
+    "list": ["body.0", "body.1", "body.2"],
+    "tuple": ["body.0", "body.1", "body.2"],
+    "dict": ["body.a", "body.b", "body.c"],
+    "nested": ["body.0.first.0", "body.1.0.0", "body.1.0.1"],
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+def test_they_are_children(kind: str) -> None:
+    model = Net(KINDS[kind])
+    first, middle, last = PATHS[kind]
+    assert list(model.children()) == [*PATHS[kind], "head"]
+    names = [f"{path}.{name}" for path in (first, last, "head") for name in ("weight", "bias")]
+    assert list(model.parameters()) == list(model.state_dict()) == names
+    assert f"  ({first}): Linear(4, 4)" in repr(model).splitlines()
+    assert f"  ({middle}): Tanh()" in repr(model).splitlines()
+    assert xpcnn.summary(model, (4,)).parameters == sum(p.data.size for p in model.parameters().values())
+
+
+@every_kind
+def test_they_are_trained_like_attributes(kind: str, make: Any) -> None:
+    """One step of the same layers in a Sequential is the reference."""
+    with make.use():
+        model = Net(KINDS[kind]).to(dtype="float64")
+        row = nn.Sequential(*(layer for layer in Net().children().values())).to(dtype="float64")
+    x, dy = make.array(draw(5, 4)), make.array(draw(5, 2))
+    for each in (model, row):
+        _, ctx = each.forward(x, train=True)
+        grads = nn.Gradients()
+        each.backward(ctx, dy, grads)
+        optim.SGD(each, lr=0.1).step(grads)
+    for ours, theirs in zip(model.parameters().values(), row.parameters().values(), strict=True):
+        np.testing.assert_array_equal(make.to_numpy(ours.data), make.to_numpy(theirs.data))
+
+
+@every_kind
+def test_they_are_frozen_moved_and_loaded(kind: str) -> None:
+    model, other = Net(KINDS[kind]), Net(KINDS[kind]).to(dtype="float64")
+    first = f"{PATHS[kind][0]}.weight"
+    assert model.freeze("body.*") == list(model.parameters())[:4]
+    assert not model.parameters()[first].trainable
+    assert {str(p.dtype) for p in other.parameters().values()} == {"float64"}
+    state = {path: values + 1 for path, values in model.state_dict().items()}
+    assert other.load_state_dict(state) == ([], [], [])
+    np.testing.assert_array_equal(other.parameters()[first].data, state[first])
+
+
+@every_kind
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_have_their_own(kind: str, clone: Any) -> None:
+    model = Net(KINDS[kind])
+    cloned = clone(model)
+    assert list(cloned.parameters()) == list(model.parameters())
+    for path, parameter in cloned.parameters().items():
+        assert parameter is not model.parameters()[path]
+        np.testing.assert_array_equal(parameter.data, model.parameters()[path].data)
+
+
+def test_batches_are_not_split_over_a_batch_norm_in_a_list() -> None:
+    assert nn.is_per_sample(Net(), train=True)
+    assert not nn.is_per_sample(Net(batch_norm=True), train=True)
+
+
+@every_kind
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_half_precision_reaches_them(kind: str, batch_norm: bool) -> None:
+    """The twin computes in float16, batch-norm aside; the gradients come to the model's own parameters."""
+    model = Net(KINDS[kind], batch_norm)
+    before = model.state_dict()
+    x = np.random.default_rng(0).standard_normal((20, 4)).astype("float32")
+    trainer = Trainer(model, optim.SGD(model, lr=0.5), dtype="float16")
+    for _ in range(2):
+        trainer.step(x, np.arange(20) % 2)
+    for path, parameter in model.parameters().items():
+        assert parameter.dtype == np.float32
+        assert (parameter.data != before[path]).any(), path
+
+
+def test_batch_norms_in_lists_are_folded_where_they_stand_in_a_row() -> None:
+    model = Net(lambda layers: [nn.Sequential(layers[0], nn.BatchNorm1d(4)), *layers[1:]])
+    x = draw(5, 4, dtype="float32")
+    fused = nn.fuse(model)
+    assert not fused.buffers()
+    np.testing.assert_allclose(fused(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+class States(nn.Layer):
+    def __init__(self) -> None:
+        self.counts = {"seen": nn.Buffer([0.0])}
+        self.scales = [nn.Parameter([1.0]), nn.Parameter([2.0], trainable=False)]
+        self.child = nn.Linear(1, 1)
+
+
+def test_parameters_and_buffers_in_lists_and_dicts() -> None:
+    layer = States()
+    names = ["scales.0", "scales.1", "counts.seen", "child.weight", "child.bias"]
+    assert list(layer.state_dict()) == names
+    assert list(layer.own_states()) == names[:3]
+    assert list(layer.parameters()) == [name for name in names if name != "counts.seen"]
+    assert list(layer.buffers()) == ["counts.seen"]
+    grads = nn.Gradients()
+    grads.bind(layer)
+    grads.add(layer.scales[0], np.array([3.0]))
+    optim.SGD(layer, lr=1.0).step(grads)
+    assert layer.scales[0].data.tolist() == [-2.0]
+    assert grads["scales.0"].tolist() == [3.0]
+
+
+class Holder(nn.Layer):
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+REFUSED: dict[str, tuple[Any, list[str]]] = {
+    "a set of layers": (lambda: {nn.ReLU()}, ["Holder", "held", "set", "ReLU", "list"]),
+    "a frozen set": (lambda: frozenset([nn.Linear(1, 1)]), ["held", "frozenset"]),
+    "a deque": (lambda: deque([nn.Linear(1, 1)]), ["held", "deque"]),
+    "a set of parameters": (lambda: {nn.Parameter([1.0])}, ["held", "set", "Parameter"]),
+    "a set in a list": (lambda: [1, {nn.ReLU()}], ["held.1", "set"]),
+    "numbers as keys": (lambda: {1: nn.ReLU()}, ["held", "ReLU", "1"]),
+    "dots in keys": (lambda: {"a.b": nn.ReLU()}, ["held", "'a.b'", "dots"]),
+    "no key": (lambda: {"": nn.Parameter([1.0])}, ["held", "''"]),
+}
+
+
+@pytest.mark.parametrize(("held", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_has_no_path_is_refused(held: Any, told: list[str]) -> None:
+    layer = Holder(held())
+    for use in (lambda: optim.SGD(layer, lr=0.1), layer.state_dict, layer.freeze):
+        with pytest.raises(errors.ArgumentError, match=mentions(*told)):
+            use()
+
+
+@pytest.mark.parametrize(
+    "held", [{1, 2}, {1: "x", (2, 3): [4]}, deque([1]), {"a.b": 1}, SimpleNamespace(a=1), "text", [[[]]]]
+)
+def test_other_values_are_nobodys_business(held: Any) -> None:
+    assert Holder(held).children() == Holder(held).own_states() == {}
+
+
+def test_a_container_sees_the_layers_in_its_own_lists() -> None:
+    class Wide(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(fc=nn.Linear(2, 2))
+            self.others = [nn.Linear(2, 2, bias=False)]
+
+    assert list(Wide().parameters()) == ["fc.weight", "fc.bias", "others.0.weight"]
+    assert Wide()(draw(1, 2, dtype="float32")).shape == (1, 2)
+
+
+# -- layers where nothing looks ------------------------------------------------------------
+
+
+def gradients_of(model: nn.Layer, x: Any) -> nn.Gradients:
+    y, ctx = model.forward(x, train=True)
+    grads = nn.Gradients()
+    model.backward(ctx, np.ones_like(y), grads)
+    return grads
+
+
+class Hidden(Net):
+    """Its body is in an object of its own, which is neither an attribute nor a list."""
+
+    def __init__(self, kind: Any = list, batch_norm: bool = False) -> None:
+        super().__init__(kind, batch_norm)
+        self.hidden = SimpleNamespace(layers=[self.head])
+        del self.head
+
+    def _row(self) -> list[Any]:
+        return [*self.body, *self.hidden.layers]
+
+
+@pytest.mark.parametrize(
+    "of", [lambda model: model, lambda model: model.parameters()], ids=["model", "mapping"]
+)
+def test_layers_that_nobody_would_train_are_refused(of: Any) -> None:
+    model = Hidden()
+    before = model.state_dict()
+    with pytest.raises(errors.ArgumentError, match=mentions("SGD.step", "2 of the 6", "(2, 3)", "freeze")):
+        optim.SGD(of(model), lr=0.1).step(gradients_of(model, draw(3, 4, dtype="float32")))
+    for path, values in model.state_dict().items():
+        np.testing.assert_array_equal(values, before[path])
+    for parameter in model.hidden.layers[0].parameters().values():
+        parameter.trainable = False
+    optim.SGD(of(model), lr=0.1).step(gradients_of(model, draw(3, 4, dtype="float32")))
+
+
+@pytest.mark.parametrize("change", ["replaced", "added"])
+def test_layers_newer_than_the_optimiser_are_named(change: str) -> None:
+    model = nn.Sequential(body=nn.Linear(4, 4, seed=0), head=nn.Linear(4, 4, seed=1))
+    optimizer = optim.SGD(model, lr=0.1)
+    model["head" if change == "replaced" else "more"] = nn.Linear(4, 4, seed=2)
+    path = "head.weight" if change == "replaced" else "more.weight"
+    with pytest.raises(errors.ArgumentError, match=mentions("SGD.step", "2 of the", path, "in place")):
+        optimizer.step(gradients_of(model, draw(3, 4, dtype="float32")))
+
+
+def test_two_optimisers_may_have_a_part_each() -> None:
+    model = nn.Sequential(body=nn.Linear(4, 4, seed=0), head=nn.Linear(4, 4, seed=1))
+    body = {path: p for path, p in model.parameters().items() if path.startswith("body")}
+    before = model.state_dict()
+    grads = gradients_of(model, draw(3, 4, dtype="float32"))
+    optim.SGD(body, lr=0.1).step(grads)
+    optim.Adam(model.head, lr=0.1).step(grads)
+    for path, values in model.state_dict().items():
+        assert (values != before[path]).any(), path
