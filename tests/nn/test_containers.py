@@ -370,7 +370,7 @@ def test_errors_of_what_is_done_together_name_the_layer(make: Any) -> None:
         assert error.value.__notes__ == [path]
 
 
-@pytest.mark.parametrize("error", [errors.ShapeError("conv2d: broken"), ValueError("broken"), MemoryError()])
+@pytest.mark.parametrize("error", [errors.ShapeError("conv2d: broken"), ValueError("broken"), MemoryError("broken")])
 def test_a_fault_of_what_is_done_together_is_not_hidden(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
