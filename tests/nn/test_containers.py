@@ -170,7 +170,7 @@ def test_concat_checks_dy(make: Any, width: int) -> None:
 
 def test_repr() -> None:
     model = nn.Sequential(
-        conv1=nn.Conv2d(3, 8, 3, stride=2, padding="same", groups=1, bias=False),
+        conv1=nn.Conv2d(3, 8, 3, padding="same", groups=1, bias=False),
         bn1=nn.BatchNorm2d(8),
         block=nn.Residual(nn.Sequential(nn.Conv2d(8, 8, (1, 3), padding=(0, 1))), nn.Identity()),
         pool=nn.MaxPool2d(3, 2, 1, ceil_mode=True),
@@ -182,7 +182,7 @@ def test_repr() -> None:
     )
     assert repr(model).splitlines() == [
         "Sequential(",
-        "  (conv1): Conv2d(3, 8, kernel_size=(3, 3), stride=2, padding='same', bias=False)",
+        "  (conv1): Conv2d(3, 8, kernel_size=(3, 3), padding='same', bias=False)",
         "  (bn1): BatchNorm2d(8, eps=1e-05, momentum=0.1)",
         "  (block): Residual(",
         "    (): Sequential(",
@@ -370,7 +370,9 @@ def test_errors_of_what_is_done_together_name_the_layer(make: Any) -> None:
         assert error.value.__notes__ == [path]
 
 
-@pytest.mark.parametrize("error", [errors.ShapeError("conv2d: broken"), ValueError("broken"), MemoryError("broken")])
+@pytest.mark.parametrize(
+    "error", [errors.ShapeError("conv2d: broken"), ValueError("broken"), MemoryError("broken")]
+)
 def test_a_fault_of_what_is_done_together_is_not_hidden(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

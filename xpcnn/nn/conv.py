@@ -7,13 +7,16 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.errors import ArgumentError
+from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.pool import MaxPool2d
+from xpcnn.ops import ConvGeometry
 from xpcnn.ops.checks import pair, plain
+from xpcnn.ops.conv.registry import check_name
 
 __all__ = ["Conv2d"]
 
@@ -68,15 +71,19 @@ class Conv2d(Layer):
         dtype: Any = "float32",
         algorithm: str = "auto",
     ) -> None:
-        if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                f"Conv2d: groups={groups} must divide in_channels={in_channels} and "
-                f"out_channels={out_channels}, all at least 1"
-            )
+        groups, in_channels, out_channels = grouped(
+            "Conv2d", "groups", groups, in_channels=in_channels, out_channels=out_channels
+        )
         kernel = pair("Conv2d", "kernel_size", kernel_size, 1)
-        pair("Conv2d", "stride", stride, 1)
-        pair("Conv2d", "dilation", dilation, 1)
         shape = (out_channels, in_channels // groups, *kernel)
+        # Images as large as the kernel: what does not fit them fits none.
+        spans = (
+            d * (k - 1) + 1 for k, d in zip(kernel, pair("Conv2d", "dilation", dilation, 1), strict=True)
+        )
+        smallest = (1, in_channels, *spans)
+        ConvGeometry.of(smallest, shape, stride, padding, dilation, groups, op="Conv2d")
+        check_name(algorithm)
+        dtype, bias = floating("Conv2d", dtype), flag("Conv2d: bias", bias)
         fan_in, fan_out = math.prod(shape[1:]), out_channels * math.prod(kernel)
         self.weight = Parameter(draw(weight_init, seed, shape, fan_in, fan_out), dtype)
         self.bias = Parameter([0.0] * out_channels, dtype) if bias else None

@@ -7,12 +7,14 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.errors import ArgumentError
+from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.ops.checks import pair
+from xpcnn.ops.conv.conv_transpose2d import check_output_padding
 
 __all__ = ["ConvTranspose2d"]
 
@@ -70,17 +72,17 @@ class ConvTranspose2d(Layer):
         dtype: Any = "float32",
     ) -> None:
         name = "ConvTranspose2d"
-        if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                f"{name}: groups={groups} must divide in_channels={in_channels} and "
-                f"out_channels={out_channels}, all at least 1"
-            )
+        groups, in_channels, out_channels = grouped(
+            name, "groups", groups, in_channels=in_channels, out_channels=out_channels
+        )
         kernel = pair(name, "kernel_size", kernel_size, 1)
         self.stride = pair(name, "stride", stride, 1)
         self.padding = pair(name, "padding", padding, 0)
         self.output_padding = pair(name, "output_padding", output_padding, 0)
         self.dilation = pair(name, "dilation", dilation, 1)
         self.groups = groups
+        check_output_padding(name, self.output_padding, self.stride, self.dilation)
+        dtype, bias = floating(name, dtype), flag(f"{name}: bias", bias)
         shape = (in_channels, out_channels // groups, *kernel)
         overlap = math.prod(max(k / s, 1.0) for k, s in zip(kernel, self.stride, strict=True))
         fan_in, fan_out = round(in_channels // groups * overlap), out_channels * math.prod(kernel)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpcnn.backend import Array, host_generator
+from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError
 
 __all__ = ["Initializer", "draw", "he", "normal", "xavier"]
@@ -73,6 +74,10 @@ def draw(
                 f"weight_init: unknown initialiser {init!r}; use 'he', 'xavier', a number or an Initializer"
             )
         init = known[init]()
-    elif not callable(init):  # a number, of Python or NumPy
-        init = normal(float(init))
-    return init(host_generator(seed), shape, fan_in, fan_out)
+    elif not callable(init):
+        init = normal(real("weight_init", init, 0))
+    values = init(host_generator(seed), shape, fan_in, fan_out)
+    given = tuple(getattr(values, "shape", ()))
+    if given != shape:
+        raise ArgumentError(f"weight_init: the initialiser gave shape {given} for a weight of shape {shape}")
+    return values

@@ -7,9 +7,10 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key, get_backend
-from xpcnn.errors import ArgumentError
+from xpcnn.backend.numbers import flag, real
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.options import count, floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.ops.checks import sizes
 
@@ -53,7 +54,8 @@ class LayerNorm(Layer):
         dtype: Any = "float32",
     ) -> None:
         self.normalized_shape = sizes("LayerNorm", "normalized_shape", normalized_shape)
-        self.eps = eps
+        self.eps = real("LayerNorm: eps", eps, 0)
+        dtype, affine = floating("LayerNorm", dtype), flag("LayerNorm: affine", affine)
         self.weight = _full(self.normalized_shape, 1.0, dtype) if affine else None
         self.bias = _full(self.normalized_shape, 0.0, dtype) if affine else None
 
@@ -112,11 +114,10 @@ class GroupNorm(Layer):
         *,
         dtype: Any = "float32",
     ) -> None:
-        if min(num_groups, num_channels) < 1 or num_channels % num_groups:
-            raise ArgumentError(
-                f"GroupNorm: num_groups={num_groups} must divide num_channels={num_channels}, both at least 1"
-            )
-        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        num_groups, num_channels = grouped("GroupNorm", "num_groups", num_groups, num_channels=num_channels)
+        self.num_groups, self.num_channels = num_groups, num_channels
+        self.eps = real("GroupNorm: eps", eps, 0)
+        dtype, affine = floating("GroupNorm", dtype), flag("GroupNorm: affine", affine)
         self.weight = _full((num_channels,), 1.0, dtype) if affine else None
         self.bias = _full((num_channels,), 0.0, dtype) if affine else None
 
@@ -159,7 +160,10 @@ class LocalResponseNorm(Layer):
     per_sample = True
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.size = count("LocalResponseNorm", "size", size)
+        self.alpha = real("LocalResponseNorm: alpha", alpha, 0)
+        self.beta = real("LocalResponseNorm: beta", beta)
+        self.k = real("LocalResponseNorm: k", k, 0)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.local_response_norm(x, self.size, self.alpha, self.beta, self.k)

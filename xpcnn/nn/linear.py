@@ -7,10 +7,11 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.errors import ArgumentError
+from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.options import count, floating
 from xpcnn.nn.parameter import Parameter
 
 __all__ = ["Linear"]
@@ -54,10 +55,9 @@ class Linear(Layer):
         seed: Any = None,
         dtype: Any = "float32",
     ) -> None:
-        if min(in_features, out_features) < 1:
-            raise ArgumentError(
-                f"Linear: in_features={in_features} and out_features={out_features} must be at least 1"
-            )
+        in_features = count("Linear", "in_features", in_features)
+        out_features = count("Linear", "out_features", out_features)
+        dtype, bias = floating("Linear", dtype), flag("Linear: bias", bias)
         shape = (out_features, in_features)
         self.weight = Parameter(draw(weight_init, seed, shape, in_features, out_features), dtype)
         self.bias = Parameter([0.0] * out_features, dtype) if bias else None

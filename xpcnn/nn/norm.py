@@ -7,9 +7,11 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
+from xpcnn.backend.numbers import flag, real
 from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
+from xpcnn.nn.options import count, floating
 from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.ops.checks import require_array
 
@@ -49,7 +51,11 @@ class _BatchNorm(Layer):
         *,
         dtype: Any = "float32",
     ) -> None:
-        self.eps, self.momentum = eps, momentum
+        name = type(self).__name__
+        num_features = count(name, "num_features", num_features)
+        self.eps = real(f"{name}: eps", eps, 0)
+        self.momentum = real(f"{name}: momentum", momentum, 0, 1)
+        dtype, affine = floating(name, dtype), flag(f"{name}: affine", affine)
         self.weight = Parameter([1.0] * num_features, dtype) if affine else None
         self.bias = Parameter([0.0] * num_features, dtype) if affine else None
         self.running_mean = Buffer([0.0] * num_features, dtype)

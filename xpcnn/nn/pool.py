@@ -6,9 +6,11 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
+from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.ops.checks import pair, plain
+from xpcnn.ops.pool_geometry import PoolGeometry
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
 
@@ -21,7 +23,11 @@ class _Pool2d(Layer):
         self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair(name, "stride", stride, 1)
         self.padding = pair(name, "padding", padding, 0)
-        self.ceil_mode = ceil_mode
+        self.ceil_mode = flag(f"{name}: ceil_mode", ceil_mode)
+        # Images as large as the window: what does not fit them fits none.
+        PoolGeometry.of_shape(
+            name, (1, 1, *self.kernel_size), self.kernel_size, self.stride, self.padding, ceil_mode
+        )
 
     def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
         return None if field is None else field.through(self.kernel_size, self.stride)
@@ -63,7 +69,7 @@ class AvgPool2d(_Pool2d):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = flag("AvgPool2d: count_include_pad", count_include_pad)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.avg_pool2d(
@@ -81,6 +87,8 @@ class AdaptiveAvgPool2d(Layer):
 
     def __init__(self, output_size: Any) -> None:
         self.output_size = plain(output_size)
+        wanted = self.output_size if isinstance(self.output_size, tuple) else (self.output_size,) * 2
+        pair("AdaptiveAvgPool2d", "output_size", [1 if size is None else size for size in wanted], 1)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.adaptive_avg_pool2d(x, self.output_size)

@@ -6,9 +6,10 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.options import count, floating
 from xpcnn.nn.parameter import Parameter
 from xpcnn.ops.checks import check_dy, common_backend, pair, widened
 
@@ -53,8 +54,8 @@ class ScaledAvgPool2d(Layer):
     def __init__(
         self, channels: int, kernel_size: Any, stride: Any = None, *, dtype: Any = "float32"
     ) -> None:
-        if channels < 1:
-            raise ArgumentError(f"ScaledAvgPool2d: channels={channels} must be at least 1")
+        channels = count("ScaledAvgPool2d", "channels", channels)
+        dtype = floating("ScaledAvgPool2d", dtype)
         self.kernel_size = pair("ScaledAvgPool2d", "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair("ScaledAvgPool2d", "stride", stride, 1)
         self.weight = Parameter([1.0] * channels, dtype)

@@ -183,11 +183,7 @@ def _geometry(
     _check_shapes(op, x_shape, weight_shape, groups)
     strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     paddings, extras = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
-    if any(e >= max(s, d) for e, s, d in zip(extras, strides, dilations, strict=True)):
-        raise ArgumentError(
-            f"{op}: output_padding {extras} must be below the stride {strides} or the dilation {dilations}; "
-            f"to add more, pad y"
-        )
+    check_output_padding(op, extras, strides, dilations)
     axes = zip(x_shape[2:], weight_shape[2:], strides, dilations, strict=True)
     # All rows (and columns) that the pixels of x reach, of which y is a part.
     spans = [(size - 1) * s + d * (kernel - 1) + 1 for size, kernel, s, d in axes]
@@ -210,6 +206,17 @@ def _geometry(
         groups,
     )
     return mirrored, (sizes[0] - reached[0], sizes[1] - reached[1])
+
+
+def check_output_padding(
+    op: str, extras: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
+) -> None:
+    """Require that no row or column is added that a pixel of x might as well have reached."""
+    if any(e >= max(s, d) for e, s, d in zip(extras, strides, dilations, strict=True)):
+        raise ArgumentError(
+            f"{op}: output_padding {extras} must be below the stride {strides} or the dilation {dilations}; "
+            f"to add more, pad y"
+        )
 
 
 def _check_shapes(op: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], groups: Any) -> None:
