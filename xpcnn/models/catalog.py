@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from xpcnn.backend import dtype_name
 from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError
+from xpcnn.models._arguments import checked_arguments
 from xpcnn.nn import Layer, Recipe
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build", "model_names", "published"]
@@ -47,6 +48,7 @@ def published(
             bound.apply_defaults()
             # NumPy's numbers and small arrays as Python's: the recipe is to fit into a file.
             bound.arguments.update(plain(bound.arguments))
+            bound.arguments.update(checked_arguments(name, bound.arguments, signature.parameters))
             model = builder(*bound.args, **bound.kwargs)
             channels = bound.arguments.get("in_channels", 1)
             model.note_recipe(

@@ -65,7 +65,7 @@ def deep_convnet(
     """
     if len(filters) != 3:
         raise ArgumentError(
-            f"deep_convnet: filters must be three numbers, one before each pooling, got {tuple(filters)}; "
+            f"deep_convnet: filters must be three numbers, one before each pooling, got {filters}; "
             "say for example (16, 32, 64)"
         )
     first, second, third = filters

@@ -159,7 +159,7 @@ def lenet5(
     ['images', 'c1', 'squash1', 's2', 'squash2']
     """
     kinds: dict[str, type[nn.Layer]] = {"tanh": ScaledTanh, "sigmoid": nn.Sigmoid, "modern": nn.ReLU}
-    if variant not in kinds:
+    if variant not in list(kinds):
         raise ArgumentError(f"lenet5: variant must be one of {', '.join(kinds)}, got {variant!r}")
     squash = kinds[variant]
     init = {"tanh": "xavier", "sigmoid": _xavier_for_sigmoid, "modern": "he"}[variant]

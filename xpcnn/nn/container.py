@@ -30,9 +30,13 @@ class Container(Layer):
     def _add(self, name: str, layer: Any) -> None:
         if not isinstance(layer, Layer):
             raise ArgumentError(f"{type(self).__name__}: child {name!r} must be a Layer, got {layer!r}")
+        if layer is self:
+            raise ArgumentError(f"{type(self).__name__}: it cannot be its own child {name!r}")
+        if not isinstance(name, str):
+            raise ArgumentError(f"{type(self).__name__}: a child's name must be a text, got {name!r}")
         if "." in name:
             raise ArgumentError(f"{type(self).__name__}: a child's name cannot contain a dot, got {name!r}")
-        if hasattr(type(self), name):
+        if hasattr(type(self), name) or name in vars(self):
             raise ArgumentError(
                 f"{type(self).__name__}: the name {name!r} is taken by the layer's own attribute"
             )

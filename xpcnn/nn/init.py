@@ -19,6 +19,7 @@ Initializer = Callable[[Any, tuple[int, ...], int, int], Array]
 
 def normal(std: float) -> Initializer:
     """Return an initialiser that draws from N(0, std²), whatever the layer's size."""
+    std = real("normal: std", std, 0)
 
     def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
         return rng.standard_normal(shape) * std

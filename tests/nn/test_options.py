@@ -1,0 +1,236 @@
+"""Options that no input can fit are refused when a layer is built, not when images arrive."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import models, nn, ops
+from xpcnn.errors import AlgorithmError, ArgumentError, DtypeError, XpcnnError
+
+from .helpers import mentions
+
+NAN, INF = math.nan, math.inf
+
+IMPOSSIBLE = """
+nn.Conv2d(0, 2, 3)                              | Conv2d in_channels=0
+nn.Conv2d(1, 0, 3)                              | Conv2d out_channels=0
+nn.Conv2d('1', 2, 3)                            | Conv2d in_channels='1'
+nn.Conv2d(1.0, 2, 3)                            | Conv2d in_channels=1.0
+nn.Conv2d(True, 2, 3)                           | Conv2d in_channels=True
+nn.Conv2d(None, 2, 3)                           | Conv2d in_channels=None
+nn.Conv2d(1, NAN, 3)                            | Conv2d out_channels=nan
+nn.Conv2d(4, 4, 3, groups=3)                    | Conv2d groups=3 in_channels=4 divide
+nn.Conv2d(4, 6, 3, groups=4)                    | Conv2d groups=4 out_channels=6
+nn.Conv2d(4, 4, 3, groups=0)                    | Conv2d groups=0
+nn.Conv2d(4, 4, 3, groups=[])                   | Conv2d groups=[]
+nn.Conv2d(4, 4, 3, groups=2.0)                  | Conv2d groups=2.0
+nn.Conv2d(1, 2, 0)                              | Conv2d kernel_size 0
+nn.Conv2d(1, 2, 3.0)                            | Conv2d kernel_size 3.0
+nn.Conv2d(1, 2, (3, 3, 3))                      | Conv2d kernel_size
+nn.Conv2d(1, 2, '3')                            | Conv2d kernel_size '3'
+nn.Conv2d(1, 2, 3, stride=0)                    | Conv2d stride 0
+nn.Conv2d(1, 2, 3, stride=(1, -1))              | Conv2d stride
+nn.Conv2d(1, 2, 3, stride=None)                 | Conv2d stride None
+nn.Conv2d(1, 2, 3, dilation=0)                  | Conv2d dilation 0
+nn.Conv2d(1, 2, 3, dilation=1.5)                | Conv2d dilation 1.5
+nn.Conv2d(1, 2, 3, padding=-1)                  | Conv2d padding -1
+nn.Conv2d(1, 2, 3, padding=0.5)                 | Conv2d padding 0.5
+nn.Conv2d(1, 2, 3, padding='SAME')              | Conv2d padding 'SAME' 'same'
+nn.Conv2d(1, 2, 3, padding=None)                | Conv2d padding None
+nn.Conv2d(1, 2, 3, padding=(0, 1, 0))           | Conv2d padding (0, 1, 0)
+nn.Conv2d(1, 2, 3, padding=(0, -1))             | Conv2d padding (0, -1)
+nn.Conv2d(1, 2, 3, bias='no')                   | Conv2d bias 'no'
+nn.Conv2d(1, 2, 3, algorithm='fastest')         | 'fastest' im2col
+nn.Conv2d(1, 2, 3, algorithm=None)              | None im2col
+nn.Conv2d(1, 2, 3, dtype='int8')                | Conv2d dtype 'int8' float32
+nn.Conv2d(1, 2, 3, dtype=None)                  | Conv2d dtype None
+nn.Conv2d(1, 2, 3, dtype='complex64')           | Conv2d dtype complex64
+nn.Conv2d(1, 2, 3, weight_init='best')          | weight_init 'best' 'he'
+nn.Conv2d(1, 2, 3, weight_init=-1.0)            | weight_init -1.0
+nn.Conv2d(1, 2, 3, weight_init=NAN)             | weight_init nan
+nn.Conv2d(1, 2, 3, weight_init=None)            | weight_init None
+nn.Conv2d(1, 2, 3, weight_init=scalar)          | weight_init () (2, 1, 3, 3)
+nn.ConvTranspose2d(0, 2, 3)                     | ConvTranspose2d in_channels=0
+nn.ConvTranspose2d(2, 2.0, 3)                   | ConvTranspose2d out_channels=2.0
+nn.ConvTranspose2d(4, 4, 3, groups=3)           | ConvTranspose2d groups=3
+nn.ConvTranspose2d(1, 2, 3, padding=-1)         | ConvTranspose2d padding -1
+nn.ConvTranspose2d(1, 2, 3, padding='same')     | ConvTranspose2d padding 'same'
+nn.ConvTranspose2d(1, 2, 3, padding=(0, 1, 0, 1)) | ConvTranspose2d padding
+nn.ConvTranspose2d(1, 2, 3, output_padding=1)   | ConvTranspose2d output_padding (1, 1) stride (1, 1)
+nn.ConvTranspose2d(1, 2, 3, 2, output_padding=2) | ConvTranspose2d output_padding (2, 2) stride (2, 2)
+nn.ConvTranspose2d(1, 2, 3, 2, output_padding=(0, 2)) | ConvTranspose2d output_padding (0, 2)
+nn.ConvTranspose2d(1, 2, 3, output_padding=-1)  | ConvTranspose2d output_padding -1
+nn.ConvTranspose2d(1, 2, 3, dtype='int32')      | ConvTranspose2d dtype 'int32'
+nn.ConvTranspose2d(1, 2, 3, bias=2)             | ConvTranspose2d bias 2
+nn.MaxPool2d(0)                                 | MaxPool2d kernel_size 0
+nn.MaxPool2d(2, padding=2)                      | MaxPool2d padding half (2, 2)
+nn.MaxPool2d(3, padding=(1, 2))                 | MaxPool2d padding half (1, 2)
+nn.MaxPool2d(2, padding=-1)                     | MaxPool2d padding -1
+nn.MaxPool2d(2, padding='same')                 | MaxPool2d padding 'same'
+nn.MaxPool2d(2, padding=(0, 1, 0, 1))           | MaxPool2d padding
+nn.MaxPool2d(2, stride=0)                       | MaxPool2d stride 0
+nn.MaxPool2d(2, ceil_mode='yes')                | MaxPool2d ceil_mode 'yes'
+nn.AvgPool2d(3, padding=2)                      | AvgPool2d padding half
+nn.AvgPool2d(2, count_include_pad=None)         | AvgPool2d count_include_pad None
+nn.AdaptiveAvgPool2d(0)                         | AdaptiveAvgPool2d output_size 0
+nn.AdaptiveAvgPool2d((1, -1))                   | AdaptiveAvgPool2d output_size -1
+nn.AdaptiveAvgPool2d((1, 2, 3))                 | AdaptiveAvgPool2d output_size
+nn.AdaptiveAvgPool2d(1.5)                       | AdaptiveAvgPool2d output_size 1.5
+nn.AdaptiveAvgPool2d('1')                       | AdaptiveAvgPool2d output_size '1'
+nn.ScaledAvgPool2d(0, 2)                        | ScaledAvgPool2d channels=0
+nn.ScaledAvgPool2d(1, -2)                       | ScaledAvgPool2d kernel_size -2
+nn.ScaledAvgPool2d(1, 2, dtype='bool')          | ScaledAvgPool2d dtype 'bool'
+nn.Linear(4.0, 2)                               | Linear in_features=4.0
+nn.Linear(4, 0)                                 | Linear out_features=0
+nn.Linear(-4, 2)                                | Linear in_features=-4
+nn.Linear('4', 2)                               | Linear in_features='4'
+nn.Linear((4,), 2)                              | Linear in_features=(4,)
+nn.Linear(4, 2, bias=None)                      | Linear bias None
+nn.Linear(4, 2, dtype='float')                  | Linear dtype 'float'
+nn.Linear(4, 2, weight_init=INF)                | weight_init inf
+nn.BatchNorm2d(0)                               | BatchNorm2d num_features=0
+nn.BatchNorm1d(2.0)                             | BatchNorm1d num_features=2.0
+nn.BatchNorm2d(3, eps=-1)                       | BatchNorm2d eps -1
+nn.BatchNorm2d(3, eps=NAN)                      | BatchNorm2d eps nan
+nn.BatchNorm2d(3, eps='1e-5')                   | BatchNorm2d eps '1e-5'
+nn.BatchNorm2d(3, momentum=1.5)                 | BatchNorm2d momentum 1.5
+nn.BatchNorm2d(3, momentum=-0.1)                | BatchNorm2d momentum -0.1
+nn.BatchNorm1d(3, momentum=None)                | BatchNorm1d momentum None
+nn.BatchNorm2d(3, momentum=NAN)                 | BatchNorm2d momentum nan
+nn.BatchNorm2d(3, affine=1)                     | BatchNorm2d affine 1
+nn.BatchNorm2d(3, affine=False, dtype='int64')  | BatchNorm2d dtype 'int64'
+nn.LayerNorm(0)                                 | LayerNorm normalized_shape 0
+nn.LayerNorm(())                                | LayerNorm normalized_shape ()
+nn.LayerNorm((3, 2.0))                          | LayerNorm normalized_shape 2.0
+nn.LayerNorm(3, eps=-1e-5)                      | LayerNorm eps -1e-05
+nn.LayerNorm(3, eps=INF)                        | LayerNorm eps inf
+nn.LayerNorm(3, affine=None)                    | LayerNorm affine None
+nn.GroupNorm(3, 4)                              | GroupNorm num_groups=3 num_channels=4 divide
+nn.GroupNorm(0, 4)                              | GroupNorm num_groups=0
+nn.GroupNorm(2, 4.0)                            | GroupNorm num_channels=4.0
+nn.GroupNorm(2, 4, eps=NAN)                     | GroupNorm eps nan
+nn.LocalResponseNorm(0)                         | LocalResponseNorm size=0
+nn.LocalResponseNorm(2.5)                       | LocalResponseNorm size=2.5
+nn.LocalResponseNorm(5, alpha=-1)               | LocalResponseNorm alpha -1
+nn.LocalResponseNorm(5, beta=NAN)               | LocalResponseNorm beta nan
+nn.LocalResponseNorm(5, k=-1.0)                 | LocalResponseNorm k -1.0
+nn.LocalResponseNorm(5, alpha='1')              | LocalResponseNorm alpha '1'
+nn.Dropout(1.5)                                 | Dropout p 1.5
+nn.Dropout(-0.1)                                | Dropout p -0.1
+nn.Dropout(NAN)                                 | Dropout p nan
+nn.Dropout(None)                                | Dropout p None
+nn.Dropout('0.5')                               | Dropout p '0.5'
+nn.LeakyReLU(NAN)                               | LeakyReLU slope nan
+nn.LeakyReLU(None)                              | LeakyReLU slope None
+nn.Softmax(1.0)                                 | Softmax axis 1.0
+nn.init.normal(-1)                              | normal std -1
+models.vgg11(classes=0)                         | vgg11 classes=0
+models.lenet5(classes='10')                     | lenet5 classes='10'
+models.lenet5(10.0)                             | lenet5 classes=10.0
+models.lenet5(in_channels=0)                    | lenet5 in_channels=0
+models.lenet5(variant='relu')                   | lenet5 variant 'relu'
+models.lenet5(variant=['tanh'])                 | lenet5 variant ['tanh']
+models.lenet5(dtype='int8')                     | lenet5 dtype 'int8'
+models.resnet20(classes=None)                   | resnet20 classes=None
+models.resnet18(small_images=1)                 | resnet18 small_images 1
+models.googlenet(aux='no')                      | googlenet aux 'no'
+models.alexnet(dropout=NAN)                     | alexnet dropout nan
+models.alexnet(dropout=2)                       | alexnet dropout 2
+models.tiny_convnet(filters=0)                  | tiny_convnet filters=0
+models.tiny_convnet(filters=(1, 2, 3))          | tiny_convnet filters=(1, 2, 3)
+models.tiny_convnet(bias=None)                  | tiny_convnet bias None
+models.simple_convnet(hidden=-1)                | simple_convnet hidden=-1
+models.simple_convnet(filter_size='5')          | simple_convnet filter_size='5'
+models.simple_convnet(stride=0)                 | simple_convnet stride 0
+models.simple_convnet(padding='SAME')           | simple_convnet padding 'SAME'
+models.simple_convnet(input_shape=28)           | simple_convnet input_shape 28
+models.simple_convnet(input_shape=(1, 28))      | simple_convnet input_shape (1, 28)
+models.simple_convnet(input_shape=(0, 28, 28))  | simple_convnet input_shape (0, 28, 28)
+models.simple_convnet(weight_std=NAN)           | weight_init nan
+models.deep_convnet(filters=8)                  | deep_convnet filters three 8
+models.deep_convnet(filters=(8, 0, 8))          | deep_convnet filters (8, 0, 8)
+models.deep_convnet(batch_norm='yes')           | deep_convnet batch_norm 'yes'
+models.build('lenet5', classes=0)               | lenet5 classes=0
+nn.Sequential(nn.ReLU)                          | Sequential '0' Layer
+nn.Sequential([nn.ReLU()])                      | Sequential '0' Layer
+nn.Sequential({1: nn.ReLU()})                   | Sequential name 1
+nn.Sequential({'a.b': nn.ReLU()})               | Sequential dot 'a.b'
+nn.Sequential(forward=nn.ReLU())                | Sequential 'forward'
+nn.Sequential(_layers=nn.ReLU())                | Sequential '_layers'
+nn.Sequential({'a': nn.ReLU()}, a=nn.Tanh())    | Sequential 'a'
+nn.Concat(None)                                 | Concat '0' Layer
+nn.Residual(None)                               | Residual Layer
+nn.Residual(nn.ReLU(), 3)                       | Residual 'downsample' Layer
+nn.Residual(nn.ReLU(), nn.ReLU(), shortcut_name='a.b') | Residual dot 'a.b'
+nn.Ensemble(nn.ReLU)                            | Ensemble '0' Layer
+"""
+
+
+def scalar(rng: Any, shape: Any, fan_in: int, fan_out: int) -> Any:
+    return np.float64(rng.standard_normal())
+
+
+CASES = [tuple(part.strip() for part in line.split("|")) for line in IMPOSSIBLE.strip().splitlines()]
+NAMES = {"nn": nn, "models": models, "NAN": NAN, "INF": INF, "scalar": scalar}
+
+
+@pytest.mark.parametrize(("text", "told"), CASES, ids=[text for text, _ in CASES])
+def test_impossible_options(text: str, told: str) -> None:
+    with pytest.raises((ArgumentError, DtypeError, AlgorithmError), match=mentions(*told.split())) as caught:
+        eval(text, NAMES)
+    assert isinstance(caught.value, XpcnnError)
+    assert "\n" not in str(caught.value)
+
+
+POSSIBLE = """
+nn.Conv2d(1, 2, 2, padding=5)
+nn.Conv2d(np.int64(1), np.int32(2), np.int64(3), stride=np.int64(2), padding=(np.int64(1), 0))
+nn.Conv2d(1, 2, [3, 1], padding='same', dilation=2)
+nn.Conv2d(4, 8, 3, groups=4, padding='valid', stride=2, algorithm='winograd')
+nn.Conv2d(1, 2, 3, weight_init=0, bias=False, dtype=np.float64)
+nn.ConvTranspose2d(4, 2, 3, 2, output_padding=1, groups=2)
+nn.ConvTranspose2d(1, 1, 3, dilation=3, output_padding=2)
+nn.MaxPool2d(3, 1, 1)
+nn.MaxPool2d((2, 5), padding=(1, 2), ceil_mode=True)
+nn.AdaptiveAvgPool2d((None, 2))
+nn.Linear(np.int64(3), 1)
+nn.BatchNorm2d(1, eps=0, momentum=0)
+nn.BatchNorm2d(1, eps=np.float32(1e-3), momentum=1)
+nn.LayerNorm([2, 3], eps=0.0)
+nn.GroupNorm(4, 4)
+nn.LocalResponseNorm(3, alpha=0, beta=-1, k=2)
+nn.Dropout(0)
+nn.LeakyReLU(-2)
+nn.Softmax(-2)
+models.deep_convnet(filters=[2, 3, 4], hidden=np.int64(5))
+models.simple_convnet(input_shape=[1, 12, 12], filters=np.int64(2), hidden=3)
+"""
+
+
+@pytest.mark.parametrize("text", POSSIBLE.strip().splitlines())
+def test_possible_options(text: str) -> None:
+    eval(text, {**NAMES, "np": np})
+
+
+def test_what_a_layer_accepts_the_op_accepts() -> None:
+    """On images as small as the kernel, whatever the stride, padding and dilation."""
+    rng = np.random.default_rng(0)
+    built = 0
+    for _ in range(300):
+        kernel, stride, dilation = (tuple(map(int, rng.integers(1, 4, 2))) for _ in range(3))
+        padding = tuple(map(int, rng.integers(0, 4, 2)))
+        x = np.zeros((1, 2, *(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))), np.float32)
+        nn.Conv2d(2, 1, kernel, stride, padding, dilation)(x)
+        try:
+            layer = nn.MaxPool2d(kernel, stride, padding)
+        except ArgumentError:
+            with pytest.raises(ArgumentError):
+                ops.max_pool2d(np.zeros((1, 1, 9, 9)), kernel, stride, padding)
+        else:
+            layer(np.zeros((1, 1, *kernel)))
+            built += 1
+    assert 50 < built < 250
