@@ -77,7 +77,9 @@ def test_a_prefix_that_only_some_entries_have(caplog: pytest.LogCaptureFixture) 
 
 def test_the_entries_of_one_layer_are_not_picked_out_of_another_model() -> None:
     """`fc.` is no prefix that a program puts before all paths."""
-    with pytest.raises(errors.StateDictError, match=mentions("2 missing", "3 unexpected")):
+    with pytest.raises(
+        errors.StateDictError, match=mentions("missing: weight", "unexpected: fc.weight", "nothing to load")
+    ):
         nn.Linear(1352, 10).load_state_dict(saved(), strict=False)
 
 

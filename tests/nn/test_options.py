@@ -133,7 +133,7 @@ models.lenet5(classes='10')                     | lenet5 classes='10'
 models.lenet5(10.0)                             | lenet5 classes=10.0
 models.lenet5(in_channels=0)                    | lenet5 in_channels=0
 models.lenet5(variant='relu')                   | lenet5 variant 'relu'
-models.lenet5(variant=['tanh'])                 | lenet5 variant ['tanh']
+models.lenet5(variant=['tanh'])                 | lenet5 variant 'tanh'
 models.lenet5(dtype='int8')                     | lenet5 dtype 'int8'
 models.resnet20(classes=None)                   | resnet20 classes=None
 models.resnet18(small_images=1)                 | resnet18 small_images 1

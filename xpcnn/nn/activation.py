@@ -6,7 +6,6 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import real, whole
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
 from xpcnn.ops.checks import real, whole

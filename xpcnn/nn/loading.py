@@ -131,9 +131,10 @@ def _message(
     strict: bool,
 ) -> Iterator[str]:
     """Yield at most ten lines on entries that do not fit, by kind of fault."""
-    counts = ", ".join(f"{len(lines)} {fault}" for fault, lines in kinds.items() if lines)
-    yield f"load_state_dict: the saved entries do not fit this {kind} ({counts}):"
     total = sum(map(len, kinds.values()))
+    counts = ", ".join(f"{len(lines)} {fault}" for fault, lines in kinds.items() if lines)
+    counted = "" if total <= _MOST_LINES else f" ({counts})"
+    yield f"load_state_dict: the saved entries do not fit this {kind}{counted}:"
     for fault, lines in kinds.items():
         shown = len(lines) if total <= _MOST_LINES else min(2, len(lines))
         more = f" and {len(lines) - shown} more" if len(lines) > shown else ""
