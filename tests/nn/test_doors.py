@@ -168,7 +168,7 @@ def test_new_arrays_and_parameters(make: Any, name: str) -> None:
                 xpcnn.asarray(wrong)
 
 
-@pytest.mark.parametrize("wrong", [[[1.0], [2.0, 3.0]], ["a", 1.0], [None, 1.0], [1.0, object()]], ids=repr)
+@pytest.mark.parametrize("wrong", [[[1.0], [2.0, 3.0]], ["a", 1.0], [None, 1.0], [1.0, object]], ids=repr)
 def test_lists_that_are_no_numbers(make: Any, wrong: Any) -> None:
     with make.use(), pytest.raises(XpcnnError, match="list"):
         xpcnn.asarray(wrong)

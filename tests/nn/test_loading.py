@@ -90,7 +90,7 @@ def test_a_number_beside_the_entries() -> None:
     assert model.load_state_dict({**saved(), "epoch": 3}, strict=False).unexpected == ["epoch"]
 
 
-@pytest.mark.parametrize("value", [None, "text", object(), {"a": 1}], ids=repr)
+@pytest.mark.parametrize("value", [None, "text", object, {"a": 1}], ids=repr)
 def test_an_entry_that_is_no_array(value: Any) -> None:
     layer = nn.Linear(2, 3, seed=0)
     before = layer.state_dict()

@@ -255,7 +255,19 @@ def test_a_loss_is_an_op_or_a_pair() -> None:
         *(None, "mse", 3, (), (ops.mean_squared_error,), (ops.mean_squared_error, None), map_loss),
         *(lambda y, t: 0, nn.Softmax, np.zeros(3), {"forward": map_loss}),
     ],
-    ids=str,
+    ids=[
+        "None",
+        "text",
+        "number",
+        "empty",
+        "one",
+        "half a pair",
+        "function",
+        "lambda",
+        "class",
+        "array",
+        "dict",
+    ],
 )
 def test_anything_else_is_one_error_at_construction(loss: Any) -> None:
     model = classifier()
@@ -278,7 +290,7 @@ def test_anything_else_is_one_error_at_construction(loss: Any) -> None:
         (("1.0", None), ShapeError, r"must return a 0-d array, .* got str"),
         (None, ArgumentError, "got NoneType"),
     ],
-    ids=str,
+    ids=["no pair", "an array of losses", "text", "None"],
 )
 def test_what_a_loss_must_return(value: Any, error: type[Exception], message: str) -> None:
     def forward(y: Any, t: Any) -> Any:
