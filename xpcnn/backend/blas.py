@@ -6,6 +6,7 @@ whose cores are busy, threads that wait for one another cost several times what 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ __all__ = ["one_blas_thread"]
 # The limit holds for the whole process, so the first to enter sets it and the last to leave lifts it.
 _lock = threading.Lock()
 _users = 0
+_inside = threading.local()  # its `depth`: in how many such blocks this thread is
 _libraries: list[Any] | None = None
 _before: list[int] = []
 
@@ -30,13 +32,20 @@ def one_blas_thread() -> Iterator[None]:
             _before = [library.num_threads for library in libraries]
             _set(libraries, [1] * len(libraries))
         _users += 1
+        _inside.depth = _depth() + 1
     try:
         yield
     finally:
         with _lock:
             _users -= 1
+            _inside.depth = _depth() - 1
             if _users == 0:
                 _set(_found(), _before)
+
+
+def _depth() -> int:
+    depth: int = getattr(_inside, "depth", 0)
+    return depth
 
 
 def _found() -> list[Any]:
@@ -53,3 +62,16 @@ def _set(libraries: list[Any], counts: list[int]) -> None:
         # From 3.8 on, set_num_threads obeys only the thread that first called it, lest threads fight over
         # the limit. Counting the users settles that here, and the last to leave may be any thread.
         getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
+
+
+def _begin_in_child() -> None:
+    """Let go, in a forked child, of the limits and the lock that threads of its parent held: it has none."""
+    global _lock, _users
+    held = _users > 0 or _lock.locked()
+    _users, _lock = _depth(), threading.Lock()
+    if held and _users == 0 and _libraries is not None and len(_before) == len(_libraries):
+        _set(_libraries, _before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)

@@ -13,7 +13,7 @@ import numpy as np
 from xpcnn.backend.current import is_array, to_numpy
 from xpcnn.errors import ArgumentError
 
-__all__ = ["flag", "plain", "real", "whole"]
+__all__ = ["MOST_SIZE", "flag", "plain", "real", "whole"]
 
 
 def plain(value: Any) -> Any:
@@ -66,10 +66,14 @@ def _finite(what: str, value: Any) -> float:
     return number
 
 
+MOST_SIZE = 2**31 - 1
+"""Of an axis, and of what is counted: kernels index with 32 bits, and nothing real comes near it."""
+
+
 def whole(what: str, value: Any, least: int | None = None) -> int:
     """Return an integer of at least `least` as an int, or raise ArgumentError with `what` the value is.
 
-    True is no integer, nor is 4.0.
+    True is no integer, nor is 4.0. With a `least` of 1 it is a size or a count, of at most `MOST_SIZE`.
     """
     number = value if type(value) is int else plain(value)
     if not isinstance(number, bool):
@@ -78,6 +82,8 @@ def whole(what: str, value: Any, least: int | None = None) -> int:
         except TypeError:
             pass
         else:
+            if least == 1 and number > MOST_SIZE:
+                raise ArgumentError(f"{what} must be at most {MOST_SIZE}, got {value!r}")
             if least is None or number >= least:
                 return int(number)
     bound = "" if least is None else f" of at least {least}"

@@ -37,11 +37,17 @@ Result = TypeVar("Result")
 HANDOVER = 3e-4
 """Seconds that a thread waits for Python's lock at most, while others do short calls one after the other."""
 
+MOST_THREADS = 4096
+"""More than any machine has cores; a larger number is a mistake."""
+
+_MOST_DIGITS = 20
+
 _chosen: int | None = None
 _runs, _interval, _runs_lock = 0, sys.getswitchinterval(), threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 _worker = threading.local()
+_inside = threading.local()  # its `runs`: how many of the runs are this thread's own
 
 
 def set_num_threads(count: int | None) -> None:
@@ -66,8 +72,10 @@ def set_num_threads(count: int | None) -> None:
     from xpcnn.backend.numbers import plain  # here, because `numbers` imports the backends
 
     count = plain(count)
-    if count is not None and (type(count) is not int or count < 1):
-        raise ArgumentError(f"set_num_threads: count must be a positive int or None, got {count!r}")
+    if count is not None and (type(count) is not int or not 1 <= count <= MOST_THREADS):
+        raise ArgumentError(
+            f"set_num_threads: count must be an int from 1 to {MOST_THREADS} or None, got {count!r}"
+        )
     _chosen = count
     _forget_pool()
 
@@ -90,8 +98,12 @@ def get_num_threads() -> int:
     asked = os.environ.get(THREADS_VARIABLE)
     if asked is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not asked.isdecimal() or int(asked) < 1:
-        raise ArgumentError(f"${THREADS_VARIABLE} must be a positive number of threads, got {asked!r}")
+    # Python refuses to convert numbers of thousands of digits, with an error of its own.
+    if not asked.isdecimal() or len(asked) > _MOST_DIGITS or not 1 <= int(asked) <= MOST_THREADS:
+        shown = repr(asked) if len(asked) <= 40 else f"{asked[:40]!r}…"
+        raise ArgumentError(
+            f"${THREADS_VARIABLE} must be a number of threads from 1 to {MOST_THREADS}, got {shown}"
+        )
     return int(asked)
 
 
@@ -171,13 +183,20 @@ def _together() -> Iterator[None]:
                 _interval = sys.getswitchinterval()
                 sys.setswitchinterval(min(_interval, HANDOVER))
             _runs += 1
+            _inside.runs = _own_runs() + 1
         try:
             yield
         finally:
             with _runs_lock:
-                _runs = max(0, _runs - 1)  # a child that was forked meanwhile has begun anew
+                _runs -= 1
+                _inside.runs = _own_runs() - 1
                 if _runs == 0:
                     sys.setswitchinterval(_interval)
+
+
+def _own_runs() -> int:
+    runs: int = getattr(_inside, "runs", 0)
+    return runs
 
 
 def _useful_threads(at_most: int | None) -> int:
@@ -234,9 +253,10 @@ def _begin_anew() -> None:
     """Forget, in a forked child, what its parent's threads were at: it has none of them."""
     global _runs, _runs_lock
     _forget_pool()
-    if _runs:
+    held = _runs > 0 or _runs_lock.locked()
+    _runs, _runs_lock = _own_runs(), threading.Lock()
+    if held and _runs == 0:
         sys.setswitchinterval(_interval)
-    _runs, _runs_lock = 0, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

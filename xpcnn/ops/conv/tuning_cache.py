@@ -19,6 +19,7 @@ from typing import Any
 
 from xpcnn.backend import Backend
 from xpcnn.backend.facts import device_facts
+from xpcnn.errors import ArgumentError
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = ["CACHE_DIR_VARIABLE", "TuningCache", "cache_file", "environment_of", "task", "tuning_cache"]
@@ -36,7 +37,10 @@ def cache_file() -> Path:
         import pooch
 
         folder = pooch.os_cache("xpcnn")
-    return Path(folder).expanduser() / "autotune.json"
+    try:
+        return Path(folder).expanduser() / "autotune.json"
+    except RuntimeError as error:  # of ~nobody
+        raise ArgumentError(f"${CACHE_DIR_VARIABLE}: {folder!r}: {error}") from None
 
 
 def tuning_cache() -> TuningCache:
@@ -191,3 +195,15 @@ def _pools(kind: str) -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
     return list(ThreadpoolController().select(user_api=kind).lib_controllers)
+
+
+def _begin_in_child() -> None:
+    """Free the locks in a forked child: the threads of its parent that held them do not exist there."""
+    global _lock
+    _lock = threading.Lock()
+    for cache in _caches.values():
+        cache._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
