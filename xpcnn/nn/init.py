@@ -9,6 +9,7 @@ from typing import Any
 from xpcnn.backend import Array, host_generator
 from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError
+from xpcnn.ops.checks import require_possible
 
 __all__ = ["Initializer", "draw", "he", "normal", "xavier"]
 
@@ -77,6 +78,7 @@ def draw(
         init = known[init]()
     elif not callable(init):
         init = normal(real("weight_init", init, 0))
+    require_possible("weight_init", "the weight", shape)
     values = init(host_generator(seed), shape, fan_in, fan_out)
     given = tuple(getattr(values, "shape", ()))
     if given != shape:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
-from xpcnn.backend.numbers import plain, real, whole
+from xpcnn.backend.numbers import MOST_SIZE, plain, real, whole
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
 __all__ = [
@@ -19,10 +20,14 @@ __all__ = [
     "plain",
     "real",
     "require_array",
+    "require_possible",
     "sizes",
     "whole",
     "widened",
 ]
+
+MOST_NUMBERS = 2**40
+"""Arrays are smaller: in float32 that is 4 TiB."""
 
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 _INTS = frozenset({int})
@@ -170,13 +175,23 @@ def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
         raise ArgumentError(f"{op}: {name} must be an int or a pair (height, width), got {value!r}")
     if min(values) < minimum:
         raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {value!r}")
+    if max(values) > MOST_SIZE:
+        raise ArgumentError(f"{op}: {name} must be at most {MOST_SIZE}, got {value!r}")
     return values[0], values[1]
+
+
+def require_possible(op: str, what: str, shape: tuple[int, ...]) -> None:
+    """Refuse a shape that no memory holds, before anything of it is made."""
+    if max(shape, default=0) > MOST_SIZE or math.prod(shape) >= MOST_NUMBERS:
+        raise ArgumentError(
+            f"{op}: {what} would have shape {shape}, {math.prod(shape):,} numbers; no memory holds that"
+        )
 
 
 def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
     """Return an int or a sequence of ints as a tuple of at least one, each at least 1."""
     values = plain(value)
     values = values if isinstance(values, tuple) else (values,)
-    if not values or not all(type(v) is int and v >= 1 for v in values):
+    if not values or not all(type(v) is int and 1 <= v <= MOST_SIZE for v in values):
         raise ArgumentError(f"{op}: {name} must be a positive int or a sequence of them, got {value!r}")
     return values

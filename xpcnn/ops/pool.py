@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair, plain
+from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair, plain, require_possible
 from xpcnn.ops.op import op
 from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import (
@@ -189,6 +189,7 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgP
     oh, ow = pair("adaptive_avg_pool2d", "output_size", filled if len(wanted) == 2 else output_size, 1)
     if min(h, w) < 1:
         raise ShapeError(f"adaptive_avg_pool2d: x has no pixels (shape {tuple(x.shape)})")
+    require_possible("adaptive_avg_pool2d", "the result", (*x.shape[:2], oh, ow))
     rows, columns = _regions(h, oh), _regions(w, ow)
     ctx = AdaptiveAvgPool2dContext(x, rows, columns)
     wide = accumulator(backend_of(x), x.dtype)

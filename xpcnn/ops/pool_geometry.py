@@ -8,7 +8,7 @@ from typing import Any
 
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, check_rank, pair
+from xpcnn.ops.checks import cached, check_rank, pair, require_possible
 
 __all__ = ["PoolGeometry", "divisors", "taps"]
 
@@ -88,6 +88,8 @@ def _build(
             f"{x_shape[2] + 2 * paddings[0]}x{x_shape[3] + 2 * paddings[1]} "
             f"(x shape {x_shape}, padding {paddings})"
         )
+    padded = (size + 2 * p for size, p in zip(x_shape[2:], paddings, strict=True))
+    require_possible(op, "the padded x", (*x_shape[:2], *padded))
     return geometry
 
 

@@ -56,7 +56,9 @@ def conv2d(
     groups : int
         Channel groups that are convolved separately; ``groups=C`` is a depthwise convolution.
     algorithm : str
-        ``"auto"``, or one of ``xpcnn.ops.algorithm_names()``.
+        ``"auto"``, or one of ``xpcnn.ops.algorithm_names()``. On a device ``"winograd"`` and ``"fft"`` spread
+        NaN and infinity over a tile or an image, and ``"auto"`` leaves them out unless it measures
+        (`autotune`); on a CPU nothing spreads.
 
     Returns
     -------

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, check_dy, common_backend, pair, widened
+from xpcnn.ops.checks import cached, check_dy, common_backend, pair, require_possible, widened
 from xpcnn.ops.conv import tiling
 from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -194,6 +194,7 @@ def _geometry(
             f"(x shape {x_shape}, weight shape {weight_shape}, stride {strides}, output_padding {extras}); "
             f"use less padding"
         )
+    require_possible(op, "the result", (x_shape[0], weight_shape[1] * groups, *spans))
     before = [min(p, span) for p, span in zip(paddings, spans, strict=True)]
     after = [max(min(span - p, p - e), 0) for span, p, e in zip(spans, paddings, extras, strict=True)]
     reached = [span - b - a for span, b, a in zip(spans, before, after, strict=True)]

@@ -36,9 +36,13 @@ class Fft(ConvAlgorithm):
     *one* side, which then serves both, rounded up to a product of small primes. A kernel has few taps, so
     its spectrum is no FFT but a product with the matrix of the taps' phases, which takes in padding and
     dilation as well, and is made in blocks that are used at once.
+
+    NaN or infinity in one pixel spreads over its image. On a CPU the result is computed once more then, by
+    `kn2row`; on a device, where looking for it would wait, it stays spread.
     """
 
     in_cache = False
+    spreads = True
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
         if not hasattr(backend.xp, "fft"):

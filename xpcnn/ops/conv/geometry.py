@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, pair
+from xpcnn.ops.checks import cached, pair, require_possible
 
 __all__ = ["ConvGeometry"]
 
@@ -201,6 +201,8 @@ def _build(
             f"{geometry.padded_size[0]}x{geometry.padded_size[1]} (x shape {x_shape}, "
             f"weight shape {weight_shape}, padding {padding!r}); use a smaller kernel or more padding"
         )
+    require_possible(op, "the padded x", (n, c, *geometry.padded_size))
+    require_possible(op, "the result", geometry.output_shape)
     return geometry
 
 

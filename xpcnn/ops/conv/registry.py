@@ -42,6 +42,8 @@ class ConvAlgorithm(ABC):
         True where the algorithm itself sums half precision in float32; others are given float32.
     in_cache : bool
         False where pieces that stay in a cache cost more than they save.
+    spreads : bool
+        True where NaN or infinity reaches results that the definition keeps it from; see `nonfinite`.
     larger_pieces : float
         How many times as large its pieces are as what stays in a cache: of many calls, each passes over a
         part of their scratch memory.
@@ -51,6 +53,7 @@ class ConvAlgorithm(ABC):
     takes_groups: bool = False
     takes_half: bool = False
     in_cache: bool = True
+    spreads: bool = False
     larger_pieces: float = 1.0
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:

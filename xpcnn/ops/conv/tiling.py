@@ -12,6 +12,7 @@ from xpcnn.ops.checks import accumulator, widened
 from xpcnn.ops.conv.auto import preference
 from xpcnn.ops.conv.autotune import tuned
 from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.nonfinite import DIRECT, computed, has_spread
 from xpcnn.ops.conv.pieces import RUNS, Piece, cost_of_rows, cut, plan_of, rows_of, seen_at_once
 from xpcnn.ops.conv.registry import ConvAlgorithm, find
 from xpcnn.ops.conv.sharing import shared_between_pieces
@@ -94,7 +95,7 @@ def forward(
     while the piece is in the cache. What it makes of whole images may have another `size`, (height, width).
     """
     if _is_whole(algorithm, x, geometry):
-        y = algorithm.forward(x, weight, geometry)
+        y = computed("forward", algorithm, x, weight, geometry)
         return y if finish is None else finish(y, slice(0, geometry.k))
     if size is not None and finish is not None:
         _, rows = _plan_for(algorithm, x, seen_at_once(algorithm, geometry))
@@ -108,11 +109,9 @@ def forward(
         place = y[outputs] if size is None else None
         if piece.geometry.h == 0:
             part = _new_channels_last(x, piece.geometry.output_shape, zeros=True)  # of padding alone
-        elif place is None:
-            part = algorithm.forward(x[piece.inputs], filters[piece.filters.start], piece.geometry)
         else:
             weights = filters[piece.filters.start]
-            part = algorithm.forward_into(place, x[piece.inputs], weights, piece.geometry)
+            part = computed("forward", algorithm, x[piece.inputs], weights, piece.geometry, place)
         if finish is not None:
             part = finish(part, piece.filters)
         if part is not place:
@@ -126,7 +125,7 @@ def forward(
 def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
     """Return dx (N, C, H, W)."""
     if _is_whole(algorithm, dy, geometry):
-        return algorithm.grad_input(dy, weight, geometry)
+        return computed("grad_input", algorithm, dy, weight, geometry)
     # Neighbouring tiles of rows overlap in the input, and must be added up; strides may leave rows unseen.
     _, rows = _plan_for(algorithm, dy, seen_at_once(algorithm, geometry))
     overlap = rows < geometry.oh
@@ -139,10 +138,10 @@ def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: Con
             return
         weights = filters[piece.filters.start]
         if overlap:
-            dx[piece.inputs] += algorithm.grad_input(dy[piece.outputs], weights, piece.geometry)
+            dx[piece.inputs] += computed("grad_input", algorithm, dy[piece.outputs], weights, piece.geometry)
             return
         place = dx[piece.inputs]
-        part = algorithm.grad_input_into(place, dy[piece.outputs], weights, piece.geometry)
+        part = computed("grad_input", algorithm, dy[piece.outputs], weights, piece.geometry, place)
         if part is not place:
             dx[piece.inputs] = part
 
@@ -153,6 +152,15 @@ def grad_input(algorithm: ConvAlgorithm, dy: Array, weight: Array, geometry: Con
 
 def grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
     """Return dweight (K, C/groups, kh, kw)."""
+    dweight = _grad_weight(algorithm, x, dy, geometry)
+    if not has_spread(algorithm, dweight):
+        return dweight
+    backend = backend_of(x)
+    able = (find(name) for name in DIRECT if reason_against(find(name), geometry, x.dtype, backend) is None)
+    return _grad_weight(next(able), x, dy, geometry)
+
+
+def _grad_weight(algorithm: ConvAlgorithm, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
     if _is_whole(algorithm, x, geometry, summed=True):
         return backend_of(x).dense(algorithm.grad_weight(x, dy, geometry))
     backend = backend_of(x)

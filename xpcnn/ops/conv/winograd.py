@@ -72,9 +72,13 @@ class Winograd(ConvAlgorithm):
 
     In float32 the errors are about 1e-6 of the largest output for tiles of 2, and several times that for
     tiles of 4. Memory: the transformed input and output, 2¼ times theirs at tiles of 4.
+
+    NaN or infinity in one pixel spreads over the tiles that see it. On a CPU the result is computed once more
+    then, by `kn2row`; on a device, where looking for it would wait, it stays spread.
     """
 
     larger_pieces = 1.5
+    spreads = True
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
         if geometry.kernel != (3, 3):
