@@ -120,7 +120,7 @@ def train(name: str, seed: int) -> dict[str, Any]:
         average=None if recipe.average is None else optim.WeightAverage(model, recipe.average),
     )
     folder = Path("runs", "published", f"{name}-seed{seed}")
-    begun = (folder / "config.json").exists()
+    begun = (folder / "run.json").exists()
     run = RunDirectory(folder, None if begun else {"recipe": name, "seed": seed})
     run.restore(trainer)
     started, outcome = time.perf_counter(), "finished"

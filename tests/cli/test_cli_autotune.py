@@ -34,7 +34,7 @@ def kept(folder: Path) -> list[str]:
 
 
 def config(run: str) -> Any:
-    return json.loads(Path(run, "config.json").read_text())
+    return json.loads(Path(run, "run.json").read_text())
 
 
 def test_train_measures(xpcnn_command: Any, folder: Path) -> None:
@@ -81,7 +81,7 @@ def test_runs_begun_before_do_without(xpcnn_command: Any, folder: Path) -> None:
     assert xpcnn_command("train", "--epochs", 1, *SHORT[2:], "--out", "run").status == 0
     old = config("run")
     del old["autotune"]
-    Path("run", "config.json").write_text(json.dumps(old))
+    Path("run", "run.json").write_text(json.dumps(old))
     assert xpcnn_command("train", "--resume", "run", "--epochs", 2).status == 0
     assert not folder.exists()
 

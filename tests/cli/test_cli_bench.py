@@ -171,7 +171,7 @@ def test_ctrl_c(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     status, out, err = xpcnn_command(
         "bench", "conv", "--peers", "none", "--repeat", 1, "--algorithms", "im2col", "--json", "i.json"
     )
-    assert (status, err) == (1, "")
+    assert (status, err) == (130, "")
     assert "tiny: 1x1x28x28" in out
     assert out.endswith("\ninterrupted; what is above was measured\njson       i.json\n")
     assert {one.geometry for one in load("i.json").results} == {"tiny"}
@@ -183,7 +183,7 @@ def test_ctrl_c_at_once(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(convolutions, "problem", press)
     status, _, err = xpcnn_command(*ALONE, "--json", "i.json")
-    assert (status, err) == (1, "")
+    assert (status, err) == (130, "")
     assert not Path("i.json").exists()
 
 

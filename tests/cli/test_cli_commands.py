@@ -147,10 +147,10 @@ def test_evaluate_needs_to_know_the_dataset(xpcnn_command: Any, trained: Path) -
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "w.safetensors is not in the folder of a run, so --dataset must say" in err
     assert xpcnn_command("evaluate", "w.safetensors", "--dataset", "synthetic-digits").status == 0
-    Path("config.json").write_text('{"dataset": "cifar"}')
+    Path("run.json").write_text('{"dataset": "cifar"}')
     status, _, err = xpcnn_command("evaluate", "w.safetensors")
     assert status == 2
-    assert "config.json names no known dataset, so --dataset must" in err
+    assert "run.json names no known dataset, so --dataset must" in err
 
 
 def truncated(trained: Path) -> Path:
@@ -282,4 +282,4 @@ def test_info_of_the_environment(xpcnn_command: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_the_settings_of_a_run_are_json(trained: Path) -> None:
-    assert json.loads((trained / "config.json").read_text())["lr"] == 0.003
+    assert json.loads((trained / "run.json").read_text())["lr"] == 0.003

@@ -83,8 +83,8 @@ def test_on_another_backend_in_another_dtype(xpcnn_command: Any, others: list[Pa
 
 
 def test_runs_on_several_datasets(xpcnn_command: Any, others: list[Path]) -> None:
-    config = json.loads((others[1] / "config.json").read_text())
-    (others[1] / "config.json").write_text(json.dumps({**config, "dataset": "mnist"}))
+    config = json.loads((others[1] / "run.json").read_text())
+    (others[1] / "run.json").write_text(json.dumps({**config, "dataset": "mnist"}))
     status, out, err = xpcnn_command("evaluate", *others)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "several datasets (a on synthetic-digits, b on mnist, c on synthetic-digits), so --dataset" in err

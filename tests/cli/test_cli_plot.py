@@ -13,7 +13,7 @@ import pytest
 
 from xpcnn import load_model, models, viz
 from xpcnn.data import Dataset, augment
-from xpcnn.train import History, RunDirectory
+from xpcnn.train import RunDirectory
 
 pytest.importorskip("matplotlib")
 
@@ -107,7 +107,7 @@ def test_without_initial_weights(xpcnn_command: Any, run: Path, drawn: Any) -> N
 def test_a_weight_file(xpcnn_command: Any, run: Path, drawn: Any) -> None:
     result = xpcnn_command("plot", run / "model.safetensors", "--test-samples", 20)
     assert result.out.split() == [str(run / "plots" / f"{name}.png") for name in OF_A_RUN[1:]]
-    (run / "config.json").unlink()
+    (run / "run.json").unlink()
     status, _, err = xpcnn_command("plot", run / "model.safetensors", "mistakes")
     assert (status, err.count("\n")) == (2, 1)
     assert "no dataset is named in" in err
@@ -165,8 +165,8 @@ def test_augmentations(xpcnn_command: Any, run: Path, digits: tuple[Dataset, Dat
     np.testing.assert_array_equal(images, digits[0].images[:6])
     assert options == {"seed": 5}
 
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(config | {"augment": "scale=0.2"}))
+    config = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(config | {"augment": "scale=0.2"}))
     assert xpcnn_command("plot", run, "augmentations").status == 0
     assert drawn["plot_augmentations"][0][0] == augment.parse("scale=0.2")
 
@@ -212,10 +212,10 @@ def test_usage(xpcnn_command: Any, run: Path, words: tuple[Any, ...], message: s
 
 
 def test_what_is_missing(xpcnn_command: Any, run: Path) -> None:
-    (run / "history.json").unlink()
+    (run / "history.jsonl").unlink()
     status, out, err = xpcnn_command("plot", run)
     assert (status, out) == (1, "")
-    assert err == f"xpcnn: error: {run / 'history.json'}: no such file; is {run} the folder of a run?\n"
+    assert err == f"xpcnn: error: {run / 'history.jsonl'}: no such file; is {run} the folder of a run?\n"
     assert xpcnn_command("plot", run, "filters").status == 0
     (run / "model.safetensors").unlink()
     status, out, err = xpcnn_command("plot", run, "filters")
@@ -233,7 +233,7 @@ def test_what_is_missing(xpcnn_command: Any, run: Path) -> None:
 
 def test_a_run_that_has_only_begun(xpcnn_command: Any) -> None:
     folder = RunDirectory("begun", {}).path
-    (folder / "history.json").write_text(json.dumps(History([2.3]).to_json()))
+    (folder / "history.jsonl").write_text(json.dumps({"losses": [2.3]}) + "\n")
     assert xpcnn_command("plot", folder, "curves") == (0, "begun/plots/curves.png\n", "")
 
 

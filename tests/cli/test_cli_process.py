@@ -100,7 +100,7 @@ def test_ctrl_c_and_resume_give_the_bits_of_an_unbroken_run(tmp_path: Path, star
     show_until(process, "epoch   2")
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
-    assert (status, err) == (1, "")
+    assert (status, err) == (130, "")
     told = re.search(r"interrupted and saved after step (\d+); go on with: xpcnn train --resume broken", out)
     assert told
     assert 20 <= int(told[1]) < 120
@@ -191,3 +191,141 @@ except SystemExit:
         took.append(time.perf_counter() - begun)
         assert done.stdout.splitlines()[-1] == "loaded:"
     assert min(took) < 0.5
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX signals")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)]
+)
+def test_signals_end_a_run_saved(tmp_path: Path, start: Start, name: str, expected: int) -> None:
+    process = start(*TRAIN, "--out", "run")
+    show_until(process, "epoch   1")
+    process.send_signal(getattr(signal, name))
+    status, out, err = finish(process)
+    assert (status, err) == (expected, "")
+    told = re.search(r"interrupted and saved after step (\d+); go on with: xpcnn train --resume run", out)
+    assert told
+    assert f"going on after step {told[1]}" in finish(start("train", "--resume", "run", "--epochs", 12))[1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs SIGTERM")
+def test_a_signal_to_any_command(start: Start) -> None:
+    process = start("bench", "conv", "--repeat", 1000)
+    show_until(process, "machine")
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == 143
+    assert "Traceback" not in err
+
+
+def test_a_background_job_of_a_shell_is_saved_too(tmp_path: Path) -> None:
+    """Which has SIGINT ignored."""
+    command = [sys.executable, "-m", "xpcnn.cli", *map(str, TRAIN), "--out", "run"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as process:
+        show_until(process, "epoch   1")
+        process.send_signal(signal.SIGINT)
+        status, out, err = finish(process)
+    assert (status, err) == (130, "")
+    assert "interrupted and saved" in out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_log_costs_no_epoch(tmp_path: Path) -> None:
+    short = [str(word) for word in TRAIN] + ["--epochs", "2", "--out", "run"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "xpcnn.cli", *short],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        [
+            "xpcnn: standard output: No space left on device; the run goes on without it",
+            "xpcnn: error: No space left on device",
+        ],
+    )
+    assert len(RunDirectory(tmp_path / "run").history().epochs) == 2
+
+
+def test_a_dead_reader_costs_no_epoch(tmp_path: Path, start: Start) -> None:
+    process = start(*TRAIN, "--epochs", 3, "--out", "run")
+    show_until(process, "backend")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    assert process.wait(60) == 1
+    assert err == "xpcnn: standard output: Broken pipe; the run goes on without it\n"
+    assert len(RunDirectory(tmp_path / "run").history().epochs) == 3
+
+
+def ended(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "xpcnn.cli", *arguments],
+        cwd=tmp_path,
+        env=environment() | variables,
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii")
+
+
+def test_names_cannot_command_a_terminal(tmp_path: Path) -> None:
+    name = "a\x1b[31m\nb\u202e"
+    (tmp_path / name).mkdir()
+    plain = {"PYTHONIOENCODING": "ascii"}
+    status, out, err = ended(tmp_path, "evaluate", name, **plain)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "\x1b" not in err
+    assert "a\\x1b[31m" in err
+    status, out, err = ended(tmp_path, "evaluate", "x", "--dataset", name, **plain)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "\x1b" not in err
+    status, out, err = ended(tmp_path, *map(str, TRAIN), "--epochs", "1", "--out", name + "é", **plain)
+    assert (status, err) == (0, "")
+    assert "a\\x1b[31m\\nb\\u202e\\xe9" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "command", "message"),
+    [
+        ("XPCNN_DATA_DIR", "~nouser", ("train", "--dataset", "mnist"), "'~nouser'"),
+        ("XPCNN_CACHE_DIR", "~nouser", ("train", "--autotune"), "'~nouser'"),
+        (
+            "XPCNN_NUM_THREADS",
+            "9" * 5000,
+            ("train",),
+            "$XPCNN_NUM_THREADS must be a number of threads from 1",
+        ),
+        ("XPCNN_NUM_THREADS", "9" * 12, ("train",), "$XPCNN_NUM_THREADS must be a number of threads from 1"),
+        ("XPCNN_BACKEND", "\x1b[1m", ("train",), "unknown backend '\\x1b[1m'"),
+    ],
+)
+def test_variables_that_make_no_sense(
+    tmp_path: Path, variable: str, value: str, command: tuple[str, ...], message: str
+) -> None:
+    status, _, err = ended(
+        tmp_path, *command, **{variable: value, "PYTHONIOENCODING": "ascii:backslashreplace"}
+    )
+    assert (status, err.count("\n")) == (1, 1)
+    assert message in err
+    assert len(err) < 400
+    status, out, err = ended(
+        tmp_path, "info", **{variable: value, "PYTHONIOENCODING": "ascii:backslashreplace"}
+    )
+    assert (status, err) == (0, "")
+    assert f"${variable}" in out

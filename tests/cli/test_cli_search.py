@@ -147,7 +147,7 @@ def test_ctrl_c(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch, press: int)
 
     monkeypatch.setattr(Settings, "build_trainer", pressing)
     status, out, err = xpcnn_command("search", *QUICK, "--trials", 4, "--out", "s.csv")
-    assert (status, err) == (1, "")
+    assert (status, err) == (130, "")
     assert f"interrupted after {press - 1} trials\n" in out
     assert f"all {press - 1} in s.csv\n" in out
     assert len(rows()) == press - 1

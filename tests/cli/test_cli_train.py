@@ -25,11 +25,12 @@ TINY = ("--model", "tiny_convnet", *QUICK)
 STEPS = 5  # an epoch of QUICK
 FILES = [
     "best.safetensors",
+    "checkpoint-previous.safetensors",
     "checkpoint.safetensors",
-    "config.json",
     "curves.png",
-    "history.json",
+    "history.jsonl",
     "model.safetensors",
+    "run.json",
 ]
 
 
@@ -52,7 +53,7 @@ def test_a_run(xpcnn_command: Any, real_curves: None) -> None:
     (folder,) = Path("runs").iterdir()
     assert re.fullmatch(r"synthetic-digits-simple_convnet-\d{8}-\d{6}", folder.name)
     assert sorted(os.listdir(folder)) == FILES
-    assert json.loads((folder / "config.json").read_text()) == {
+    assert json.loads((folder / "run.json").read_text()) == {
         "xpcnn": xpcnn.__version__,
         "backend": "numpy",
         "device": None,
@@ -256,10 +257,12 @@ def test_interrupted_and_resumed_is_as_never_interrupted(
     assert xpcnn_command("train", *TINY, "--out", "whole").status == 0
     press_at(step)
     status, out, err = xpcnn_command("train", *TINY, "--out", "broken run")
-    assert (status, err) == (1, "")
+    assert (status, err) == (130, "")
     told = f"interrupted and saved after step {step}; go on with: xpcnn train --resume 'broken run'"
     assert out.splitlines()[-2:] == [told, "curves     broken run/curves.png"]
-    assert sorted(os.listdir("broken run")) == [file for file in FILES if step > 5 or "best" not in file]
+    assert sorted(os.listdir("broken run")) == [
+        file for file in FILES if step > 5 or not file.startswith(("best", "checkpoint-previous"))
+    ]
     assert same_weights("whole", "broken run") is (step == 2 * STEPS)
     press_at(None)
     status, out, _ = xpcnn_command("train", "--resume", "broken run")
@@ -275,9 +278,9 @@ def test_interrupted_and_resumed_is_as_never_interrupted(
 def test_interrupted_twice(xpcnn_command: Any, press_at: Callable[..., None]) -> None:
     assert xpcnn_command("train", *TINY, "--out", "whole").status == 0
     press_at(3)
-    assert xpcnn_command("train", *TINY, "--out", "broken").status == 1
+    assert xpcnn_command("train", *TINY, "--out", "broken").status == 130
     press_at(7)
-    assert xpcnn_command("train", "--resume", "broken").status == 1
+    assert xpcnn_command("train", "--resume", "broken").status == 130
     press_at(None)
     assert xpcnn_command("train", "--resume", "broken").status == 0
     assert same_weights("whole", "broken")
@@ -317,7 +320,7 @@ def test_resuming_on_another_backend(xpcnn_command: Any) -> None:
 def test_resuming_before_the_first_checkpoint(xpcnn_command: Any) -> None:
     assert xpcnn_command("train", *TINY, "--out", "whole").status == 0
     os.mkdir("killed")
-    shutil.copy("whole/config.json", "killed")
+    shutil.copy("whole/run.json", "killed")
     assert xpcnn_command("train", "--resume", "killed").status == 0
     assert same_weights("whole", "killed")
 
@@ -332,7 +335,7 @@ def test_a_second_ctrl_c_in_mid_update(xpcnn_command: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(xpcnn.optim.Adam, "step", cut_short)
     result = xpcnn_command("train", *TINY, "--out", "run")
-    assert result.status == 1
+    assert result.status == 130
     told = (
         "in the middle of a step; the checkpoint of the last epoch stands; go on with: xpcnn train --resume"
     )
@@ -346,7 +349,7 @@ def test_ctrl_c_before_training(xpcnn_command: Any, monkeypatch: pytest.MonkeyPa
         raise KeyboardInterrupt
 
     monkeypatch.setitem(datasets.DATASETS, "synthetic-digits", pressed)
-    assert xpcnn_command("train") == (1, "", "xpcnn: interrupted\n")
+    assert xpcnn_command("train") == (130, "", "xpcnn: interrupted\n")
     assert os.listdir() == []
 
 
@@ -407,30 +410,30 @@ FAILURES: dict[str, tuple[tuple[Any, ...], dict[str, str], str]] = {
     "no such run": (
         ("--resume", "absent"),
         {},
-        "absent/config.json: no such file; is absent the folder of a",
+        "absent/run.json: no such file; is absent the folder of a",
     ),
-    "unreadable settings": (("--resume", "r"), {"r/config.json": "{"}, "r/config.json: unreadable"),
+    "unreadable settings": (("--resume", "r"), {"r/run.json": "{"}, "r/run.json: unreadable"),
     "settings of another kind": (
         ("--resume", "r"),
-        {"r/config.json": "{}"},
-        "r/config.json: lacks backend, ",
+        {"r/run.json": "{}"},
+        "r/run.json: lacks backend, ",
     ),
     "settings of a newer version": (
         ("--resume", "r"),
-        {"r/config.json": CONFIG.replace("synthetic-digits", "cifar")},
-        "r/config.json: unknown dataset 'cifar'",
+        {"r/run.json": CONFIG.replace("synthetic-digits", "cifar")},
+        "r/run.json: unknown dataset 'cifar'",
     ),
     "a model of a newer version": (
         ("--resume", "r"),
-        {"r/config.json": CONFIG.replace("simple_convnet", "vgg99")},
+        {"r/run.json": CONFIG.replace("simple_convnet", "vgg99")},
         "unknown model 'vgg99'",
     ),
     "damaged checkpoint": (
         ("--resume", "r"),
-        {"r/config.json": CONFIG, "r/checkpoint.safetensors": "garbage"},
+        {"r/run.json": CONFIG, "r/checkpoint.safetensors": "garbage"},
         "r/checkpoint.safetensors: not a readable safetensors file",
     ),
-    "a folder in use": (("--out", "r"), {"r/config.json": "{}"}, "r holds a run already; resume it, or name"),
+    "a folder in use": (("--out", "r"), {"r/run.json": "{}"}, "r holds a run already; resume it, or name"),
     "a folder that is a file": (("--out", "r"), {"r": ""}, "cannot make the folder r: "),
     "images that do not fit": (
         ("--model-option", "input_shape=1,32,32"),
@@ -478,7 +481,7 @@ def test_divergence(xpcnn_command: Any) -> None:
     status, _, err = xpcnn_command("train", *TINY, "--optimizer", "sgd", "--lr", 1e30, "--out", "run")
     assert status == 1
     assert re.fullmatch(r"xpcnn: error: the loss became \w+ at step \d \(epoch 1\) with .*\n", err)
-    assert sorted(os.listdir("run")) == ["config.json", "history.json"]
+    assert sorted(os.listdir("run")) == ["history.jsonl", "run.json"]
 
 
 def test_a_full_disk(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

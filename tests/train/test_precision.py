@@ -620,7 +620,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         arrays, metadata = io.load_arrays(run / "checkpoint.safetensors")
         assert {str(array.dtype) for name, array in arrays.items() if "model/" in name} == {"float32"}
         assert json.loads(metadata["precision"]) == {"dtype": "float16", "scale": 2.0**16, "good_steps": 6}
-        assert json.loads((run / "config.json").read_text())["dtype"] == "float16"
+        assert json.loads((run / "run.json").read_text())["dtype"] == "float16"
         capsys.readouterr()
         given[given.index("float16")] = "bfloat16"
         assert main([*given[:-1], str(tmp_path / "other")]) == 1

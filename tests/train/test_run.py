@@ -20,10 +20,11 @@ NewTrainer = Callable[..., Trainer]
 CONFIG = {"any": "settings", "lr": 0.001}
 FILES = [
     "best.safetensors",
+    "checkpoint-previous.safetensors",
     "checkpoint.safetensors",
-    "config.json",
-    "history.json",
+    "history.jsonl",
     "model.safetensors",
+    "run.json",
 ]
 
 
@@ -33,7 +34,7 @@ def fit(trainer: Trainer, digits: Dataset, run: RunDirectory, *more: Callback, e
 
 def test_what_a_finished_run_leaves(tmp_path: Path, new_trainer: NewTrainer, digits: Dataset) -> None:
     run = RunDirectory(tmp_path / "made" / "for it", CONFIG)
-    assert os.listdir(run.path) == ["config.json"]
+    assert sorted(os.listdir(run.path)) == ["run.json"]
     trainer = new_trainer()
     fit(trainer, digits, run)
     assert sorted(os.listdir(run.path)) == FILES
@@ -147,9 +148,9 @@ def test_a_run_without_checkpoint_starts_at_the_beginning(tmp_path: Path, new_tr
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "3", b"\xff\xfe\x00"])
 def test_unreadable_json(tmp_path: Path, content: Any) -> None:
     run = RunDirectory(tmp_path)
-    for file in (run.config_file, run.history_file):
+    for name in ("config.json", "history.json"):  # of an earlier version
         if content is not None:
-            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     for read in (run.config, run.history):
         with pytest.raises(CheckpointError, match="no such file; is" if content is None else "unreadable"):
             read()
@@ -158,7 +159,7 @@ def test_unreadable_json(tmp_path: Path, content: Any) -> None:
 @pytest.mark.parametrize("plain", [{}, {"losses": 3, "epochs": [], "interrupted": False}])
 def test_a_history_of_another_kind(tmp_path: Path, plain: Any) -> None:
     run = RunDirectory(tmp_path)
-    run.history_file.write_text(json.dumps(plain))
+    (tmp_path / "history.json").write_text(json.dumps(plain))
     with pytest.raises(CheckpointError, match=r"history\.json: unreadable"):
         run.history()
 

@@ -193,20 +193,22 @@ class WrongResultError(XpcnnError):
         super().__init__(f"WRONG: off by {error:.1e} of the largest number, where {tolerance:.0e} is allowed")
 
 
-def measure(problem: Problem, rounds: int, block: float = BLOCK_SECONDS) -> tuple[list[Result], bool]:
+def measure(
+    problem: Problem, rounds: int, block: float = BLOCK_SECONDS
+) -> tuple[list[Result], KeyboardInterrupt | None]:
     """Verify every contestant, time them all, and return the results in their order.
 
     Returns
     -------
     results : list of Result
-    interrupted : bool
-        True where Ctrl-C cut the rounds short; the results are those of what was timed until then.
+    interrupted : KeyboardInterrupt or None
+        What cut the rounds short; the results are those of what was timed until then.
     """
     expected = functools.cache(problem.expected)
     in_form: dict[Contestant, Ready] = {}
     results: dict[Contestant, Result] = {}
     timings: dict[Contestant, Timing] = {}
-    interrupted = False
+    interrupted = None
     try:
         for one in problem.contestants:
             try:
@@ -215,8 +217,8 @@ def measure(problem: Problem, rounds: int, block: float = BLOCK_SECONDS) -> tupl
                 wrong = isinstance(error, WrongResultError)
                 results[one] = replace(_blank(problem, one), reason=str(error), wrong=wrong)
         interleaved({one: known.call for one, known in in_form.items()}, rounds, block, timings)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interrupted = error
     for one, timing in timings.items():
         results[one] = _timed(_blank(problem, one), in_form[one], timing)
     ordered = [results[one] for one in problem.contestants if one in results]

@@ -20,9 +20,11 @@ from xpcnn.bench.record import Record, save
 from xpcnn.bench.report import table
 from xpcnn.bench.roofs import roofs
 from xpcnn.bench.timing import held_to
+from xpcnn.cli.output import shown
 from xpcnn.cli.parser import UsageError
 from xpcnn.errors import CheckpointError
 from xpcnn.ops import get_workspace_limit
+from xpcnn.train.interrupt import status_of
 
 __all__ = ["Plan", "measure_all"]
 
@@ -81,7 +83,8 @@ def measure_all(plan: Plan, names: Iterable[str], problem: Callable[[str], Probl
     After each problem its table is printed and the record written anew, so that an interrupted run has kept
     what it measured.
     """
-    begun, results, interrupted = time.perf_counter(), list[Result](), False
+    begun, results = time.perf_counter(), list[Result]()
+    interrupted: KeyboardInterrupt | None = None
     _introduce(plan)
     try:
         with held_to(plan.backend, plan.threads):
@@ -94,8 +97,8 @@ def measure_all(plan: Plan, names: Iterable[str], problem: Callable[[str], Probl
                 _keep(plan, results, begun)
                 if interrupted:
                     break
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interrupted = error
     print()
     if interrupted:
         print("interrupted; what is above was measured")
@@ -129,15 +132,17 @@ def _keep(plan: Plan, results: list[Result], begun: float) -> Record:
     return record
 
 
-def _conclude(plan: Plan, record: Record, interrupted: bool) -> int:
+def _conclude(plan: Plan, record: Record, interrupted: KeyboardInterrupt | None) -> int:
     if not record.results:
-        return 1
+        return 1 if interrupted is None else status_of(interrupted)
     if plan.json is not None:
-        print(f"json       {plan.json}")
+        print(f"json       {shown(plan.json)}")
     if plan.plot is not None:
         for path in draw(record, plan.plot):
-            print(f"plot       {path}")
+            print(f"plot       {shown(path)}")
     wrong = [result for result in record.results if result.wrong]
     for result in wrong:
         print(f"WRONG      {result.algorithm} {result.pass_name} of {result.geometry}")
-    return 1 if interrupted or wrong else 0
+    if interrupted is not None:
+        return status_of(interrupted)
+    return 1 if wrong else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xpcnn.cli import datasets
 from xpcnn.cli.options import DTYPES, add_device_options, choose_backend, count
+from xpcnn.cli.output import shown
 from xpcnn.cli.parser import UsageError
 from xpcnn.nn import Ensemble, Layer
 from xpcnn.nn.ensemble import VOTES
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     told = ""
     if isinstance(model, Ensemble):
         several = len(args.paths) > 1
-        names = [str(path) for path in args.paths] if several else [f"member {i}" for i in model.children()]
+        names = [shown(path) for path in args.paths] if several else [f"member {i}" for i in model.children()]
         for told, member in zip(names, model.members, strict=True):
             print(f"{told}: {_figures(evaluate(member, test, batch_size=args.batch_size), name)}", flush=True)
         told = f"ensemble of {len(model)}, {model.vote}: "

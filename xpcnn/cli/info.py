@@ -11,17 +11,17 @@ import itertools
 import os
 import platform
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from xpcnn import __version__
 from xpcnn.backend import available_backends, get_backend, get_num_threads, use_backend
 from xpcnn.backend.threads import THREADS_VARIABLE
-from xpcnn.data.fetch import DATA_DIR_VARIABLE, cache_dir, has_names, holds
+from xpcnn.cli.output import shown
+from xpcnn.data.fetch import DATA_DIR_VARIABLE, cache_dir, expanded, has_names, holds
 from xpcnn.data.mnist import FASHION_MNIST, MNIST
 from xpcnn.data.places import SHARED
-from xpcnn.errors import BackendError
+from xpcnn.errors import ArgumentError, BackendError, DatasetError
 from xpcnn.ops.conv.tuning_cache import tuning_cache
 
 __all__ = ["add_arguments", "run"]
@@ -43,6 +43,8 @@ _OPTIONAL = (
 _DEVICES = {"cupy": ("{}",), "torch": ("cuda:{}", "mps", "xpu:{}")}
 """The names that devices beside the default one may have; {} stands for 0, 1, …"""
 
+_LONG = 200
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare no options: there are none."""
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     for title, lines in sections.items():
         print(title)
         for name, value in lines:
-            print(f"  {name:<18} {value}", flush=True)
+            print(f"  {shown(name):<18} {shown(value)}", flush=True)
     return 0
 
 
@@ -109,7 +111,10 @@ def _processor() -> Iterator[tuple[str, str]]:
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "cores", f"{usable} usable of {os.cpu_count()}"
-    yield "threads", f"{get_num_threads()} (${THREADS_VARIABLE}, or the usable cores)"
+    try:
+        yield "threads", f"{get_num_threads()} (${THREADS_VARIABLE}, or the usable cores)"
+    except ArgumentError as error:
+        yield "threads", str(error)
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     yield "NumPy's BLAS", f"{blas.get('name', 'unknown')} {blas.get('version', '')}"
     for pool in threadpool_info():
@@ -118,7 +123,12 @@ def _processor() -> Iterator[tuple[str, str]]:
 
 def _datasets() -> Iterator[tuple[str, str]]:
     own = os.environ.get(DATA_DIR_VARIABLE)
-    roots = [*([Path(own).expanduser()] if own else []), cache_dir()]
+    roots = [cache_dir()]
+    if own:
+        try:
+            roots.insert(0, expanded(own))
+        except DatasetError as error:
+            yield "in no folder", str(error)
     yield "looked for in", ", then ".join(map(str, roots))
     yield "synthetic-digits", "drawn by the program"
     for source in (MNIST, FASHION_MNIST):
@@ -129,12 +139,18 @@ def _datasets() -> Iterator[tuple[str, str]]:
 
 
 def _autotune() -> Iterator[tuple[str, str]]:
-    cache = tuning_cache()
+    try:
+        cache = tuning_cache()
+    except ArgumentError as error:
+        yield "measured choices", str(error)
+        return
     yield "measured choices", f"{len(cache)} in {cache.path}"
 
 
 def _settings() -> Iterator[tuple[str, str]]:
     ours = sorted(name for name in os.environ if name.startswith("XPCNN_"))
-    yield from ((f"${name}", os.environ[name]) for name in ours)
+    for name in ours:
+        value = os.environ[name]
+        yield f"${name}", value if len(value) <= _LONG else f"{value[:_LONG]}… ({len(value):,} characters)"
     if not ours:
         yield "$XPCNN_…", "none set"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from xpcnn.backend import get_backend
+from xpcnn.cli.output import shown
 from xpcnn.cli.settings import Settings
 from xpcnn.data import Dataset
 from xpcnn.train import RunDirectory, Trainer
@@ -19,7 +20,7 @@ def introduce(
     """Print a run's settings, one line for each kind."""
     parameters = sum(math.prod(parameter.shape) for parameter in trainer.model.parameters().values())
     size = "x".join(map(str, train.images.shape[1:]))
-    options = "".join(f", {name} {value}" for name, value in settings.model_options.items())
+    options = "".join(shown(f", {name} {value}") for name, value in settings.model_options.items())
     lr = trainer.optimizer.lr if trainer.schedule is None else trainer.schedule.base_lr
     print(f"backend    {get_backend()}, {settings.dtype}")
     print(f"data       {settings.dataset}: {len(train):,} training and {len(test):,} test images of {size}")
@@ -36,7 +37,7 @@ def introduce(
     others = ", ".join(_others(settings))
     if others:
         print(f"with       {others}")
-    print(f"run        {directory.path} (Ctrl-C saves it)", flush=True)
+    print(f"run        {shown(directory.path)} (Ctrl-C saves it)", flush=True)
 
 
 def _schedule(settings: Settings) -> Iterator[str]:

@@ -19,6 +19,7 @@ from xpcnn import models, viz
 from xpcnn.cli import datasets
 from xpcnn.cli.images import open_picture, prepare
 from xpcnn.cli.options import add_device_options, augmentation, choose_backend, count, input_shape_of, natural
+from xpcnn.cli.output import shown
 from xpcnn.cli.parser import UsageError
 from xpcnn.cli.predict import preparation_of
 from xpcnn.data import Dataset, augment
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
             except OSError as error:
                 raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
             write(figure, path, "plot")
-            print(path, flush=True)
+            print(shown(path), flush=True)
     return 0
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 from xpcnn import __version__
+from xpcnn.cli.output import log_on_stderr, one_line, plain_output
 from xpcnn.cli.parser import Parser, UsageError
 from xpcnn.cli.streams import flush_stdout, give_up, writable_streams
 from xpcnn.errors import XpcnnError
+from xpcnn.train.interrupt import interruptible, status_of
 
 __all__ = ["main"]
 
@@ -30,7 +31,10 @@ _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 1 if it failed or lost output.
+    """Run the command line and return its exit status.
+
+    It is 0; 1 if the command failed or lost output; 128 and the number of the signal, such as 130 for Ctrl-C
+    and 143 for SIGTERM, if one ended it.
 
     Parameters
     ----------
@@ -44,16 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with writable_streams():
         try:
-            try:
-                return _run(argv)
-            finally:
-                flush_stdout()
+            with interruptible():
+                try:
+                    return _run(argv)
+                finally:
+                    flush_stdout()
         except BrokenPipeError:  # whoever read the output has gone, as `head` does
             give_up(sys.stdout)
         except (XpcnnError, OSError) as error:
-            _tell(f"xpcnn: error: {_one_line(error)}")
-        except KeyboardInterrupt:
-            _tell("xpcnn: interrupted")
+            _tell(f"xpcnn: error: {one_line(error)}")
+        except MemoryError as error:
+            _tell(f"xpcnn: error: not enough memory: {one_line(error) or 'nothing more is known'}")
+        except KeyboardInterrupt as error:
+            by = f" by {error}" if str(error) not in ("", "SIGINT") else ""
+            _tell(f"xpcnn: interrupted{by}")
+            return status_of(error)
         return 1
 
 
@@ -67,7 +76,7 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         parser.exit(2)
     try:
-        with _log_on_stderr():
+        with log_on_stderr(), plain_output():
             status: int = args.run(args)
     except UsageError as error:
         command.error(str(error))
@@ -94,19 +103,6 @@ def _parser(argv: Sequence[str]) -> Parser:
     return parser
 
 
-def _one_line(error: BaseException) -> str:
-    """Return an error as one line, with the layers it came through."""
-    if isinstance(error, OSError) and not isinstance(error, XpcnnError) and error.strerror:
-        named = "" if error.filename is None else f"{error.filename}: "
-        text = f"{named}{error.strerror}"
-    else:
-        text = str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    joined = "; ".join(lines).replace(":;", ":")
-    notes = ", ".join(getattr(error, "__notes__", ()))
-    return f"{joined} ({notes})" if notes else joined
-
-
 def _tell(line: str) -> None:
     try:
         flush_stdout()
@@ -114,18 +110,3 @@ def _tell(line: str) -> None:
         give_up(sys.stdout)
     with suppress(OSError):  # nobody is listening: nothing is left to be done
         print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _log_on_stderr() -> Iterator[None]:
-    """Show what xpcnn logs, such as downloads, while a command runs."""
-    logger = logging.getLogger("xpcnn")
-    handler, level = logging.StreamHandler(), logger.level
-    handler.setFormatter(logging.Formatter("xpcnn: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

@@ -32,6 +32,7 @@ from xpcnn.io import replacing
 from xpcnn.models import model_names
 from xpcnn.nn import summary
 from xpcnn.train import Trainer, Trial, random_search, ranked, split
+from xpcnn.train.interrupt import status_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -133,10 +134,10 @@ def run(args: argparse.Namespace) -> int:
             print(
                 f"trial {trial.number:{len(str(args.trials))}d} of {args.trials}  {_told(trial)}", flush=True
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _write(trials, out)
         print(f"interrupted after {len(trials)} trials")
-        status = 1
+        status = status_of(error)
     _conclude(args, ranked(trials), settings, out)
     return status
 

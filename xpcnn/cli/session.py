@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xpcnn.cli import datasets
 from xpcnn.cli.introduction import introduce
+from xpcnn.cli.output import lasting_output, shown
 from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import OF_FIXED_LENGTH, Settings
 from xpcnn.data import Dataset
@@ -25,6 +26,7 @@ from xpcnn.train import (
     Trainer,
     evaluate,
 )
+from xpcnn.train.interrupt import status_of
 from xpcnn.viz import plot_curves
 
 __all__ = ["begin", "resume"]
@@ -37,28 +39,34 @@ def begin(settings: Settings, out: Path | None) -> int:
     schedule = trainer.schedule
     settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
     directory = RunDirectory(out or _new_folder(settings), settings.to_config())
-    introduce(settings, trainer, train, test, directory)
-    with _choice_of_algorithms(settings):
-        return _train(trainer, train, test, settings, directory)
+    with directory.writing(), lasting_output() as failures, _choice_of_algorithms(settings):
+        introduce(settings, trainer, train, test, directory)
+        status = _train(trainer, train, test, settings, directory)
+    if failures and status == 0:
+        raise failures[0]
+    return status
 
 
 def resume(settings: Settings, directory: RunDirectory) -> int:
     """Train on from where a run stopped, and return the exit status."""
     train, test = _data(settings)
     trainer = _trainer(settings, train)
-    directory.restore(trainer)
-    if settings.epochs < trainer.epoch:
-        raise UsageError(f"--epochs {settings.epochs}: the run has trained for {trainer.epoch} already")
-    directory.save_config(settings.to_config())
-    introduce(settings, trainer, train, test, directory)
-    done = f"{trainer.epoch} of {settings.epochs} epochs done"
-    if trainer.epoch == settings.epochs:
-        more = "" if settings.schedule in OF_FIXED_LENGTH else "; --epochs N sets a higher total"
-        print(f"nothing left to train: {done}{more}")
-    else:
-        print(f"going on after step {trainer.steps}, {done}", flush=True)
-    with _choice_of_algorithms(settings):
-        return _train(trainer, train, test, settings, directory)
+    with directory.writing(), lasting_output() as failures, _choice_of_algorithms(settings):
+        directory.restore(trainer)
+        if settings.epochs < trainer.epoch:
+            raise UsageError(f"--epochs {settings.epochs}: the run has trained for {trainer.epoch} already")
+        directory.save_config(settings.to_config())
+        introduce(settings, trainer, train, test, directory)
+        done = f"{trainer.epoch} of {settings.epochs} epochs done"
+        if trainer.epoch == settings.epochs:
+            more = "" if settings.schedule in OF_FIXED_LENGTH else "; --epochs N sets a higher total"
+            print(f"nothing left to train: {done}{more}")
+        else:
+            print(f"going on after step {trainer.steps}, {done}", flush=True)
+        status = _train(trainer, train, test, settings, directory)
+    if failures and status == 0:
+        raise failures[0]
+    return status
 
 
 def _data(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -99,7 +107,7 @@ def _choice_of_algorithms(settings: Settings) -> AbstractContextManager[None]:
 def _train(
     trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory
 ) -> int:
-    run = shlex.quote(str(directory.path))
+    run = shown(shlex.quote(str(directory.path)))
     stopping = [] if settings.patience is None else [EarlyStopping(settings.patience)]
     try:
         history = trainer.fit(
@@ -109,18 +117,18 @@ def _train(
             settings.batch_size,
             settings.evaluate_samples,
             settings.drop_last,
-            progress=_Bar() if sys.stderr.isatty() else ProgressLines(sys.stdout),
+            progress=_Bar() if sys.stderr is not None and sys.stderr.isatty() else ProgressLines(sys.stdout),
             augment=settings.build_augmentation(),
             callbacks=[directory, *stopping],
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if trainer.whole:
             told = f"interrupted and saved after step {trainer.steps}"
-        else:  # by a second Ctrl-C
+        else:  # by a second signal
             told = "interrupted in the middle of a step; the checkpoint of the last epoch stands"
         print(f"{told}; go on with: xpcnn train --resume {run}", flush=True)
         _draw_curves(trainer.history, directory)
-        return 1
+        return status_of(error)
     result = evaluate(trainer.evaluated, test)  # by cross-entropy without label smoothing
     print(
         f"test accuracy {result.accuracy:.2%} (loss {result.loss:.4f}) on {result.samples:,} images "
@@ -148,13 +156,13 @@ def _tell_best(history: History, directory: RunDirectory) -> None:
     best = max(accuracies, default=0.0)
     if accuracies and best > accuracies[-1] and directory.best_file.exists():
         epoch = history.epochs[accuracies.index(best)].epoch
-        print(f"best       {best:.2%} after epoch {epoch}, in {directory.best_file}")
+        print(f"best       {best:.2%} after epoch {epoch}, in {shown(directory.best_file)}")
 
 
 def _draw_curves(history: History, directory: RunDirectory) -> None:
     path = directory.path / "curves.png"
     try:
         plot_curves(history, path)
-        print(f"curves     {path}")
+        print(f"curves     {shown(path)}")
     except ImportError:
         print("no curves drawn: pip install 'xpcnn[plot]' brings matplotlib, which draws them")

@@ -1,4 +1,4 @@
-"""Everything that decides how a run goes: what ``config.json`` holds."""
+"""Everything that decides how a run goes: what ``run.json`` holds."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Settings:
         return settings
 
     def to_config(self) -> dict[str, Any]:
-        """Return what ``config.json`` holds."""
+        """Return what ``run.json`` holds."""
         return {"xpcnn": __version__, **asdict(self)}
 
     def batches(self, samples: int) -> int:

@@ -18,7 +18,7 @@ from xpcnn.data.idx import GZIP_MAGIC, read_content
 from xpcnn.data.places import SHARED, candidates, not_found
 from xpcnn.errors import DatasetError
 
-__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "has_names", "holds", "load_file"]
+__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "expanded", "has_names", "holds", "load_file"]
 
 DATA_DIR_VARIABLE = "XPCNN_DATA_DIR"
 _TIMEOUT_SECONDS = 30
@@ -57,6 +57,20 @@ def cache_dir() -> Path:
     return Path(pooch.os_cache("xpcnn"))
 
 
+def expanded(root: str | os.PathLike[str]) -> Path:
+    """The user's own folder for datasets, with ``~`` and ``~name`` expanded.
+
+    Raises
+    ------
+    DatasetError
+        When there is no such user.
+    """
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise DatasetError(f"${DATA_DIR_VARIABLE} or root: {str(root)!r}: {error}") from None
+
+
 def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = None) -> bytes:
     """The verified, decompressed content of one file of a dataset, fetched if need be.
 
@@ -85,7 +99,7 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     user_root = os.environ.get(DATA_DIR_VARIABLE) if root is None else root
     problems: list[str] = []
     if user_root:
-        top = Path(user_root).expanduser()
+        top = expanded(user_root)
         content, damaged = _look_in([top / folder for folder in source.folders], source, file)
         if content is None:
             # Datasets share file names: what is wrong here may be another's, and right.

@@ -1,21 +1,29 @@
-"""Files that are replaced whole or not at all."""
+"""Files that are replaced whole or not at all, and a lock that ends with its process."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from xpcnn.errors import CheckpointError
 
-__all__ = ["replacing"]
+__all__ = ["keeping", "locked_file", "replacing", "sweep"]
+
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary file to write beside `path`; it takes the place of `path` when the block succeeds.
+
+    The new content is on the disk before it gets its name, so that a power cut leaves the old file or the
+    new one. What killed processes have left of such temporary files is removed.
 
     Raises
     ------
@@ -33,22 +41,164 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        sweep(path)
+        handle, folder = _temporary_folder(path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
+        temporary = folder / path.name
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private; the result should not be
+        os.chmod(temporary, 0o666 & ~_umask())  # some writers make private files; the result should not be
+        _to_disk(temporary)
         os.replace(temporary, path)
+        _folder_to_disk(path.parent)
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+@contextmanager
+def keeping(path: str | os.PathLike[str], name: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep the file that a block replaces: it is called `name` when the block succeeds.
+
+    Raises
+    ------
+    CheckpointError
+        When that cannot be written.
+    """
+    if not os.path.exists(path):
+        yield
+        return
+    with replacing(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, temporary)
+        yield
+
+
+def sweep(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of `path` whose processes are dead: nobody holds a lock on them.
+
+    Without locks nothing is removed.
+
+    Raises
+    ------
+    OSError
+        When the folder does not exist.
+    """
+    path = Path(path)
+    try:
+        entries = list(os.scandir(path.parent)) if fcntl is not None else []
+    except PermissionError:  # a folder that can be written to, but not listed
+        return
+    for entry in entries:
+        if not (entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp")):
+            continue
+        with suppress(OSError):  # in use by a living process, or gone
+            handle = os.open(entry.path, os.O_RDONLY)
+            try:
+                if not _locked(handle):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:  # of an earlier version
+                    os.unlink(entry.path)
+            finally:
+                os.close(handle)
+
+
+@contextmanager
+def locked_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let nobody else into a ``with`` block with the same file, which exists while the block runs.
+
+    A killed process leaves the file, but no lock. The file holds the number of the process. Where the
+    platform or the file system has no locks, anybody is let in.
+
+    Raises
+    ------
+    BlockingIOError
+        When another process is inside, or this one is already.
+    OSError
+        When the file cannot be made.
+    """
+    handle = _open_locked(path)
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
+        os.close(handle)
+
+
+def _open_locked(path: str | os.PathLike[str]) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _locked(handle)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # of a file that its owner has removed meanwhile
+
+
+def _temporary_folder(path: Path) -> tuple[int | None, Path]:
+    """Return a new folder beside `path`, locked while this process uses it: see `sweep`.
+
+    A folder, as a writer may itself replace the file that it writes.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        if fcntl is None:
+            return None, folder
+        with suppress(FileNotFoundError):  # swept by another process before it was locked
+            handle = os.open(folder, os.O_RDONLY)
+            with suppress(BlockingIOError):  # being swept
+                _locked(handle)
+                if folder.exists():
+                    return handle, folder
+            os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Lock an open file; False where that cannot be done, BlockingIOError where another has it."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems have no locks
+        return False
+    return True
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)  # for writing, which Windows asks for
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _folder_to_disk(folder: Path) -> None:
+    # The file is whole in any case. Windows opens no folders, and some network file systems do not sync them.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,7 +13,9 @@ from xpcnn.train.history import EpochRecord
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
 
-__all__ = ["Callback", "ProgressBar", "ProgressLines", "describe", "progress_for", "watchers_of"]
+__all__ = ["Callback", "ProgressBar", "ProgressLines", "describe", "progress_for", "stop_all", "watchers_of"]
+
+_log = logging.getLogger(__name__)
 
 
 class Callback:
@@ -20,6 +23,9 @@ class Callback:
 
     needs_test = False
     """Whether `fit` has to be given a test set."""
+
+    saves = False
+    """Whether it saves the run: such callbacks are called before the others."""
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
         """Before the first step; `steps` is how many this call of fit will take."""
@@ -98,6 +104,42 @@ class ProgressBar(ProgressLines):
             super().on_stop(trainer)
             self._bar.close()
 
+    def give_up(self) -> None:
+        """Draw nothing from now on, when the bar is deleted either."""
+        if self._bar is not None:
+            self._bar.disable = True
+
+
+class _Shown(Callback):
+    """A display that is dropped with a note when it fails, as where the disk that its log goes to is full."""
+
+    def __init__(self, display: Callback) -> None:
+        self._display: Callback | None = display
+
+    def on_start(self, trainer: Trainer, steps: int) -> None:
+        self._show("on_start", trainer, steps)
+
+    def on_losses(self, trainer: Trainer, losses: list[float]) -> None:
+        self._show("on_losses", trainer, losses)
+
+    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
+        self._show("on_epoch", trainer, record)
+
+    def on_stop(self, trainer: Trainer) -> None:
+        self._show("on_stop", trainer)
+
+    def _show(self, method: str, *arguments: Any) -> None:
+        display = self._display
+        if display is None:
+            return
+        try:
+            getattr(display, method)(*arguments)
+        except (OSError, ValueError) as error:  # ValueError is what a closed file raises
+            self._display = None
+            if isinstance(display, ProgressBar):
+                display.give_up()
+            _log.warning("the progress display failed and shows nothing more: %s", error)
+
 
 def progress_for(stream: TextIO | None) -> Callback | None:
     """Return a bar for a terminal, lines for anything else; nothing where there is no console (None)."""
@@ -111,6 +153,8 @@ def watchers_of(
 ) -> list[Callback]:
     """Return what watches a call of ``fit``, given its arguments, and whether it has a test set.
 
+    What saves the run comes first, and the display, which may fail, last.
+
     Raises
     ------
     ArgumentError
@@ -119,8 +163,23 @@ def watchers_of(
     shown = progress_for(sys.stderr) if progress == "auto" else progress
     if isinstance(shown, str):
         raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {progress!r}")
-    watchers = [*([] if shown is None else [shown]), *callbacks]
-    for watcher in watchers:
+    display = [] if shown is None else [shown]
+    for watcher in [*callbacks, *display]:
         if watcher.needs_test and not with_test:
             raise ArgumentError(f"fit: {type(watcher).__name__} needs a test set; give one")
-    return watchers
+    return [*sorted(callbacks, key=lambda callback: not callback.saves), *map(_Shown, display)]
+
+
+def stop_all(watchers: Sequence[Callback], trainer: Trainer) -> None:
+    """Call each one's `on_stop`, whatever becomes of the others'; the first error is raised after that."""
+    first: BaseException | None = None
+    for watcher in watchers:
+        try:
+            watcher.on_stop(trainer)
+        except BaseException as error:
+            if first is None:
+                first = error
+            else:
+                first.add_note(f"{type(watcher).__name__}.on_stop: {error}")
+    if first is not None:
+        raise first

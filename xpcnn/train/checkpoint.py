@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -15,7 +16,7 @@ from xpcnn.io import load_arrays, save_arrays
 from xpcnn.train.history import History
 from xpcnn.train.trainer import Trainer
 
-__all__ = ["restore_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "restore_checkpoint", "save_checkpoint"]
 
 _KIND = "xpcnn checkpoint"
 _OPTIONAL = {"schedule": "a schedule", "average": "an average of the weights"}
@@ -46,6 +47,8 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         "samples": trainer.position,
         "epoch_steps": trainer.epoch_steps,
         "epoch_seconds": trainer.epoch_seconds,
+        "data": trainer.data,
+        "batch_size": trainer.batch_size,
     }
     metadata = {"progress": progress, "optimizer": optimizer, "history": history}
     if trainer.precision.dtype is not None:
@@ -71,55 +74,91 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     StateDictError
         When model, optimiser, schedule or average are built differently from the saved ones; likewise.
     """
-    arrays, metadata = load_arrays(path)
-    if metadata.get("kind") != _KIND:
-        raise CheckpointError(f"{path}: not a checkpoint, but a file of weights; model.load reads those")
-    try:
-        described = {name: json.loads(metadata[name]) for name in _DESCRIBED if name in metadata}
-        progress = described["progress"]
-        losses = arrays.pop("history/losses").tolist()
-        history = History.from_json({**described["history"], "losses": losses})
-        parts: dict[str, dict[str, Any]] = {name: {} for name in ("model", "optimizer", "average")}
-        for name, array in arrays.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = array
-        steps, epoch, seed = (int(progress[name]) for name in ("steps", "epoch", "seed"))
-        if progress.get("position"):  # of an earlier version
+    Checkpoint.load(path).restore(trainer)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds, read whole: `restore` finds no damage any more."""
+
+    path: str | PathLike[str]
+    progress: dict[str, Any]
+    states: dict[str, Any]
+    """The states of the trainer's parts, by the names of its attributes."""
+    history: History
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            When the file is missing, damaged or no checkpoint.
+        """
+        arrays, metadata = load_arrays(path)
+        if metadata.get("kind") != _KIND:
+            raise CheckpointError(f"{path}: not a checkpoint, but a file of weights; model.load reads those")
+        try:
+            described = {name: json.loads(metadata[name]) for name in _DESCRIBED if name in metadata}
+            saved = described["progress"]
+            losses = arrays.pop("history/losses").tolist()
+            history = History.from_json({**described["history"], "losses": losses})
+            parts: dict[str, dict[str, Any]] = {name: {} for name in ("model", "optimizer", "average")}
+            for name, array in arrays.items():
+                part, _, rest = name.partition("/")
+                parts[part][rest] = array
+            if saved.get("position"):
+                raise CheckpointError(
+                    f"{path}: an earlier version wrote it in the middle of an epoch, whose place it counted "
+                    f"in batches; finish the epoch with that version"
+                )
+            progress = {
+                **{name: int(saved[name]) for name in ("steps", "epoch", "seed")},
+                "position": int(saved.get("samples", 0)),
+                "epoch_steps": int(saved.get("epoch_steps", 0)),
+                "epoch_seconds": float(saved["epoch_seconds"]),
+                # Unknown of runs of an earlier version.
+                "data": None if saved.get("data") is None else str(saved["data"]),
+                "batch_size": None if saved.get("batch_size") is None else int(saved["batch_size"]),
+            }
+            states = {
+                "model": parts["model"],
+                "optimizer": {**described["optimizer"], "state": _by_parameter(parts["optimizer"])},
+            }
+            states["precision"] = described.get("precision", {"dtype": None})
+            states["precision"]["dtype"]
+            if "schedule" in described:
+                states["schedule"] = described["schedule"]
+            if "average" in described:
+                states["average"] = {**described["average"], "averages": parts["average"]}
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged checkpoint: {error!r}") from error
+        return cls(path, progress, states, history)
+
+    def restore(self, trainer: Trainer) -> None:
+        """Put a trainer where the saved one stood; see `restore_checkpoint`."""
+        seed, dtype = self.progress["seed"], self.states["precision"]["dtype"]
+        if seed != trainer.seed:
             raise CheckpointError(
-                f"{path}: an earlier version wrote it in the middle of an epoch, whose place it counted in "
-                f"batches; finish the epoch with that version"
+                f"{self.path}: was trained with seed {seed}, but this trainer has seed {trainer.seed}"
             )
-        position, epoch_steps = (int(progress.get(name, 0)) for name in ("samples", "epoch_steps"))
-        seconds = float(progress["epoch_seconds"])
-        states = {
-            "model": parts["model"],
-            "optimizer": {**described["optimizer"], "state": _by_parameter(parts["optimizer"])},
-        }
-        states["precision"] = described.get("precision", {"dtype": None})
-        dtype = states["precision"]["dtype"]
-        if "schedule" in described:
-            states["schedule"] = described["schedule"]
-        if "average" in described:
-            states["average"] = {**described["average"], "averages": parts["average"]}
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged checkpoint: {error!r}") from error
-    if seed != trainer.seed:
-        raise CheckpointError(
-            f"{path}: was trained with seed {seed}, but this trainer has seed {trainer.seed}"
-        )
-    own = trainer.precision.dtype
-    if dtype != own:
-        raise CheckpointError(f"{path}: was trained with dtype={dtype!r}, but this trainer has dtype={own!r}")
-    for name, what in _OPTIONAL.items():
-        if name in states and getattr(trainer, name) is None:
+        own = trainer.precision.dtype
+        if dtype != own:
             raise CheckpointError(
-                f"{path}: was trained with {what}, but this trainer has none; give it {name}="
+                f"{self.path}: was trained with dtype={dtype!r}, but this trainer has dtype={own!r}"
             )
-        if name not in states and getattr(trainer, name) is not None:
-            raise CheckpointError(f"{path}: was trained without {what}, but this trainer has one")
-    _load_all([(getattr(trainer, name), state) for name, state in states.items()])
-    trainer.steps, trainer.epoch, trainer.position, trainer.epoch_steps = steps, epoch, position, epoch_steps
-    trainer.epoch_seconds, trainer.history = seconds, history
+        for name, what in _OPTIONAL.items():
+            if name in self.states and getattr(trainer, name) is None:
+                raise CheckpointError(
+                    f"{self.path}: was trained with {what}, but this trainer has none; give it {name}="
+                )
+            if name not in self.states and getattr(trainer, name) is not None:
+                raise CheckpointError(f"{self.path}: was trained without {what}, but this trainer has one")
+        _load_all([(getattr(trainer, name), state) for name, state in self.states.items()])
+        for name in self.progress.keys() - {"seed"}:
+            setattr(trainer, name, self.progress[name])
+        trainer.history, trainer.resumed = self.history, True
 
 
 def _by_parameter(slots: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,46 +1,99 @@
-"""Ctrl-C that waits for the end of a step, so that what is saved is a whole state."""
+"""Signals that wait for the end of a step, so that what is saved is a whole state."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, NoReturn
 
-__all__ = ["Interrupt", "graceful_interrupt"]
+__all__ = ["Interrupt", "Interrupted", "graceful_interrupt", "interruptible", "status_of"]
+
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or another signal that ends a run: SIGTERM, SIGHUP or SIGUSR1.
+
+    Attributes
+    ----------
+    signal : signal.Signals
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(self.signal.name)
+
+
+def status_of(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit status of a program that a signal ended: 128 and the signal's number."""
+    return 128 + (interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT)
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether a signal came."""
 
-    requested = False
+    number: int | None = None
 
     def check(self) -> None:
-        """Raise the `KeyboardInterrupt` that was put off."""
-        if self.requested:
-            raise KeyboardInterrupt
+        """Raise the `Interrupted` that was put off."""
+        if self.number is not None:
+            raise Interrupted(self.number)
 
 
 @contextmanager
 def graceful_interrupt() -> Iterator[Interrupt]:
-    """Put Ctrl-C off until `Interrupt.check` is called; a second one acts at once.
+    """Put Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 off until `Interrupt.check` is called; a second acts at once.
 
-    Outside the main thread, and where a program has a handler of its own, nothing is changed.
+    Outside the main thread, and for signals that a program has a handler of its own for, nothing is changed.
     """
     interrupt = Interrupt()
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield interrupt
-        return
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if interrupt.requested:
-            raise KeyboardInterrupt
-        interrupt.requested = True
+        if interrupt.number is not None:
+            raise Interrupted(number)
+        interrupt.number = number
 
-    signal.signal(signal.SIGINT, remember)
-    try:
+    with _handled_by(remember):
         yield interrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the same signals raise `Interrupted`, wherever the program is, inside a ``with`` block."""
+    with _handled_by(_raise_interrupted):
+        yield
+
+
+def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {
+            number: found for number in _SIGNALS if _is_default(number, found := signal.getsignal(number))
+        }
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _is_default(number: int, handler: Any) -> bool:
+    """Whether a signal is handled as in a program that does nothing about it.
+
+    A shell without job control starts background jobs with SIGINT ignored. A run is to be saved all the
+    same; `nohup`, which has SIGHUP ignored, means it.
+    """
+    usual = [signal.SIG_DFL, signal.default_int_handler, _raise_interrupted]
+    return handler in ([*usual, signal.SIG_IGN] if number == signal.SIGINT else usual)

@@ -3,63 +3,85 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from xpcnn.backend.numbers import plain
-from xpcnn.errors import CheckpointError
-from xpcnn.io import load_weights, replacing
+from xpcnn.errors import CheckpointError, DivergenceError
+from xpcnn.io import keeping, load_weights, locked_file, replacing, sweep
 from xpcnn.models import build
 from xpcnn.nn import Layer
 from xpcnn.train.callback import Callback
-from xpcnn.train.checkpoint import restore_checkpoint, save_checkpoint
+from xpcnn.train.checkpoint import Checkpoint, save_checkpoint
+from xpcnn.train.finite import require_finite
 from xpcnn.train.history import EpochRecord, History
+from xpcnn.train.history_file import HistoryFile
 from xpcnn.train.trainer import Trainer
 
 __all__ = ["RunDirectory", "load_model"]
 
+_log = logging.getLogger(__name__)
+
 
 class RunDirectory(Callback):
-    """Saves a run after every epoch and when it stops, Ctrl-C included.
+    """Saves a run after every epoch and when it stops, by Ctrl-C or another signal included.
 
     Beside the last weights it keeps those of the first epoch with the best test accuracy, in
     ``best.safetensors``; where targets have no classes, with the lowest test loss. Of a trainer that averages
     its weights, both are the averages.
 
-    A run whose loss became no number keeps the checkpoint of its last good epoch, and its whole history.
+    A run whose loss or weights became no numbers keeps the weights and the checkpoint of its last good epoch,
+    and its whole history. The checkpoint before the last is kept, and taken where the last is damaged.
+
+    One process at a time writes here: it holds a lock, where the platform and the file system have such.
 
     Parameters
     ----------
     path : path
         Made if it does not exist.
     config : dict, optional
-        The settings of a new run, for ``config.json``.
+        The settings of a new run, for ``run.json``.
 
     Raises
     ------
     CheckpointError
-        When the folder cannot be made, or holds a run already and `config` is given.
+        When the folder cannot be made, or holds a run already and `config` is given; from ``fit`` when
+        another process writes in it.
     """
+
+    saves = True
 
     def __init__(self, path: str | PathLike[str], config: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
+        self._history = HistoryFile(self.path / "history.jsonl")
+        self._lock = ExitStack()
+        self._writers = 0
+        self._trainer: Trainer | None = None  # whose `fit` is at work
+        self._fit = ExitStack()
         if config is not None:
+            self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot make the folder {self.path}: {error.strerror}") from error
+        with self.writing():
             if self.config_file.exists():
                 raise CheckpointError(f"{self.path} holds a run already; resume it, or name another folder")
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise CheckpointError(f"cannot make the folder {self.path}: {error.strerror}") from error
             self.save_config(config)
 
     @property
     def config_file(self) -> Path:
-        return self.path / "config.json"
+        return self._own_or_older("run.json", "config.json")
 
     @property
     def history_file(self) -> Path:
-        return self.path / "history.json"
+        return self._own_or_older("history.jsonl", "history.json")
 
     @property
     def weights_file(self) -> Path:
@@ -73,43 +95,135 @@ class RunDirectory(Callback):
     def checkpoint_file(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
+    @property
+    def previous_checkpoint_file(self) -> Path:
+        return self.path / "checkpoint-previous.safetensors"
+
     def config(self) -> dict[str, Any]:
         """Return the settings the run was begun with."""
         return _read_json(self.config_file)
 
     def save_config(self, config: dict[str, Any]) -> None:
         """Write the settings, in place of those the run was begun with."""
-        _write_json(self.config_file, config)
+        with self.writing():
+            _write_json(self.path / "run.json", config)
 
     def history(self) -> History:
         """Return the history as it was last saved."""
+        path = self.history_file
+        if path == self._history.path:
+            return self._history.read()
         try:
-            return History.from_json(_read_json(self.history_file))
+            return History.from_json(_read_json(path))
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.history_file}: unreadable: {error!r}") from error
+            raise CheckpointError(f"{path}: unreadable: {error!r}") from error
 
     def restore(self, trainer: Trainer) -> None:
-        """Put a trainer where the run stopped; a run that has no checkpoint yet starts at the beginning."""
-        if self.checkpoint_file.exists():
-            restore_checkpoint(self.checkpoint_file, trainer)
+        """Put a trainer where the run stopped; a run that has no checkpoint yet starts at the beginning.
+
+        Where the last checkpoint is damaged, the one before is taken, with a note.
+
+        Raises
+        ------
+        CheckpointError
+            When no checkpoint is whole, or the trainer is built otherwise; it is left as it was.
+        """
+        newest, previous = self.checkpoint_file, self.previous_checkpoint_file
+        if not newest.exists() and not previous.exists():
+            return
+        try:
+            checkpoint = Checkpoint.load(newest)
+        except CheckpointError as error:
+            if not previous.exists():
+                raise
+            checkpoint = Checkpoint.load(previous)
+            _log.warning("%s; going on from %s instead", error, previous)
+        checkpoint.restore(trainer)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let no other process write here, inside a ``with`` block; such blocks may be nested.
+
+        Raises
+        ------
+        CheckpointError
+            When another one does, or the folder cannot be written to.
+        """
+        if self._writers == 0:
+            self._lock = self._locked()
+        self._writers += 1
+        try:
+            yield
+        finally:
+            self._writers -= 1
+            if self._writers == 0:
+                self._lock.close()
+
+    def on_start(self, trainer: Trainer, steps: int) -> None:
+        if self._trainer is not None:
+            raise CheckpointError(f"{self.path}: another training of this process writes in this folder")
+        with ExitStack() as stack:
+            stack.enter_context(self.writing())
+            self._history.follow(trainer.history)
+            self._trainer, self._fit = trainer, stack.pop_all()
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
         *before, now = (epoch.score for epoch in trainer.history.epochs)
-        if now is not None and all(score is None or now > score for score in before):
-            trainer.evaluated.save(self.best_file)
-        self._save(trainer)
+        self._save(trainer, best=now is not None and all(score is None or now > score for score in before))
 
     def on_stop(self, trainer: Trainer) -> None:
-        if trainer.history.interrupted and trainer.whole:
-            self._save(trainer)
-        else:
-            _write_json(self.history_file, trainer.history.to_json())
+        if self._trainer is not trainer:  # `on_start` has failed
+            return
+        self._trainer = None
+        with self._fit:
+            if trainer.history.interrupted and trainer.whole:
+                self._save(trainer)
+            else:
+                self._history.append(trainer.history)
 
-    def _save(self, trainer: Trainer) -> None:
-        # The checkpoint comes after the weights: a run that is killed in between does this epoch again.
-        trainer.evaluated.save(self.weights_file)
-        save_checkpoint(self.checkpoint_file, trainer)
-        _write_json(self.history_file, trainer.history.to_json())
+    def _save(self, trainer: Trainer, best: bool = False) -> None:
+        with self.writing():
+            try:
+                require_finite(trainer)
+            except DivergenceError:
+                self._history.append(trainer.history)
+                raise
+            if best:
+                trainer.evaluated.save(self.best_file)
+            # The checkpoint comes after the weights: a run that is killed in between does this epoch again.
+            trainer.evaluated.save(self.weights_file)
+            with keeping(self.checkpoint_file, self.previous_checkpoint_file):
+                save_checkpoint(self.checkpoint_file, trainer)
+            self._history.append(trainer.history)
+
+    def _locked(self) -> ExitStack:
+        path, lock = self.path / "lock", ExitStack()
+        try:
+            lock.enter_context(locked_file(path))
+            for file in (self.path / "run.json", self.weights_file, self.best_file, self.checkpoint_file):
+                sweep(file)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{self.path}: {_holder(path)} is writing in this folder; wait for its end, or name another "
+                f"folder"
+            ) from None
+        except OSError as error:
+            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+        return lock
+
+    def _own_or_older(self, name: str, older: str) -> Path:
+        """Return the file of that name; of a run of an earlier version, the one it had in its place."""
+        own, before = self.path / name, self.path / older
+        return before if before.exists() and not own.exists() else own
+
+
+def _holder(lock: Path) -> str:
+    """Return who holds a lock, as far as its file tells."""
+    try:
+        text = lock.read_bytes()[:20].decode("ascii").strip()
+    except (OSError, ValueError):
+        text = ""
+    return f"process {text}" if text.isdecimal() else "another process"
 
 
 def load_model(path: str | PathLike[str]) -> Layer:

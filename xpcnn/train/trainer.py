@@ -16,14 +16,16 @@ from xpcnn.data import Dataset, Loader
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
-from xpcnn.train.callback import Callback, watchers_of
+from xpcnn.train.callback import Callback, stop_all, watchers_of
 from xpcnn.train.divergence import check_losses, divergence
 from xpcnn.train.evaluate import Evaluation, evaluate
+from xpcnn.train.finite import require_finite
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
 from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.precision import UNREAD, precision_of
+from xpcnn.train.same_data import require_same_data
 
 __all__ = ["Trainer"]
 
@@ -57,10 +59,10 @@ class Trainer:
     ----------
     steps : int
         Optimisation steps done.
-    epoch, position : int
-        Whole epochs done, and samples done of the next one.
-    epoch_steps : int
-        Optimisation steps done in that one.
+    epoch, position, epoch_steps : int
+        Whole epochs done, and the samples and the optimisation steps done of the next one.
+    data, batch_size, resumed : str or None, int or None, bool
+        What `fit` was last called with, and whether a checkpoint was restored since.
     whole : bool
         False while parameters may be half updated: nothing should be saved then.
     stopped : str or None
@@ -125,7 +127,9 @@ class Trainer:
         self.position = 0
         self.epoch_steps = 0
         self.epoch_seconds = 0.0
-        self.whole = True
+        self.data: str | None = None
+        self.batch_size: int | None = None
+        self.resumed, self.whole = False, True
         self.stopped: str | None = None
         self.history = History()
         self._key = Key(self.seed).fold("step")
@@ -227,14 +231,15 @@ class Trainer:
         Raises
         ------
         ArgumentError
-            For arguments outside their allowed values, or without a test set when a callback needs one.
+            For arguments outside their allowed values, without a test set that a callback needs, and when an
+            epoch that was broken off, or a restored checkpoint, is to go on with other data.
         DivergenceError
             When a loss, a gradient or a sample is not finite; in float16, when ten losses in a row are not,
             or gradients overflow whatever the loss scale. It names the step, the learning rate, and which
             samples hold NaN or infinity. The weights stay finite.
         KeyboardInterrupt
-            On Ctrl-C, after the step at hand is whole and the callbacks have run; a second Ctrl-C does not
-            wait. ``history.interrupted`` is True then.
+            On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, after the step at hand is whole and the callbacks have run;
+            a second signal does not wait. ``history.interrupted`` is True then.
         """
         train = as_dataset(train)
         test = None if test is None else as_dataset(test)
@@ -246,6 +251,7 @@ class Trainer:
         if evaluate_samples is not None:
             measured = [None if data is None else data[:evaluate_samples] for data in measured]
         watchers = watchers_of(progress, callbacks, with_test=test is not None)
+        require_same_data(self, train, loader.batch_size)
         note_input_shape(train, self.model, self.evaluated)
         self.history.interrupted, self.stopped = False, None
         try:
@@ -264,8 +270,7 @@ class Trainer:
             self.history.interrupted = True
             raise
         finally:
-            for watcher in watchers:
-                watcher.on_stop(self)
+            stop_all(watchers, self)
         return self.history
 
     def stop(self, reason: str) -> None:
@@ -324,6 +329,7 @@ class Trainer:
         watchers: Sequence[Callback],
         interrupt: Interrupt,
     ) -> None:
+        require_finite(self)
         train, test = (
             None if data is None else evaluate(self.evaluated, data, loss=self.loss, between=interrupt.check)
             for data in measured
