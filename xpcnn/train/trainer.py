@@ -122,10 +122,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.average = average
         self.precision = precision_of(model, dtype)
-        self.steps = 0
-        self.epoch = 0
-        self.position = 0
-        self.epoch_steps = 0
+        self.steps = self.epoch = self.position = self.epoch_steps = 0
         self.epoch_seconds = 0.0
         self.data: str | None = None
         self.batch_size: int | None = None
