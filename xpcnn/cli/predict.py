@@ -115,7 +115,7 @@ def _tell(model: Layer, batch: list[tuple[Path, Prepared]]) -> None:
         return
     probabilities = predict(model, np.stack([prepared.pixels for _, prepared in batch]))
     for (path, prepared), row in zip(batch, probabilities, strict=True):
-        print(f"{path}: {row.argmax()} ({row.max():.1%})  {prepared.done}")
+        print(f"{shown(path)}: {row.argmax()} ({row.max():.1%})  {prepared.done}")
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
@@ -145,4 +145,4 @@ def _newest_run() -> Path:
 
 def _note(text: str) -> None:
     print(end="", flush=True)  # what went before on stdout
-    print(f"xpcnn: {text}", file=sys.stderr, flush=True)
+    print(f"xpcnn: {shown(text)}", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ __all__ = ["main"]
 _SUBCOMMANDS = {
     "train": "Train a model, on digits the program draws itself if no dataset is named.",
     "evaluate": "Measure a trained model's accuracy and loss on a test set.",
-    "predict": "Read pictures: PNG and JPEG files of any size, dark on light or light on dark.",
+    "predict": "Read pictures of any size and of every kind that Pillow reads.",
     "search": "Search for a learning rate and a weight decay at random: many short trainings, ranked.",
     "plot": "Draw pictures of a trained run; or of Sobel's edges, augmented images and initial values.",
     "summary": "Show a model's layers: output shapes, parameters, multiply-accumulates, receptive fields.",
