@@ -288,6 +288,8 @@ def test_a_plain_trainers_checkpoint_is_what_it_was_before_there_were_techniques
         "samples",
         "epoch_steps",
         "epoch_seconds",
+        "data",
+        "batch_size",
     }
 
 

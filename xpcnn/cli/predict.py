@@ -18,6 +18,7 @@ import numpy as np
 from xpcnn.cli.evaluate import add_vote_option, load_models
 from xpcnn.cli.images import Prepared, is_picture, prepare, resolved
 from xpcnn.cli.options import add_device_options, choose_backend, input_shape_of
+from xpcnn.cli.output import shown
 from xpcnn.data.prepare import PREPARATIONS
 from xpcnn.errors import ArgumentError, CheckpointError, DatasetError
 from xpcnn.nn import Ensemble, Layer
