@@ -99,7 +99,7 @@ def test_interrupted_and_resumed_with_everything_is_as_never_interrupted(
         press_at(step)
         arguments = (*given, "--out", "broken") if step == 3 else ("train", "--resume", "broken")
         status, out, err = xpcnn_command(*arguments)
-        assert (status, err) == (1, "")
+        assert (status, err) == (130, "")
         assert f"interrupted and saved after step {step};" in out
     press_at(None)
     status, out, _ = xpcnn_command("train", "--resume", "broken")
