@@ -1,11 +1,13 @@
 """Finding and fetching files: folders, mirrors, hashes, interruption; with a server on this machine."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
 import re
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -162,8 +164,8 @@ def test_an_interrupted_download_leaves_nothing_behind(server, cache, monkeypatc
     source = server.source(a=sends(GOOD))
     download = fetch._download
 
-    def interrupted(url, path):
-        download(url, path)
+    def interrupted(url, path, most):
+        download(url, path, most)
         assert files(cache) == [path.name]
         path.write_bytes(GOOD[:10])
         raise interruption
@@ -339,6 +341,61 @@ def test_fetching_at_the_same_time_is_safe(server, cache):
 def test_the_cache_is_the_users(monkeypatch):
     monkeypatch.undo()
     assert fetch.cache_dir().parts[-1] == "xpcnn"
+
+
+# -- bounds ----------------------------------------------------------------------------
+
+
+def sized(source):
+    return dataclasses.replace(source, sizes={FILE: len(CONTENT)})
+
+
+def test_no_more_is_fetched_than_the_file_can_have(server, cache):
+    """A mirror that sends without end is left; what it sent until then are the buffers of the system."""
+    sent, done = [], threading.Event()
+
+    def endless(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while len(sent) < 1 << 10:
+                handler.wfile.write(bytes(1 << 16))
+                sent.append(1 << 16)
+        except OSError:
+            done.set()
+
+    source = sized(server.source(a=endless, b=sends(bytes(5000)), c=sends(GOOD)))
+    assert load_file(source, FILE) == CONTENT
+    assert server.asked == ["a", "b", "c"]
+    assert files(cache) == [f"{FILE}.gz"]
+    assert done.wait(10)
+
+
+def test_no_more_is_decompressed_than_the_file_has(server, cache):
+    """A few kB that become 64 MB: refused after the size that is known, and not kept."""
+    bomb = gzip.compress(CONTENT[:8] + bytes(1 << 26), mtime=0)
+    source = dataclasses.replace(server.source(a=sends(bomb)), sizes={FILE: 1 << 17})
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match="more than the 131,072 bytes it should decompress to"):
+            load_file(source, FILE)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    finally:
+        tracemalloc.stop()
+    assert files(cache) == []
+
+
+def test_a_mirror_that_leads_to_plain_http_is_left(server, cache, monkeypatch):
+    import requests
+
+    get = requests.get
+    monkeypatch.setattr(
+        requests, "get", lambda url, **options: get(url.replace("https:", "http:"), **options)
+    )
+    source = server.source(a=sends(GOOD))
+    source = dataclasses.replace(source, mirrors=[url.replace("http:", "https:") for url in source.mirrors])
+    with pytest.raises(DatasetError, match=r"leads to http://.* which is not encrypted"):
+        load_file(source, FILE)
 
 
 def test_a_terminal_gets_a_progress_bar(server, cache, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -69,6 +70,16 @@ DAMAGED = {
     "gzip checksum": (gzip.compress(CONTENT)[:-8] + b"\0" * 8, "damaged gzip stream: CRC check failed"),
     "gzip trailing": (gzip.compress(CONTENT) + b"more", "damaged gzip stream: Not a gzipped file"),
     "gzip body": (gzip.compress(CONTENT)[:10] + b"\xff" * 40, "damaged gzip stream"),
+    "70 axes": (b"\0\0\x08\x46" + b"\0\0\0\1" * 70 + b"x", "an array of 70 axes, which cannot be made"),
+    "0 x huge": (
+        b"\0\0\x0e\x05" + b"\0" * 4 + b"\xff" * 16,
+        "an array of 5 axes, which cannot be made",
+    ),
+    "gzip huge": (
+        gzip.compress(HEADER[:4] + b"\xff" * 12),
+        "more than 100 times as many; decompress it by hand",
+    ),
+    "gzip goes on": (gzip.compress(CONTENT + b"ab"), "more than the 40 bytes it should decompress to"),
     "gzip of a short body": (gzip.compress(CONTENT[:-1]), "takes 40 bytes, found 39"),
 }
 
@@ -94,3 +105,22 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(ShapeError, match=r"IDX holds 1 to 255 dimensions, got shape \(\)"):
         write_idx(tmp_path / "x", np.array(3, np.uint8))
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("declared", [24, 1 << 34], ids=["less than there is", "more than is plausible"])
+def test_a_bomb_is_left_before_it_has_grown(tmp_path, declared):
+    """Some 130 kB that become 128 MB: no more memory is taken than the header says, nor than is plausible."""
+    sizes = np.array([1, declared >> 8, 256] if declared > 256 else [4, 3, 2], ">u4")
+    (tmp_path / "x").write_bytes(gzip.compress(HEADER[:4] + sizes.tobytes() + bytes(1 << 27), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match="decompress"):
+            read_idx(tmp_path / "x")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be written: "):
+        write_idx(tmp_path / "absent" / "x", ARRAY)

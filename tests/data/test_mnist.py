@@ -85,6 +85,8 @@ def test_a_file_of_other_content_is_refused(tmp_path):
 @pytest.mark.parametrize("source", [MNIST, FASHION_MNIST], ids=lambda source: source.name)
 def test_sources_are_well_formed(source):
     assert len(source.mirrors) >= 3
+    assert all(mirror.startswith("https://") for mirror in source.mirrors)
+    assert source.sizes.keys() == source.sha256.keys()
     assert all(mirror.startswith("http") and mirror.endswith("/") for mirror in source.mirrors)
     assert not any("lecun" in mirror for mirror in source.mirrors)  # answers 403
     assert len(set(source.sha256.values())) == 4

@@ -11,7 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xpcnn.data.idx import GZIP_MAGIC, read_content
@@ -22,6 +22,8 @@ __all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "expanded", "has_names", 
 
 DATA_DIR_VARIABLE = "XPCNN_DATA_DIR"
 _TIMEOUT_SECONDS = 30
+_CHUNK = 1 << 16
+_MOST = 1 << 30  # bytes of a file whose size is not known
 _log = logging.getLogger(__name__)
 
 
@@ -39,12 +41,15 @@ class Source:
         File name without ``.gz`` -> SHA-256 of the decompressed content, in hexadecimal.
     folders : tuple of str
         Under a user's root, where to look for the files; `name` if not given.
+    sizes : mapping of str to int
+        File name without ``.gz`` -> bytes of that content: no more are fetched or decompressed.
     """
 
     name: str
     mirrors: tuple[str, ...]
     sha256: Mapping[str, str]
     folders: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folders", self.folders or (self.name,))
@@ -144,14 +149,14 @@ def _look_in(folders: list[Path], source: Source, file: str) -> tuple[bytes | No
     damaged: dict[Path, str] = {}
     for path in (path for folder in folders for path in candidates(folder, file)):
         try:
-            return _verified(path, str(path), source.sha256[file]), damaged
+            return _verified(path, str(path), source, file), damaged
         except DatasetError as error:
             damaged[path] = str(error)
     return None, damaged
 
 
-def _verified(path: Path, name: str, expected: str) -> bytes:
-    content = read_content(path, name)
+def _verified(path: Path, name: str, source: Source, file: str) -> bytes:
+    content, expected = read_content(path, name, source.sizes.get(file)), source.sha256[file]
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise DatasetError(f"{name}: wrong content: SHA-256 (decompressed) is {actual}, expected {expected}")
@@ -177,8 +182,8 @@ def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tupl
         part = folder / f".{file}.{os.getpid()}-{secrets.token_hex(4)}.part"
         try:
             _log.info("fetching %s", url)
-            _download(url, part)
-            content = _verified(part, url, source.sha256[file])
+            _download(url, part, source.sizes.get(file, _MOST))
+            content = _verified(part, url, source, file)
             with part.open("rb") as stream:  # a server may have decompressed it on the way
                 gzipped = stream.read(2) == GZIP_MAGIC
             target = folder / (f"{file}.gz" if gzipped else file)
@@ -193,12 +198,30 @@ def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tupl
     raise DatasetError(f"{source.name}: cannot get {file}: {'; '.join(problems)}; {by_hand}")
 
 
-def _download(url: str, path: Path) -> None:
-    import pooch
+def _download(url: str, path: Path, most: int) -> None:
+    """Fetch a file whose content, once decompressed, has at most `most` bytes."""
+    import requests
+    from tqdm.auto import tqdm
 
-    bar = sys.stderr is not None and sys.stderr.isatty()
-    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=_TIMEOUT_SECONDS)
-    downloader(url, str(path), None)
+    most += most // 1000 + 1024  # what gzip adds to content that it cannot compress
+    with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+        response.raise_for_status()
+        if url.startswith("https:") and not response.url.startswith("https:"):
+            raise DatasetError(f"{url}: leads to {response.url}, which is not encrypted")
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() and len(length) < 20 else None
+        silent = sys.stderr is None or not sys.stderr.isatty()
+        with (
+            path.open("wb") as file,
+            tqdm(total=total, unit="B", unit_scale=True, disable=silent) as bar,
+        ):
+            got = 0
+            for chunk in response.iter_content(_CHUNK):
+                got += len(chunk)
+                if got > most:
+                    raise DatasetError(f"{url}: sends more than {most:,} bytes, more than the file has")
+                file.write(chunk)
+                bar.update(len(chunk))
 
 
 def _reason(error: OSError) -> str:

@@ -19,7 +19,7 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -32,6 +32,10 @@ __all__ = ["parse_idx", "read_content", "read_idx", "write_idx"]
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP_MAGIC = b"\x1f\x8b"
+_LONGEST_HEADER = 4 + 4 * 255
+_CHUNK = 1 << 20
+_ALWAYS, _RATIO = 1 << 28, 100
+"""Without a known size, a file may decompress to 256 MiB, and to 100 times its size."""
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -53,7 +57,8 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     ------
     DatasetError
         A file that cannot be read, a damaged gzip stream, a wrong magic number or type code, too few or too
-        many bytes. The message names the file, what was expected and what was found.
+        many bytes, of which no more are decompressed than the header says. The message names the file, what
+        was expected and what was found.
 
     Examples
     --------
@@ -70,27 +75,72 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     return parse_idx(read_content(path), os.fspath(path))
 
 
-def read_content(path: str | os.PathLike[str], name: str | None = None) -> bytes:
-    """The whole content of a file, decompressed if it is gzipped; `name` stands for it in errors."""
+def read_content(path: str | os.PathLike[str], name: str | None = None, most: int | None = None) -> bytes:
+    """The whole content of an IDX file, decompressed if it is gzipped; `name` stands for it in errors.
+
+    No more than `most` bytes are decompressed; without it, no more than the header in the first of them says
+    that there are. A stream that goes on is refused.
+    """
     name = os.fspath(path) if name is None else name
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            file.seek(0)
+            if gzipped:
+                return _decompressed(file, name, most)
+            size = os.fstat(file.fileno()).st_size
+            if most is not None and size > most:
+                raise DatasetError(f"{name}: wrong content: {size:,} bytes, expected {most:,}")
+            return file.read()
+    except EOFError as error:
+        size = Path(path).stat().st_size
+        raise DatasetError(f"{name}: truncated: the gzip stream breaks off after {size} bytes") from error
+    except DatasetError:
+        raise
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(f"{name}: damaged gzip stream: {error}") from error
     except OSError as error:
         raise DatasetError(f"{name}: cannot be read: {error.strerror or error}") from error
-    if not content.startswith(GZIP_MAGIC):
-        return content
-    try:
-        return gzip.decompress(content)
-    except EOFError as error:
-        raise DatasetError(
-            f"{name}: truncated: the gzip stream breaks off after {len(content)} bytes"
-        ) from error
-    except (OSError, zlib.error) as error:
-        raise DatasetError(f"{name}: damaged gzip stream: {error}") from error
+
+
+def _decompressed(file: BinaryIO, name: str, most: int | None) -> bytes:
+    stream = gzip.GzipFile(fileobj=file)
+    content = bytearray(stream.read(_LONGEST_HEADER))
+    if most is None:
+        _, shape, dtype = _header(content, name)
+        most, there = _size(shape, dtype), os.fstat(file.fileno()).st_size
+        if most > max(_ALWAYS, _RATIO * there):
+            raise DatasetError(
+                f"{name}: {there:,} bytes should decompress to {most:,}, more than {_RATIO} times as many; "
+                f"decompress it by hand if that is right"
+            )
+    while len(content) <= most:
+        chunk = stream.read(min(_CHUNK, most + 1 - len(content)))
+        if not chunk:
+            return bytes(content)
+        content += chunk
+    raise DatasetError(f"{name}: wrong content: more than the {most:,} bytes it should decompress to")
 
 
 def parse_idx(content: bytes, name: str) -> NDArray[Any]:
     """The array in the decompressed `content` of an IDX file; `name` stands for the file in errors."""
+    start, shape, dtype = _header(content, name)
+    expected = _size(shape, dtype)
+    if len(content) != expected:
+        problem = "truncated" if len(content) < expected else f"{len(content) - expected} trailing bytes"
+        raise DatasetError(
+            f"{name}: {problem}: shape {shape!s:.200} of {dtype.newbyteorder('=')} takes {expected} bytes, "
+            f"found {len(content)}"
+        )
+    try:
+        array = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    except ValueError as error:  # too many axes for NumPy, or 0 elements in sizes whose product overflows
+        raise DatasetError(f"{name}: an array of {len(shape)} axes, which cannot be made: {error}") from error
+    return array.astype(dtype.newbyteorder("="))
+
+
+def _header(content: bytes | bytearray, name: str) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    """Where the elements of an IDX file start, their shape, and their type in the file."""
     if len(content) < 4:
         raise DatasetError(
             f"{name}: truncated: an IDX file begins with 4 bytes of magic, found {len(content)}"
@@ -110,15 +160,12 @@ def parse_idx(content: bytes, name: str) -> NDArray[Any]:
             f"{name}: truncated: a header of {dimensions} sizes takes {start} bytes, found {len(content)}"
         )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=dimensions, offset=4))
-    dtype = np.dtype(_DTYPES[code])
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(content) != expected:
-        problem = "truncated" if len(content) < expected else f"{len(content) - expected} trailing bytes"
-        raise DatasetError(
-            f"{name}: {problem}: shape {shape} of {dtype.newbyteorder('=')} takes {expected} bytes, "
-            f"found {len(content)}"
-        )
-    return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    return start, shape, np.dtype(_DTYPES[code])
+
+
+def _size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """How many bytes an IDX file of an array has."""
+    return 4 + 4 * len(shape) + math.prod(shape) * dtype.itemsize
 
 
 def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
@@ -130,6 +177,8 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
         A dtype that IDX has no code for.
     ShapeError
         No dimension, or more than 255.
+    DatasetError
+        When the file cannot be written.
     """
     codes = {np.dtype(text).newbyteorder("="): code for code, text in _DTYPES.items()}
     dtype = array.dtype.newbyteorder("=")
@@ -140,4 +189,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     header = bytes((0, 0, codes[dtype], array.ndim)) + np.array(array.shape, ">u4").tobytes()
     content = header + array.astype(_DTYPES[codes[dtype]]).tobytes()
     path = Path(path)
-    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    try:
+        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -8,6 +8,13 @@ from xpcnn.data.idx import parse_idx
 
 __all__ = ["fashion_mnist", "mnist"]
 
+_SIZES = {
+    "train-images-idx3-ubyte": 16 + 60000 * 28 * 28,
+    "train-labels-idx1-ubyte": 8 + 60000,
+    "t10k-images-idx3-ubyte": 16 + 10000 * 28 * 28,
+    "t10k-labels-idx1-ubyte": 8 + 10000,
+}
+
 MNIST = Source(
     name="mnist",
     mirrors=(
@@ -22,6 +29,7 @@ MNIST = Source(
         "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
     folders=("mnist", "MNIST/raw", "MNIST"),
+    sizes=_SIZES,
 )
 
 FASHION_MNIST = Source(
@@ -29,7 +37,7 @@ FASHION_MNIST = Source(
     mirrors=(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
     ),
     sha256={
         "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -38,6 +46,7 @@ FASHION_MNIST = Source(
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
     folders=("fashion-mnist", "FashionMNIST/raw", "FashionMNIST", "fashion-mnist/data/fashion"),
+    sizes=_SIZES,
 )
 
 
