@@ -20,13 +20,13 @@ DIRECT: dict[str, set[str]] = {
     "errors": set(),
     "lazy": set(),
     "backend": {"errors"},
-    "ops": {"backend"},
+    "io": {"backend"},
+    "ops": {"backend", "io"},
     "nn": {"ops"},
     "models": {"nn"},
     "optim": {"nn"},
-    "io": {"nn"},
     "data": {"errors"},
-    "train": {"models", "optim", "data", "io"},
+    "train": {"models", "optim", "data"},
     "viz": {"train"},
     "scratch": {"train"},
     "bench": {"viz"},
@@ -34,9 +34,6 @@ DIRECT: dict[str, set[str]] = {
     "testing": {"ops", "nn"},
 }
 """Which packages each may import; with what those may import in turn."""
-
-LAZY_EXCEPTIONS = {("xpcnn.nn.layer", "io")}
-"""Layer.save and Layer.load import io when they are called."""
 
 BACKEND_ONLY = {"cupy", "torch", "array_api_compat", "array_api_extra", "array_api_strict", "cudnn"}
 WITHOUT_NUMPY = {"ops", "nn", "models", "optim"}
@@ -75,17 +72,10 @@ class Import(NamedTuple):
 
     name: str
     line: int
-    lazy: bool
 
 
 def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]:
     """Every import of a module, those inside functions and `importlib.import_module("…")` included."""
-    inside = {
-        child
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for child in ast.walk(node)
-    }
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -100,7 +90,7 @@ def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]
             names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         else:
             continue
-        yield from (Import(name, node.lineno, node in inside) for name in names)
+        yield from (Import(name, node.lineno) for name in names)
 
 
 def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
@@ -112,7 +102,7 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
     if package not in DIRECT:
         return [f"{module}: package {package!r} is not in the design"]
     found = []
-    for name, line, lazy in imports(tree, module, is_package):
+    for name, line in imports(tree, module, is_package):
         top, *rest = name.split(".")
         where = f"{module}:{line}: imports {name}; "
         if top == "xpcnn":
@@ -121,7 +111,7 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
                 continue
             if target not in DIRECT:
                 found.append(f"{where}only the user imports the public face")
-            elif target not in allowed(package) and not (lazy and (module, target) in LAZY_EXCEPTIONS):
+            elif target not in allowed(package):
                 found.append(f"{where}{package} may import only {sorted(allowed(package))}")
             elif package == "ops" and rest[-1] in CURRENT_BACKEND:
                 found.append(f"{where}ops take their backend from their arrays")
@@ -183,8 +173,8 @@ WRONG = {
     "against the direction, lazily": ("xpcnn.nn.layer", "def f():\n    from xpcnn.train import Trainer"),
     "against the direction, by name": ("xpcnn.nn.layer", "importlib.import_module('xpcnn.train')"),
     "between siblings": ("xpcnn.models.resnet", "from xpcnn.optim import Adam"),
-    "io eagerly from nn.layer": ("xpcnn.nn.layer", "from xpcnn.io import save_weights"),
-    "io lazily from elsewhere": ("xpcnn.nn.conv", "def f():\n    from xpcnn.io import save_weights"),
+    "nn from io": ("xpcnn.io.weights", "from xpcnn.nn import Layer"),
+    "nn lazily from io": ("xpcnn.io.weights", "def f():\n    from xpcnn.nn import Layer"),
     "data knowing of a device": ("xpcnn.data.loader", "from xpcnn.backend import asarray"),
     "bench used by the package": ("xpcnn.viz.curves", "from xpcnn.bench import timing"),
     "torch in bench": ("xpcnn.bench.convolutions", "import torch"),

@@ -13,6 +13,7 @@ __all__ = [
     "DatasetError",
     "DivergenceError",
     "DtypeError",
+    "NonFiniteWarning",
     "ShapeError",
     "StateDictError",
     "XpcnnError",
@@ -57,3 +58,7 @@ class StateDictError(CheckpointError, ValueError):
 
 class DivergenceError(XpcnnError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
+
+
+class NonFiniteWarning(UserWarning):
+    """Weights that were loaded hold NaN or infinite numbers."""

@@ -68,9 +68,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 FOREIGN = {
-    "": "is no whole JSON file",
-    "truncated": "is no whole JSON file",
-    "\xff\xfe": "is no whole JSON file",
+    "": "a.json: unreadable: ",
+    "truncated": "a.json: unreadable: ",
+    "\xff\xfe": "a.json: unreadable: ",
     "[]": "is no file of `xpcnn bench`",
     '{"benchmarks": []}': "is no file of `xpcnn bench`",
     '{"machine": {}, "versions": {}, "settings": {}, "results": []}': "not written by this version",
@@ -96,7 +96,7 @@ def test_damaged_and_foreign_files(tmp_path: Path, content: str) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot read .*a\.json: No such file"):
+    with pytest.raises(CheckpointError, match=r"a\.json: no such file"):
         load(tmp_path / "a.json")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from xpcnn.backend.memory import MemoryUse, memory_use
 from xpcnn.bench.oracle import Expected, relative_error
 from xpcnn.bench.timing import BLOCK_SECONDS, Timing, interleaved
 from xpcnn.errors import XpcnnError
+from xpcnn.io import Range
 
 __all__ = [
     "FLOOR",
@@ -33,6 +34,8 @@ FLOOR = "gemm floor"
 
 OURS = "xpcnn"
 """The contestant that is ours, where there is no choice of algorithm."""
+
+_Positive = Annotated[float, Range(0, above=True)]
 
 PLAIN_LOOP = "plain loop"
 """The contestant that is the loop of from-scratch articles; see `loops`."""
@@ -128,10 +131,10 @@ class Result:
     pass_name: str
     operations: float
     traffic: float
-    ms: float | None = None
-    low_ms: float | None = None
-    high_ms: float | None = None
-    best_ms: float | None = None
+    ms: _Positive | None = None
+    low_ms: _Positive | None = None
+    high_ms: _Positive | None = None
+    best_ms: _Positive | None = None
     rounds: int = 0
     gflops: float | None = None
     gbytes: float | None = None

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from xpcnn.bench.measure import Result
 from xpcnn.errors import CheckpointError
-from xpcnn.io import replacing
+from xpcnn.io import checked, read_json, write_json
 
 __all__ = ["Change", "Record", "changes", "load", "save"]
 
 _PARTS = ("machine", "versions", "settings", "results")
-_NEEDED = {"geometry", "description", "algorithm", "pass_name", "operations", "traffic"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,7 @@ def save(record: Record, path: str | PathLike[str]) -> None:
         When it cannot be written.
     """
     kept: dict[str, Any] = {name: getattr(record, name) for name in _PARTS}
-    kept["results"] = [result.to_json() for result in record.results]
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(path, {**kept, "results": [result.to_json() for result in record.results]})
 
 
 def load(path: str | PathLike[str]) -> Record:
@@ -62,25 +57,12 @@ def load(path: str | PathLike[str]) -> Record:
     CheckpointError
         When the file cannot be read, is damaged, or is something else.
     """
-    try:
-        kept = json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is no whole JSON file: {error}") from error
+    kept = read_json(path)
     if not isinstance(kept, dict) or not all(name in kept for name in _PARTS):
         raise CheckpointError(f"{path}: is no file of `xpcnn bench`, which has {', '.join(_PARTS)}")
-    known = {item.name for item in fields(Result)}
-    try:
-        results = []
-        for one in kept["results"]:
-            if not _NEEDED <= one.keys() <= known:
-                raise ValueError(f"a result has the entries {', '.join(one)}")
-            results.append(Result(**one))
-        record = Record(kept["machine"], kept["versions"], kept["settings"], results)
-        _ = record.kind
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: was not written by this version of `xpcnn bench`: {error}") from error
+    where = f"{path}: was not written by this version of `xpcnn bench`"
+    record: Record = checked(Record, kept, where)
+    checked(str, record.settings.get("benchmark"), where, "settings.benchmark")
     return record
 
 

@@ -7,6 +7,7 @@ the runs were trained on, unless another is named.
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from xpcnn.cli import datasets
 from xpcnn.cli.options import DTYPES, add_device_options, choose_backend, count
 from xpcnn.cli.output import shown
 from xpcnn.cli.parser import UsageError
+from xpcnn.errors import CheckpointError, NonFiniteWarning
 from xpcnn.nn import Ensemble, Layer
 from xpcnn.nn.ensemble import VOTES
 from xpcnn.train import Evaluation, RunDirectory, evaluate, load_model
@@ -51,8 +53,19 @@ def add_vote_option(parser: argparse.ArgumentParser) -> None:
 
 
 def load_models(paths: Sequence[Path], vote: str | None) -> Layer:
-    """Return the model of a run or a weight file, or the ensemble of several; None is the default vote."""
-    loaded = [load_model(path) for path in paths]
+    """Return the model of a run or a weight file, or the ensemble of several; None is the default vote.
+
+    Raises
+    ------
+    CheckpointError
+        When a file cannot be read, or holds NaN or infinite weights: what they answer is worth nothing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NonFiniteWarning)
+        try:
+            loaded = [load_model(path) for path in paths]
+        except NonFiniteWarning as ruined:
+            raise CheckpointError(str(ruined)) from None
     if len(loaded) > 1:
         return Ensemble(*loaded, vote=vote or "mean")
     (model,) = loaded
@@ -104,6 +117,6 @@ def _dataset_of_one(path: Path) -> str:
     if not directory.config_file.exists():
         raise UsageError(f"{path} is not in the folder of a run, so --dataset must say what to measure it on")
     name = directory.config().get("dataset")
-    if name not in datasets.DATASETS:
+    if not isinstance(name, str) or name not in datasets.DATASETS:
         raise UsageError(f"{directory.config_file} names no known dataset, so --dataset must")
-    return str(name)
+    return name

@@ -13,7 +13,8 @@ from xpcnn import models
 from xpcnn.backend import Backend, backend_names, get_backend, set_backend
 from xpcnn.cli.parser import UsageError
 from xpcnn.data import augment
-from xpcnn.errors import XpcnnError
+from xpcnn.errors import CheckpointError, XpcnnError
+from xpcnn.io import checked
 from xpcnn.nn import Layer
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "add_device_options",
     "add_model_option",
     "augmentation",
+    "checked_options",
     "choose_backend",
     "count",
     "for_images",
@@ -142,7 +144,7 @@ def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
 
     Each value is read as one of the kinds that the argument is annotated with.
     """
-    known = {name: taken for name, taken in _taken_by(model).items() if name not in ("seed", "dtype")}
+    known = _optional(model)
     options = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -159,6 +161,21 @@ def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
                 f"--model-option {pair}: {text!r} is no value for {name}, whose default is {written}"
             ) from None
     return options
+
+
+def checked_options(model: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a published model's arguments from those in a file; `where` stands for them in messages.
+
+    Raises
+    ------
+    CheckpointError
+        For an argument that the model does not have, or a value that its annotation does not allow.
+    """
+    known = _optional(model)
+    for name in options:
+        if name not in known:
+            raise CheckpointError(f"{where}: {model} has no argument {name!r:.60}; it has {', '.join(known)}")
+    return {name: checked(known[name].annotation, value, where, name) for name, value in options.items()}
 
 
 def for_images(
@@ -191,6 +208,11 @@ def input_shape_of(model: Layer) -> tuple[int, int, int] | None:
         return None
     channels, height, width = shape
     return channels, height, width
+
+
+def _optional(model: str) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a published model that settings have no other names for."""
+    return {name: taken for name, taken in _taken_by(model).items() if name not in ("seed", "dtype")}
 
 
 def _taken_by(model: str) -> Mapping[str, inspect.Parameter]:

@@ -203,7 +203,8 @@ class _Artist:
     def _augmentations(self) -> Figure:
         transform = self._args.augment
         if transform is None and self.directory is not None:
-            transform = augment.parse(self.directory.config().get("augment") or "")
+            described = self.directory.config().get("augment")
+            transform = augment.parse(described if isinstance(described, str) else "")
         if transform is None or not transform.transforms:
             raise UsageError("augmentations needs --augment, such as --augment shift=2,rotate=10")
         images = self._datasets[0][:_AUGMENTED].images
@@ -243,9 +244,9 @@ class _Artist:
             return "synthetic-digits"
         file = self.directory.config_file
         name = self.directory.config().get("dataset") if file.exists() else None
-        if name not in datasets.DATASETS:
+        if not isinstance(name, str) or name not in datasets.DATASETS:
             raise UsageError(f"{self._run}: no dataset is named in {file}, so --dataset must name one")
-        return str(name)
+        return name
 
     def _tested(self) -> Dataset:
         return datasets.first(self._test, self._args.test_samples, "--test-samples")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 from xpcnn import __version__
-from xpcnn.cli.output import log_on_stderr, one_line, plain_output
+from xpcnn.cli.output import log_on_stderr, one_line, plain_output, shown
 from xpcnn.cli.parser import Parser, UsageError
 from xpcnn.cli.streams import flush_stdout, give_up, writable_streams
 from xpcnn.errors import XpcnnError
@@ -58,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (XpcnnError, OSError) as error:
             _tell(f"xpcnn: error: {one_line(error)}")
         except MemoryError as error:
-            _tell(f"xpcnn: error: not enough memory: {one_line(error) or 'nothing more is known'}")
+            asked = shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)])
+            told = one_line(error) or "no more is known"
+            _tell(f"xpcnn: error: not enough memory for {shown(asked)}: {told}")
         except KeyboardInterrupt as error:
             by = f" by {error}" if str(error) not in ("", "SIGINT") else ""
             _tell(f"xpcnn: interrupted{by}")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
 
 from xpcnn import __version__, models, ops, optim
 from xpcnn.cli.datasets import DATASETS
-from xpcnn.cli.options import for_images
+from xpcnn.cli.options import checked_options, for_images
 from xpcnn.data import Dataset
 from xpcnn.data.augment import Compose, parse
 from xpcnn.errors import CheckpointError, XpcnnError
+from xpcnn.io import Range, checked
 from xpcnn.models.googlenet import googlenet_loss
 from xpcnn.nn import Layer
 from xpcnn.train import Trainer
@@ -50,6 +51,10 @@ _LATER = {
 }
 
 
+_Count = Annotated[int, Range(1)]
+_Rate = Annotated[float, Range(0)]
+
+
 @dataclass(frozen=True)
 class Settings:
     """A run's settings. None stands for the default of the optimiser, for all samples, or for doing without.
@@ -60,29 +65,29 @@ class Settings:
     backend: str
     device: str | None = None
     dataset: str = "synthetic-digits"
-    train_samples: int | None = None
-    test_samples: int | None = None
-    evaluate_samples: int | None = None
+    train_samples: _Count | None = None
+    test_samples: _Count | None = None
+    evaluate_samples: _Count | None = None
     model: str = "simple_convnet"
     model_options: dict[str, Any] = field(default_factory=dict)
     optimizer: str = "adam"
-    lr: float | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    epochs: int = 7
-    batch_size: int = 100
+    lr: _Rate | None = None
+    momentum: _Rate | None = None
+    weight_decay: _Rate | None = None
+    epochs: _Count = 7
+    batch_size: _Count = 100
     drop_last: bool = False
-    seed: int = 0
-    dtype: str = "float32"
+    seed: Annotated[int, Range(0)] = 0
+    dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float32"
     schedule: str = "constant"
-    lr_step: int | None = None
-    lr_gamma: float | None = None
-    warmup: float | None = None
-    clip_norm: float | None = None
-    average: float | None = None
-    label_smoothing: float | None = None
+    lr_step: _Count | None = None
+    lr_gamma: _Rate | None = None
+    warmup: _Rate | None = None
+    clip_norm: Annotated[float, Range(0, above=True)] | None = None
+    average: Annotated[float, Range(0, 1)] | None = None
+    label_smoothing: Annotated[float, Range(0, 1)] | None = None
     augment: str | None = None
-    patience: int | None = None
+    patience: Annotated[int, Range(0)] | None = None
     autotune: bool = False
 
     @classmethod
@@ -100,15 +105,25 @@ class Settings:
             raise CheckpointError(
                 f"{source}: lacks {', '.join(missing)}; was this run begun by `xpcnn train`?"
             )
-        settings = cls(**{name: config[name] for name in names & config.keys()})
-        for name, known in (("dataset", DATASETS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        settings: Settings = checked(cls, config, str(source), more=True)
+        choices = {
+            "dataset": DATASETS,
+            "model": models.model_names(),
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+        }
+        for name, known in choices.items():
             if getattr(settings, name) not in known:
-                raise CheckpointError(f"{source}: unknown {name} {getattr(settings, name)!r}")
+                raise CheckpointError(f"{source}: unknown {name} {getattr(settings, name)!r:.60}")
+        stepwise = settings.schedule in ("step", "exponential")
+        if stepwise and (settings.lr_step is None or settings.lr_gamma is None):
+            raise CheckpointError(f"{source}: the schedule {settings.schedule} needs lr_step and lr_gamma")
         try:
             settings.build_augmentation()
         except XpcnnError as error:
             raise CheckpointError(f"{source}: {error}") from error
-        return settings
+        options = checked_options(settings.model, settings.model_options, f"{source}: model_options")
+        return replace(settings, model_options=options)
 
     def to_config(self) -> dict[str, Any]:
         """Return what ``run.json`` holds."""

@@ -1,16 +1,25 @@
-"""Weights in and out: safetensors and npz."""
+"""Weights in and out: safetensors and npz. Every file of ours is read, and checked, here."""
 
+from xpcnn.io.checks import Range, checked
 from xpcnn.io.files import keeping, locked_file, replacing, sweep
+from xpcnn.io.json_files import parse_json, read_json, write_json
+from xpcnn.io.recipe import Recipe
 from xpcnn.io.weights import WeightFile, load_arrays, load_weights, save_arrays, save_weights
 
 __all__ = [
+    "Range",
+    "Recipe",
     "WeightFile",
+    "checked",
     "keeping",
     "load_arrays",
     "load_weights",
     "locked_file",
+    "parse_json",
+    "read_json",
     "replacing",
     "save_arrays",
     "save_weights",
     "sweep",
+    "write_json",
 ]

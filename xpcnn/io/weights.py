@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import json
-import math
+import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from xpcnn.backend import to_numpy
-from xpcnn.backend.numbers import plain
-from xpcnn.errors import CheckpointError
+from xpcnn.backend import Array, to_numpy
+from xpcnn.errors import CheckpointError, NonFiniteWarning
+from xpcnn.io.checks import checked
+from xpcnn.io.digest import DAMAGED, check_digest, digest_of, holds_digest
 from xpcnn.io.files import replacing
+from xpcnn.io.json_files import parse_json
 from xpcnn.io.narrow import NARROW, read_narrow
-from xpcnn.nn.layer import Layer, Recipe
-from xpcnn.nn.records import PREPARATIONS
+from xpcnn.io.npz import NUMBERS, read_npz
+from xpcnn.io.recipe import Recipe, describe_recipe, parse_recipe
 
 __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays", "save_weights"]
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
-_NUMPY_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64", "C64"}
+_NUMPY_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
 _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
+_NAMED = 3  # entries that a warning names
+
+
+class Model(Protocol):
+    """What `save_weights` needs of a model."""
+
+    @property
+    def fitting_recipe(self) -> Recipe | None:
+        """How it was built, where that is known."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return the arrays by name."""
 
 
 class WeightFile(NamedTuple):
@@ -34,12 +48,11 @@ class WeightFile(NamedTuple):
     recipe: Recipe | None
 
 
-def save_weights(path: str | PathLike[str], model: Layer) -> None:
+def save_weights(path: str | PathLike[str], model: Model) -> None:
     """Write a model's `state_dict` and recipe; see `Layer.save`."""
     arrays = {name: to_numpy(array) for name, array in model.state_dict().items()}
-    described = model.fitting_recipe
-    recipe = None if described is None else json.dumps(plain(described._asdict()))
-    save_arrays(path, arrays, {} if recipe is None else {"recipe": recipe})
+    recipe = model.fitting_recipe
+    save_arrays(path, arrays, {} if recipe is None else {"recipe": describe_recipe(recipe)})
 
 
 def load_weights(path: str | PathLike[str]) -> WeightFile:
@@ -49,44 +62,28 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
     ------
     CheckpointError
         When the file is missing, damaged, of a newer format, or a checkpoint.
+
+    Warns
+    -----
+    NonFiniteWarning
+        When there are NaN or infinite numbers among the weights.
     """
     arrays, metadata = load_arrays(path)
     if metadata.get("kind", "").startswith("xpcnn "):
         raise CheckpointError(f"{path}: an {metadata['kind']}, not the weights of a model")
-    if "recipe" not in metadata:
-        return WeightFile(arrays, None)
-    try:
-        recipe = Recipe(**json.loads(metadata["recipe"]))
-        recipe = recipe._replace(
-            mean=_numbers(recipe.mean), std=_numbers(recipe.std), input_shape=_shape(recipe.input_shape)
+    recipe = None
+    if "recipe" in metadata:
+        recipe = parse_recipe(metadata["recipe"], f"{path}: the model's description is unreadable")
+    ruined = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
+    if ruined:
+        more = f" and {len(ruined) - _NAMED} more" if len(ruined) > _NAMED else ""
+        warnings.warn(
+            f"{path}: NaN or infinite numbers in {', '.join(ruined[:_NAMED])}{more}; a model with these "
+            f"weights answers nothing useful",
+            NonFiniteWarning,
+            stacklevel=2,
         )
-        typed = isinstance(recipe.name, str) and isinstance(recipe.arguments, dict)
-        stds = recipe.std if isinstance(recipe.std, tuple) else (recipe.std,)
-        known = recipe.preparation is None or recipe.preparation in PREPARATIONS
-        if not typed or not known or not all(std > 0 for std in stds):
-            raise ValueError(recipe)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: the model's description is unreadable: {error}") from error
-    # JSON has no tuples
-    return WeightFile(arrays, recipe._replace(arguments=plain(recipe.arguments)))
-
-
-def _numbers(value: Any) -> float | tuple[float, ...]:
-    """Return a finite number, or a tuple of them for a list."""
-    for number in value if isinstance(value, list) else [value]:
-        if not math.isfinite(number):
-            raise ValueError(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _shape(value: Any) -> tuple[int, int, int] | None:
-    """Return an image's (C, H, W), or None for None."""
-    if value is None:
-        return None
-    channels, height, width = value
-    if not all(type(size) is int and size > 0 for size in value):
-        raise ValueError(value)
-    return channels, height, width
+    return WeightFile(arrays, recipe)
 
 
 def save_arrays(
@@ -100,40 +97,60 @@ def save_arrays(
         For another ending, or when the file cannot be written; an existing file stays as it was.
     """
     ending = _ending(path)
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.kind not in NUMBERS:
+            raise CheckpointError(f"cannot write {path}: {name} is of {array.dtype}, not of real numbers")
     # Contiguous copies: safetensors' writer takes the raw memory of a strided array for its values.
     contiguous = {name: np.array(array, order="C") for name, array in arrays.items()}
     described = {"format_version": str(FORMAT_VERSION), **metadata}
+    text = json.dumps(digest_of(contiguous, described) | described)
     with replacing(path) as temporary:
         if ending == ".safetensors":
-            from safetensors.numpy import save_file
-
-            # One entry: safetensors writes several in random order, and the same weights make the same file.
-            save_file(contiguous, temporary, {_METADATA: json.dumps(described)})
+            _write_safetensors(temporary, contiguous, text)
         else:
             with open(temporary, "wb") as file:
-                entry = {_METADATA: np.array(json.dumps(described))}
-                np.savez(file, allow_pickle=False, **contiguous, **entry)
+                # The digest comes first: no damage to the directory of what follows can hide it.
+                np.savez(file, allow_pickle=False, **{_METADATA: np.array(text)}, **contiguous)
 
 
-def load_arrays(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _write_safetensors(path: Path, arrays: dict[str, np.ndarray], text: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        # One entry: safetensors writes several in random order, and the same weights make the same file.
+        save_file(arrays, path, {_METADATA: text})
+    except SafetensorError as error:  # a full disk, too
+        raise OSError(str(error).removeprefix("Error while serializing: ")) from error
+
+
+def load_arrays(
+    path: str | PathLike[str], *, ending: str | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the named arrays and the metadata of a ``.safetensors`` or ``.npz`` file.
 
     bfloat16 and 8-bit floats (``F8_E4M3``, ``F8_E5M2``) are widened to float32, which is exact. The metadata
-    are those that `save_arrays` wrote; what other tools noted in a file is passed over.
+    are those that `save_arrays` wrote; what other tools noted in a file is passed over. `ending` says what
+    the file is, where its name does not.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged, or of a newer format. Pickled objects are never loaded.
+        When the file is missing, damaged, or of a newer format; where its digest is not that of its content.
+        Pickled objects are never loaded.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such file")
-    ending = _ending(path)
+    ending = ending or _ending(path)
     arrays, metadata = _read_safetensors(path) if ending == ".safetensors" else _read_npz(path)
+    try:
+        metadata = check_digest(arrays, metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     version = metadata.get("format_version", "1")
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+    if version != str(FORMAT_VERSION):
         raise CheckpointError(
-            f"{path}: has format version {version}, but this xpcnn reads up to {FORMAT_VERSION}; "
+            f"{path}: has format version {version:.20}, but this xpcnn reads up to {FORMAT_VERSION}; "
             f"upgrade xpcnn"
         )
     return arrays, metadata
@@ -154,27 +171,22 @@ def _read_safetensors(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray],
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
     # What other tools say stands beside this entry: their format_version and recipe are not ours.
-    return arrays, _parsed(path, metadata[_METADATA]) if _METADATA in metadata else {}
+    if _METADATA in metadata:
+        return arrays, _parsed(path, metadata[_METADATA])
+    if any(map(holds_digest, metadata.values())):
+        raise CheckpointError(f"{path}: {DAMAGED}")
+    return arrays, {}
 
 
 def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    try:
-        # Opened here, as numpy.load leaves a file that is no archive open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds
-        raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
+    arrays = read_npz(path, _METADATA)
     described = arrays.pop(_METADATA, None)
     return arrays, {} if described is None else _parsed(path, str(described))
 
 
 def _parsed(path: str | PathLike[str], described: str) -> dict[str, str]:
-    try:
-        metadata = json.loads(described)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its metadata is unreadable: {error}") from error
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise CheckpointError(f"{path}: its metadata is unreadable: expected names with texts")
+    where = f"{path}: its metadata is unreadable"
+    metadata: dict[str, str] = checked(dict[str, str], parse_json(described, where), where)
     return metadata
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xpcnn import nn
-from xpcnn.errors import ArgumentError
+from xpcnn.backend.numbers import plain
+from xpcnn.errors import ArgumentError, CheckpointError
+from xpcnn.io.recipe import checked_recipe
 from xpcnn.models import catalog
 
 __all__ = ["build", "ensemble"]
@@ -54,16 +56,9 @@ def build(name: str, **arguments: Any) -> nn.Layer:
 
 def _member(number: int, described: Mapping[str, Any]) -> nn.Layer:
     try:
-        recipe = nn.Recipe(**_with_tuples(described))
-        model = build(recipe.name, **_with_tuples(recipe.arguments))
-    except TypeError as error:  # no mapping, or not of these fields
-        raise ArgumentError(f"ensemble: member {number} is no model's description: {error}") from error
-    model.recipe = recipe._replace(arguments=_with_tuples(recipe.arguments))
+        recipe = checked_recipe(plain(described), f"ensemble: member {number} is no model's description")
+    except CheckpointError as error:
+        raise ArgumentError(str(error)) from error
+    model = build(recipe.name, **recipe.arguments)
+    model.recipe = recipe
     return model
-
-
-def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields with tuples for lists, as JSON has none."""
-    if not isinstance(fields, Mapping):
-        raise TypeError(f"expected a mapping, got {fields!r}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

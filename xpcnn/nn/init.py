@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from xpcnn.backend import Array, host_generator
@@ -11,7 +13,7 @@ from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.checks import require_possible
 
-__all__ = ["Initializer", "draw", "he", "normal", "xavier"]
+__all__ = ["Initializer", "at_most", "draw", "he", "normal", "xavier"]
 
 # (host generator, shape, fan_in, fan_out) -> host array. fan_in counts the values an output sums over,
 # fan_out the outputs a value goes into (of all groups together, as PyTorch counts).
@@ -56,6 +58,31 @@ def he() -> Initializer:
     return initialize
 
 
+_left: ContextVar[list[int] | None] = ContextVar("how many weights may still be drawn", default=None)
+
+
+@contextmanager
+def at_most(weights: int) -> Iterator[None]:
+    """Refuse to draw more than so many weights, all layers together, inside a ``with`` block.
+
+    So a model that is described by a file takes no more memory than the file says it does.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> with at_most(10):
+    ...     nn.Linear(3, 10**9)
+    Traceback (most recent call last):
+        ...
+    xpcnn.errors.ArgumentError: weights of shape (1000000000, 3) are more than the 10 that are there
+    """
+    token = _left.set([weights])
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
 def draw(
     init: Initializer | str | float, seed: Any, shape: tuple[int, ...], fan_in: int, fan_out: int
 ) -> Array:
@@ -78,8 +105,17 @@ def draw(
         init = known[init]()
     elif not callable(init):
         init = normal(real("weight_init", init, 0))
+    left = _left.get()
+    if left is not None and math.prod(shape) > left[0]:
+        raise ArgumentError(f"weights of shape {shape} are more than the {left[0]:,} that are there")
     require_possible("weight_init", "the weight", shape)
-    values = init(host_generator(seed), shape, fan_in, fan_out)
+    token = _left.set(None)  # an Initializer may itself call `draw`
+    try:
+        values = init(host_generator(seed), shape, fan_in, fan_out)
+    finally:
+        _left.reset(token)
+    if left is not None:
+        left[0] -= math.prod(shape)
     given = tuple(getattr(values, "shape", ()))
     if given != shape:
         raise ArgumentError(f"weight_init: the initialiser gave shape {given} for a weight of shape {shape}")

@@ -11,6 +11,7 @@ from typing import Any, Self
 from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend, is_floating
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
+from xpcnn.io import load_weights, save_weights
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import held
 from xpcnn.nn.loading import load_state
@@ -238,8 +239,6 @@ class Layer:
         CheckpointError
             When the file cannot be written. An existing file is replaced whole or not at all.
         """
-        from xpcnn.io import save_weights
-
         if self.recipe is not None and self.fitting_recipe is None:
             _log.info("%s: saved without a recipe: the model is not as %s built it", path, self.recipe.name)
         save_weights(path, self)
@@ -254,8 +253,6 @@ class Layer:
         StateDictError
             When its entries do not fit, as `load_state_dict` says.
         """
-        from xpcnn.io import load_weights
-
         return self.load_state_dict(load_weights(path).arrays, strict=strict)
 
     def to(self, backend: str | None = None, device: Any = None, dtype: Any = None) -> Self:

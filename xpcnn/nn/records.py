@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from xpcnn.io.recipe import PREPARATIONS, Recipe
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
 __all__ = ["PREPARATIONS", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
-
-PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
-"""How pictures can become a model's images; `xpcnn.data.prepare` does them."""
-
-
-class Recipe(NamedTuple):
-    """How a published model was built, and what it expects: saved with its weights.
-
-    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
-    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was, and
-    `preparation` how pictures become such images, one of `PREPARATIONS`.
-    """
-
-    name: str
-    arguments: dict[str, Any]
-    mean: float | tuple[float, ...]
-    std: float | tuple[float, ...]
-    input_shape: tuple[int, int, int] | None = None
-    preparation: str | None = None
 
 
 class _LeftOut(NamedTuple):

@@ -8,8 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from xpcnn import io
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
 from xpcnn.errors import CheckpointError, StateDictError
@@ -19,7 +17,6 @@ __all__ = ["fitting", "read_params", "write_params"]
 
 _PICKLE_ENDING = ".pkl"
 _ARCHIVE_MAGIC = b"PK"  # of zip files, which npz files are
-_METADATA = "__metadata__"  # the entry beside the arrays that xpcnn.io adds
 
 
 def write_params(path: str | PathLike[str], params: Mapping[str, Array]) -> None:
@@ -48,21 +45,13 @@ def read_params(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             if file.read(len(_ARCHIVE_MAGIC)) == _ARCHIVE_MAGIC:
-                return _read_archive(path)
+                return dict(io.load_arrays(path, ending=".npz")[0])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     found = read_pickle(path)
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: a pickle of a {type(found).__name__}, not of a dict of parameters")
     return found
-
-
-def _read_archive(path: str | PathLike[str]) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file, numpy.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name != _METADATA}
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds
-        raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
 
 
 def fitting(

@@ -5,7 +5,8 @@ from xpcnn.train.checkpoint import restore_checkpoint, save_checkpoint
 from xpcnn.train.early_stopping import EarlyStopping
 from xpcnn.train.evaluate import Evaluation, evaluate, predict
 from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.run import RunDirectory, load_model
+from xpcnn.train.loading import load_model
+from xpcnn.train.run import RunDirectory
 from xpcnn.train.search import Trial, random_search, ranked, split
 from xpcnn.train.trainer import Trainer
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from xpcnn.backend import to_numpy
 from xpcnn.backend.numbers import plain
-from xpcnn.errors import CheckpointError
-from xpcnn.io import load_arrays, save_arrays
+from xpcnn.errors import CheckpointError, XpcnnError
+from xpcnn.io import Range, checked, load_arrays, parse_json, save_arrays
 from xpcnn.train.history import History
 from xpcnn.train.trainer import Trainer
 
@@ -20,6 +20,7 @@ __all__ = ["Checkpoint", "restore_checkpoint", "save_checkpoint"]
 
 _KIND = "xpcnn checkpoint"
 _OPTIONAL = {"schedule": "a schedule", "average": "an average of the weights"}
+_Count = Annotated[int, Range(0)]
 _DESCRIBED = ("progress", "optimizer", "history", "precision", *_OPTIONAL)
 
 
@@ -77,6 +78,20 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     Checkpoint.load(path).restore(trainer)
 
 
+class _Progress(NamedTuple):
+    """Where a trainer stood. What has a default is unknown of runs of an earlier version."""
+
+    seed: _Count
+    steps: _Count
+    epoch: _Count
+    epoch_seconds: float
+    samples: _Count = 0
+    epoch_steps: _Count = 0
+    data: str | None = None
+    batch_size: Annotated[int, Range(1)] | None = None
+    position: _Count = 0
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a file holds, read whole: `restore` finds no damage any more."""
@@ -99,41 +114,37 @@ class Checkpoint:
         arrays, metadata = load_arrays(path)
         if metadata.get("kind") != _KIND:
             raise CheckpointError(f"{path}: not a checkpoint, but a file of weights; model.load reads those")
-        try:
-            described = {name: json.loads(metadata[name]) for name in _DESCRIBED if name in metadata}
-            saved = described["progress"]
-            losses = arrays.pop("history/losses").tolist()
-            history = History.from_json({**described["history"], "losses": losses})
-            parts: dict[str, dict[str, Any]] = {name: {} for name in ("model", "optimizer", "average")}
-            for name, array in arrays.items():
-                part, _, rest = name.partition("/")
-                parts[part][rest] = array
-            if saved.get("position"):
-                raise CheckpointError(
-                    f"{path}: an earlier version wrote it in the middle of an epoch, whose place it counted "
-                    f"in batches; finish the epoch with that version"
-                )
-            progress = {
-                **{name: int(saved[name]) for name in ("steps", "epoch", "seed")},
-                "position": int(saved.get("samples", 0)),
-                "epoch_steps": int(saved.get("epoch_steps", 0)),
-                "epoch_seconds": float(saved["epoch_seconds"]),
-                # Unknown of runs of an earlier version.
-                "data": None if saved.get("data") is None else str(saved["data"]),
-                "batch_size": None if saved.get("batch_size") is None else int(saved["batch_size"]),
-            }
-            states = {
-                "model": parts["model"],
-                "optimizer": {**described["optimizer"], "state": _by_parameter(parts["optimizer"])},
-            }
-            states["precision"] = described.get("precision", {"dtype": None})
-            states["precision"]["dtype"]
-            if "schedule" in described:
-                states["schedule"] = described["schedule"]
-            if "average" in described:
-                states["average"] = {**described["average"], "averages": parts["average"]}
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged checkpoint: {error!r}") from error
+        where = f"{path}: damaged checkpoint"
+        described: dict[str, Any] = {}
+        for name in _DESCRIBED:
+            if name in metadata:
+                described[name] = checked(dict[str, Any], parse_json(metadata[name], where), where, name)
+        saved: _Progress = checked(_Progress, described.pop("progress", None), where, "progress")
+        if saved.position:
+            raise CheckpointError(
+                f"{path}: an earlier version wrote it in the middle of an epoch, whose place it counted "
+                f"in batches; finish the epoch with that version"
+            )
+        losses = arrays.pop("history/losses", None)
+        if losses is None or losses.dtype.kind != "f" or losses.ndim != 1:
+            raise CheckpointError(f"{where}: history/losses is no list of numbers")
+        told = {**described.pop("history", {}), "losses": []}
+        history = replace(History.from_json(told, f"{where}: history"), losses=losses.tolist())
+        parts: dict[str, dict[str, Any]] = {name: {} for name in ("model", "optimizer", "average")}
+        for name, array in arrays.items():
+            part, _, rest = name.partition("/")
+            if part not in parts:
+                raise CheckpointError(f"{where}: has the unknown entry {name!r:.60}")
+            parts[part][rest] = array
+        states: dict[str, Any] = {"model": parts["model"], "precision": {"dtype": None}, **described}
+        states["optimizer"] = {**states.get("optimizer", {}), "state": _by_parameter(parts["optimizer"])}
+        if "average" in states:
+            states["average"] = {**states["average"], "averages": parts["average"]}
+        if "dtype" not in states["precision"]:
+            raise CheckpointError(f"{where}: precision: lacks dtype")
+        checked(str | None, states["precision"]["dtype"], where, "precision.dtype")
+        progress = {**saved._asdict(), "position": saved.samples}
+        del progress["samples"]
         return cls(path, progress, states, history)
 
     def restore(self, trainer: Trainer) -> None:
@@ -155,7 +166,12 @@ class Checkpoint:
                 )
             if name not in self.states and getattr(trainer, name) is not None:
                 raise CheckpointError(f"{self.path}: was trained without {what}, but this trainer has one")
-        _load_all([(getattr(trainer, name), state) for name, state in self.states.items()])
+        try:
+            _load_all([(getattr(trainer, name), state) for name, state in self.states.items()])
+        except XpcnnError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: damaged checkpoint: {error!r}") from error
         for name in self.progress.keys() - {"seed"}:
             setattr(trainer, name, self.progress[name])
         trainer.history, trainer.resumed = self.history, True

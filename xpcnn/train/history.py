@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from xpcnn.io import checked
 
 __all__ = ["EpochRecord", "History"]
 
@@ -78,8 +80,22 @@ class History:
         return plain
 
     @classmethod
-    def from_json(cls, plain: dict[str, Any]) -> History:
-        """Return the history that `to_json` described."""
-        losses = [math.nan if loss is None else float(loss) for loss in plain["losses"]]
-        epochs = [EpochRecord(**record) for record in plain["epochs"]]
-        return cls(losses, epochs, bool(plain["interrupted"]))
+    def from_json(cls, plain: Any, where: str = "history") -> History:
+        """Return the history that `to_json` described; `where` stands for its file in messages.
+
+        Raises
+        ------
+        CheckpointError
+            When it is something else; the message names the field.
+        """
+        saved: _Saved = checked(_Saved, plain, where)
+        losses = [math.nan if loss is None else float(loss) for loss in saved.losses]
+        return cls(losses, saved.epochs, saved.interrupted)
+
+
+class _Saved(NamedTuple):
+    """What `History.to_json` writes."""
+
+    losses: list[float | None]
+    epochs: list[EpochRecord]
+    interrupted: bool

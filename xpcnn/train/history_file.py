@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xpcnn.errors import CheckpointError
+from xpcnn.io import checked, parse_json
 from xpcnn.train.history import History
 
 __all__ = ["HistoryFile"]
@@ -121,11 +122,11 @@ class HistoryFile:
             end += len(line)
             try:
                 if not line.endswith(b"\n"):
-                    raise ValueError("it has no end")
-                part = _part(line)
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
+                    raise CheckpointError(f"{self.path}: unreadable: line {number} has no end")
+                part = _part(line, f"{self.path}: unreadable: line {number}")
+            except CheckpointError:
                 if number < len(lines):
-                    raise CheckpointError(f"{self.path}: unreadable: line {number}: {error!r}") from error
+                    raise
                 _log.warning("%s: its last line was not written whole and is left out", self.path)
                 return
             yield part, end
@@ -137,10 +138,9 @@ def _line(part: History) -> dict[str, Any]:
     return {**record, "losses": plain["losses"], **({"interrupted": True} if part.interrupted else {})}
 
 
-def _part(line: bytes) -> History:
+def _part(line: bytes, where: str) -> History:
     """Return what `_line` was made of."""
-    record = json.loads(line)
-    losses, interrupted = record.pop("losses"), record.pop("interrupted", False)
-    return History.from_json(
-        {"losses": losses, "epochs": [record] if record else [], "interrupted": interrupted}
-    )
+    record = checked(dict[str, Any], parse_json(line, where), where)
+    plain: dict[str, Any] = {"interrupted": False}
+    plain |= {name: record.pop(name) for name in ("losses", "interrupted") if name in record}
+    return History.from_json({**plain, "epochs": [record] if record else []}, where)

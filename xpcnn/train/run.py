@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,11 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError, DivergenceError
-from xpcnn.io import keeping, load_weights, locked_file, replacing, sweep
-from xpcnn.models import build
-from xpcnn.nn import Layer
+from xpcnn.io import checked, keeping, locked_file, read_json, sweep, write_json
 from xpcnn.train.callback import Callback
 from xpcnn.train.checkpoint import Checkpoint, save_checkpoint
 from xpcnn.train.finite import require_finite
@@ -22,7 +18,7 @@ from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.history_file import HistoryFile
 from xpcnn.train.trainer import Trainer
 
-__all__ = ["RunDirectory", "load_model"]
+__all__ = ["RunDirectory"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,17 +102,14 @@ class RunDirectory(Callback):
     def save_config(self, config: dict[str, Any]) -> None:
         """Write the settings, in place of those the run was begun with."""
         with self.writing():
-            _write_json(self.path / "run.json", config)
+            write_json(self.path / "run.json", config)
 
     def history(self) -> History:
         """Return the history as it was last saved."""
         path = self.history_file
         if path == self._history.path:
             return self._history.read()
-        try:
-            return History.from_json(_read_json(path))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: unreadable: {error!r}") from error
+        return History.from_json(_read_json(path), f"{path}: unreadable")
 
     def restore(self, trainer: Trainer) -> None:
         """Put a trainer where the run stopped; a run that has no checkpoint yet starts at the beginning.
@@ -226,53 +219,8 @@ def _holder(lock: Path) -> str:
     return f"process {text}" if text.isdecimal() else "another process"
 
 
-def load_model(path: str | PathLike[str]) -> Layer:
-    """Return the published model a weight file (or a run's folder) was saved from, with its weights.
-
-    Raises
-    ------
-    CheckpointError
-        When the file is missing, damaged, or does not say which model it belongs to.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from xpcnn import models
-    >>> path = tempfile.mkdtemp() + "/tiny.safetensors"
-    >>> models.tiny_convnet(filters=4).save(path)
-    >>> load_model(path).conv1.weight.shape
-    (4, 1, 3, 3)
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = RunDirectory(path).weights_file
-    arrays, recipe = load_weights(path)
-    if recipe is None:
-        raise CheckpointError(
-            f"{path}: does not say which model it belongs to, as that is no published one or was changed "
-            f"since; build the model, replace the same children, and call model.load(path)"
-        )
-    try:
-        model = build(recipe.name, **recipe.arguments)
-    except (ValueError, TypeError) as error:  # of a newer xpcnn, or damaged
-        raise CheckpointError(f"{path}: {error}") from error
-    model.load_state_dict(arrays)
-    model.recipe = recipe  # the file knows what the weights were trained on
-    return model
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; is {path.parent} the folder of a run?") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: unreadable: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: unreadable: expected an object")
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; is {path.parent} the folder of a run?")
+    value: dict[str, Any] = checked(dict[str, Any], read_json(path), f"{path}: unreadable")
     return value

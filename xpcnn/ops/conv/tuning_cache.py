@@ -6,28 +6,34 @@ A cache is never worth an error: a file that cannot be used is ignored with a wa
 from __future__ import annotations
 
 import functools
-import json
 import os
 import platform
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from xpcnn.backend import Backend
 from xpcnn.backend.facts import device_facts
-from xpcnn.errors import ArgumentError
+from xpcnn.errors import ArgumentError, CheckpointError
+from xpcnn.io import checked, read_json, write_json
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = ["CACHE_DIR_VARIABLE", "TuningCache", "cache_file", "environment_of", "task", "tuning_cache"]
 
 CACHE_DIR_VARIABLE = "XPCNN_CACHE_DIR"
-_FORMAT = 1
+_FORMAT: Literal[1] = 1
 
 Choices = dict[str, dict[str, str]]
+
+
+class _Content(NamedTuple):
+    """What the file holds."""
+
+    format: Literal[1]
+    choices: Choices
 
 
 def cache_file() -> Path:
@@ -70,11 +76,9 @@ class TuningCache:
         self._choices: Choices = {}
         try:
             if path.is_file():
-                self._choices = _parsed(path.read_text("utf-8"))
-        except OSError as error:
-            self._warn(f"cannot read {path} ({error.strerror or error}); measuring again")
-        except (ValueError, RecursionError) as error:  # what json and decoding raise are ValueErrors
-            self._warn(f"ignoring {path} ({error}); measuring again, and replacing it")
+                self._choices = checked(_Content, read_json(path), str(path)).choices
+        except CheckpointError as error:
+            self._warn(f"ignoring {error}; measuring again, and replacing it")
 
     def __len__(self) -> int:
         """Return how many choices there are, of all environments."""
@@ -91,44 +95,17 @@ class TuningCache:
             self._choices.setdefault(environment, {})[task] = algorithm
             try:
                 if self._writable:
-                    self._write()
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(self.path, _Content(_FORMAT, self._choices)._asdict())
             except OSError as error:
                 self._writable = False
-                reason = error.strerror or error
-                self._warn(f"cannot write {self.path} ({reason}); choices last for this process only")
-
-    def _write(self) -> None:
-        folder = self.path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": _FORMAT, "choices": self._choices}, indent=1, sort_keys=True)
-        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            os.chmod(name, 0o644)  # mkstemp's files are private; a folder may be shared
-            os.replace(name, self.path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+                ours = isinstance(error, CheckpointError)  # which names the file
+                told = error if ours else f"cannot write {self.path}: {error.strerror or error}"
+                self._warn(f"{told}; choices last for this process only")
 
     @staticmethod
     def _warn(message: str) -> None:
         warnings.warn(f"autotune: {message}", RuntimeWarning, stacklevel=3)
-
-
-def _parsed(text: str) -> Choices:
-    content = json.loads(text)
-    if not isinstance(content, dict) or "format" not in content:
-        raise ValueError("not a file of measured choices")
-    if content["format"] != _FORMAT:
-        raise ValueError(f"of another format than {_FORMAT}")
-    choices: Any = content.get("choices")
-    if not isinstance(choices, dict) or not all(map(_are_names, choices.values())):
-        raise ValueError("its choices are not names by environment and task")
-    return choices
-
-
-def _are_names(tasks: Any) -> bool:
-    return isinstance(tasks, dict) and all(isinstance(name, str) for name in tasks.values())
 
 
 # -- what a choice holds for -----------------------------------------------------------

@@ -1,0 +1,100 @@
+"""How a published model was built, as its weight file says it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, NamedTuple
+
+from xpcnn.backend.numbers import plain
+from xpcnn.errors import CheckpointError
+from xpcnn.io.checks import Range, checked
+from xpcnn.io.json_files import parse_json
+
+__all__ = ["PREPARATIONS", "Recipe", "checked_recipe", "describe_recipe", "parse_recipe"]
+
+_Size = Annotated[int, Range(1, 2**31 - 1)]
+_Positive = Annotated[float, Range(0, above=True)]
+_Floating = Literal["float16", "bfloat16", "float32", "float64"]
+
+
+PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
+"""How pictures can become a model's images; `xpcnn.data.prepare` does them."""
+
+
+class Recipe(NamedTuple):
+    """How a published model was built, and what it expects: saved with its weights.
+
+    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
+    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was, and
+    `preparation` how pictures become such images, one of `PREPARATIONS`.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    mean: float | tuple[float, ...]
+    std: _Positive | tuple[_Positive, ...]
+    input_shape: tuple[_Size, _Size, _Size] | None = None
+    preparation: str | None = None
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Return the text that `parse_recipe` reads.
+
+    Raises
+    ------
+    CheckpointError
+        When a builder's argument is nothing that JSON can hold.
+    """
+    try:
+        return json.dumps(plain(recipe._asdict()), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{recipe.name}: its arguments cannot be written to a file: {error}") from error
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """Return the recipe that a weight file holds; `where` stands for it in messages.
+
+    Raises
+    ------
+    CheckpointError
+        When the text is no recipe; the message names the field.
+
+    Examples
+    --------
+    >>> text = describe_recipe(Recipe("tiny_convnet", {"filters": 4, "input_shape": (1, 28, 28)}, 0.5, 1.0))
+    >>> parse_recipe(text, "tiny.safetensors").arguments
+    {'filters': 4, 'input_shape': (1, 28, 28)}
+    """
+    return checked_recipe(parse_json(text, where), where)
+
+
+def checked_recipe(fields: Any, where: str) -> Recipe:
+    """Return a recipe from its fields as JSON has them; `where` stands for their place in messages.
+
+    Raises
+    ------
+    CheckpointError
+        When a field is missing, unknown or not what it must be.
+    """
+    recipe: Recipe = checked(Recipe, fields, where)
+    arguments: dict[str, Any] = plain(recipe.arguments)  # JSON has no tuples
+    if "seed" in arguments:
+        checked(Annotated[int, Range(0)] | None, arguments["seed"], where, "arguments.seed")
+    if "dtype" in arguments:
+        checked(_Floating, arguments["dtype"], where, "arguments.dtype")
+    checked(Literal[*PREPARATIONS] | None, recipe.preparation, where, "preparation")
+    channels = _channels(recipe, arguments)
+    for name, values in (("mean", recipe.mean), ("std", recipe.std)):
+        if isinstance(values, tuple) and (not values or channels not in (None, len(values))):
+            wanted = "at least 1" if channels is None else f"{channels}, one for each channel"
+            raise CheckpointError(f"{where}: {name}: has {len(values)} numbers, expected {wanted}")
+    return recipe._replace(arguments=arguments)
+
+
+def _channels(recipe: Recipe, arguments: dict[str, Any]) -> int | None:
+    """Return how many channels the model's images have; None where the recipe does not say."""
+    if recipe.input_shape is not None:
+        return recipe.input_shape[0]
+    shape = arguments.get("input_shape")
+    channels = shape[0] if isinstance(shape, tuple) and shape else arguments.get("in_channels")
+    return channels if isinstance(channels, int) else None

@@ -1,0 +1,58 @@
+"""A model from its weight file alone."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from xpcnn.errors import CheckpointError, XpcnnError
+from xpcnn.io import load_weights
+from xpcnn.models import build
+from xpcnn.nn import Layer
+from xpcnn.nn.init import at_most
+from xpcnn.train.run import RunDirectory
+
+__all__ = ["load_model"]
+
+
+def load_model(path: str | PathLike[str]) -> Layer:
+    """Return the published model a weight file (or a run's folder) was saved from, with its weights.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing, damaged, or does not say which model it belongs to; when it describes a
+        model that has more weights than the file, before memory is taken for them.
+
+    Warns
+    -----
+    NonFiniteWarning
+        When there are NaN or infinite numbers among the weights.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from xpcnn import models
+    >>> path = tempfile.mkdtemp() + "/tiny.safetensors"
+    >>> models.tiny_convnet(filters=4).save(path)
+    >>> load_model(path).conv1.weight.shape
+    (4, 1, 3, 3)
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = RunDirectory(path).weights_file
+    arrays, recipe = load_weights(path)
+    if recipe is None:
+        raise CheckpointError(
+            f"{path}: does not say which model it belongs to, as that is no published one or was changed "
+            f"since; build the model, replace the same children, and call model.load(path)"
+        )
+    try:
+        with at_most(sum(array.size for array in arrays.values())):
+            model = build(recipe.name, **recipe.arguments)
+    except Exception as error:  # of a newer xpcnn, or damaged: odd arguments fail in any way
+        told = error if isinstance(error, XpcnnError | ValueError | TypeError) else repr(error)
+        raise CheckpointError(f"{path}: {told}") from error
+    model.load_state_dict(arrays)
+    model.recipe = recipe  # the file knows what the weights were trained on
+    return model
