@@ -1,0 +1,291 @@
+"""Damages files of every kind that xpcnn reads, and counts what reading them does.
+
+    python mutated_files.py FOLDER CASES_OF_EACH_KIND SEED
+
+prints a JSON object: for each kind how many were "read" and how many "refused" (by an `XpcnnError`), and
+under "failures" what else happened. It runs in a process of its own, with little memory and an alarm.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import gzip
+import json
+import logging
+import random
+import resource
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpcnn import data, io, models, nn, optim
+from xpcnn.bench import record as benchmark
+from xpcnn.bench import report
+from xpcnn.bench.measure import Result
+from xpcnn.cli.settings import Settings
+from xpcnn.data import read_idx
+from xpcnn.data.idx import write_idx
+from xpcnn.errors import XpcnnError
+from xpcnn.ops.conv.tuning_cache import TuningCache
+from xpcnn.train import RunDirectory, Trainer, load_model, restore_checkpoint, save_checkpoint
+
+MEMORY, SECONDS = 1 << 29, 10
+MANY_DIGITS, DEEP = "9" * 5000, "[" * 2000 + "]" * 2000
+
+# Texts stand for what json.dumps cannot write; `dumped` puts it in their places.
+RAW = {"«inf»": "Infinity", "«nan»": "NaN", "«digits»": MANY_DIGITS, "«deep»": DEEP, "«1e999»": "1e999"}
+VALUES: list[Any] = [
+    *RAW, None, True, False, 0, 1, -1, 2, 3.5, -0.5, 1e-320, 1e308, 10**9, 2**31, 2**63, 10**40, -(10**18),
+    "", "x", "\x1b[2J", "\ud800", "int8", "float16", "1", "tiny_convnet", "ensemble", [], {}, [[]], [1],
+    [0.5, 0.5], ["x"], [None], [1, 28, 28], [0, 0, 0], [10**9, 1, 1], {"x": 1}, {"name": "tiny_convnet"},
+]  # fmt: skip
+
+
+INSERTED = (bytes(8), b"\xff" * 8, MANY_DIGITS.encode(), b"Infinity", b"NaN", b"[" * 3000)
+ODD = (np.zeros(0), np.ones((2, 3)), np.float64(1), np.full(3, np.nan), np.ones(3, bool))
+
+
+def dumped(tree: Any) -> str:
+    text = json.dumps(tree)
+    for mark, raw in RAW.items():
+        text = text.replace(json.dumps(mark), raw)
+    return text
+
+
+def changed(tree: Any, rng: random.Random) -> Any:
+    """A copy of a JSON value in which one to three nodes are something else."""
+    tree = json.loads(json.dumps(tree))
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        places = list(nodes(tree))
+        if not places:
+            return copy.deepcopy(rng.choice(VALUES))
+        parent, key = rng.choice(places)
+        what = rng.random()
+        if what < 0.7:
+            parent[key] = copy.deepcopy(rng.choice(VALUES))
+        elif what < 0.8:
+            del parent[key]
+        elif what < 0.9 and isinstance(parent, dict):
+            parent[rng.choice(("x", "name", "members", "seed", "dtype"))] = parent.pop(key)
+        else:
+            parent[key] = [copy.deepcopy(parent[key]) for _ in range(rng.choice((1, 2, 40)))]
+    return tree if rng.random() < 0.97 else rng.choice(VALUES)
+
+
+def nodes(tree: Any) -> Any:
+    """Every place in a JSON value, as the list or dict it is in and its index or name."""
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        yield tree, key
+        yield from nodes(tree[key])
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Bytes with bits flipped, bytes changed, cut out, repeated or put in, or cut off."""
+    bad = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        end = max(len(bad) - 1, 0)
+        at = rng.choice(
+            (rng.randint(0, end), rng.randint(0, min(end, 200)), rng.randint(max(0, end - 400), end))
+        )
+        what = rng.randrange(6)
+        if what == 0 and bad:
+            bad[at] ^= 1 << rng.randrange(8)
+        elif what == 1 and bad:
+            bad[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, ord("0"), ord("9"), ord("["), ord('"')))
+        elif what == 2:
+            del bad[at : at + rng.choice((1, 4, 50))]
+        elif what == 3:
+            bad[at:at] = bad[at : at + rng.choice((1, 8, 100))]
+        elif what == 4:
+            bad[at:at] = rng.choice(
+                (bytes(8), b"\xff" * 8, MANY_DIGITS.encode(), b"Infinity", b"NaN", b"[" * 3000)
+            )
+        else:
+            del bad[at:]
+    return bytes(bad)
+
+
+def trainer() -> Trainer:
+    model = models.tiny_convnet((1, 6, 6), filters=2, classes=3)
+    optimizer = optim.Adam(model)
+    return Trainer(
+        model, optimizer, schedule=optim.StepLR(optimizer, 2), average=optim.WeightAverage(model, 0.9)
+    )
+
+
+class Kind:
+    """One kind of file: how to write a damaged one, and how it is read."""
+
+    def __init__(self, path: Path, read: Callable[[Path], Any]) -> None:
+        self.path, self.read = path, read
+        self.content = path.read_bytes()
+        self.damage: Callable[[random.Random], None] = self._bytes
+
+    def _bytes(self, rng: random.Random) -> None:
+        self.path.write_bytes(damaged(self.content, rng))
+
+    def of_json(self) -> Kind:
+        tree = json.loads(self.content)
+
+        def damage(rng: random.Random) -> None:
+            if rng.random() < 0.7:
+                self.path.write_text(dumped(changed(tree, rng)), encoding="utf-8")
+            else:
+                self._bytes(rng)
+
+        self.damage = damage
+        return self
+
+    def of_lines(self) -> Kind:
+        """Damage one of several lines of JSON."""
+        lines = self.content.decode().splitlines()
+
+        def damage(rng: random.Random) -> None:
+            bad, number = list(lines), rng.randrange(len(lines))
+            bad[number] = dumped(changed(json.loads(lines[number]), rng))
+            if rng.random() < 0.7:
+                self.path.write_text("\n".join(bad) + "\n", encoding="utf-8")
+            else:
+                self._bytes(rng)
+
+        self.damage = damage
+        return self
+
+    def of_metadata(self) -> Kind:
+        """Damage what the metadata say, in a file that is whole: its digest is right."""
+        arrays, metadata = io.load_arrays(self.path)
+
+        def damage(rng: random.Random) -> None:
+            found, told, name = dict(arrays), dict(metadata), rng.choice(list(metadata))
+            try:
+                told[name] = dumped(changed(json.loads(told[name]), rng))
+            except ValueError:  # no JSON
+                told[name] = rng.choice((MANY_DIGITS, "-1", "", "xpcnn checkpoint", "two"))
+            if rng.random() < 0.2:
+                odd = rng.choice(
+                    (np.zeros(0), np.ones((2, 3)), np.float64(1), np.full(3, np.nan), np.ones(3, bool))
+                )
+                found[rng.choice([*found, "x", "optimizer/x", "/", ""])] = odd
+            io.save_arrays(self.path, found, told)
+
+        self.damage = damage
+        return self
+
+
+def kinds(folder: Path) -> dict[str, Kind]:
+    """One of each kind, with a small file of it in the folder."""
+    digits = data.synthetic_digits(20, seed=0)
+    digits = data.Dataset(digits.images[:, :, ::5, ::5], digits.labels % 3, 3)
+    trained = trainer()
+    (folder / "run").mkdir()
+    config = Settings("numpy", model_options={"filters": 4}, lr=0.1).to_config()
+    run = RunDirectory(folder / "run", config)
+    trained.fit(digits, digits, 3, 10, progress=None, callbacks=[run])
+    model = trained.model
+    both = nn.Ensemble(models.tiny_convnet((1, 6, 6), seed=1), models.tiny_convnet((1, 6, 6), seed=2))
+    for name in ("w.safetensors", "w.npz", "described.safetensors", "described.npz"):
+        model.save(folder / name)
+    both.save(folder / "ensemble.safetensors")
+    for name in ("c.safetensors", "described-c.safetensors"):
+        save_checkpoint(folder / name, trained)
+    write_idx(folder / "i", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    write_idx(folder / "i.gz", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    one = Result("tiny", "d", "im2col", "forward", 1e6, 2e5, 2.0, 1.9, 2.1, 1.8, 7, 0.5)
+    settings = {"benchmark": "conv", "backend": "numpy", "dtype": "float32", "threads": 1, "tf32": False}
+    benchmark.save(benchmark.Record({"cores": 2}, {"numpy": "2"}, settings, [one, one]), folder / "b.json")
+    (folder / "autotune.json").write_text(json.dumps({"format": 1, "choices": {"numpy": {"a task": "mec"}}}))
+    other = trainer()
+    old = {"losses": [1.5, None], "epochs": [vars(trained.history.epochs[0])], "interrupted": False}
+    (folder / "old").mkdir()
+    (folder / "old" / "config.json").write_text(json.dumps(config))
+    (folder / "old" / "history.json").write_text(json.dumps(old))
+
+    def settings_of(path: Path) -> None:
+        found = RunDirectory(path.parent)
+        Settings.of_run(found.config(), found.config_file)
+
+    def compare(path: Path) -> None:
+        report.comparison(benchmark.load(path), benchmark.load(path))
+
+    def cached(path: Path) -> None:
+        cache = TuningCache(path)
+        cache.find("numpy", "a task")
+        len(cache)
+
+    def history(path: Path) -> None:
+        RunDirectory(path.parent).history()
+
+    found = {
+        "safetensors": Kind(folder / "w.safetensors", load_model),
+        "npz": Kind(folder / "w.npz", load_model),
+        "recipe": Kind(folder / "described.safetensors", load_model).of_metadata(),
+        "recipe in npz": Kind(folder / "described.npz", load_model).of_metadata(),
+        "ensemble": Kind(folder / "ensemble.safetensors", load_model).of_metadata(),
+        "checkpoint": Kind(folder / "c.safetensors", lambda path: restore_checkpoint(path, other)),
+        "checkpoint's metadata": Kind(
+            folder / "described-c.safetensors", lambda path: restore_checkpoint(path, other)
+        ).of_metadata(),
+        "idx": Kind(folder / "i", read_idx),
+        "idx.gz": Kind(folder / "i.gz", read_idx),
+        "settings": Kind(run.config_file, settings_of).of_json(),
+        "old settings": Kind(folder / "old" / "config.json", settings_of).of_json(),
+        "old history": Kind(folder / "old" / "history.json", history).of_json(),
+        "benchmark": Kind(folder / "b.json", compare).of_json(),
+        "tuning cache": Kind(folder / "autotune.json", cached).of_json(),
+    }
+    if run.history_file.suffix == ".jsonl":
+        found["history"] = Kind(run.history_file, history).of_lines()
+    # Compressed content that is damaged before it is compressed.
+    packed = found["idx.gz"]
+
+    def pack(rng: random.Random) -> None:
+        packed.path.write_bytes(gzip.compress(damaged(gzip.decompress(packed.content), rng)))
+
+    found["idx in gz"] = Kind(folder / "i.gz", read_idx)
+    found["idx in gz"].damage = pack
+    return found
+
+
+def main(folder: Path, cases: int, seed: int) -> dict[str, Any]:
+    """Damage each kind of file so many times."""
+    found: dict[str, Any] = {}
+    failures: collections.Counter[str] = collections.Counter()
+    all_kinds = kinds(folder)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError("it hangs")))
+    warnings.simplefilter("ignore")  # NaN in weights, a tuning cache that is left out
+    logging.disable()  # a last line that is left out
+    for name, kind in all_kinds.items():
+        counts = collections.Counter(read=0, refused=0, failed=0)
+        for case in range(cases):
+            kind.damage(random.Random(f"{seed} {name} {case}"))
+            signal.alarm(SECONDS)
+            try:
+                kind.read(kind.path)
+                counts["read"] += 1
+            except XpcnnError as error:
+                counts["refused"] += 1
+                if len(str(error)) > 4000:
+                    failures[f"{name}: a message of {len(str(error))} characters"] += 1
+            except Exception as error:
+                counts["failed"] += 1
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                told = f"{name}: {type(error).__name__}: {str(error)[:70]!a} in {Path(last.filename).name}"
+                failures[told] += 1
+            finally:
+                signal.alarm(0)
+        kind.path.write_bytes(kind.content)
+        found[name] = dict(counts)
+    return {"kinds": found, "failures": dict(failures.most_common())}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])), indent=1))

@@ -1,0 +1,152 @@
+"""A flipped bit in a file of ours is found, or changes nothing that is read; equal runs write equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from xpcnn import data, io, models, optim
+from xpcnn.errors import CheckpointError
+from xpcnn.train import RunDirectory, Trainer, restore_checkpoint, save_checkpoint
+
+every_ending = pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+ARRAYS = {
+    "b": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    "a": np.array(7, dtype=np.int64),
+    "c": np.array([True, False]),
+    "ä": np.empty((0, 2), np.float16),
+}
+METADATA = {"recipe": '{"name": "x"}', "made": "ünder test"}
+
+
+def raw_metadata(path: Path) -> dict[str, str]:
+    """The metadata as they stand in a file, read without xpcnn."""
+    if path.suffix == ".npz":
+        with np.load(path) as archive:
+            return json.loads(str(archive["__metadata__"]))
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["__metadata__"])
+
+
+@every_ending
+def test_the_digest_is_what_its_page_says(tmp_path: Path, ending: str) -> None:
+    """Computed here from the description in docs/weight-files.md alone."""
+    io.save_arrays(tmp_path / f"w{ending}", ARRAYS, METADATA)
+    told = raw_metadata(tmp_path / f"w{ending}")
+    text = (
+        r'[[["format_version","1"],["made","\u00fcnder test"],["recipe","{\"name\": \"x\"}"]],'
+        r'[["a","int64",[]],["b","float32",[2,3]],["c","bool",[2]],["\u00e4","float16",[0,2]]]]'
+    )
+    content = (7).to_bytes(8, "little") + ARRAYS["b"].astype("<f4").tobytes() + b"\1\0"
+    assert told["digest"] == "xpcnn-sha256:" + hashlib.sha256(text.encode() + content).hexdigest()
+    assert io.load_arrays(tmp_path / f"w{ending}")[1] == {"format_version": "1", **METADATA}
+
+
+def read(path: Path) -> Any:
+    """All that a file says, to be compared."""
+    arrays, metadata = io.load_arrays(path)
+    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}, metadata
+
+
+def assert_found(path: Path, bits: Any) -> int:
+    """Flip each bit; return how many were found."""
+    content, expected, found = path.read_bytes(), read(path), 0
+    for bit in bits:
+        bad = bytearray(content)
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bad)
+        try:
+            now = read(path)
+        except CheckpointError:
+            found += 1
+        else:
+            assert now == expected, f"bit {bit} changed what is read"
+    path.write_bytes(content)
+    return found
+
+
+def test_bits_of_a_small_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    io.save_arrays(path, ARRAYS, METADATA)
+    bits = random.Random(0).sample(range(8 * path.stat().st_size), 400)
+    assert assert_found(path, bits) == 400
+
+
+def test_bits_of_an_archive(tmp_path: Path) -> None:
+    """Of a zip archive some say nothing, such as dates; whatever bears on the content is found."""
+    path = tmp_path / "w.npz"
+    io.save_arrays(path, ARRAYS, METADATA)
+    bits = random.Random(0).sample(range(8 * path.stat().st_size), 800)
+    assert assert_found(path, bits) > 600
+
+
+def trained() -> Trainer:
+    digits = data.synthetic_digits(20, seed=0)
+    model = models.tiny_convnet(filters=2)
+    trainer = Trainer(model, optim.Adam(model))
+    trainer.fit(digits, digits, 1, 10, progress=None)
+    return trainer
+
+
+def test_bits_of_a_checkpoint(tmp_path: Path) -> None:
+    path, trainer = tmp_path / "c.safetensors", trained()
+    save_checkpoint(path, trainer)
+    size = path.stat().st_size
+    rng = random.Random(1)
+    bits = rng.sample(range(8 * size), 200) + rng.sample(range(8 * 4000), 200)
+    assert assert_found(path, bits) == 400
+    restore_checkpoint(path, trainer)
+
+
+@every_ending
+def test_a_weight_or_a_word_that_was_changed(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"w{ending}"
+    io.save_arrays(path, ARRAYS, METADATA)
+    told = raw_metadata(path)
+    other = {**ARRAYS, "b": ARRAYS["b"] + 1}
+    for arrays, metadata in (
+        (other, told),
+        (ARRAYS, {**told, "made": "another"}),
+        ({name: array for name, array in ARRAYS.items() if name != "c"}, told),
+        ({**ARRAYS, "b": ARRAYS["b"].reshape(3, 2)}, told),
+        ({**ARRAYS, "b": ARRAYS["b"].view(np.int32)}, told),
+        (ARRAYS, {("digesu" if name == "digest" else name): text for name, text in told.items()}),
+    ):
+        text = json.dumps(metadata)
+        if ending == ".npz":
+            np.savez(path, __metadata__=np.array(text), **arrays)
+        else:
+            safetensors.numpy.save_file(arrays, path, {"__metadata__": text})
+        with pytest.raises(CheckpointError, match=f"w{ending}: damaged: .*digest"):
+            io.load_arrays(path)
+
+
+@every_ending
+def test_files_of_others_and_of_earlier_versions_have_none(tmp_path: Path, ending: str) -> None:
+    path, text = tmp_path / f"w{ending}", json.dumps({"format_version": "1", **METADATA})
+    if ending == ".npz":
+        np.savez(path, __metadata__=np.array(text), **ARRAYS)
+    else:
+        safetensors.numpy.save_file(ARRAYS, path, {"__metadata__": text})
+    arrays, metadata = io.load_arrays(path)
+    assert arrays.keys() == ARRAYS.keys()
+    assert metadata == {"format_version": "1", **METADATA}
+
+
+def test_equal_runs_write_equal_weights(tmp_path: Path) -> None:
+    """To the byte, wherever and whenever they ran."""
+    digits = data.synthetic_digits(40, seed=0)
+    for name in ("a", "b/c"):
+        model = models.tiny_convnet(filters=2)
+        run = RunDirectory(tmp_path / name, {"name": name})
+        Trainer(model, optim.Adam(model)).fit(digits, digits, 2, 10, progress=None, callbacks=[run])
+    for file in ("model.safetensors", "best.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b/c" / file).read_bytes()
+        assert str(tmp_path).encode() not in (tmp_path / "a" / file).read_bytes()

@@ -1,0 +1,189 @@
+"""JSON within bounds, and values held field by field against annotated classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import pytest
+
+from xpcnn import io
+from xpcnn.errors import CheckpointError
+
+REFUSED = {
+    "nothing": ("", "Expecting value"),
+    "half": ('{"a": [1, 2', "Expecting"),
+    "no UTF-8": (b'"\xff\xfe"', "codec can't decode"),
+    "NaN": ('{"a": NaN}', "NaN is no number of JSON"),
+    "infinity": ("[Infinity]", "Infinity is no number of JSON"),
+    "minus infinity": ("[-Infinity]", "-Infinity is no number of JSON"),
+    "infinite in effect": ("[1e999]", "1e999 is no number that a float can hold"),
+    "many digits": ("9" * 5000, "a number of 5,000 digits"),
+    "many digits, negative": ("-" + "9" * 5000, "a number of 5,001 digits"),
+    "many digits before a point": ("9" * 5000 + ".5", "is no number that a float can hold"),
+    "a name twice": ('{"a": 1, "b": {"c": 2, "c": 3}}', "'c' stands there twice"),
+    "51 deep": ("[" * 51 + "]" * 51, "nested more than 50 deep"),
+    "51 deep, in objects": ('{"a":' * 51 + "1" + "}" * 51, "nested more than 50 deep"),
+    "100,000 deep": ("[" * 100_000 + "]" * 100_000, "nested too deep"),
+    "100,000 deep, without an end": ("[" * 100_000, "nested too deep"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_refused(tmp_path: Path, content: str | bytes, told: str) -> None:
+    (tmp_path / "a.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(CheckpointError) as caught:
+        io.read_json(tmp_path / "a.json")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.json'}: unreadable: ")
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[[]]" * 60, '"\\', {"[": "]{"}, [["["] * 3] * 100, 10**38, -0.5, None, True, [1e308], {"é": "\x1b"}],
+    ids=str,
+)
+def test_what_is_read_as_it_was_written(tmp_path: Path, value: Any) -> None:
+    io.write_json(tmp_path / "a.json", value)
+    assert io.read_json(tmp_path / "a.json") == value
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_fifty_deep_is_read() -> None:
+    assert io.parse_json("[" * 50 + "]" * 50, "x") is not None
+
+
+def test_nan_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        io.write_json(tmp_path / "a.json", [float("nan")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, told in ((tmp_path / "absent", "no such file"), (tmp_path, "cannot be read: Is a directory")):
+        with pytest.raises(CheckpointError, match=f"{path}: {told}"):
+            io.read_json(path)
+
+
+def test_a_large_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" + "1," * 600 + "1]")
+    assert len(io.read_json(tmp_path / "a.json")) == 601
+    with pytest.raises(CheckpointError, match="larger than 1,000 bytes"):
+        io.read_json(tmp_path / "a.json", most=1000)
+
+
+# -- checking --------------------------------------------------------------------------
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class Told(NamedTuple):
+    kind: Literal["a", "b"]
+
+
+@dataclass
+class Settings:
+    name: str
+    rate: Annotated[float, io.Range(0, above=True)]
+    count: Annotated[int, io.Range(1, 10)] | None = None
+    size: tuple[int, int] = (1, 1)
+    losses: list[float | None] = field(default_factory=list)
+    points: tuple[Point, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    told: Told | None = None
+    exact: bool = False
+
+
+WHOLE = {
+    "name": "n",
+    "rate": 1,
+    "count": 3,
+    "size": [2, 3],
+    "losses": [1.5, None, 2],
+    "points": [{"x": 1}, {"x": 2, "y": 3}],
+    "more": {"any": [{}]},
+    "told": {"kind": "b"},
+    "exact": True,
+}
+
+
+def test_a_record() -> None:
+    found = io.checked(Settings, WHOLE, "run.json")
+    points = (Point(1), Point(2, 3))
+    more = {"any": [{}]}
+    assert found == Settings("n", 1.0, 3, (2, 3), [1.5, None, 2], points, more, Told("b"), True)
+    assert type(found.rate) is float
+    assert io.checked(Settings, {"name": "n", "rate": 0.5}, "run.json") == Settings("n", 0.5)
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "name": (3, "name: expected text, got 3"),
+    "rate": (0, "rate: expected a number above 0, got 0"),
+    "count": (11, "count: expected a whole number of at least 1 and of at most 10, got 11"),
+    "size": ([1, 2, 3], "size: expected a list of 2, got a list of 3"),
+    "losses": ([1.0, [], None], "losses[1]: expected a number, got a list of 0"),
+    "points": ([{"x": 1}, {"x": None}], "points[1].x: expected a whole number, got None"),
+    "more": ([], "more: expected a mapping, got a list of 0"),
+    "told": ({"kind": "c"}, "told.kind: expected one of 'a', 'b', got 'c'"),
+    "exact": (1, "exact: expected true or false, got 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_field_that_is_wrong_is_named(name: str) -> None:
+    value, told = WRONG[name]
+    with pytest.raises(CheckpointError) as caught:
+        io.checked(Settings, {**WHOLE, name: value}, "run.json")
+    assert str(caught.value) == f"run.json: {told}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (int, True), (int, 1.0), (int, "1"), (float, True), (float, "1"), (str, None), (bool, 0),
+        (list[int], {}), (tuple[int, ...], [1.5]), (dict[str, int], [1]), (int | None, "x"), (None, 0),
+        (Settings, []), (Settings, None), (Point, [1, 2]), (Told, {}), (Literal["a"], ["a"]),
+        (Literal[1], True), (Annotated[int, io.Range(1)], 0), (Annotated[int, io.Range(1)] | None, 0),
+        (list[Annotated[int, io.Range(1)]], [0]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_another_kind(kind: Any, value: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"^a\.json: "):
+        io.checked(kind, value, "a.json")
+
+
+def test_missing_and_unknown_entries() -> None:
+    with pytest.raises(CheckpointError, match=r"^run\.json: lacks name, rate$"):
+        io.checked(Settings, {}, "run.json")
+    with pytest.raises(CheckpointError, match=r"^run.json: has the unknown entry 'new\\x1b'$"):
+        io.checked(Settings, {**WHOLE, "new\x1b": 1}, "run.json")
+    assert io.checked(Settings, {**WHOLE, "new": 1}, "run.json", more=True).name == "n"
+    with pytest.raises(CheckpointError, match=r"points\[0\]: has the unknown entry 'z'"):
+        io.checked(Settings, {**WHOLE, "points": [{"x": 1, "z": 1}]}, "run.json", more=True)
+
+
+def test_messages_are_short_and_on_one_line() -> None:
+    for value in ("x\n" * 5000, 10**79, ["x"] * 5000, {"x" * 5000: 1}):
+        with pytest.raises(CheckpointError) as caught:
+            io.checked(dict[str, list[bool]], {"a\n" * 5000: value}, "run.json")
+        assert len(str(caught.value)) < 200
+        assert "\n" not in str(caught.value)
+
+
+def test_a_million_losses_are_read_in_a_moment(tmp_path: Path) -> None:
+    """By the number of calls, not by the clock: one for the list, none for each number."""
+    import cProfile
+    import pstats
+
+    losses = [0.5] * 100_000
+    profile = cProfile.Profile()
+    profile.runcall(io.checked, dict[str, list[float]], {"losses": losses}, "history.json")
+    assert pstats.Stats(profile).total_calls < 1000
