@@ -80,7 +80,7 @@ def test_refusals(new_model: Callable[..., Any]) -> None:
     with pytest.raises(ArgumentError, match=r"Trainer: schedule=ExponentialLR\(gamma=0.9\) is for another"):
         Trainer(other, optimizer, schedule=schedule)
     for norm in (0.0, -1.0, math.nan):
-        with pytest.raises(ArgumentError, match="Trainer: clip_norm must be (above 0|a finite number), got"):
+        with pytest.raises(ArgumentError, match=r"Trainer: clip_norm must be (above 0|a finite number), got"):
             Trainer(model, optim.SGD(model), clip_norm=norm)
     with pytest.raises(ArgumentError, match="average= is of another model"):
         Trainer(model, optim.SGD(model), average=optim.WeightAverage(new_model()))
