@@ -149,7 +149,7 @@ def test_fit_reads_ten_losses_at_a_time(
     trainer.step(*digits[:4])
     reads.clear()
     trainer.fit(digits[:50], None, 1, 2, evaluate_samples=10, progress=None)
-    losses, weights, evaluation = 3, 1, 2  # after 10, 20 and 25 steps; finite or not; the right ones, the loss
+    losses, weights, evaluation = 3, 1, 2  # after 10, 20 and 25 steps; finite or not; right ones, the loss
     assert reads == ["to_numpy"] * (losses + weights + evaluation)
 
 
