@@ -25,6 +25,10 @@ DTYPES = ("float32", "float64")
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
 """Largest error allowed, relative to the largest expected value."""
 
+HALVES = ("float16", "bfloat16")
+LACKING = {"numpy": {"bfloat16"}, "array_api_strict": set(HALVES)}
+"""The floating dtypes a library lacks: written down, so that no test skips what a backend has lost."""
+
 hypothesis.settings.register_profile("xpcnn", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("xpcnn")
 
@@ -95,6 +99,10 @@ class Make:
     def use(self) -> AbstractContextManager[Any]:
         """A block in which xpcnn creates its arrays on this backend."""
         return xpcnn.use_backend(self.backend)
+
+    def has(self, name: str) -> bool:
+        """Whether this backend's library has a dtype."""
+        return name not in LACKING.get(self.backend, ())
 
     def dtype(self, name: str) -> Any:
         """The namespace's dtype of this name."""

@@ -132,14 +132,13 @@ def test_bad_device(pretend: Pretend, named: Any, parts: tuple[str, ...]) -> Non
         xpcnn.set_backend("cupy", named)
 
 
-def test_bfloat16_needs_a_package_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_needs_a_package_that_brings_it() -> None:
     backend = object.__new__(_cupy.CupyBackend)  # asking for a dtype needs no device
-    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    with pytest.raises(errors.BackendError, match=mentions("cupy", "bfloat16", "pip install ml_dtypes")):
+    vars(backend).update(name="cupy", xp=SimpleNamespace(), _cupy=SimpleNamespace(__version__="13.6.0"))
+    parts = ("cupy", "bfloat16", "CuPy 14", "this is CuPy 13.6.0", "pip install", "ml_dtypes")
+    with pytest.raises(errors.BackendError, match=mentions(*parts)):
         backend.dtype("bfloat16")
-    stand_in = ModuleType("ml_dtypes")
-    vars(stand_in).update(bfloat16=np.void(b"xx").dtype)
-    monkeypatch.setitem(sys.modules, "ml_dtypes", stand_in)
+    backend.xp.bfloat16 = np.void(b"xx").dtype
     assert backend.dtype("bfloat16") == np.dtype("V2")
 
 

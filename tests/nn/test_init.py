@@ -67,7 +67,7 @@ def test_biases_start_at_zero() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_same_bits_on_every_backend(make: Any, dtype: str) -> None:
-    if not hasattr(make.xp, dtype):
+    if not make.has(dtype):
         pytest.skip(f"{make.backend} has no {dtype}")
 
     def weights() -> list[Any]:

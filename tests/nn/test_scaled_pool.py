@@ -43,7 +43,7 @@ def test_empty_batch(make: Any) -> None:
 
 def test_half_precision_sums_wide(make: Any) -> None:
     """The gradients of the parameters are the exact sums, rounded once."""
-    if not hasattr(make.xp, "float16"):
+    if not make.has("float16"):
         pytest.skip(f"{make.backend} has no float16")
     with make.use():
         layer = nn.ScaledAvgPool2d(2, 1, dtype="float16")

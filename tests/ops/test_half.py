@@ -45,10 +45,8 @@ class Half(NamedTuple):
 
 @pytest.fixture(params=HALF)
 def half(request: pytest.FixtureRequest, make: Any) -> Half:
-    if make.name == "array_api_strict":
-        pytest.skip("the standard has no half precision")
-    if request.param == "bfloat16" and make.backend != "torch":
-        pytest.skip(f"{make.backend} has no bfloat16")
+    if not make.has(request.param):
+        pytest.skip(f"{make.backend} has no {request.param}")
     return Half(make, request.param)
 
 

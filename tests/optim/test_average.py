@@ -177,7 +177,7 @@ def test_shared_and_0_d_parameters(make: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_averaged_in_float32(make: Any, dtype: str) -> None:
-    if not hasattr(make.xp, dtype):
+    if not make.has(dtype):
         pytest.skip(f"no {dtype}")
     with make.use():
         model = nn.Linear(1, 1).to(dtype=dtype)

@@ -133,7 +133,7 @@ def test_a_batch_of_one(make: Any) -> None:
 
 
 def test_half_precision_keeps_its_dtype_and_a_wide_variance(make: Any) -> None:
-    if not hasattr(make.xp, "float16"):
+    if not make.has("float16"):
         pytest.skip("no float16")
     x = draw(50, 2) * 1000
     gamma, beta = make.array([1.0, 1.0], "float16"), make.array([0.0, 0.0], "float16")

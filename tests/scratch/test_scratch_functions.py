@@ -126,7 +126,7 @@ def test_a_single_sample(t: Any) -> None:
 def test_half_precision_is_summed_in_float32(make: Any) -> None:
     y = np.full((4000, 2), 0.5)
     labels = np.zeros(4000, dtype=np.int64)
-    if not hasattr(make.xp, "float16"):
+    if not make.has("float16"):
         pytest.skip("no float16")
     found = functions.cross_entropy_error(make.array(y, "float16"), make.array(labels))
     make.check(found, math.log(2), "float16", rtol=1e-3)

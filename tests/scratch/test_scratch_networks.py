@@ -165,7 +165,7 @@ def test_params_that_are_changed_in_place_are_seen(make: Any, new: Any) -> None:
 @pytest.mark.parametrize("kind", ["float16", "float32"])
 def test_narrow_parameters(make: Any, new: Any, kind: str) -> None:
     """As ``half_float_network.py`` makes them: no float64 comes in between."""
-    if not hasattr(make.xp, kind):
+    if not make.has(kind):
         pytest.skip(f"no {kind}")
     network, exact = new(), new()
     exact.params = dict(network.params)

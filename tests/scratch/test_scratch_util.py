@@ -41,7 +41,7 @@ def test_stride_and_padding_may_be_left_out(make: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["uint8", "int64", "float32", "float16"])
 def test_the_dtype_is_kept(make: Any, kind: str) -> None:
-    if not hasattr(make.xp, kind):
+    if not make.has(kind):
         pytest.skip(f"no {kind}")
     x = np.arange(32).reshape(1, 2, 4, 4)
     columns = util.im2col(make.array(x, kind), 2, 2, stride=2)

@@ -195,7 +195,7 @@ def looks(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture(params=[None, "float16"])
+@pytest.fixture(params=DTYPES)
 def dtype(request: pytest.FixtureRequest) -> Any:
     return request.param
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn.backend._cudnn import CudnnConvolution
-from xpcnn.backend.base import Array, Backend, dtype_name, host_array, window_view
+from xpcnn.backend.base import UNIFORM_STEPS, Array, Backend, dtype_name, host_array, window_view
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -77,10 +77,11 @@ class CupyBackend(Backend):
     switches = MappingProxyType({"tf32": False, "deterministic": True})
 
     def __init__(self, device: int) -> None:
-        import array_api_compat.cupy as xp
         import cupy
 
-        super().__init__("cupy", xp, device)
+        from xpcnn.backend._cupy_namespace import namespace
+
+        super().__init__("cupy", namespace(), device)
         self._cupy = cupy
         self.deterministic = True
         self.convolutions = MappingProxyType({"cudnn": CudnnConvolution(self, cupy)})
@@ -126,21 +127,20 @@ class CupyBackend(Backend):
             return self._cupy.asarray(x, dtype=self.dtype(dtype))
 
     def to_numpy(self, x: Array) -> np.ndarray:
-        return self._cupy.asnumpy(x)
+        host = self._cupy.asnumpy(x)
+        # NumPy has no bfloat16; float32 holds each of its values exactly.
+        return host.astype(np.float32) if dtype_name(x.dtype) == "bfloat16" else host
 
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
 
     def dtype(self, dtype: Any) -> Any:
-        if dtype is None or dtype_name(dtype) != "bfloat16":
-            return super().dtype(dtype)
-        try:
-            from ml_dtypes import bfloat16  # CuPy computes with it, from version 14 on, where it is installed
-        except ImportError:
+        if dtype is not None and dtype_name(dtype) == "bfloat16" and not hasattr(self.xp, "bfloat16"):
             raise BackendError(
-                "backend cupy has bfloat16 only beside the package ml_dtypes: pip install ml_dtypes"
-            ) from None
-        return np.dtype(bfloat16)
+                f"backend cupy has bfloat16 from CuPy 14 on, beside the package ml_dtypes, and this is CuPy "
+                f"{self._cupy.__version__}: pip install 'cupy-cuda13x>=14' (or cupy-cuda12x) ml_dtypes"
+            )
+        return super().dtype(dtype)
 
     def release_memory(self) -> None:
         self._cupy.get_default_memory_pool().free_all_blocks()
@@ -167,9 +167,12 @@ class CupyBackend(Backend):
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         random = self._cupy.random
         generator = random.Generator(random.Philox4x3210(seed=key.seed64))
-        # CuPy draws float32 and float64 alone; narrower dtypes are rounded from float32.
-        wide = dtype if dtype in (np.float32, np.float64) else np.float32
-        return generator.random(size=shape, dtype=wide).astype(dtype, copy=False)
+        # CuPy draws float32 and float64 alone. Rounded to fewer bits, the largest numbers would become 1.
+        steps = UNIFORM_STEPS.get(dtype_name(dtype))
+        if steps is None:
+            return generator.random(size=shape, dtype=dtype)
+        drawn = generator.random(size=shape, dtype=np.float32)
+        return (self._cupy.floor(drawn * steps) / steps).astype(dtype)
 
 
 def create(device: int) -> Backend:

@@ -184,7 +184,7 @@ class Backend:
 
     def stacked_product(self, a: Array, b: Array) -> Array:
         """Return ``a @ b`` for stacks of matrices (S, M, K) and (S, K, N)."""
-        return a @ b
+        return self.xp.matmul(a, b)
 
     def keep_where(self, mask: Array, x: Array) -> Array:
         """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""
@@ -206,13 +206,13 @@ class Backend:
 
 
 # Steps in [0, 1) that each dtype holds; rounded to fewer bits, the last ones would become 1.
-_UNIFORM_STEPS = {"float16": 1 << 11, "bfloat16": 1 << 8}
+UNIFORM_STEPS = {"float16": 1 << 11, "bfloat16": 1 << 8}
 
 
 def host_uniform(key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return float32 numbers drawn evenly from [0, 1), which stay below 1 when rounded to `dtype`."""
     drawn = key.generator().random(shape, dtype=np.float32)
-    steps = _UNIFORM_STEPS.get(dtype_name(dtype))
+    steps = UNIFORM_STEPS.get(dtype_name(dtype))
     return drawn if steps is None else np.floor(drawn * steps) / steps
 
 

@@ -116,16 +116,22 @@ def leaky_relu(x: Array, slope: float = 0.01) -> tuple[Array, LeakyReluContext]:
     >>> xpcnn.ops.leaky_relu(xpcnn.asarray([-1.0, 2.0]), 0.5)[0]
     array([-0.5,  2. ])
     """
-    xp = common_backend("leaky_relu", x=x).xp
+    backend = common_backend("leaky_relu", x=x)
     slope = real("leaky_relu: slope", slope)
-    return xp.where(x > 0, x, x * slope), LeakyReluContext(x, slope)
+    return _leaky(backend, x, x, slope), LeakyReluContext(x, slope)
 
 
 @leaky_relu.def_backward
 def leaky_relu_backward(ctx: LeakyReluContext, dy: Array) -> Array:
     """Return dx: `dy` where the input was positive, else ``slope·dy``."""
-    xp = check_dy("leaky_relu_backward", dy, ctx.x.shape, ctx.x).xp
-    return xp.where(ctx.x > 0, dy, dy * ctx.slope)
+    backend = check_dy("leaky_relu_backward", dy, ctx.x.shape, ctx.x)
+    return _leaky(backend, ctx.x, dy, ctx.slope)
+
+
+def _leaky(backend: Backend, x: Array, values: Array, slope: float) -> Array:
+    """Return `values` where `x` is positive, else ``slope·values``; half precision is computed in float32."""
+    wide = widened(backend, values)
+    return backend.xp.astype(backend.xp.where(x > 0, wide, wide * slope), values.dtype, copy=False)
 
 
 @op

@@ -1,0 +1,103 @@
+"""What ops may expect of a namespace beyond float32 and float64, and that they do not wait for a device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+
+ROWS = np.linspace(-2, 2, 12).reshape(3, 4)
+
+
+@pytest.fixture(params=["float16", "bfloat16", "float32", "float64"])
+def kind(request: pytest.FixtureRequest, make: Any) -> str:
+    if not make.has(request.param):
+        pytest.skip(f"{make.backend} has no {request.param}")
+    return str(request.param)
+
+
+def host(make: Any, array: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(make.to_numpy(array), dtype=np.float64)
+
+
+def test_where_keeps_the_dtype(make: Any, kind: str) -> None:
+    x = make.array(ROWS, kind)
+    y = make.array(ROWS[::-1] * 3, kind)
+    zero = make.array(0.0, kind)
+    negative, xp = x < 0, make.xp
+    mask, of_x, of_y = host(make, negative).astype(bool), host(make, x), host(make, y)
+    for got, expected in (
+        (xp.where(negative, x, y), np.where(mask, of_x, of_y)),
+        (xp.where(negative, x, zero), np.where(mask, of_x, 0)),
+        (
+            xp.where(negative[:, ::2], x[:, ::2], y[:, 1::2]),
+            np.where(mask[:, ::2], of_x[:, ::2], of_y[:, 1::2]),
+        ),
+        (xp.where(negative[:1, :], x, y[:, :1]), np.where(mask[:1], of_x, of_y[:, :1])),
+    ):
+        make.check_kind(got, expected.shape, kind)
+        np.testing.assert_array_equal(host(make, got), expected)
+
+
+def test_where_keeps_what_is_no_number(make: Any, kind: str) -> None:
+    odd = make.array([np.nan, np.inf, -np.inf, -0.0], kind)
+    got = make.xp.where(make.array([True] * 4), odd, make.array([1.0] * 4, kind))
+    np.testing.assert_array_equal(host(make, got), [np.nan, np.inf, -np.inf, -0.0])
+    assert np.signbit(host(make, got)[3])
+
+
+def test_where_of_a_number(make: Any, kind: str) -> None:
+    x = make.array(ROWS, kind)
+    got = make.xp.where(x > 0, x, 0.5)
+    make.check_kind(got, ROWS.shape, kind)
+    of_x = host(make, x)
+    np.testing.assert_array_equal(host(make, got), np.where(of_x > 0, of_x, 0.5))
+
+
+def test_clip_keeps_the_dtype(make: Any, kind: str) -> None:
+    x = make.array([[-3.0, -0.5, np.nan, 0.25, np.inf]], kind)
+    for low, high in ((-1.0, 0.5), (None, 0.5), (-1.0, None), (None, None)):
+        with make.unchanged(x):
+            got = make.xp.clip(x, low, high)
+        make.check_kind(got, (1, 5), kind)
+        expected = host(make, x)
+        expected = expected if (low, high) == (None, None) else np.clip(expected, low, high)
+        np.testing.assert_array_equal(host(make, got), expected)
+
+
+def test_clip_of_integers(make: Any) -> None:
+    got = make.xp.clip(make.array([0, 5, 200], "uint8"), 1, 100)
+    make.check_kind(got, (3,), "uint8")
+    np.testing.assert_array_equal(make.to_numpy(got), [1, 5, 100])
+
+
+def test_products_of_stacks(make: Any, kind: str) -> None:
+    values = np.random.default_rng(0).integers(-4, 5, (2, 3, 4)) / 4  # exact in every dtype, sums too
+    a, b = make.array(values, kind), make.array(values.transpose(0, 2, 1).copy(), kind)
+    backend = xpcnn.backend_of(a)
+    expected = values @ values.transpose(0, 2, 1)
+    for got in (backend.stacked_product(a, b), make.xp.matmul(a, b), make.xp.matmul(a, b[0, ...])[:1, ...]):
+        make.check_kind(got, expected[: got.shape[0]].shape, kind)
+        np.testing.assert_array_equal(host(make, got), expected[: got.shape[0]])
+    make.check(backend.product(a[0, ...], b[0, ...]), expected[0], kind, rtol=0.0)
+
+
+def test_limits_and_kinds(make: Any, kind: str) -> None:
+    xp, dtype = make.xp, make.dtype(kind)
+    exponent, digits = {
+        "float16": (16, 11),
+        "bfloat16": (128, 8),
+        "float32": (128, 24),
+        "float64": (1024, 53),
+    }[kind]
+    assert float(xp.finfo(dtype).eps) == 2.0 ** (1 - digits)
+    assert float(xp.finfo(dtype).max) == math.ldexp(1 - 2.0**-digits, exponent)
+    for wanted in ("real floating", "numeric", ("integral", "real floating"), dtype):
+        assert xp.isdtype(dtype, wanted)
+    for other in ("integral", "bool", ("bool", "complex floating"), xp.int32):
+        assert not xp.isdtype(dtype, other)
+    assert not xp.isdtype(xp.int32, dtype)
