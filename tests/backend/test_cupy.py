@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -40,18 +41,25 @@ def check_refused(*parts: str) -> None:
 
 
 @pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
-    """Put a module in CuPy's place whose driver counts devices by the function given."""
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
+    """Put a module in CuPy's place: its driver counts devices by the function given, its libraries work."""
 
     def install(count: Callable[[], int]) -> ModuleType:
         module = ModuleType("cupy")
         module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
         runtime = SimpleNamespace(getDeviceCount=count, getDevice=lambda: 1)
-        vars(module).update(cuda=SimpleNamespace(runtime=runtime))
+        vars(module).update(
+            cuda=SimpleNamespace(runtime=runtime, Device=lambda number: contextlib.nullcontext()),
+            RawKernel=lambda code, name: lambda blocks, threads, arguments: None,
+            **{name: getattr(np, name) for name in ("empty", "ones")},
+            asnumpy=np.asarray,
+        )
         monkeypatch.setitem(sys.modules, "cupy", module)
+        _cupy._failing_library.cache_clear()
         return module
 
-    return install
+    yield install
+    _cupy._failing_library.cache_clear()
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +76,10 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         "raise ImportError('libcuda.so.1: cannot open shared object file\\nsecond line')",
         "raise RuntimeError('libcuda.so.1: cannot open shared object file')",
         "raise OSError('libcuda.so.1: cannot open shared object file')",
+        # As CuPy words it: what happened is the cause.
+        "raise ImportError('====\\nFailed') from OSError('libcuda.so.1: cannot open shared object file')",
     ],
-    ids=["ImportError", "RuntimeError", "OSError"],
+    ids=["ImportError", "RuntimeError", "OSError", "with a cause"],
 )
 def test_import_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
     (tmp_path / "cupy").mkdir()
@@ -103,6 +113,39 @@ def test_no_device(pretend: Pretend) -> None:
 def test_device(pretend: Pretend) -> None:
     pretend(lambda: 2)
     assert xpcnn.available_backends()["cupy"] is None
+
+
+def test_no_compiler_of_kernels(pretend: Pretend) -> None:
+    """As `pip install cupy-cuda13x` leaves it without a toolkit: the driver counts devices, and no more."""
+
+    def compile(code: str, name: str) -> Any:
+        raise RuntimeError("CuPy failed to load libnvrtc.so.13: cannot open shared object file\nmore")
+
+    vars(pretend(lambda: 2)).update(RawKernel=compile)
+    check_refused(
+        "NVRTC", "device 1", "CuPy failed to load libnvrtc.so.13", "pip install 'xpcnn[cuda12]'", "toolkit"
+    )
+
+
+def test_no_products(pretend: Pretend) -> None:
+    class Lonely:
+        def __matmul__(self, other: Any) -> Any:
+            raise ImportError("libcublas.so.13: cannot open shared object file")
+
+    vars(pretend(lambda: 2)).update(ones=lambda *args, **kwargs: Lonely())
+    check_refused("cuBLAS", "libcublas.so.13: cannot open", "xpcnn[cuda13]", "toolkit")
+
+
+def test_the_device_that_is_asked_for_is_tried_once(pretend: Pretend) -> None:
+    """A trial takes memory on its device, so no other may be touched."""
+    tried: list[int] = []
+    module = pretend(lambda: 3)
+    vars(module.cuda).update(Device=lambda number: (tried.append(number), contextlib.nullcontext())[1])
+    assert _cupy.unavailable(2) is _cupy.unavailable("cuda:2") is None
+    assert set(tried) == {2}
+    before = len(tried)
+    assert _cupy.unavailable(2) is None
+    assert len(tried) == before
 
 
 @pytest.mark.parametrize(

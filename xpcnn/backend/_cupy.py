@@ -18,20 +18,54 @@ from xpcnn.errors import BackendError
 
 _INSTALL = "pip install 'xpcnn[cuda12]' (or 'xpcnn[cuda13]' for CUDA 13)"
 
+# It includes a header of the toolkit, as the kernels here do.
+_TRIAL = """#include <cuda_fp16.h>
+extern "C" __global__ void trial(__half *x) { *x = __float2half(1.0f); }"""
 
-def unavailable() -> str | None:
-    """Return why this backend cannot be used, or None: an importable CuPy without a device is no backend."""
+
+def unavailable(device: Any = None) -> str | None:
+    """Return why this backend cannot be used on a device, by default the current one, or None.
+
+    An importable CuPy is no backend until a device answers, a kernel is compiled and a product computed.
+    """
     if importlib.util.find_spec("cupy") is None:
         return f"CuPy is not installed: {_INSTALL}"
     try:
         import cupy
     except Exception as error:  # a broken CUDA installation raises many kinds while importing
-        return f"CuPy cannot be imported: {_first_line(error)}; reinstall it: {_INSTALL}"
+        return f"CuPy cannot be imported: {_first_line(error.__cause__ or error)}; reinstall it: {_INSTALL}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CUDARuntimeError, or whatever a missing driver raises
         return f"no CUDA device: {_first_line(error)}"
-    return None if count else "no CUDA device: the driver found none"
+    if not count:
+        return "no CUDA device: the driver found none"
+    return _failing_library(parse_device(device))
+
+
+@functools.cache
+def _failing_library(device: int) -> str | None:
+    """Return which library that every model needs fails on a device, or None. Each device is tried once."""
+    import cupy
+
+    def compiling() -> None:
+        cupy.RawKernel(_TRIAL, "trial")((1,), (1,), (cupy.empty(1, dtype=np.float16),))
+
+    def multiplying() -> None:
+        one = cupy.ones((1, 1), dtype=np.float32)
+        cupy.asnumpy(one @ one)
+
+    trials = {"NVRTC, which compiles kernels,": compiling, "cuBLAS, which multiplies matrices,": multiplying}
+    for library, trial in trials.items():
+        try:
+            with cupy.cuda.Device(device):
+                trial()
+        except Exception as error:  # ImportError, OSError, errors of CUDA's and CuPy's own
+            return (
+                f"{library} fails on CUDA device {device}: {_first_line(error)}; the libraries come with "
+                f"{_INSTALL}, or with NVIDIA's CUDA toolkit"
+            )
+    return None
 
 
 def parse_device(device: Any) -> int:
@@ -52,21 +86,8 @@ def parse_device(device: Any) -> int:
 
 
 def device_of(x: Any) -> int:
-    """Return the device an array of this library lives on.
-
-    CuPy launches on the calling thread's current device, so an array elsewhere is refused here
-    rather than computed on, and answered from, the wrong device.
-    """
-    import cupy
-
-    index = int(x.device.id)
-    current = int(cupy.cuda.runtime.getDevice())
-    if index != current:
-        raise BackendError(
-            f"the array is on cupy device {index}, but this thread's current device is {current}; "
-            f"call xpcnn.set_backend('cupy', device={index}) or work inside `with cupy.cuda.Device({index}):`"
-        )
-    return index
+    """Return the device an array of this library lives on."""
+    return int(x.device.id)
 
 
 class CupyBackend(Backend):
@@ -113,6 +134,16 @@ class CupyBackend(Backend):
 
         return table()
 
+    def check_current(self) -> None:
+        # CuPy launches on the calling thread's current device: arrays elsewhere would be computed there.
+        current = int(self._cupy.cuda.runtime.getDevice())
+        if self.device != current:
+            raise BackendError(
+                f"the array is on cupy device {self.device}, but this thread's current device is {current}; "
+                f"call xpcnn.set_backend('cupy', device={self.device}) or work inside "
+                f"`with cupy.cuda.Device({self.device}):`"
+            )
+
     def activate(self) -> None:
         self._cupy.cuda.Device(self.device).use()
 
@@ -123,11 +154,12 @@ class CupyBackend(Backend):
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         if not isinstance(x, self._cupy.ndarray):
             x = host_array(x)
-        with self._cupy.cuda.Device(self.device):
+        with self.activated():
             return self._cupy.asarray(x, dtype=self.dtype(dtype))
 
     def to_numpy(self, x: Array) -> np.ndarray:
-        host = self._cupy.asnumpy(x)
+        with self.activated():
+            host = self._cupy.asnumpy(x)
         # NumPy has no bfloat16; float32 holds each of its values exactly.
         return host.astype(np.float32) if dtype_name(x.dtype) == "bfloat16" else host
 
@@ -138,7 +170,7 @@ class CupyBackend(Backend):
         if dtype is not None and dtype_name(dtype) == "bfloat16" and not hasattr(self.xp, "bfloat16"):
             raise BackendError(
                 f"backend cupy has bfloat16 from CuPy 14 on, beside the package ml_dtypes, and this is CuPy "
-                f"{self._cupy.__version__}: pip install 'cupy-cuda13x>=14' (or cupy-cuda12x) ml_dtypes"
+                f"{self._cupy.__version__}; both come with {_INSTALL}"
             )
         return super().dtype(dtype)
 
@@ -147,7 +179,8 @@ class CupyBackend(Backend):
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def copy(self, x: Array) -> Array:
-        return self._cupy.array(x, order="C")
+        with self.activated():
+            return self._cupy.array(x, order="C")
 
     def channels_last(self, x: Array) -> Array:
         return self._cupy.ascontiguousarray(x.transpose(0, 2, 3, 1))
@@ -180,5 +213,5 @@ def create(device: int) -> Backend:
     return CupyBackend(device)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

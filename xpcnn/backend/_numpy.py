@@ -17,7 +17,7 @@ from xpcnn.backend.threads import on_threads, run_on_threads
 from xpcnn.errors import BackendError
 
 
-def unavailable() -> str | None:
+def unavailable(device: Any = None) -> str | None:
     """Return why this backend cannot be used, or None."""
     return None
 

@@ -11,7 +11,7 @@ from xpcnn.backend.base import Array, Backend, host_array
 from xpcnn.errors import BackendError
 
 
-def unavailable() -> str | None:
+def unavailable(device: Any = None) -> str | None:
     """Return why this backend cannot be used, or None."""
     if importlib.util.find_spec("array_api_strict") is None:
         return "array_api_strict is not installed: pip install array-api-strict"

@@ -16,7 +16,7 @@ from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
 
-def unavailable() -> str | None:
+def unavailable(device: Any = None) -> str | None:
     """Return why this backend cannot be used, or None."""
     if importlib.util.find_spec("torch") is None:
         return "PyTorch is not installed: pip install 'xpcnn[torch]'"

@@ -107,6 +107,9 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until the device has finished what was asked of it."""
 
+    def check_current(self) -> None:
+        """Raise `BackendError` where another device is the current one of the calling thread."""
+
     def activate(self) -> None:
         """Make this device the calling thread's current one, where libraries have such a thing."""
 

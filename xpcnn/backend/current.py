@@ -18,6 +18,7 @@ __all__ = [
     "asarray",
     "backend_of",
     "get_backend",
+    "home_of",
     "is_array",
     "namespace",
     "release_memory",
@@ -128,7 +129,7 @@ def asarray(x: Any, dtype: Any = None) -> Array:
 
 def to_numpy(x: Array) -> np.ndarray:
     """Return an array of any backend as a NumPy array on the host (no copy if it is one)."""
-    return backend_of(x).to_numpy(x)
+    return home_of(x).to_numpy(x)
 
 
 def is_array(x: Any) -> bool:
@@ -159,7 +160,9 @@ def backend_of(*arrays: Array | None) -> Backend:
     for array in arrays:
         if array is None:
             continue
-        backend = _backend_of_one(array)
+        backend = home_of(array)
+        if not backend.reads_are_free:
+            backend.check_current()
         if found is None:
             found = backend
         elif backend is not found:
@@ -178,7 +181,8 @@ _by_type: dict[type, str | None] = {np.ndarray: "numpy"}
 _numpy: Backend | None = None
 
 
-def _backend_of_one(array: Array) -> Backend:
+def home_of(array: Array) -> Backend:
+    """Return the backend an array lives on, whichever device is current: to copy it, not to compute."""
     global _numpy
     if type(array) is np.ndarray:  # by far the commonest, and it has one device
         if _numpy is None:

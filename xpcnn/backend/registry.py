@@ -46,7 +46,7 @@ def module_of(name: str) -> ModuleType:
 def load(name: str, device: Any = None) -> Backend:
     """Return the backend of that name on `device`, or raise `BackendError` saying why not."""
     module = module_of(name)
-    reason = module.unavailable()
+    reason = module.unavailable(device)
     if reason is not None:
         raise BackendError(f"backend {name} cannot be used: {reason}")
     try:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any, Self
 
-from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend, is_floating
+from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.io import load_weights, save_weights
@@ -184,7 +184,7 @@ class Layer:
     def backend(self) -> Backend:
         """The backend the parameters live on; the current one for a layer without any."""
         for state in self._states().values():
-            return backend_of(state.data)
+            return home_of(state.data)
         return get_backend()
 
     @property
@@ -201,7 +201,7 @@ class Layer:
 
     def state_dict(self) -> dict[str, Array]:
         """Return C-contiguous copies of all parameters and buffers under PyTorch's names."""
-        return {path: backend_of(state.data).copy(state.data) for path, state in self._states().items()}
+        return {path: home_of(state.data).copy(state.data) for path, state in self._states().items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Copy saved arrays of any library into this layer, on its own device and in its own dtypes.
@@ -270,7 +270,7 @@ class Layer:
         if dtype is not None and not dtype_name(dtype).startswith(("float", "bfloat")):
             raise DtypeError(f"{type(self).__name__}.to: dtype must be floating, got {dtype_name(dtype)}")
         for state in self._states().values():
-            old = backend_of(state.data)
+            old = home_of(state.data)
             stays = backend is None and device is None
             new = old if stays else load_backend(backend or old.name, device)
             floating = is_floating(state.data.dtype)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpcnn.backend import Array, backend_of, get_backend
+from xpcnn.backend import Array, get_backend, home_of
 from xpcnn.errors import StateDictError
 from xpcnn.nn.parameter import State
 from xpcnn.nn.records import LoadReport
@@ -63,7 +63,7 @@ def load_state(layer: Layer, state: Mapping[str, Any], strict: bool) -> LoadRepo
     for path in shapes:
         if path not in mismatched:
             target = own[path]
-            backend = backend_of(target.data)
+            backend = home_of(target.data)
             try:
                 data = backend.copy(backend.asarray(entries[path], target.dtype))
             except (ValueError, TypeError) as error:

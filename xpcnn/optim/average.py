@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_floating
+from xpcnn.backend import Array, Backend, dtype_name, home_of, is_floating
 from xpcnn.errors import ArgumentError, StateDictError
 from xpcnn.nn import Layer
 from xpcnn.nn.parameter import State
@@ -110,7 +110,7 @@ class WeightAverage:
     def _set(self, averages: dict[str, Array]) -> None:
         self._averages = averages
         for path, (source, target) in self._pairs.items():
-            target.data = backend_of(averages[path]).asarray(averages[path], source.data.dtype)
+            target.data = home_of(averages[path]).asarray(averages[path], source.data.dtype)
 
     # -- saved state ------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class WeightAverage:
         return {
             "decay": self.decay,
             "count": self.count,
-            "averages": {path: backend_of(a).copy(a) for path, a in self._averages.items()},
+            "averages": {path: home_of(a).copy(a) for path, a in self._averages.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -174,7 +174,7 @@ def _place(like: State) -> tuple[Backend, Any]:
     """Return where the average of an entry lives, and in which dtype."""
     dtype = like.data.dtype
     half = dtype_name(dtype) in ("float16", "bfloat16")
-    return backend_of(like.data), "float32" if half else dtype
+    return home_of(like.data), "float32" if half else dtype
 
 
 def _converted(like: State, array: Any) -> Array:

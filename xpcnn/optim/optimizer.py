@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, home_of, native
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.ops.checks import accumulator, widened
@@ -225,7 +225,7 @@ class Optimizer:
         for slot in self.slots(due.entry.options):
             if slot not in state:
                 state[slot] = backend.xp.zeros(data.shape, dtype=data.dtype, device=backend.device)
-            elif backend_of(state[slot]) is not backend or state[slot].dtype != data.dtype:
+            elif home_of(state[slot]) is not backend or state[slot].dtype != data.dtype:
                 state[slot] = backend.copy(backend.asarray(state[slot], data.dtype))
 
     def _check(self, where: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,7 +264,7 @@ class Optimizer:
             **self._settings.to_saved(),
             "steps": {path: entry.steps for path, entry in self._entries.items()},
             "state": {
-                path: {slot: backend_of(array).copy(array) for slot, array in entry.state.items()}
+                path: {slot: home_of(array).copy(array) for slot, array in entry.state.items()}
                 for path, entry in self._entries.items()
             },
         }
@@ -310,7 +310,7 @@ class Optimizer:
 
     def _convert(self, path: str, saved: Mapping[str, Any]) -> dict[str, Array]:
         data = self._entries[path].parameter.data
-        backend = backend_of(data)
+        backend = home_of(data)
         dtype = accumulator(backend, data.dtype) or data.dtype
         return {slot: backend.copy(backend.asarray(array, dtype)) for slot, array in saved.items()}
 

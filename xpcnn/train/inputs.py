@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, is_array, is_floating, to_numpy
+from xpcnn.backend import Array, Backend, dtype_name, home_of, is_array, is_floating, to_numpy
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, is_per_sample
@@ -40,7 +40,7 @@ class InputPipeline:
     @property
     def backend(self) -> Backend:
         """Where the model lives now."""
-        return self._model.backend if self._like is None else backend_of(self._like.data)
+        return self._model.backend if self._like is None else home_of(self._like.data)
 
     def images(self, x: Any) -> Array:
         """Return images (N, ...) on the model's device, in its dtype."""
