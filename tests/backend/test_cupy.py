@@ -6,7 +6,7 @@ import contextlib
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -41,7 +41,7 @@ def check_refused(*parts: str) -> None:
 
 
 @pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Put a module in CuPy's place: its driver counts devices by the function given, its libraries work."""
 
     def install(count: Callable[[], int]) -> ModuleType:
@@ -55,11 +55,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
             asnumpy=np.asarray,
         )
         monkeypatch.setitem(sys.modules, "cupy", module)
-        _cupy._failing_library.cache_clear()
         return module
 
-    yield install
-    _cupy._failing_library.cache_clear()
+    monkeypatch.setattr(_cupy, "_working", set())
+    return install
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +120,17 @@ def test_no_compiler_of_kernels(pretend: Pretend) -> None:
     def compile(code: str, name: str) -> Any:
         raise RuntimeError("CuPy failed to load libnvrtc.so.13: cannot open shared object file\nmore")
 
-    vars(pretend(lambda: 2)).update(RawKernel=compile)
-    check_refused(
-        "NVRTC", "device 1", "CuPy failed to load libnvrtc.so.13", "pip install 'xpcnn[cuda12]'", "toolkit"
-    )
+    module = pretend(lambda: 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "RawKernel", compile)
+        check_refused(
+            "NVRTC",
+            "device 1",
+            "CuPy failed to load libnvrtc.so.13",
+            "pip install 'xpcnn[cuda12]'",
+            "toolkit",
+        )
+    assert _cupy.unavailable() is None  # once it is installed
 
 
 def test_no_products(pretend: Pretend) -> None:

@@ -43,9 +43,13 @@ def unavailable(device: Any = None) -> str | None:
     return _failing_library(parse_device(device))
 
 
-@functools.cache
+_working: set[int] = set()
+
+
 def _failing_library(device: int) -> str | None:
-    """Return which library that every model needs fails on a device, or None. Each device is tried once."""
+    """Return which library that every model needs fails on a device, or None: then it is not tried again."""
+    if device in _working:
+        return None
     import cupy
 
     def compiling() -> None:
@@ -65,6 +69,7 @@ def _failing_library(device: int) -> str | None:
                 f"{library} fails on CUDA device {device}: {_first_line(error)}; the libraries come with "
                 f"{_INSTALL}, or with NVIDIA's CUDA toolkit"
             )
+    _working.add(device)
     return None
 
 
