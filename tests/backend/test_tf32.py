@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import pytest
 
 import xpcnn
 from xpcnn import errors
-from xpcnn.backend import registry
+from xpcnn.backend import _cupy, registry
 from xpcnn.cli import main
 
 from .helpers import mentions, need
@@ -68,10 +67,11 @@ class _Device:
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
     """The pretended CuPy in the real one's place; its backends are forgotten after the test."""
     pretended = Cupy()
-    compat = ModuleType("array_api_compat.cupy")
+    namespaces = ModuleType("xpcnn.backend._cupy_namespace")
+    vars(namespaces).update(namespace=lambda: ModuleType("array_api_compat.cupy"))
     monkeypatch.setitem(sys.modules, "cupy", pretended.module)
-    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", compat)
-    monkeypatch.setattr(array_api_compat, "cupy", compat, raising=False)
+    monkeypatch.setitem(sys.modules, namespaces.__name__, namespaces)
+    monkeypatch.setattr(_cupy, "_working", {0, 1})
     monkeypatch.setattr(registry, "_instances", dict(registry._instances))
     for device in (0, 1):
         registry._instances.pop(("cupy", device), None)

@@ -155,9 +155,8 @@ def test_overflow_of_one_is_its_own(target: Target) -> None:
 
 @contextmanager
 def with_kernels(target: Target, monkeypatch: pytest.MonkeyPatch, *, without: bool = False) -> Iterator[None]:
-    """A block in which optimisers find the kernels, or none."""
-    backend = xpcnn.backend_of(target.array([0.0]))
-    with monkeypatch.context() as patch:
+    """A block in which parameters are made on the target, and optimisers find the kernels, or none."""
+    with xpcnn.use_backend(target.backend) as backend, monkeypatch.context() as patch:
         patch.setattr(backend, "kernels", {} if without else kernels.KERNELS)
         yield
 
@@ -206,10 +205,10 @@ def test_a_subclass_with_an_update_of_its_own(target: Target, monkeypatch: pytes
             data *= 0.5
             return data
 
-    parameter = nn.Parameter(target.array([4.0, 8.0]))
     grads = nn.Gradients()
-    grads.add(parameter, target.array([1.0, 1.0]))
     with with_kernels(target, monkeypatch):
+        parameter = nn.Parameter(target.array([4.0, 8.0]))
+        grads.add(parameter, target.array([1.0, 1.0]))
         Halving({"w": parameter}).step(grads)
     np.testing.assert_array_equal(target.wide(parameter.data), [2, 4])
 
@@ -217,15 +216,15 @@ def test_a_subclass_with_an_update_of_its_own(target: Target, monkeypatch: pytes
 def test_parameters_of_two_dtypes(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are updated too, by a launch for each."""
     other = "float32" if target.dtype == "float64" else "float64"
-    parameters = {dtype: nn.Parameter(target.array([4.0, 8.0], dtype)) for dtype in (target.dtype, other)}
     grads = nn.Gradients()
-    for dtype, parameter in parameters.items():
-        grads.add(parameter, target.array([2.0, 4.0], dtype))
     with with_kernels(target, monkeypatch):
+        parameters = {dtype: nn.Parameter(target.array([4.0, 8.0], dtype)) for dtype in (target.dtype, other)}
+        for dtype, parameter in parameters.items():
+            grads.add(parameter, target.array([2.0, 4.0], dtype))
         optim.SGD(parameters, lr=0.5).step(grads)
     for dtype, parameter in parameters.items():
         assert str(parameter.data.dtype) == dtype
-        np.testing.assert_array_equal(xpcnn.to_numpy(parameter.data).astype(float), [3, 6])
+        np.testing.assert_array_equal(target.wide(parameter.data), [3, 6])
 
 
 def test_the_constants_of_adam(target: Target) -> None:

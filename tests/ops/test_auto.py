@@ -54,7 +54,8 @@ def test_rule_elsewhere(make: Any, name: str) -> None:
     with make.use() as backend:
         if backend.name == "numpy":
             return
-        best = next(iter(backend.convolutions), "im2col")
+        usable = [name for name, one in backend.convolutions.items() if one.unsupported("float32") is None]
+        best = next(iter(usable), "im2col")
         assert chosen(backend, x, w, options) == (best,) * 3
         assert (best == "native") == (backend.name == "torch")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, primitive
+from xpcnn.ops.checks import accumulator
 
 __all__ = ["scaled_images"]
 
@@ -20,15 +21,16 @@ def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...]
     scales, shifts : tuple of float
         One for all, or one for each channel.
     dtype : dtype
-        What the results, and the constants, are rounded to.
+        Of the results. Half precision is computed in float32 and rounded once.
     """
     backend = backend_of(x)
-    x = backend.xp.astype(x, dtype)
+    wide = accumulator(backend, dtype) or dtype
+    x = backend.xp.astype(x, wide)
     if len(scales) == 1:
         x *= scales[0]
         if shifts[0]:
             x -= shifts[0]
     else:
-        x *= backend.asarray([[[scale]] for scale in scales], dtype)
-        x -= backend.asarray([[[shift]] for shift in shifts], dtype)
-    return x
+        x *= backend.asarray([[[scale]] for scale in scales], wide)
+        x -= backend.asarray([[[shift]] for shift in shifts], wide)
+    return backend.xp.astype(x, dtype, copy=False)

@@ -31,7 +31,7 @@ def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...]
         contiguous(x),
         y,
         *(record(*divider(max(size, 1))) for size in (channels, height, width)),
-        _constants(backend_of(x), scales, shifts, dtype_name(dtype)),
+        _constants(backend_of(x), scales, shifts, "float64" if storage == "double" else "float32"),
         len(scales),
     )
     return y
