@@ -8,7 +8,7 @@ write into an error; "array_api_strict" refuses whatever is not in the array API
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import threadpoolctl
 
 import xpcnn
+from xpcnn.backend import registry
 
 BACKENDS = ("numpy", "numpy-readonly", "array_api_strict", "torch", "cupy")
 DTYPES = ("float32", "float64")
@@ -194,3 +195,53 @@ def make(request: pytest.FixtureRequest) -> Make:
 @pytest.fixture(params=DTYPES)
 def dtype(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+# Looks at a device's values ---------------------------------------------------------------------------
+
+
+def noting(seen: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        before = len(seen)
+        result = method(*args, **kwargs)
+        seen[before:] = [name]  # one look, however many calls it is made of
+        return result
+
+    return noted
+
+
+@pytest.fixture
+def torch_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every look at a tensor's values, on a CPU that is taken for a GPU."""
+    torch = pytest.importorskip("torch")
+    seen: list[str] = []
+    for name in ("__float__", "__int__", "__bool__", "__index__", "__array__", "item", "tolist", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, noting(seen, name, getattr(torch.Tensor, name)))
+    backend = registry.load("torch")
+    monkeypatch.setattr(backend, "reads_are_free", False)
+    monkeypatch.setattr(backend, "to_numpy", noting(seen, "to_numpy", backend.to_numpy))
+    with xpcnn.use_backend("torch"):
+        yield seen
+
+
+@pytest.fixture
+def cupy_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every copy of a CuPy array to the host, and every wait for the device.
+
+    All ways to the host, ``float(x)`` for one, go through the array's `get`.
+    """
+    if reason := xpcnn.available_backends()["cupy"]:
+        pytest.skip(reason)
+    import cupy
+
+    seen: list[str] = []
+    monkeypatch.setattr(cupy.ndarray, "get", noting(seen, "to_numpy", cupy.ndarray.get))
+    for kind in (cupy.cuda.Stream, cupy.cuda.Event):
+        monkeypatch.setattr(kind, "synchronize", noting(seen, "synchronize", kind.synchronize))
+    with xpcnn.use_backend("cupy"):
+        yield seen
+
+
+@pytest.fixture(params=["torch_looks", "cupy_looks"])
+def looks(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)

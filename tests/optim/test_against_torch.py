@@ -53,8 +53,8 @@ class Reference:
     def check(self, make: Any, parameters: dict[str, nn.Parameter], dtype: str) -> None:
         """Both sides round in each step, at the scale of the largest number that a weight was ever.
 
-        Not of what it is now: the one weight of conv.bias that moves passes 0, where float32 RMSprop is off by
-        10⁻⁵ of it.
+        Not of what it is now: the one weight of conv.bias that moves passes 0, and float32 RMSprop is off by
+        10⁻⁵ of it there.
         """
         rtol = 2 * self.steps * ROUNDINGS * UNIT[dtype]
         for path, tensor in self.tensors.items():
