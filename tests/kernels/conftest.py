@@ -11,9 +11,8 @@ import pytest
 
 import xpcnn
 from xpcnn.backend.kernels.launch import launched_by
-from xpcnn.errors import BackendError
 
-from .helpers import Target
+from .helpers import LACKING, Target
 from .host import HostLauncher, compiler
 
 
@@ -29,19 +28,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param((backend, dtype), id=f"{'host' if backend == 'numpy' else backend}-{dtype}")
         for backend in usable
         if usable[backend] and chosen in (None, backend)
-        for dtype in ("float16", "bfloat16", "float32", "float64")
-        if has_dtype(backend, dtype)
+        for dtype in getattr(metafunc.module, "TARGET_DTYPES", ("float16", "bfloat16", "float32", "float64"))
+        if dtype not in LACKING.get(backend, ())
     ]
     metafunc.parametrize("target", cases, indirect=True)
-
-
-def has_dtype(backend: str, dtype: str) -> bool:
-    """Whether a backend has arrays of this dtype."""
-    with xpcnn.use_backend(backend) as used:
-        try:
-            return used.dtype(dtype) is not None
-        except BackendError:
-            return False
 
 
 @pytest.fixture(scope="session")

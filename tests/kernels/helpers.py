@@ -16,6 +16,9 @@ Array = np.ndarray[Any, Any]
 TOLERANCE = {"float64": 1e-14, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 """Largest error, relative to the largest value: a few roundings of the dtype that is stored."""
 
+LACKING = {"numpy": ("bfloat16",)}
+"""The dtypes that a backend's library does not have."""
+
 
 @dataclass(frozen=True)
 class Target:

@@ -113,7 +113,7 @@ def test_functions_without_a_context() -> None:
 def test_every_backend_takes_them(make: Any, dtype: str) -> None:
     values = np.arange(6).reshape(2, 3).astype(dtype)
     name = np.dtype(dtype).name
-    if not hasattr(make.xp, name):
+    if not make.has(name):
         pytest.skip(f"no {name}")
     for array in (values, values[::-1], values.T, values[0, 0, ...], np.frombuffer(values.tobytes(), dtype)):
         with make.use():
@@ -177,7 +177,7 @@ def test_weights_gradients_and_their_store() -> None:
 @pytest.mark.parametrize("images", [">f4", ">f8", ">f2"])
 @pytest.mark.parametrize("labels", [">i8", ">i2"])
 def test_training_predicting_and_evaluating(make: Any, images: str, labels: str) -> None:
-    if not hasattr(make.xp, np.dtype(images).name):
+    if not make.has(np.dtype(images).name):
         pytest.skip(f"no {np.dtype(images).name}")
     digits = data.synthetic_digits(30, seed=0)
     pixels = (digits.images / 255).astype(images[1:])

@@ -73,7 +73,7 @@ def drawn(seed: int, dtype: str) -> dict[str, Values]:
 
 
 def needs(make: Any, dtype: str) -> None:
-    if not hasattr(make.xp, dtype):
+    if not make.has(dtype):
         pytest.skip(f"no {dtype}")
 
 

@@ -228,7 +228,7 @@ def test_parameters_that_are_not_floating_are_refused(new: Callable[[], Any], ru
 @every_optimizer
 def test_half_precision_follows_the_rule_in_float32(make: Any, new: Callable[[], Any], rule: Rule) -> None:
     """A gradient whose square is below float16's least number moves the weight as any other does."""
-    if not hasattr(make.xp, "float16"):
+    if not make.has("float16"):
         pytest.skip("no float16")
     gradients = [2.0**-14, 0.0, 2.0**-13, 2.0**-14]
     W, zero, trained = writable(make, [0.25], "float16"), writable(make, [0.25], "float16"), new()

@@ -58,6 +58,16 @@ def with_bad(kind: str) -> np.ndarray[Any, Any]:
     return images
 
 
+def check_refused(trainer: Trainer, images: Any, targets: Any, message: str) -> int:
+    """A step raises; on a device, where looking would wait, it counts instead and its loss is NaN."""
+    if trainer.model.backend.reads_are_free:
+        with pytest.raises(DivergenceError, match=message):
+            trainer.step(images, targets)
+        return 0
+    assert math.isnan(float(trainer.step(images, targets)))
+    return 1
+
+
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lets the CPU's torch backend behave like a device whose values cost a wait."""
@@ -70,18 +80,19 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("dtype", [None, "bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["NaN", "infinity", "minus infinity"])
 def test_images_that_are_not_finite_are_named(make: Any, kind: str, dtype: str | None) -> None:
-    with make.use() as backend:
-        if dtype is not None and getattr(backend.xp, dtype, None) is None:
-            pytest.skip(f"no {dtype}")
+    if dtype is not None and not make.has(dtype):
+        pytest.skip(f"no {dtype}")
+    with make.use():
         trainer = equipped(small(), dtype=dtype)
     trainer.step(IMAGES[:10], LABELS[:10])
     before = everything(trainer)
     message = r"the loss became .* at step 2 \(epoch 1\) with learning rate 0\.009: 2 of the batch's samples "
     message += r"hold NaN or infinity \(positions from 0: 3, 7\); repair or remove them"
-    with pytest.raises(DivergenceError, match=message if kind == "NaN" and dtype is None else "3, 7"):
-        trainer.step(with_bad(kind)[10:], LABELS[10:])
+    if kind != "NaN" or dtype is not None:
+        message = "3, 7"
+    steps = check_refused(trainer, with_bad(kind)[10:], LABELS[10:], message)
     np.testing.assert_equal(everything(trainer), before)
-    assert trainer.steps == 1
+    assert trainer.steps == 1 + steps
     trainer.step(IMAGES[:10], LABELS[:10])  # and it can go on
 
 
@@ -102,19 +113,18 @@ def test_a_batch_that_hides_a_nan_stops_too(make: Any) -> None:
     with make.use():
         trainer = Trainer(model := Blind(), optim.SGD(model, lr=0.1))
     before = make.to_numpy(model.weight.data).copy()
-    with pytest.raises(DivergenceError, match="2 of the batch's samples hold NaN or infinity"):
-        trainer.step(with_bad("NaN"), LABELS)
+    check_refused(trainer, with_bad("NaN"), LABELS, "2 of the batch's samples hold NaN or infinity")
     np.testing.assert_array_equal(make.to_numpy(model.weight.data), before)
 
 
 def test_targets_that_are_not_finite_are_named(make: Any) -> None:
     with make.use():
         trainer = equipped(small(), loss=ops.mean_squared_error)
-    before = everything(trainer)
     rows = np.eye(3)[LABELS]
+    trainer.step(IMAGES, rows)
+    before = everything(trainer)
     rows[4, 1] = math.nan
-    with pytest.raises(DivergenceError, match=r"1 of the batch's samples hold .*: 4\)"):
-        trainer.step(IMAGES, rows)
+    check_refused(trainer, IMAGES, rows, r"1 of the batch's samples hold .*: 4\)")
     np.testing.assert_equal(everything(trainer), before)
 
 
@@ -142,8 +152,7 @@ def test_the_update_does_not_happen(make: Any, what: str) -> None:
     trainer.step(IMAGES, LABELS)
     before, bad = everything(trainer), True
     became = "the loss became nan" if what == "loss" else "the gradient of fc.weight became infinite or NaN"
-    with pytest.raises(DivergenceError, match=rf"{became} at step 2 .* rate 0\.009; lower the learning rate"):
-        trainer.step(IMAGES, LABELS)
+    check_refused(trainer, IMAGES, LABELS, rf"{became} at step 2 .* rate 0\.009; lower the learning rate")
     np.testing.assert_equal(everything(trainer), before)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xpcnn.backend import Array, Backend, backend_of, get_backend
+from xpcnn.backend import Array, Backend, backend_of, get_backend, home_of
 from xpcnn.errors import StateDictError
 
 __all__ = ["SMALLEST_SCALE", "LossScale"]
@@ -46,7 +46,7 @@ class LossScale:
 
     def move(self, backend: Backend) -> None:
         """Move both to a backend, if they are not there."""
-        if backend_of(self.scale) is not backend:
+        if home_of(self.scale) is not backend:
             self.scale, self.good_steps = backend.asarray(self.scale), backend.asarray(self.good_steps)
 
     def update(self, finite: Array) -> None:
@@ -61,7 +61,7 @@ class LossScale:
 
     def state_dict(self) -> dict[str, Any]:
         """Return both as plain numbers, read from the device."""
-        backend = backend_of(self.scale)
+        backend = home_of(self.scale)
         return {
             "scale": float(backend.to_numpy(self.scale)),
             "good_steps": int(backend.to_numpy(self.good_steps)),

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend import Array, Key, backend_of, dtype_name, namespace
+from xpcnn.backend import Array, Key, backend_of, dtype_name, home_of, namespace
 from xpcnn.errors import ArgumentError, BackendError, DtypeError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.optim import Optimizer, WeightAverage
@@ -145,7 +145,7 @@ class Precision:
         entries = [entry for entry in optimizer._entries.values() if entry.parameter in grads]
         parameters = [(entry.parameter, entry.parameter.data) for entry in entries]
         states = [
-            (entry.state, {slot: backend_of(array).copy(array) for slot, array in entry.state.items()})
+            (entry.state, {slot: home_of(array).copy(array) for slot, array in entry.state.items()})
             for entry in entries
         ]
         averages = {} if average is None else dict(average._averages)

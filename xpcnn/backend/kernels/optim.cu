@@ -1,4 +1,4 @@
-// Optimisers: one launch updates every parameter.
+// Optimisers: one launch updates every parameter. Data, gradients and state are float or double.
 #include "common.cuh"
 
 // One parameter's update. A gradient that is not C-contiguous is (rest, axes[0], axes[1], axes[2]) with these
@@ -9,9 +9,9 @@ struct Update {
 };
 
 // Its arrays, one row of the table of pointers. Absent state is null.
-template <typename T> struct Arrays {
-    const T *data, *gradient;
-    T *updated, *first, *second;
+template <typename A> struct Arrays {
+    const A *data, *gradient;
+    A *updated, *first, *second;
 };
 
 // Each rule changes data and state as the portable update does, step by step, and in the same order.
@@ -111,26 +111,25 @@ __device__ inline long long gradient_place(const Update &update, unsigned place)
 }
 
 // Neighbouring threads take neighbouring elements of one parameter, whatever the sizes of the others.
-template <typename T, template <typename> class Rule>
-__global__ void update_all(long long count, const Arrays<T> *arrays, const Update *updates,
+template <typename A, template <typename> class Rule>
+__global__ void update_all(long long count, const Arrays<A> *arrays, const Update *updates,
                            long long number) {
-    typedef Wide<T> A;
     FOR_EACH(unsigned, item, count) {
         const long long tile = item / LANES;
         const long long index = owner(updates, number, tile);
         const Update &update = updates[index];
-        const Arrays<T> &of = arrays[index];
+        const Arrays<A> &of = arrays[index];
         const Rule<A> rule(update.options);
         const long long begin = (tile - update.first_tile) * TILE + item % LANES;
         for (long long place = begin; place < begin + TILE && place < update.size; place += LANES) {
             const long long from = gradient_place(update, static_cast<unsigned>(place));
-            A data = widen(of.data[place]);
-            A first = of.first ? widen(of.first[place]) : 0;
-            A second = of.second ? widen(of.second[place]) : 0;
-            rule(data, widen(of.gradient[from]), first, second);
-            if (of.first) of.first[place] = narrow<T>(first);
-            if (of.second) of.second[place] = narrow<T>(second);
-            of.updated[place] = narrow<T>(data);
+            A data = of.data[place];
+            A first = of.first ? of.first[place] : 0;
+            A second = of.second ? of.second[place] : 0;
+            rule(data, of.gradient[from], first, second);
+            if (of.first) of.first[place] = first;
+            if (of.second) of.second[place] = second;
+            of.updated[place] = data;
         }
     }
 }

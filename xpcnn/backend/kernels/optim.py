@@ -18,7 +18,7 @@ from xpcnn.backend.current import backend_of
 from xpcnn.backend.kernels.arrays import element_strides, empty, storage_of
 from xpcnn.backend.kernels.launch import PointerTable, launch
 from xpcnn.backend.kernels.layout import c_strides, contiguous, merged
-from xpcnn.backend.kernels.source import STORAGE, Family, expressions
+from xpcnn.backend.kernels.source import Family, expressions
 
 __all__ = ["FAMILY", "KERNELS"]
 
@@ -26,9 +26,10 @@ Options = Mapping[str, Any]
 Update = tuple[Array, Array, Mapping[str, Array], int, Options]
 """(data, gradient, state, steps, options) of one parameter"""
 
-FAMILY: Final = Family(
-    "optim", expressions("update_all", STORAGE.values(), ("Sgd", "AdaGrad", "RmsProp", "Adam"))
-)
+# Optimisers widen half precision first.
+_STORAGE: Final = ("float", "double")
+
+FAMILY: Final = Family("optim", expressions("update_all", _STORAGE, ("Sgd", "AdaGrad", "RmsProp", "Adam")))
 
 _LANES: Final = 256  # these two as in the source
 _TILE: Final = 1024
@@ -79,7 +80,8 @@ def _step(rule: _Rule, updates: list[Update]) -> Any:
     """Return the new arrays of all parameters; their state is changed in place."""
     storage = storage_of(*(data for data, *_ in updates))
     tiles = [-(-data.size // _TILE) for data, *_ in updates]
-    if storage is None or max(data.size for data, *_ in updates) >= _MOST or sum(tiles) * _LANES >= _MOST:
+    most = max(sum(tiles) * _LANES, *(data.size for data, *_ in updates))
+    if storage not in _STORAGE or most >= _MOST:
         return NotImplemented
     rows: list[bytes] = []
     pointers: list[Array | None] = []
