@@ -68,11 +68,12 @@ def check_refused(trainer: Trainer, images: Any, targets: Any, message: str) -> 
     return 1
 
 
-@pytest.fixture
-def waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lets the CPU's torch backend behave like a device whose values cost a wait."""
-    pytest.importorskip("torch")
-    with xpcnn.use_backend("torch") as backend:
+@pytest.fixture(params=["torch", "cupy"])
+def waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Values cost a wait: on a CUDA device, and on the CPU's torch backend, which is made to behave like one."""
+    if reason := xpcnn.available_backends()[request.param]:
+        pytest.skip(reason)
+    with xpcnn.use_backend(request.param) as backend:
         monkeypatch.setattr(backend, "reads_are_free", False)
         yield
 
