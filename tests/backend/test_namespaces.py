@@ -58,6 +58,17 @@ def test_where_of_a_number(make: Any, kind: str) -> None:
     np.testing.assert_array_equal(host(make, got), np.where(of_x > 0, of_x, 0.5))
 
 
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "pow", "maximum", "minimum"])
+def test_a_number_leaves_the_dtype(make: Any, kind: str, name: str) -> None:
+    function, x = getattr(make.xp, name), make.array(np.abs(ROWS) + 0.25, kind)
+    expected = getattr(np, {"pow": "power"}.get(name, name))(host(make, x), 1.5)
+    rtol = {"float16": 2**-9, "bfloat16": 2**-6}.get(kind)
+    make.check(function(x, 1.5), expected, kind, rtol=rtol)
+    make.check(function(x, make.array(np.full(ROWS.shape, 1.5), kind)), expected, kind, rtol=rtol)
+    wider = function(x, make.array(np.full(ROWS.shape, 1.5), "float64"))
+    assert wider.dtype == make.dtype("float64")
+
+
 def test_clip_keeps_the_dtype(make: Any, kind: str) -> None:
     x = make.array([[-3.0, -0.5, np.nan, 0.25, np.inf]], kind)
     for low, high in ((-1.0, 0.5), (None, 0.5), (-1.0, None), (None, None)):

@@ -70,7 +70,7 @@ def check_refused(trainer: Trainer, images: Any, targets: Any, message: str) -> 
 
 @pytest.fixture(params=["torch", "cupy"])
 def waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Values cost a wait: on a CUDA device, and on the CPU's torch backend, which is made to behave like one."""
+    """Values cost a wait: on a CUDA device, and on a CPU's torch backend that is made to behave like one."""
     if reason := xpcnn.available_backends()[request.param]:
         pytest.skip(reason)
     with xpcnn.use_backend(request.param) as backend:

@@ -1,4 +1,4 @@
-"""CuPy: arrays on a CUDA device. The only file that imports CuPy, and only when asked for."""
+"""CuPy: arrays on a CUDA device. CuPy is imported only when asked for."""
 
 from __future__ import annotations
 

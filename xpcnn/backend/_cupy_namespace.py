@@ -6,6 +6,8 @@ Operators are beyond reach: bfloat16 times a Python float is float32, so ops wid
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
@@ -28,13 +30,33 @@ BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16) if _HAS_BFLOAT16 else None
 """CuPy's bfloat16; None where CuPy is older than 14, or the package that brings the dtype is missing."""
 
 
+_OF_TWO: Final = ("add", "subtract", "multiply", "divide", "pow", "maximum", "minimum")
+
+
 def namespace() -> Namespace:
     """Return array_api_compat's namespace with the functions of this file in it."""
     xp = ModuleType(compat.__name__, __doc__)
     vars(xp).update(vars(compat), clip=clip)
     if BFLOAT16 is not None:
+        vars(xp).update({name: _keeping(getattr(compat, name)) for name in _OF_TWO})
         vars(xp).update(bfloat16=BFLOAT16, where=where, matmul=matmul, isdtype=isdtype, finfo=finfo)
     return xp
+
+
+def _keeping(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Return an element-wise function that answers bfloat16 and a Python number in bfloat16."""
+
+    @functools.wraps(function, assigned=("__doc__",), updated=())
+    def kept(x1: Any, x2: Any, /, **options: Any) -> Array:
+        y = function(x1, x2, **options)
+        return y.astype(BFLOAT16, copy=False) if _dtypes(x1, x2) == {BFLOAT16} else y
+
+    return kept
+
+
+def _dtypes(*arguments: Any) -> set[Any]:
+    """Return the dtypes of the arrays; Python numbers have none."""
+    return {x.dtype for x in arguments if hasattr(x, "dtype")}
 
 
 def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
@@ -47,7 +69,7 @@ def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
 
 def where(condition: Array, x1: Any, x2: Any, /) -> Array:
     """Choose between `x1` and `x2`; bfloat16 by its bits, because CuPy answers in float32."""
-    if {x.dtype for x in (x1, x2) if hasattr(x, "dtype")} != {BFLOAT16}:
+    if _dtypes(x1, x2) != {BFLOAT16}:
         return compat.where(condition, x1, x2)
     bits = (cupy.asarray(x, dtype=BFLOAT16).view(np.uint16) for x in (x1, x2))
     return compat.where(condition, *bits).view(BFLOAT16)

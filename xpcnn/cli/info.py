@@ -32,6 +32,7 @@ _OPTIONAL = (
     "cupy-cuda12x",
     "cupy-cuda13x",
     "cupy",
+    "ml_dtypes",
     "nvidia-cudnn-frontend",
     "nvidia-cudnn-cu12",
     "nvidia-cudnn-cu13",
