@@ -68,7 +68,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
     """The pretended CuPy in the real one's place; its backends are forgotten after the test."""
     pretended = Cupy()
     namespaces = ModuleType("xpcnn.backend._cupy_namespace")
-    vars(namespaces).update(namespace=lambda: ModuleType("array_api_compat.cupy"))
+    vars(namespaces).update(CupyNamespace=lambda: ModuleType("array_api_compat.cupy"))
     monkeypatch.setitem(sys.modules, "cupy", pretended.module)
     monkeypatch.setitem(sys.modules, namespaces.__name__, namespaces)
     monkeypatch.setattr(_cupy, "_working", {0, 1})

@@ -105,9 +105,9 @@ class CupyBackend(Backend):
     def __init__(self, device: int) -> None:
         import cupy
 
-        from xpcnn.backend._cupy_namespace import namespace
+        from xpcnn.backend._cupy_namespace import CupyNamespace
 
-        super().__init__("cupy", namespace(), device)
+        super().__init__("cupy", CupyNamespace(), device)
         self._cupy = cupy
         self.deterministic = True
         self.convolutions = MappingProxyType({"cudnn": CudnnConvolution(self, cupy)})
