@@ -49,6 +49,15 @@ def on_torch() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(params=["torch", "cupy"])
+def both_halves(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A backend that has bfloat16 too, chosen for new arrays."""
+    if reason := xpcnn.available_backends()[request.param]:
+        pytest.skip(reason)
+    with xpcnn.use_backend(request.param):
+        yield
+
+
 def scale_of(trainer: Trainer) -> tuple[float, int]:
     state = trainer.precision.state_dict()
     return state["scale"], state["good_steps"]
@@ -118,7 +127,7 @@ def test_gradients_that_would_vanish(f16: Any, exponent: int) -> None:
     assert (np.float16(slope) == 0) is np.bool_(exponent < -24)
 
 
-def test_bfloat16_needs_no_scale(on_torch: None) -> None:
+def test_bfloat16_needs_no_scale(both_halves: None) -> None:
     for slope in (2.0**-100, 1.0, 2.0**100):
         one = line(slope, "bfloat16")
         assert one.trainer.precision.loss_scale is None
@@ -341,7 +350,7 @@ def test_against_pytorch(on_torch: None, digits: Dataset, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", UNIT)
-def test_it_learns_as_in_float32(on_torch: None, dtype: str) -> None:
+def test_it_learns_as_in_float32(both_halves: None, dtype: str) -> None:
     digits = xpcnn.data.synthetic_digits(1700)
     accuracies = []
     for given in (None, dtype):
@@ -408,7 +417,7 @@ def test_attributes_of_layers_without_parameters(f16: Any, digits: Dataset) -> N
     assert [path for path in after if after[path] != before[path]] == ["fc.bias"]
 
 
-def test_an_ensemble(on_torch: None, new_model: Callable[..., Any], digits: Dataset) -> None:
+def test_an_ensemble(both_halves: None, new_model: Callable[..., Any], digits: Dataset) -> None:
     losses = []
     for dtype in (None, "float16"):
         both = nn.Ensemble(new_model(0), new_model(1))
@@ -418,7 +427,7 @@ def test_an_ensemble(on_torch: None, new_model: Callable[..., Any], digits: Data
     assert losses[1][-1] != losses[1][0]
 
 
-def test_a_model_with_several_outputs(on_torch: None) -> None:
+def test_a_model_with_several_outputs(both_halves: None) -> None:
     images = np.random.default_rng(0).random((4, 3, 32, 32)).astype(np.float32)
     losses = []
     for dtype in (None, "float16"):
@@ -429,7 +438,7 @@ def test_a_model_with_several_outputs(on_torch: None) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=5e-2)
 
 
-def test_a_model_that_moves(digits: Dataset, new_model: Callable[..., Any], on_torch: None) -> None:
+def test_a_model_that_moves(digits: Dataset, new_model: Callable[..., Any], both_halves: None) -> None:
     with xpcnn.use_backend("numpy"):
         trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
         trainer.step(*digits[:8])
