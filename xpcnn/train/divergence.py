@@ -1,10 +1,10 @@
-"""Detect numbers that are not finite, before they reach the weights."""
+"""Detect numbers that are not finite: in a step before its update, and in weights before they are saved."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from xpcnn.backend import Array, backend_of, is_floating, namespace
 from xpcnn.errors import DivergenceError
@@ -13,9 +13,31 @@ from xpcnn.nn import Gradients, Layer
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
 
-__all__ = ["check_losses", "divergence", "finite_gradients", "finite_rows", "first_divergence", "problem_of"]
+__all__ = [
+    "Problem",
+    "check_losses",
+    "divergence",
+    "find_problem",
+    "finite_gradients",
+    "finite_rows",
+    "first_divergence",
+    "require_finite",
+]
 
-_LISTED = 5
+_MOST_ROWS, _MOST_NAMES = 5, 3  # that a message lists
+
+
+class Problem(NamedTuple):
+    """What is not finite in a step, in words; at least one of both.
+
+    `became` is a loss or gradient that the step computed. `samples` are images or targets that it was given.
+    """
+
+    became: str = ""
+    samples: str = ""
+
+
+# -- one step ----------------------------------------------------------------------------
 
 
 def finite_rows(x: Array, t: Array) -> Array:
@@ -28,21 +50,22 @@ def finite_rows(x: Array, t: Array) -> Array:
 
 
 def finite_gradients(grads: Gradients, start: Array) -> Array:
-    """Return whether a 0-d bool holds, and all gradients are finite: a 0-d bool on the device."""
+    """Return whether `start`, a 0-d bool, holds and all gradients are finite: a 0-d bool on the device."""
     xp = namespace(start)
     for _, gradient in grads.items():
         start = start & xp.all(xp.isfinite(gradient))
     return start
 
 
-def problem_of(model: Layer, loss: Array | None, grads: Gradients | None, rows: Array) -> str | None:
-    """Return what is not finite in a step, in words, or None; it reads values from the device.
+def find_problem(model: Layer, loss: Array | None, grads: Gradients | None, rows: Array) -> Problem | None:
+    """Return what is not finite in a step, or None; it reads values from the device.
 
     Parameters
     ----------
     model : Layer
+        Whose paths name a gradient.
     loss, grads : 0-d array and Gradients, optional
-        Passed over where None.
+        Not looked at where None.
     rows : array of bool (N,)
         As `finite_rows` returns.
     """
@@ -50,62 +73,65 @@ def problem_of(model: Layer, loss: Array | None, grads: Gradients | None, rows: 
     xp = backend.xp
     value = 0.0 if loss is None else float(backend.to_numpy(loss))
     became = "" if math.isfinite(value) else f"the loss became {value}"
-    if not bool(xp.all(rows)):
-        bad = [i for i, finite in enumerate(backend.to_numpy(rows).tolist()) if not finite]
-        return "; ".join(filter(None, (became, _name_rows(bad))))
-    if became:
-        return became
+    samples = "" if bool(xp.all(rows)) else _describe_rows(backend.to_numpy(rows).tolist())
+    if became or samples:
+        return Problem(became, samples)
     for parameter, gradient in () if grads is None else grads.items():
         if not bool(xp.all(xp.isfinite(gradient))):
             paths = [path for path, own in model.parameters().items() if own is parameter]
-            return f"the gradient of {paths[0] if paths else 'a parameter'} became infinite or NaN"
+            return Problem(f"the gradient of {paths[0] if paths else 'a parameter'} became infinite or NaN")
     return None
 
 
-def _name_rows(bad: Sequence[int]) -> str:
-    listed = ", ".join(map(str, bad[:_LISTED])) + (", …" if len(bad) > _LISTED else "")
+def _describe_rows(rows: Sequence[bool]) -> str:
+    bad = [i for i, finite in enumerate(rows) if not finite]
+    listed = ", ".join(map(str, bad[:_MOST_ROWS])) + (", …" if len(bad) > _MOST_ROWS else "")
     return f"{len(bad)} of the batch's samples hold NaN or infinity (positions from 0: {listed})"
 
 
-def divergence(trainer: Trainer, problem: str, steps: int) -> DivergenceError:
-    """Return the error for a problem in a trainer's step after so many steps."""
+def divergence(trainer: Trainer, problem: Problem, steps: int) -> DivergenceError:
+    """Return the error for a problem in the step that a trainer did after `steps` others."""
     ago, schedule = trainer.steps - steps, trainer.schedule
     lr = trainer.optimizer.lr if schedule is None else schedule.lr_at(schedule.last_step - ago)
-    way_out = "repair or remove them" if "samples hold" in problem else "lower the learning rate"
-    what, _, why = problem.partition("; ")
+    why = f": {problem.samples}" if problem.became and problem.samples else ""
+    way_out = "repair or remove them" if problem.samples else "lower the learning rate"
     return DivergenceError(
-        f"{what} at step {steps + 1} (epoch {trainer.epoch + 1}) with learning rate {lr:g}"
-        f"{': ' + why if why else ''}; {way_out}"
+        f"{problem.became or problem.samples} at step {steps + 1} (epoch {trainer.epoch + 1}) "
+        f"with learning rate {lr:g}{why}; {way_out}"
     )
 
 
+# -- the losses of several steps ---------------------------------------------------------
+
+
 def check_losses(trainer: Trainer, new: int, patience: int, scale: float | None) -> None:
-    """Raise `DivergenceError` if one of a trainer's last `new` steps, all in its history, was one too many.
+    """Raise `DivergenceError` if training cannot go on after a trainer's last `new` steps.
 
     Parameters
     ----------
     trainer : Trainer
+        Whose history has the losses of these steps.
     new : int
     patience : int
-        So many losses in a row that are not finite are a divergence. One from a sample that holds NaN or
-        infinity is one at once.
+        So many losses in a row that are not finite are a divergence. A loss that is not finite because a
+        sample is not is a divergence at once.
     scale : float, optional
-        The loss scale as it stands.
+        The present loss scale.
     """
     losses = trainer.history.losses
     for steps, rows in trainer.precision.unread:
         if new >= trainer.steps - steps > 0 and not math.isfinite(losses[steps - trainer.steps]):
-            problem = problem_of(trainer.model, None, None, rows)
+            problem = find_problem(trainer.model, None, None, rows)
             if problem is not None:
-                raise divergence(
-                    trainer, f"the loss became {losses[steps - trainer.steps]}; {problem}", steps
-                )
+                became = f"the loss became {losses[steps - trainer.steps]}"
+                raise divergence(trainer, problem._replace(became=became), steps)
     at = first_divergence(losses, new, patience)
     if at is not None:
-        raise divergence(trainer, f"the loss became {losses[at]}", trainer.steps - (len(losses) - at))
+        problem = Problem(f"the loss became {losses[at]}")
+        raise divergence(trainer, problem, trainer.steps - (len(losses) - at))
     fault = None if scale is None else trainer.precision.fault(scale)
     if fault is not None:
-        raise divergence(trainer, fault, trainer.steps - 1)
+        raise divergence(trainer, Problem(fault), trainer.steps - 1)
 
 
 def first_divergence(losses: Sequence[float], new: int, patience: int) -> int | None:
@@ -121,3 +147,40 @@ def first_divergence(losses: Sequence[float], new: int, patience: int) -> int | 
         if len(row) == patience and not any(math.isfinite(loss) for loss in row):
             return i
     return None
+
+
+# -- what is saved -----------------------------------------------------------------------
+
+
+def require_finite(trainer: Trainer) -> None:
+    """Raise `DivergenceError` if what a trainer would save holds NaN or infinity.
+
+    Checked are trainable parameters, buffers, the optimiser's state and the averaged weights, with one read
+    from the device.
+    """
+    arrays = {name: array for name, array in _saved(trainer) if is_floating(array.dtype)}
+    if not arrays:
+        return
+    flags = [namespace(array).all(namespace(array).isfinite(array)) for array in arrays.values()]
+    backend = backend_of(flags[0])
+    finite = backend.to_numpy(backend.xp.stack(flags)).tolist()
+    bad = [name for name, good in zip(arrays, finite, strict=True) if not good]
+    if bad:
+        more = f" and {len(bad) - _MOST_NAMES} more" if len(bad) > _MOST_NAMES else ""
+        raise DivergenceError(
+            f"{', '.join(bad[:_MOST_NAMES])}{more} became NaN or infinite by step {trainer.steps} "
+            f"(epoch {trainer.epoch + 1}) with learning rate {trainer.optimizer.lr:g}; "
+            "lower the learning rate"
+        )
+
+
+def _saved(trainer: Trainer) -> Iterator[tuple[str, Array]]:
+    for path, parameter in trainer.model.parameters().items():
+        if parameter.trainable:
+            yield path, parameter.data
+    for path, buffer in trainer.model.buffers().items():
+        yield path, buffer.data
+    for path, entry in trainer.optimizer._entries.items():
+        yield from ((f"the optimiser's {slot} of {path}", array) for slot, array in entry.state.items())
+    if trainer.average is not None:
+        yield from ((f"the average of {path}", array) for path, array in trainer.average._averages.items())

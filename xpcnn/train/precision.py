@@ -23,7 +23,7 @@ from xpcnn.backend import Array, Key, backend_of, dtype_name, home_of, namespace
 from xpcnn.errors import ArgumentError, BackendError, DtypeError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.optim import Optimizer, WeightAverage
-from xpcnn.train.divergence import finite_gradients, finite_rows, problem_of
+from xpcnn.train.divergence import Problem, find_problem, finite_gradients, finite_rows
 from xpcnn.train.loss import Loss
 from xpcnn.train.loss_scale import SMALLEST_SCALE, LossScale
 from xpcnn.train.shards import ShardedModel
@@ -83,8 +83,8 @@ class Precision:
 
     loss_scale: LossScale | None = None
 
-    problem: str | None = None
-    """What is not finite in the step at hand, in words."""
+    problem: Problem | None = None
+    """What is not finite in the step at hand."""
 
     def __init__(self, model: Layer) -> None:
         self._model = model
@@ -123,8 +123,8 @@ class Precision:
         self._shards.backward(ctx, loss.backward(loss_ctx), grads)
         return value, grads
 
-    def _problem(self, value: Array, grads: Gradients, rows: Array) -> str | None:
-        return problem_of(self._model, value, grads, rows)
+    def _problem(self, value: Array, grads: Gradients, rows: Array) -> Problem | None:
+        return find_problem(self._model, value, grads, rows)
 
     def _judge(self, value: Array, grads: Gradients, rows: Array) -> Array:
         """Note on the device whether a step is to be kept; return its loss, NaN if it is not."""
@@ -231,8 +231,8 @@ class Float16(Half):
         self.loss_scale.move(backend_of(x))
         return super()._gradients(loss, x, t, key)
 
-    def _problem(self, value: Array, grads: Gradients, rows: Array) -> str | None:
-        return problem_of(self._model, None, None, rows)  # what overflows is taken back
+    def _problem(self, value: Array, grads: Gradients, rows: Array) -> Problem | None:
+        return find_problem(self._model, None, None, rows)  # what overflows is taken back
 
     def _judge(self, value: Array, grads: Gradients, rows: Array) -> Array:
         xp = namespace(value)

@@ -13,7 +13,7 @@ from xpcnn.errors import CheckpointError, DivergenceError
 from xpcnn.io import checked, keeping, locked_file, read_json, sweep, write_json
 from xpcnn.train.callback import Callback
 from xpcnn.train.checkpoint import Checkpoint, save_checkpoint
-from xpcnn.train.finite import require_finite
+from xpcnn.train.divergence import require_finite
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.history_file import HistoryFile
 from xpcnn.train.trainer import Trainer

@@ -17,9 +17,8 @@ from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, stop_all, watchers_of
-from xpcnn.train.divergence import check_losses, divergence
+from xpcnn.train.divergence import check_losses, divergence, require_finite
 from xpcnn.train.evaluate import Evaluation, evaluate
-from xpcnn.train.finite import require_finite
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
