@@ -77,7 +77,7 @@ def test_simple_convnet_initial_weights(scheme: Any) -> None:
         ({"input_shape": (1, 28, 5)}, "leaves 24x1"),
         ({"stride": 0}, "stride"),
         ({"padding": -1}, "padding"),
-        ({"filters": 0}, "filters=0 must be an integer of at least 1"),
+        ({"filters": 0}, "simple_convnet: filters must be an integer of at least 1, got 0"),
         ({"weight_std": "lecun"}, "unknown initialiser 'lecun'"),
     ],
 )

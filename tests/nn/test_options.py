@@ -81,19 +81,19 @@ nn.AdaptiveAvgPool2d((1, -1))                   | AdaptiveAvgPool2d output_size 
 nn.AdaptiveAvgPool2d((1, 2, 3))                 | AdaptiveAvgPool2d output_size
 nn.AdaptiveAvgPool2d(1.5)                       | AdaptiveAvgPool2d output_size 1.5
 nn.AdaptiveAvgPool2d('1')                       | AdaptiveAvgPool2d output_size '1'
-nn.ScaledAvgPool2d(0, 2)                        | ScaledAvgPool2d channels=0
+nn.ScaledAvgPool2d(0, 2)                        | ScaledAvgPool2d: channels integer 0
 nn.ScaledAvgPool2d(1, -2)                       | ScaledAvgPool2d kernel_size -2
 nn.ScaledAvgPool2d(1, 2, dtype='bool')          | ScaledAvgPool2d dtype 'bool'
-nn.Linear(4.0, 2)                               | Linear in_features=4.0
-nn.Linear(4, 0)                                 | Linear out_features=0
-nn.Linear(-4, 2)                                | Linear in_features=-4
-nn.Linear('4', 2)                               | Linear in_features='4'
-nn.Linear((4,), 2)                              | Linear in_features=(4,)
+nn.Linear(4.0, 2)                               | Linear: in_features integer 4.0
+nn.Linear(4, 0)                                 | Linear: out_features integer 0
+nn.Linear(-4, 2)                                | Linear: in_features integer -4
+nn.Linear('4', 2)                               | Linear: in_features integer '4'
+nn.Linear((4,), 2)                              | Linear: in_features integer (4,)
 nn.Linear(4, 2, bias=None)                      | Linear bias None
 nn.Linear(4, 2, dtype='float')                  | Linear dtype 'float'
 nn.Linear(4, 2, weight_init=INF)                | weight_init inf
-nn.BatchNorm2d(0)                               | BatchNorm2d num_features=0
-nn.BatchNorm1d(2.0)                             | BatchNorm1d num_features=2.0
+nn.BatchNorm2d(0)                               | BatchNorm2d: num_features integer 0
+nn.BatchNorm1d(2.0)                             | BatchNorm1d: num_features integer 2.0
 nn.BatchNorm2d(3, eps=-1)                       | BatchNorm2d eps -1
 nn.BatchNorm2d(3, eps=NAN)                      | BatchNorm2d eps nan
 nn.BatchNorm2d(3, eps='1e-5')                   | BatchNorm2d eps '1e-5'
@@ -113,8 +113,8 @@ nn.GroupNorm(3, 4)                              | GroupNorm num_groups=3 num_cha
 nn.GroupNorm(0, 4)                              | GroupNorm num_groups=0
 nn.GroupNorm(2, 4.0)                            | GroupNorm num_channels=4.0
 nn.GroupNorm(2, 4, eps=NAN)                     | GroupNorm eps nan
-nn.LocalResponseNorm(0)                         | LocalResponseNorm size=0
-nn.LocalResponseNorm(2.5)                       | LocalResponseNorm size=2.5
+nn.LocalResponseNorm(0)                         | LocalResponseNorm: size integer 0
+nn.LocalResponseNorm(2.5)                       | LocalResponseNorm: size integer 2.5
 nn.LocalResponseNorm(5, alpha=-1)               | LocalResponseNorm alpha -1
 nn.LocalResponseNorm(5, beta=NAN)               | LocalResponseNorm beta nan
 nn.LocalResponseNorm(5, k=-1.0)                 | LocalResponseNorm k -1.0
@@ -128,23 +128,23 @@ nn.LeakyReLU(NAN)                               | LeakyReLU slope nan
 nn.LeakyReLU(None)                              | LeakyReLU slope None
 nn.Softmax(1.0)                                 | Softmax axis 1.0
 nn.init.normal(-1)                              | normal std -1
-models.vgg11(classes=0)                         | vgg11 classes=0
-models.lenet5(classes='10')                     | lenet5 classes='10'
-models.lenet5(10.0)                             | lenet5 classes=10.0
-models.lenet5(in_channels=0)                    | lenet5 in_channels=0
+models.vgg11(classes=0)                         | vgg11: classes integer 0
+models.lenet5(classes='10')                     | lenet5: classes integer '10'
+models.lenet5(10.0)                             | lenet5: classes integer 10.0
+models.lenet5(in_channels=0)                    | lenet5: in_channels integer 0
 models.lenet5(variant='relu')                   | lenet5 variant 'relu'
 models.lenet5(variant=['tanh'])                 | lenet5 variant 'tanh'
 models.lenet5(dtype='int8')                     | lenet5 dtype 'int8'
-models.resnet20(classes=None)                   | resnet20 classes=None
+models.resnet20(classes=None)                   | resnet20: classes integer None
 models.resnet18(small_images=1)                 | resnet18 small_images 1
 models.googlenet(aux='no')                      | googlenet aux 'no'
 models.alexnet(dropout=NAN)                     | alexnet dropout nan
 models.alexnet(dropout=2)                       | alexnet dropout 2
-models.tiny_convnet(filters=0)                  | tiny_convnet filters=0
-models.tiny_convnet(filters=(1, 2, 3))          | tiny_convnet filters=(1, 2, 3)
+models.tiny_convnet(filters=0)                  | tiny_convnet: filters integer 0
+models.tiny_convnet(filters=(1, 2, 3))          | tiny_convnet: filters integer (1, 2, 3)
 models.tiny_convnet(bias=None)                  | tiny_convnet bias None
-models.simple_convnet(hidden=-1)                | simple_convnet hidden=-1
-models.simple_convnet(filter_size='5')          | simple_convnet filter_size='5'
+models.simple_convnet(hidden=-1)                | simple_convnet: hidden integer -1
+models.simple_convnet(filter_size='5')          | simple_convnet: filter_size integer '5'
 models.simple_convnet(stride=0)                 | simple_convnet stride 0
 models.simple_convnet(padding='SAME')           | simple_convnet padding 'SAME'
 models.simple_convnet(input_shape=28)           | simple_convnet input_shape 28
@@ -154,7 +154,7 @@ models.simple_convnet(weight_std=NAN)           | weight_init nan
 models.deep_convnet(filters=8)                  | deep_convnet filters three 8
 models.deep_convnet(filters=(8, 0, 8))          | deep_convnet filters (8, 0, 8)
 models.deep_convnet(batch_norm='yes')           | deep_convnet batch_norm 'yes'
-models.build('lenet5', classes=0)               | lenet5 classes=0
+models.build('lenet5', classes=0)               | lenet5: classes integer 0
 nn.Sequential(nn.ReLU)                          | Sequential '0' Layer
 nn.Sequential([nn.ReLU()])                      | Sequential '0' Layer
 nn.Sequential({1: nn.ReLU()})                   | Sequential name 1

@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from xpcnn.backend.numbers import flag, real
 from xpcnn.errors import ArgumentError
-from xpcnn.nn.options import count, floating
-from xpcnn.ops.checks import sizes
+from xpcnn.nn.options import floating
+from xpcnn.ops.checks import flag, real, sizes, whole
 
 __all__ = ["checked_arguments"]
 
@@ -39,7 +38,7 @@ def _checked(model: str, name: str, value: Any, default: Any) -> Any:
     if name == "filters" and isinstance(default, tuple):
         return sizes(model, name, value)
     if name in _COUNTS:
-        return count(model, name, value)
+        return whole(f"{model}: {name}", value, 1)
     if name in _FLAGS:
         return flag(f"{model}: {name}", value)
     if name == "dropout":

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from xpcnn.backend import dtype_name
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError
 from xpcnn.models._arguments import checked_arguments
 from xpcnn.nn import Layer, Recipe
+from xpcnn.ops.checks import plain
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build", "model_names", "published"]
 

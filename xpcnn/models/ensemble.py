@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xpcnn import nn
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io.recipe import checked_recipe
 from xpcnn.models import catalog
+from xpcnn.ops.checks import plain
 
 __all__ = ["build", "ensemble"]
 

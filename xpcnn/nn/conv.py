@@ -7,7 +7,6 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
@@ -15,7 +14,7 @@ from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.pool import MaxPool2d
 from xpcnn.ops import ConvGeometry
-from xpcnn.ops.checks import pair, plain
+from xpcnn.ops.checks import flag, pair, plain
 from xpcnn.ops.conv.registry import check_name
 
 __all__ = ["Conv2d"]

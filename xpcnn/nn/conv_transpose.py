@@ -7,13 +7,12 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import pair
+from xpcnn.ops.checks import flag, pair
 from xpcnn.ops.conv.conv_transpose2d import check_output_padding
 
 __all__ = ["ConvTranspose2d"]

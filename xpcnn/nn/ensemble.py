@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 from xpcnn import ops
 from xpcnn.backend import Array, Backend, Key, backend_of, is_array
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, Recipe, TraceRow
 from xpcnn.ops.activation import SoftmaxContext
-from xpcnn.ops.checks import check_dy, widened
+from xpcnn.ops.checks import check_dy, plain, widened
 
 __all__ = ["Ensemble", "EnsembleContext"]
 

@@ -9,9 +9,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from xpcnn.backend import Array, host_generator
-from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import require_possible
+from xpcnn.ops.checks import real, require_possible
 
 __all__ = ["Initializer", "at_most", "draw", "he", "normal", "xavier"]
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key, get_backend
-from xpcnn.backend.numbers import flag, real
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.options import count, floating, grouped
+from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import sizes
+from xpcnn.ops.checks import flag, real, sizes, whole
 
 __all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm"]
 
@@ -160,7 +159,7 @@ class LocalResponseNorm(Layer):
     per_sample = True
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
-        self.size = count("LocalResponseNorm", "size", size)
+        self.size = whole("LocalResponseNorm: size", size, 1)
         self.alpha = real("LocalResponseNorm: alpha", alpha, 0)
         self.beta = real("LocalResponseNorm: beta", beta)
         self.k = real("LocalResponseNorm: k", k, 0)

@@ -7,12 +7,12 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.options import count, floating
+from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
+from xpcnn.ops.checks import flag, whole
 
 __all__ = ["Linear"]
 
@@ -55,8 +55,8 @@ class Linear(Layer):
         seed: Any = None,
         dtype: Any = "float32",
     ) -> None:
-        in_features = count("Linear", "in_features", in_features)
-        out_features = count("Linear", "out_features", out_features)
+        in_features = whole("Linear: in_features", in_features, 1)
+        out_features = whole("Linear: out_features", out_features, 1)
         dtype, bias = floating("Linear", dtype), flag("Linear: bias", bias)
         shape = (out_features, in_features)
         self.weight = Parameter(draw(weight_init, seed, shape, in_features, out_features), dtype)

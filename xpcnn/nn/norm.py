@@ -7,13 +7,12 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import flag, real
 from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
-from xpcnn.nn.options import count, floating
+from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Buffer, Parameter
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.checks import flag, real, require_array, whole
 
 __all__ = ["BatchNorm1d", "BatchNorm2d"]
 
@@ -52,7 +51,7 @@ class _BatchNorm(Layer):
         dtype: Any = "float32",
     ) -> None:
         name = type(self).__name__
-        num_features = count(name, "num_features", num_features)
+        num_features = whole(f"{name}: num_features", num_features, 1)
         self.eps = real(f"{name}: eps", eps, 0)
         self.momentum = real(f"{name}: momentum", momentum, 0, 1)
         dtype, affine = floating(name, dtype), flag(f"{name}: affine", affine)

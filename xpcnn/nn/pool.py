@@ -6,10 +6,9 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import flag
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.ops.checks import pair, plain
+from xpcnn.ops.checks import flag, pair, plain
 from xpcnn.ops.pool_geometry import PoolGeometry
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]

@@ -9,9 +9,9 @@ from xpcnn.backend import Array, Key
 from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.options import count, floating
+from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import check_dy, common_backend, pair, widened
+from xpcnn.ops.checks import check_dy, common_backend, pair, whole, widened
 
 __all__ = ["ScaledAvgPool2d"]
 
@@ -54,7 +54,7 @@ class ScaledAvgPool2d(Layer):
     def __init__(
         self, channels: int, kernel_size: Any, stride: Any = None, *, dtype: Any = "float32"
     ) -> None:
-        channels = count("ScaledAvgPool2d", "channels", channels)
+        channels = whole("ScaledAvgPool2d: channels", channels, 1)
         dtype = floating("ScaledAvgPool2d", dtype)
         self.kernel_size = pair("ScaledAvgPool2d", "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair("ScaledAvgPool2d", "stride", stride, 1)

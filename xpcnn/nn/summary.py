@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.ops.checks import plain
 
 __all__ = ["Summary", "SummaryRow", "summary"]
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
-from xpcnn.backend.numbers import MOST_SIZE, plain, real, whole
+from xpcnn.backend.numbers import MOST_SIZE, flag, plain, real, whole
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "check_dy",
     "check_rank",
     "common_backend",
+    "flag",
     "pair",
     "plain",
     "real",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xpcnn.backend.numbers import flag, plain, real, whole
 from xpcnn.errors import ArgumentError
+from xpcnn.ops.checks import flag, plain, real, whole
 
 __all__ = [
     "Rule",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from xpcnn.backend import Backend
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError
+from xpcnn.ops.checks import plain
 
 __all__ = ["get_workspace_limit", "set_workspace_limit", "workspace_limit"]
 
