@@ -79,13 +79,13 @@ def test_frozen_weights_cost_nothing(make: Any, monkeypatch: pytest.MonkeyPatch)
     y, ctx = layer.forward(make.array(draw(1, 2, 3, 3)))
     layer.freeze()
     asked: list[bool] = []
-    backward = xpcnn.ops.conv_transpose2d_backward
+    backward = xpcnn.ops.conv_transpose2d.backward
 
     def spy(*args: Any, **options: Any) -> Any:
         asked.append(options["need_dweight"])
         return backward(*args, **options)
 
-    monkeypatch.setattr(xpcnn.ops, "conv_transpose2d_backward", spy)
+    monkeypatch.setattr(xpcnn.ops.conv_transpose2d, "backward", spy)
     grads = nn.Gradients()
     assert layer.backward(ctx, y, grads) is not None
     assert asked == [False]

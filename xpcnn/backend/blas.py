@@ -64,8 +64,8 @@ def _set(libraries: list[Any], counts: list[int]) -> None:
         getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
-def _begin_in_child() -> None:
-    """Let go, in a forked child, of the limits and the lock that threads of its parent held: it has none."""
+def _reset_in_child() -> None:
+    """Release, in a forked child, the limits and the lock that other threads of its parent held."""
     global _lock, _users
     held = _users > 0 or _lock.locked()
     _users, _lock = _depth(), threading.Lock()
@@ -74,4 +74,4 @@ def _begin_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)

@@ -1,4 +1,4 @@
-"""Numbers as options: NumPy's become Python's, which leave the dtype of an array as it is."""
+"""Checks of numbers given as options; NumPy's become Python's, which do not change the dtype of an array."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from xpcnn.backend.current import is_array, to_numpy
 from xpcnn.errors import ArgumentError
 
-__all__ = ["MOST_SIZE", "flag", "plain", "real", "whole"]
+__all__ = ["MOST_SIZE", "flag", "plain", "positive", "real", "whole"]
 
 
 def plain(value: Any) -> Any:
@@ -53,6 +53,14 @@ def real(what: str, value: Any, least: float | None = None, most: float | None =
     return number
 
 
+def positive(what: str, value: Any) -> float:
+    """Return a finite number above 0 as a float, or raise ArgumentError with `what` the value is."""
+    number = real(what, value)
+    if number <= 0:
+        raise ArgumentError(f"{what} must be above 0, got {value!r}")
+    return number
+
+
 def _finite(what: str, value: Any) -> float:
     number = plain(value)
     if type(number) is bool or not isinstance(number, Real):
@@ -67,7 +75,7 @@ def _finite(what: str, value: Any) -> float:
 
 
 MOST_SIZE = 2**31 - 1
-"""Of an axis, and of what is counted: kernels index with 32 bits, and nothing real comes near it."""
+"""The largest size of an axis, and the largest count: kernels index with 32 bits."""
 
 
 def whole(what: str, value: Any, least: int | None = None) -> int:

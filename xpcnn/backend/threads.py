@@ -249,8 +249,8 @@ def _forget_pool() -> None:
     _pool, _lock = None, threading.Lock()
 
 
-def _begin_anew() -> None:
-    """Forget, in a forked child, what its parent's threads were at: it has none of them."""
+def _reset_in_child() -> None:
+    """Release, in a forked child, the pool, the runs and the locks of its parent's other threads."""
     global _runs, _runs_lock
     _forget_pool()
     held = _runs > 0 or _runs_lock.locked()
@@ -260,4 +260,4 @@ def _begin_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset_in_child)

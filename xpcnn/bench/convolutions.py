@@ -126,7 +126,7 @@ def _prepared(
     _, ctx = forward()
     place = PASSES.index(pass_name) - 1
     wanted = {"need_dx": place == 0, "need_dweight": place == 1}
-    return lambda: waited(backend, ops.conv2d_backward(ctx, dy, **wanted)[place])
+    return lambda: waited(backend, ops.conv2d.backward(ctx, dy, **wanted)[place])
 
 
 def _prepared_loop(pass_name: str, arrays: Arrays, geometry: ConvGeometry) -> Callable[[], Any]:

@@ -105,10 +105,10 @@ def _loss(y: Any, target: Array) -> tuple[Array, Any]:
 
 
 def _loss_backward(ctx: Any) -> Any:
-    dlogits = ops.softmax_cross_entropy_backward(ctx[-1])
+    dlogits = ops.softmax_cross_entropy.backward(ctx[-1])
     if len(ctx) == 1:
         return dlogits
-    daux1, daux2 = (ops.softmax_cross_entropy_backward(head, _AUX_WEIGHT) for head in ctx[:-1])
+    daux1, daux2 = (ops.softmax_cross_entropy.backward(head, _AUX_WEIGHT) for head in ctx[:-1])
     return GoogLeNetLogits(daux1, daux2, dlogits)
 
 

@@ -44,7 +44,7 @@ class ScaledTanh(nn.Layer):
     def backward(
         self, ctx: Any, dy: Array, grads: nn.Gradients | None = None, *, need_dx: bool = True
     ) -> Any:
-        return ops.tanh_backward(ctx, dy) * (1.7159 * 2 / 3) if need_dx else None
+        return ops.tanh.backward(ctx, dy) * (1.7159 * 2 / 3) if need_dx else None
 
 
 class PartialConv2d(nn.Conv2d):
@@ -98,7 +98,7 @@ class PartialConv2d(nn.Conv2d):
         self, ctx: Any, dy: Array, grads: nn.Gradients | None = None, *, need_dx: bool = True
     ) -> Any:
         need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = ops.conv2d_backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
+        dx, dweight, dbias = ops.conv2d.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
         if need_dweight:
             self.accumulate(grads, weight=self._seen(dweight), bias=dbias)
         return dx

@@ -22,7 +22,7 @@ class ReLU(Layer):
         return ops.relu(x)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.relu_backward(ctx, dy) if need_dx else None
+        return ops.relu.backward(ctx, dy) if need_dx else None
 
 
 class LeakyReLU(Layer):
@@ -37,7 +37,7 @@ class LeakyReLU(Layer):
         return ops.leaky_relu(x, self.slope)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.leaky_relu_backward(ctx, dy) if need_dx else None
+        return ops.leaky_relu.backward(ctx, dy) if need_dx else None
 
     def extra_repr(self) -> str:
         return f"slope={self.slope}"
@@ -52,7 +52,7 @@ class Sigmoid(Layer):
         return ops.sigmoid(x)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.sigmoid_backward(ctx, dy) if need_dx else None
+        return ops.sigmoid.backward(ctx, dy) if need_dx else None
 
 
 class Tanh(Layer):
@@ -64,7 +64,7 @@ class Tanh(Layer):
         return ops.tanh(x)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.tanh_backward(ctx, dy) if need_dx else None
+        return ops.tanh.backward(ctx, dy) if need_dx else None
 
 
 class Softmax(Layer):
@@ -79,7 +79,7 @@ class Softmax(Layer):
         return ops.softmax(x, self.axis)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.softmax_backward(ctx, dy) if need_dx else None
+        return ops.softmax.backward(ctx, dy) if need_dx else None
 
     def extra_repr(self) -> str:
         return f"axis={self.axis}"
@@ -94,7 +94,7 @@ class GELU(Layer):
         return ops.gelu(x)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.gelu_backward(ctx, dy) if need_dx else None
+        return ops.gelu.backward(ctx, dy) if need_dx else None
 
 
 class SiLU(Layer):
@@ -106,4 +106,4 @@ class SiLU(Layer):
         return ops.silu(x)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.silu_backward(ctx, dy) if need_dx else None
+        return ops.silu.backward(ctx, dy) if need_dx else None

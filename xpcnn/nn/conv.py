@@ -74,12 +74,10 @@ class Conv2d(Layer):
             "Conv2d", "groups", groups, in_channels=in_channels, out_channels=out_channels
         )
         kernel = pair("Conv2d", "kernel_size", kernel_size, 1)
+        dilations = pair("Conv2d", "dilation", dilation, 1)
         shape = (out_channels, in_channels // groups, *kernel)
-        # Images as large as the kernel: what does not fit them fits none.
-        spans = (
-            d * (k - 1) + 1 for k, d in zip(kernel, pair("Conv2d", "dilation", dilation, 1), strict=True)
-        )
-        smallest = (1, in_channels, *spans)
+        # Options that are impossible for the smallest image, as large as the kernel, are so for all.
+        smallest = (1, in_channels, *(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)))
         ConvGeometry.of(smallest, shape, stride, padding, dilation, groups, op="Conv2d")
         check_name(algorithm)
         dtype, bias = floating("Conv2d", dtype), flag("Conv2d: bias", bias)
@@ -121,7 +119,7 @@ class Conv2d(Layer):
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = ops.conv2d_backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
+        dx, dweight, dbias = ops.conv2d.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx
 

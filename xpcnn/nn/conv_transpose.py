@@ -102,7 +102,7 @@ class ConvTranspose2d(Layer):
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = ops.conv_transpose2d_backward(
+        dx, dweight, dbias = ops.conv_transpose2d.backward(
             ctx, dy, need_dx=need_dx, need_dweight=need_dweight
         )
         self.accumulate(grads, weight=dweight, bias=dbias)

@@ -32,7 +32,7 @@ class Dropout(Layer):
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         if not need_dx:
             return None
-        return require_array("Dropout", "dy", dy) if ctx is None else ops.dropout_backward(ctx, dy)
+        return require_array("Dropout", "dy", dy) if ctx is None else ops.dropout.backward(ctx, dy)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

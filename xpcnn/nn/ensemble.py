@@ -152,7 +152,7 @@ class Ensemble(Container):
         for (name, member), member_ctx, softmax in zip(
             self._layers.items(), ctx.members, ctx.softmaxes, strict=True
         ):
-            dlogits = ops.log_softmax_backward(softmax, self._share(backend, ctx, softmax, wide_dy))
+            dlogits = ops.log_softmax.backward(softmax, self._share(backend, ctx, softmax, wide_dy))
             dlogits = backend.xp.astype(dlogits, dy.dtype, copy=False)
             part = self._call(name, member.backward, member_ctx, dlogits, grads, need_dx=need_dx)
             if need_dx:

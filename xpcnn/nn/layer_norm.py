@@ -63,7 +63,7 @@ class LayerNorm(Layer):
         return ops.layer_norm(x, self.normalized_shape, weight, bias, eps=self.eps)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        dx, dweight, dbias = ops.layer_norm_backward(ctx, dy)
+        dx, dweight, dbias = ops.layer_norm.backward(ctx, dy)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx if need_dx else None
 
@@ -124,7 +124,7 @@ class GroupNorm(Layer):
         return ops.group_norm(x, self.num_groups, _data(self.weight), _data(self.bias), eps=self.eps)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        dx, dweight, dbias = ops.group_norm_backward(ctx, dy)
+        dx, dweight, dbias = ops.group_norm.backward(ctx, dy)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx if need_dx else None
 
@@ -168,7 +168,7 @@ class LocalResponseNorm(Layer):
         return ops.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.local_response_norm_backward(ctx, dy) if need_dx else None
+        return ops.local_response_norm.backward(ctx, dy) if need_dx else None
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -67,7 +67,7 @@ class Linear(Layer):
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = ops.linear_backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
+        dx, dweight, dbias = ops.linear.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx
 

@@ -67,7 +67,7 @@ class _BatchNorm(Layer):
         return y, ctx
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        dx, dweight, dbias = ops.batch_norm_backward(ctx, dy)
+        dx, dweight, dbias = ops.batch_norm.backward(ctx, dy)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx if need_dx else None
 
@@ -81,7 +81,7 @@ class _BatchNorm(Layer):
         self, ctx: tuple[Any, Any], dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
     ) -> Any:
         """Return the gradient of the input, given that of the ReLU's output, and their contexts."""
-        dx, dweight, dbias = ops.batch_norm_relu_backward(ctx, dy)
+        dx, dweight, dbias = ops.batch_norm_relu.backward(ctx, dy)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx if need_dx else None
 

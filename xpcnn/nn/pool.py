@@ -23,7 +23,7 @@ class _Pool2d(Layer):
         self.stride = self.kernel_size if stride is None else pair(name, "stride", stride, 1)
         self.padding = pair(name, "padding", padding, 0)
         self.ceil_mode = flag(f"{name}: ceil_mode", ceil_mode)
-        # Images as large as the window: what does not fit them fits none.
+        # Options that are impossible for the smallest image, as large as the window, are so for all.
         PoolGeometry.of_shape(
             name, (1, 1, *self.kernel_size), self.kernel_size, self.stride, self.padding, ceil_mode
         )
@@ -51,7 +51,7 @@ class MaxPool2d(_Pool2d):
         return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.max_pool2d_backward(ctx, dy) if need_dx else None
+        return ops.max_pool2d.backward(ctx, dy) if need_dx else None
 
 
 class AvgPool2d(_Pool2d):
@@ -76,7 +76,7 @@ class AvgPool2d(_Pool2d):
         )
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.avg_pool2d_backward(ctx, dy) if need_dx else None
+        return ops.avg_pool2d.backward(ctx, dy) if need_dx else None
 
 
 class AdaptiveAvgPool2d(Layer):
@@ -93,7 +93,7 @@ class AdaptiveAvgPool2d(Layer):
         return ops.adaptive_avg_pool2d(x, self.output_size)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.adaptive_avg_pool2d_backward(ctx, dy) if need_dx else None
+        return ops.adaptive_avg_pool2d.backward(ctx, dy) if need_dx else None
 
     def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
         return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from xpcnn.io.recipe import PREPARATIONS, Recipe
+from xpcnn.io.recipe import Recipe
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["PREPARATIONS", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+__all__ = ["LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
 
 
 class _LeftOut(NamedTuple):

@@ -88,7 +88,7 @@ class ScaledAvgPool2d(Layer):
             )
         if not need_dx:
             return None
-        return ops.avg_pool2d_backward(pool_ctx, dy * xp.reshape(weight, (-1, 1, 1)))
+        return ops.avg_pool2d.backward(pool_ctx, dy * xp.reshape(weight, (-1, 1, 1)))
 
     def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
         return None if field is None else field.through(self.kernel_size, self.stride)

@@ -92,7 +92,7 @@ class Sequential(Container):
             if i > first and type(layer) is MaxPool2d and type(layers[i - 1][1]) is ReLU:
                 # A maximum is positive where the ReLU let it through: the mask of the pooled image, a
                 # fraction of the size, gives the same gradients to the bit.
-                dy = ops.relu_backward(ops.OutputContext(layer_ctx.y), dy)
+                dy = ops.relu.backward(ops.OutputContext(layer_ctx.y), dy)
                 rectified = True
             dy = self._call(name, layer.backward, layer_ctx, dy, grads, need_dx=need_dx or i > first)
         return dy if need_dx else None

@@ -22,7 +22,7 @@ class Flatten(Layer):
         return ops.flatten(x)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.flatten_backward(ctx, dy) if need_dx else None
+        return ops.flatten.backward(ctx, dy) if need_dx else None
 
 
 class Identity(Layer):

@@ -1,4 +1,4 @@
-"""Pure functions, each with its backward: ``op(x, …) -> (y, ctx)`` and ``op_backward(ctx, dy) -> gradients``.
+"""Pure functions, each with its backward: ``op(x, …) -> (y, ctx)`` and ``op.backward(ctx, dy) -> gradients``.
 
 An op takes its namespace from its inputs, keeps their dtype and device, never writes into them, and keeps
 nothing between calls: what backward needs is in `ctx`, a NamedTuple.

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
-from xpcnn.backend.numbers import MOST_SIZE, flag, plain, real, whole
-from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
+from xpcnn.backend.numbers import MOST_SIZE, flag, plain, positive, real, whole
+from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
 
 __all__ = [
     "accumulator",
@@ -19,6 +19,7 @@ __all__ = [
     "flag",
     "pair",
     "plain",
+    "positive",
     "real",
     "require_array",
     "require_possible",
@@ -41,7 +42,6 @@ def common_backend(op: str, **arrays: Any) -> Backend:
     Only ``bias`` may be None, and is passed over then.
     """
     found: Backend | None = None
-    agreeing = 0
     for name, array in arrays.items():
         if array is None and name == "bias":
             continue
@@ -50,13 +50,8 @@ def common_backend(op: str, **arrays: Any) -> Backend:
             found, first, dtype = backend, name, array.dtype
             if dtype_name(dtype) not in _FLOATS:
                 raise _not_floating(op, name, dtype)
-        elif backend is not found:
-            raise _mixed(op, first, found, name, backend, agreeing)
-        elif array.dtype != dtype:
-            if dtype_name(array.dtype) not in _FLOATS:
-                raise _not_floating(op, name, array.dtype)
-            raise _differing(op, first, dtype_name(dtype), name, dtype_name(array.dtype), agreeing)
-        agreeing += 1
+        elif backend is not found or array.dtype != dtype:
+            raise _disagreement(op, arrays, first, name)
     assert found is not None
     return found
 
@@ -65,7 +60,7 @@ def check_backend(op: str, first: str, backend: Backend, name: str, array: Array
     """Require that `array`, of any dtype, lives on the backend of the argument `first`."""
     other = _backend_of(op, name, array)
     if other is not backend:
-        raise _mixed(op, first, backend, name, other)
+        raise _mixed(op, first, backend, name, other, moved=name)
 
 
 def require_array(op: str, name: str, value: Any) -> Array:
@@ -86,34 +81,29 @@ def _backend_of(op: str, name: str, array: Array) -> Backend:
         raise BackendError(f"{op}: {name}: {error}") from None
 
 
-def _mixed(
-    op: str, first: str, backend: Backend, name: str, other: Backend, agreeing: int = 0
-) -> BackendError:
-    if _first_yields(first, agreeing):
-        moved, to = first, other
-    else:
-        moved, to = name, backend
+def _disagreement(op: str, arrays: dict[str, Any], first: str, name: str) -> XpcnnError:
+    """Return the error for an array that is unlike the first one."""
+    one, other = arrays[first], arrays[name]
+    # Images and gradients are to fit the weight, unless another array agrees with them.
+    second = [each for each, array in arrays.items() if array is not None][1]
+    changed, kept = (first, other) if first in ("x", "dy") and name == second else (name, one)
+    if backend_of(one) is not backend_of(other):
+        return _mixed(op, first, backend_of(one), name, backend_of(other), changed)
+    if dtype_name(other.dtype) not in _FLOATS:
+        return _not_floating(op, name, other.dtype)
+    return DtypeError(
+        f"{op}: {first} is {dtype_name(one.dtype)} but {name} is {dtype_name(other.dtype)}; "
+        f"convert {changed}: xpcnn.asarray({changed}, dtype={dtype_name(kept.dtype)!r})"
+    )
+
+
+def _mixed(op: str, first: str, backend: Backend, name: str, other: Backend, moved: str) -> BackendError:
+    to = other if moved == first else backend
     return BackendError(
         f"{op}: {first} is on {backend}, {name} on {other}; move one of them: "
         f"xpcnn.asarray({moved}) inside `with xpcnn.use_backend({to.name!r})`, xpcnn.to_numpy, "
         f"or model.to(backend=...)"
     )
-
-
-def _differing(op: str, first: str, dtype: str, name: str, other: str, agreeing: int) -> DtypeError:
-    changed, to = (first, other) if _first_yields(first, agreeing) else (name, dtype)
-    return DtypeError(
-        f"{op}: {first} is {dtype} but {name} is {other}; convert {changed}: "
-        f"xpcnn.asarray({changed}, dtype={to!r})"
-    )
-
-
-def _first_yields(first: str, agreeing: int) -> bool:
-    """Return whether the first array, rather than the one unlike it, is to be changed.
-
-    Images and gradients are, to fit a weight; not where another array agrees with them.
-    """
-    return first in ("x", "dy") and agreeing == 1
 
 
 def _not_floating(op: str, name: str, dtype: Any) -> DtypeError:
@@ -151,9 +141,9 @@ def check_dy(op: str, dy: Array, shape: tuple[int, ...], like: Array) -> Backend
 
 
 def cached(build: Any, fixed: tuple[Any, ...], *options: Any) -> Any:
-    """Return ``build(*fixed, *options)`` from the cache that `build` has, with options as Python's numbers.
+    """Return ``build(*fixed, *options)``, with options as Python's numbers, by the cache of `build`.
 
-    To a cache, True and 1.0 are 1: options that hold anything but ints are left to an uncached call.
+    For a cache, True and 1.0 equal 1. So the cache is bypassed where an option holds anything but ints.
     """
     keys, exact = [], True
     for option in options:

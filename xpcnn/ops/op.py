@@ -1,4 +1,7 @@
-"""What makes a function an op: its backward goes with it, and its arrays are plain when it sees them."""
+"""`@op`: a forward function and its backward, as one object.
+
+``relu.backward`` is the backward of ``relu``, so whatever takes an op has its derivative too.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Backward = TypeVar("Backward", bound=Callable[..., Any])
 
 
 class Op(Protocol[P, Result_co]):
-    """A function ``op(x, …) -> (y, ctx)`` whose derivative is ``op.backward(ctx, dy)``."""
+    """A function ``op(x, …) -> (y, ctx)`` with ``op.backward(ctx, dy) -> gradients``."""
 
     __name__: str
     backward: Callable[..., Any]
@@ -29,10 +32,9 @@ class Op(Protocol[P, Result_co]):
 
 
 def op(forward: Callable[P, Result]) -> Op[P, Result]:
-    """Make a function an op, which is a plain function still; ``def_backward`` decorates its backward.
+    """Decorate a forward function; ``forward.def_backward`` then decorates its backward.
 
-    Arrays of the other byte order ('>f4' on most machines) are converted before either function sees them.
-    Tensors that require a gradient are detached: there is no autograd here.
+    Both remain plain functions, whose array arguments are converted as `native_arrays` says.
 
     Examples
     --------
@@ -59,15 +61,19 @@ def op(forward: Callable[P, Result]) -> Op[P, Result]:
 
 
 def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Convert array arguments of the other byte order, and detach tensors, before `function` sees them."""
+    """Decorate a function: array arguments become native arrays before it is called.
+
+    Arrays of the other byte order ('>f4' on most machines) are converted. Tensors that require a gradient are
+    detached, as there is no autograd here.
+    """
 
     @functools.wraps(function)
-    def door(*args: P.args, **options: P.kwargs) -> Result:
-        # Inline: a call for each argument would take longer than the test itself.
+    def with_native_arrays(*args: P.args, **options: P.kwargs) -> Result:
+        # Not a function of its own, as calling it for each argument would cost more than the test.
         for value in (*args, *options.values()) if options else args:
-            in_order = getattr(getattr(value, "dtype", None), "isnative", None)  # NumPy's and CuPy's alone
+            in_order = getattr(getattr(value, "dtype", None), "isnative", None)  # None for other libraries
             if in_order is False or (in_order is None and getattr(value, "requires_grad", False)):
                 return function(*map(native, args), **{name: native(v) for name, v in options.items()})
         return function(*args, **options)
 
-    return door
+    return with_native_arrays

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import flag, plain, real, whole
+from xpcnn.ops.checks import flag, plain, positive, real, whole
 
 __all__ = [
     "Rule",
@@ -27,14 +27,6 @@ Rule = Callable[[str, Any], Any]
 def non_negative(what: str, value: Any) -> float:
     """Accept a finite number of at least 0."""
     return real(what, value, 0)
-
-
-def positive(what: str, value: Any) -> float:
-    """Accept a finite number above 0."""
-    number = real(what, value)
-    if number <= 0:
-        raise ArgumentError(f"{what} must be above 0, got {value!r}")
-    return number
 
 
 def fraction(what: str, value: Any) -> float:

@@ -42,7 +42,7 @@ class Relu:
 
     def backward(self, dout: Array) -> Array:
         ctx = kept(self._ctx, self)
-        return ops.relu_backward(ctx, cast_like(dout, ctx.y))
+        return ops.relu.backward(ctx, cast_like(dout, ctx.y))
 
 
 class Sigmoid:
@@ -63,7 +63,7 @@ class Sigmoid:
 
     def backward(self, dout: Array) -> Array:
         ctx = kept(self._ctx, self)
-        return ops.sigmoid_backward(ctx, cast_like(dout, ctx.y))
+        return ops.sigmoid.backward(ctx, cast_like(dout, ctx.y))
 
 
 class Dropout:

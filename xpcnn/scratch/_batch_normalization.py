@@ -98,7 +98,7 @@ class BatchNormalization:
         ctx = kept(self._ctx, self)
         xp = backend_of(dout).xp
         wide = cast_like(xp.reshape(dout, tuple(ctx.x.shape)), ctx.x)
-        dx, dgamma, dbeta = ops.batch_norm_backward(ctx, wide)
+        dx, dgamma, dbeta = ops.batch_norm.backward(ctx, wide)
         self.dgamma, self.dbeta = cast_like(dgamma, self.gamma), cast_like(dbeta, self.beta)
         return xp.astype(xp.reshape(dx, self.input_shape), self._dtype, copy=False)
 

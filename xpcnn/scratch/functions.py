@@ -64,7 +64,7 @@ def sigmoid(x: Any) -> Array:
 def sigmoid_grad(x: Any) -> Array:
     """Return the derivative of `sigmoid` at `x`."""
     y, ctx = ops.sigmoid(floated(x))
-    return ops.sigmoid_backward(ctx, backend_of(y).xp.ones_like(y))
+    return ops.sigmoid.backward(ctx, backend_of(y).xp.ones_like(y))
 
 
 def relu(x: Any) -> Array:

@@ -103,7 +103,7 @@ class Affine:
     def backward(self, dout: Array) -> Array:
         ctx = kept(self._ctx, self)
         xp = backend_of(ctx.x).xp
-        dx, dweight, db = ops.linear_backward(ctx, cast_like(dout, ctx.x))
+        dx, dweight, db = ops.linear.backward(ctx, cast_like(dout, ctx.x))
         self.dW = cast_like(xp.matrix_transpose(dweight), self.W)
         self.db = _gradient_of(self.b, db)
         return xp.reshape(dx, self.original_x_shape)
@@ -156,7 +156,7 @@ class SoftmaxWithLoss:
         return self.loss
 
     def backward(self, dout: Any = 1) -> Array:
-        dx = ops.softmax_cross_entropy_backward(kept(self._ctx, self), dout)
+        dx = ops.softmax_cross_entropy.backward(kept(self._ctx, self), dout)
         return backend_of(dx).xp.reshape(dx, self._shape)
 
 
@@ -202,7 +202,7 @@ class Convolution:
     def backward(self, dout: Array, need_dx: bool = True) -> Array | None:
         """Return dx, or None if nobody needs it: a network's first layer spares that work."""
         ctx = kept(self._ctx, self)
-        dx, dW, db = ops.conv2d_backward(ctx, cast_like(dout, ctx.x), need_dx=need_dx)
+        dx, dW, db = ops.conv2d.backward(ctx, cast_like(dout, ctx.x), need_dx=need_dx)
         self.dW, self.db = cast_like(dW, self.W), _gradient_of(self.b, db)
         return dx
 
@@ -241,7 +241,7 @@ class Pooling:
 
     def backward(self, dout: Array) -> Array:
         ctx = kept(self._ctx, self)
-        return ops.max_pool2d_backward(ctx, cast_like(dout, ctx.x))
+        return ops.max_pool2d.backward(ctx, cast_like(dout, ctx.x))
 
 
 def _spread(b: Array, outputs: int) -> Array:

@@ -211,11 +211,11 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _begin_in_child() -> None:
-    """Free the lock in a forked child: the thread of its parent that was measuring does not exist there."""
+def _reset_in_child() -> None:
+    """Release, in a forked child, the lock that another thread of its parent may have held."""
     global _lock
     _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)

@@ -241,7 +241,7 @@ def conv2d_backward(
     >>> import xpcnn
     >>> x = xpcnn.asarray([[[[1.0, 2.0, 3.0]]]])
     >>> y, ctx = xpcnn.ops.conv2d(x, xpcnn.asarray([[[[-1.0, 1.0]]]]))
-    >>> dx, dweight, dbias = xpcnn.ops.conv2d_backward(ctx, y)
+    >>> dx, dweight, dbias = xpcnn.ops.conv2d.backward(ctx, y)
     >>> dx, dweight, dbias
     (array([[[[-1.,  0.,  1.]]]]), array([[[[3., 5.]]]]), None)
     """

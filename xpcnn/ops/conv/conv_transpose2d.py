@@ -133,7 +133,7 @@ def conv_transpose2d_backward(
     >>> import xpcnn
     >>> x, weight = xpcnn.asarray([[[[1.0, 2.0]]]]), xpcnn.asarray([[[[1.0, 10.0]]]])
     >>> y, ctx = xpcnn.ops.conv_transpose2d(x, weight)
-    >>> dx, dweight, dbias = xpcnn.ops.conv_transpose2d_backward(ctx, xpcnn.asarray([[[[1.0, 0.0, 1.0]]]]))
+    >>> dx, dweight, dbias = xpcnn.ops.conv_transpose2d.backward(ctx, xpcnn.asarray([[[[1.0, 0.0, 1.0]]]]))
     >>> dx, dweight, dbias
     (array([[[[ 1., 10.]]]]), array([[[[1., 2.]]]]), None)
     """

@@ -1,8 +1,8 @@
-"""NaN and infinity stay where the definition has them, by algorithms whose transforms spread them.
+"""Keep NaN and infinity where the definition has them, for algorithms whose transforms spread them.
 
-A transform adds numbers up that the definition keeps apart, so that NaN in one pixel reaches a whole tile, or
-all of an image. Whatever reaches one channel of the result reaches all, as products sum over the channels:
-looking at one channel, and at one place of the others, is enough, and costs next to nothing.
+A transform sums numbers that the definition keeps apart, so NaN in one pixel reaches a whole tile or image.
+Such results are computed again without transforms. As products sum over the channels, what reaches one
+channel of the result reaches all: it is enough to check one channel, and one place of the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xpcnn.ops.conv.registry import ConvAlgorithm, find
 __all__ = ["DIRECT", "computed", "has_spread"]
 
 DIRECT = ("kn2row", "im2col", "loop")
-"""What computes such results anew: the first that can."""
+"""What computes such results again: the first that supports the geometry."""
 
 
 def computed(
@@ -27,7 +27,10 @@ def computed(
     geometry: ConvGeometry,
     out: Array | None = None,
 ) -> Array:
-    """Return a forward or grad_input pass of one piece, which is `out` where the algorithm has written it."""
+    """Return the result of a forward or grad_input pass; where NaN may have spread, it is computed again.
+
+    With `out`, an algorithm may write the result there and return `out`.
+    """
     if out is None:
         result: Array = getattr(algorithm, pass_name)(a, b, geometry)
     else:
@@ -40,7 +43,7 @@ def computed(
 def has_spread(algorithm: ConvAlgorithm, result: Array) -> bool:
     """Whether NaN or infinity may have spread in a result (N, K, H, W), or (K, C, kh, kw).
 
-    On a device, where looking would wait for it, it is not looked for.
+    False on a device, as the check would synchronise with it.
     """
     backend = backend_of(result)
     if not algorithm.spreads or backend.cache_block is None or 0 in result.shape:

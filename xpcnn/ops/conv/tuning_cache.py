@@ -174,8 +174,8 @@ def _pools(kind: str) -> list[Any]:
     return list(ThreadpoolController().select(user_api=kind).lib_controllers)
 
 
-def _begin_in_child() -> None:
-    """Free the locks in a forked child: the threads of its parent that held them do not exist there."""
+def _reset_in_child() -> None:
+    """Release, in a forked child, the locks that other threads of its parent may have held."""
     global _lock
     _lock = threading.Lock()
     for cache in _caches.values():
@@ -183,4 +183,4 @@ def _begin_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)
