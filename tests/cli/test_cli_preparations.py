@@ -16,7 +16,7 @@ from xpcnn.data import Dataset, synthetic_digits
 from xpcnn.data import prepare as preparing
 from xpcnn.errors import ArgumentError, CheckpointError, DatasetError
 from xpcnn.io import load_arrays, save_arrays
-from xpcnn.nn.records import PREPARATIONS
+from xpcnn.io.recipe import PREPARATIONS
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -1,4 +1,4 @@
-"""One argument check that several modules of this package share."""
+"""The argument check of this package, which imports no backend and so not `xpcnn.backend.numbers`."""
 
 import operator
 

@@ -18,7 +18,7 @@ _Floating = Literal["float16", "bfloat16", "float32", "float64"]
 
 
 PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
-"""How pictures can become a model's images; `xpcnn.data.prepare` does them."""
+"""How pictures can become a model's images; `xpcnn.data.prepare` has the same names, and does it."""
 
 
 class Recipe(NamedTuple):

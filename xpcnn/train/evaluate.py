@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpcnn import ops
-from xpcnn.backend import Array, Namespace, is_array, is_floating, itemsize, namespace
+from xpcnn.backend import Array, backend_of, is_array, is_floating, namespace
 from xpcnn.backend.numbers import whole
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
-from xpcnn.train.inputs import InputPipeline, pair_of, require_array
+from xpcnn.ops.checks import widened
+from xpcnn.train.inputs import InputPipeline, are_probabilities, pair_of, require_array
 from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.shards import ShardedModel
 
@@ -84,7 +85,7 @@ def evaluate(
             right = _right_answers(loss, y, t)
             if right is not None:
                 correct.append(right)
-            total.append(xp.astype(value, _wide(xp, value)) * t.shape[0])
+            total.append(widened(inputs.backend, value) * t.shape[0])
             if between is not None:
                 between()
         backend = inputs.backend
@@ -108,16 +109,9 @@ def _right_answers(loss: Loss, y: Any, t: Array) -> Array | None:
         return xp.sum(xp.astype(xp.argmax(y, axis=1) == t, xp.int64)) if t.ndim == 1 else None
     if tuple(t.shape) != tuple(y.shape) or not loss.is_cross_entropy:
         return None
-    rows = xp.astype(t, _wide(xp, t))
-    off = xp.abs(xp.sum(rows, axis=1) - 1)
-    probabilities = xp.all(rows >= 0) & xp.all(off < (1e-3 if itemsize(t.dtype) > 2 else 1e-2))
+    rows, probabilities = widened(backend_of(t), t), are_probabilities(t)
     right = xp.sum(xp.astype(xp.argmax(y, axis=1) == xp.argmax(rows, axis=1), xp.int64))
     return xp.where(probabilities, right, xp.full_like(right, -1))
-
-
-def _wide(xp: Namespace, x: Array) -> Any:
-    """Return the dtype to sum in: float32 for half precision."""
-    return x.dtype if itemsize(x.dtype) > 2 else xp.float32
 
 
 def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.ndarray:

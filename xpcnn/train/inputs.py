@@ -8,13 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend import Array, Backend, dtype_name, home_of, is_array, is_floating, to_numpy
+from xpcnn.backend import (
+    Array,
+    Backend,
+    backend_of,
+    dtype_name,
+    home_of,
+    is_array,
+    is_floating,
+    itemsize,
+    to_numpy,
+)
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, is_per_sample
+from xpcnn.ops.checks import widened
 from xpcnn.ops.images import scaled_images
 
-__all__ = ["InputPipeline", "as_dataset", "labelled", "note_input_shape", "pair_of", "require_array"]
+__all__ = [
+    "InputPipeline",
+    "are_probabilities",
+    "as_dataset",
+    "labelled",
+    "note_input_shape",
+    "pair_of",
+    "require_array",
+]
 
 
 class InputPipeline:
@@ -140,6 +159,14 @@ def as_dataset(data: Any) -> Dataset:
     return Dataset(x, t, name="arrays")
 
 
+def are_probabilities(rows: Array) -> Array:
+    """Return whether rows (N, classes) are not negative and sum to 1, within rounding: a 0-d bool."""
+    backend = backend_of(rows)
+    xp, tolerance = backend.xp, 1e-3 if itemsize(rows.dtype) > 2 else 1e-2
+    sums = xp.sum(widened(backend, rows), axis=1)
+    return xp.all(rows >= 0) & xp.all(xp.abs(sums - 1) < tolerance)
+
+
 def labelled(where: str, data: Any) -> tuple[Any, np.ndarray]:
     """Return the images of a dataset, and the class of each (N,) on the host.
 
@@ -157,10 +184,8 @@ def labelled(where: str, data: Any) -> tuple[Any, np.ndarray]:
         labels = targets.reshape(-1).astype(np.int64)
         if labels.min() >= 0:
             return images, labels
-    elif targets.ndim == 2 and targets.shape[1] > 1:
-        sums = targets.sum(axis=1, dtype=np.float64)
-        if targets.min() >= 0 and np.all(np.abs(sums - 1) < 1e-2):
-            return images, targets.argmax(axis=1)
+    elif targets.ndim == 2 and targets.shape[1] > 1 and bool(are_probabilities(targets)):
+        return images, targets.argmax(axis=1)
     raise ArgumentError(
         f"{where}: targets must be labels (N,), or rows of probabilities (N, classes); those of shape "
         f"{targets.shape} and dtype {targets.dtype} are neither"

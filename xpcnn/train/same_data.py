@@ -1,4 +1,4 @@
-"""That an epoch, or a run, which was broken off goes on with the data it was begun with."""
+"""Check that a resumed training gets the data that it was begun with."""
 
 from __future__ import annotations
 

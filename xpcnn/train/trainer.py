@@ -11,7 +11,7 @@ import numpy as np
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import real, whole
+from xpcnn.backend.numbers import positive, whole
 from xpcnn.data import Dataset, Loader
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
@@ -107,18 +107,12 @@ class Trainer:
             )
         if average is not None and average.source is not model:
             raise ArgumentError("Trainer: average= is of another model; make it for the one given")
-        if clip_norm is not None:
-            clip_norm = real("Trainer: clip_norm", clip_norm)
-            if clip_norm <= 0:
-                raise ArgumentError(
-                    f"Trainer: clip_norm must be above 0, got {clip_norm}; None does not clip"
-                )
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
         self.seed = whole("Trainer: seed", seed, 0)
         self.schedule = schedule
-        self.clip_norm = clip_norm
+        self.clip_norm = None if clip_norm is None else positive("Trainer: clip_norm", clip_norm)
         self.average = average
         self.precision = precision_of(model, dtype)
         self.steps = self.epoch = self.position = self.epoch_steps = 0
