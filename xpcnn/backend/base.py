@@ -276,7 +276,7 @@ def host_array(x: Any) -> np.ndarray:
 
 
 def native(x: Any) -> Any:
-    """Return a NumPy array of the other byte order in this machine's, and a torch tensor without its graph.
+    """Return an array in this machine's byte order, and a torch tensor detached from its graph.
 
     Anything else is returned as it is.
     """

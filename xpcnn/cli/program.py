@@ -1,4 +1,4 @@
-"""The program itself: which subcommand runs, and how errors are told."""
+"""The program itself: which subcommand runs, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _tell(f"xpcnn: error: {one_line(error)}")
         except MemoryError as error:
             asked = shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)])
-            told = one_line(error) or "no more is known"
-            _tell(f"xpcnn: error: not enough memory for {shown(asked)}: {told}")
+            reason = one_line(error) or "no more is known"
+            _tell(f"xpcnn: error: not enough memory for {shown(asked)}: {reason}")
         except KeyboardInterrupt as error:
             by = f" by {error}" if str(error) not in ("", "SIGINT") else ""
             _tell(f"xpcnn: interrupted{by}")
@@ -96,8 +96,8 @@ def _parser(argv: Sequence[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"xpcnn {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name, told in _SUBCOMMANDS.items():
-        command = commands.add_parser(name, help=told)
+    for name, reason in _SUBCOMMANDS.items():
+        command = commands.add_parser(name, help=reason)
         if name in argv:
             module = importlib.import_module(f"xpcnn.cli.{name}")
             command.description = (module.__doc__ or "").replace("\n\n", " ", 1)

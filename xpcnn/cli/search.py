@@ -37,7 +37,7 @@ from xpcnn.train.interrupt import status_of
 __all__ = ["add_arguments", "run"]
 
 _SHOWN = 20
-_share = number("between 0 and 1", lambda value: 0 < value < 1)
+_fraction = number("between 0 and 1", lambda value: 0 < value < 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     samples = f"use the first N only, validation included {shown}"
     what.add_argument("--train-samples", type=count, default=500, metavar="N", help=samples)
     share = f"the share of them that is held out for validation {shown}"
-    what.add_argument("--validation", type=_share, default=0.2, metavar="SHARE", help=share)
+    what.add_argument("--validation", type=_fraction, default=0.2, metavar="SHARE", help=share)
     names = model_names()
     one_of = f"one of {', '.join(names)} {shown}"
     what.add_argument("--model", choices=names, metavar="MODEL", default=Settings.model, help=one_of)
@@ -132,7 +132,8 @@ def run(args: argparse.Namespace) -> int:
             trials.append(trial)
             _write(trials, out)
             print(
-                f"trial {trial.number:{len(str(args.trials))}d} of {args.trials}  {_told(trial)}", flush=True
+                f"trial {trial.number:{len(str(args.trials))}d} of {args.trials}  {_shown(trial)}",
+                flush=True,
             )
     except KeyboardInterrupt as error:
         _write(trials, out)
@@ -142,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _told(trial: Trial) -> str:
+def _shown(trial: Trial) -> str:
     found = "diverged" if trial.accuracy is None else f"{trial.accuracy:8.2%}"
     values = f"lr {trial.lr:.2e}  weight decay {trial.weight_decay:.2e}  {trial.seconds:.1f} s"
     return f"{found}  {values}  {trial.failure}".rstrip()
@@ -162,7 +163,7 @@ def _write(trials: Sequence[Trial], out: Path) -> None:
 
 def _conclude(args: argparse.Namespace, trials: list[Trial], settings: Settings, out: Path) -> None:
     for rank, trial in enumerate(trials[:_SHOWN], start=1):
-        print(f"{rank:4d}.  trial {trial.number:<{len(str(args.trials))}d}  {_told(trial)}")
+        print(f"{rank:4d}.  trial {trial.number:<{len(str(args.trials))}d}  {_shown(trial)}")
     print(f"all {len(trials)} in {out}")
     if trials and trials[0].accuracy is not None:
         pairs = "".join(f" --model-option {name}={value}" for name, value in settings.model_options.items())

@@ -1,4 +1,4 @@
-"""A session of training: from settings to a folder with a trained model, telling what goes on."""
+"""A session of training: from settings to a folder with a trained model, with progress shown."""
 
 from __future__ import annotations
 

@@ -236,11 +236,11 @@ def _without_outline(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _threshold(ink: Grey) -> float:
     """Return the value that parts light from dark best: Otsu's, of the largest variance between the two."""
-    shares, edges = np.histogram(ink, bins=256, range=(0, ink.max()))
-    shares = shares / ink.size
+    fractions, edges = np.histogram(ink, bins=256, range=(0, ink.max()))
+    fractions = fractions / ink.size
     middles = (edges[1:] + edges[:-1]) / 2
-    below, moment = np.cumsum(shares)[:-1], np.cumsum(shares * middles)[:-1]
-    mean = float(shares @ middles)
+    below, moment = np.cumsum(fractions)[:-1], np.cumsum(fractions * middles)[:-1]
+    mean = float(fractions @ middles)
     variance = (mean * below - moment) ** 2 / np.maximum(below * (1 - below), 1e-12)
     return float(edges[1 + int(np.argmax(variance))])
 

@@ -41,13 +41,13 @@ def not_found(root: Path, source: Source, file: str) -> str:
     return "; ".join([looked, *filter(None, listed), _listed(root, "the latter") or ""])
 
 
-def _listed(folder: Path, told: str) -> str | None:
+def _listed(folder: Path, name: str) -> str | None:
     """Return a folder's name and what it holds, or None where there is no such folder."""
     if not folder.is_dir():
         return None
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        return f"{told} cannot be read: {error.strerror}"
+        return f"{name} cannot be read: {error.strerror}"
     more = "" if len(names) <= _MOST_NAMES else f" and {len(names) - _MOST_NAMES} more"
-    return f"{told} holds {', '.join(names[:_MOST_NAMES]) or 'nothing'}{more}"
+    return f"{name} holds {', '.join(names[:_MOST_NAMES]) or 'nothing'}{more}"

@@ -53,7 +53,7 @@ def prepare_picture(picture: Image, shape: tuple[int, int, int], preparation: st
     Raises
     ------
     DatasetError
-        When nothing can be seen on it, or its values are no numbers.
+        When nothing can be seen on it, or a value is NaN or infinite.
     ArgumentError
         For an unknown preparation, a shape other than (1, 28, 28) for ``"mnist-digit"``, or channels other
         than 1 and 3.

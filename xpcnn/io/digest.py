@@ -19,7 +19,7 @@ __all__ = ["check_digest", "digest_of", "holds_digest"]
 
 _NAME = "digest"
 _FORM = re.compile("xpcnn-sha256:[0-9a-f]{64}")
-DAMAGED = "damaged: its content is not that of which it holds the digest (SHA-256)"
+DAMAGED = "damaged: its content does not match the digest (SHA-256) in it"
 
 
 def digest_of(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:

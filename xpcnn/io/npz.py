@@ -54,8 +54,8 @@ def read_npz(path: str | PathLike[str], text: str) -> dict[str, np.ndarray]:
                     arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
             return arrays
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds
-        told = str(error) or type(error).__name__
-        raise CheckpointError(f"{path}: not a readable npz file: {told:.300}") from error
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"{path}: not a readable npz file: {reason:.300}") from error
 
 
 def _check(name: str, entry: zipfile.ZipInfo, stream: IO[bytes], kinds: str) -> None:

@@ -194,7 +194,7 @@ class Layer:
         return None if changed else self.recipe
 
     def note_recipe(self, recipe: Recipe | None) -> None:
-        """Take a recipe for one that builds this model as it now is."""
+        """Set the recipe, which is to build this model as it now is."""
         self.recipe, self._structure = recipe, structure_of(self)
 
     # -- saved state ------------------------------------------------------------------
@@ -231,8 +231,8 @@ class Layer:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the weights, and how the model was built, to a ``.safetensors`` or ``.npz`` file.
 
-        A published model that was changed since, by another child or option, is saved without the latter:
-        `load_model` cannot build it.
+        A published model that was changed since it was built, by another child or option, is saved without
+        its recipe: `load_model` cannot build it.
 
         Raises
         ------

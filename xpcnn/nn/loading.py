@@ -53,9 +53,10 @@ def load_state(layer: Layer, state: Mapping[str, Any], strict: bool) -> LoadRepo
     if (strict and (missing or unexpected or mismatched)) or (own and len(mismatched) == len(shapes)):
         kinds = {
             "missing": [f"{path} {own[path].shape}" for path in missing],
-            "unexpected": [f"{path} {_told(entries[path])}" for path in unexpected],
+            "unexpected": [f"{path} {_shown(entries[path])}" for path in unexpected],
             "wrong shape": [
-                f"{path} is {_told(entries[path])} but the model has {own[path].shape}" for path in mismatched
+                f"{path} is {_shown(entries[path])} but the model has {own[path].shape}"
+                for path in mismatched
             ],
         }
         raise StateDictError("\n".join(_message(type(layer).__name__, kinds, own, entries, strict)))
@@ -192,6 +193,6 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return None
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     shape = None if isinstance(value, int | float) else _shape(value)
     return f"({type(value).__name__}, no array)" if shape is None else str(shape)

@@ -193,11 +193,11 @@ class Optimizer:
         rest = set(paths) if root is not self._model and own <= set(paths) else set()
         strangers = [parameter for parameter, _ in grads.items() if parameter not in own | rest]
         if strangers:
-            told = [f"{paths.get(each, 'without a path')} {each.shape}" for each in strangers[:5]]
+            shown = [f"{paths.get(each, 'without a path')} {each.shape}" for each in strangers[:5]]
             more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
             raise ArgumentError(
                 f"{self._name}.step: {len(strangers)} of the {len(grads)} gradients are for parameters that "
-                f"this optimiser does not have, and would not be trained: {', '.join(told)}{more}; make the "
+                f"this optimiser does not have, and would not be trained: {', '.join(shown)}{more}; make the "
                 f"optimiser after all layers are in place, keep layers in attributes, lists or dicts of the "
                 f"model, and freeze what is not to be trained"
             )

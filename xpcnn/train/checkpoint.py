@@ -128,8 +128,8 @@ class Checkpoint:
         losses = arrays.pop("history/losses", None)
         if losses is None or losses.dtype.kind != "f" or losses.ndim != 1:
             raise CheckpointError(f"{where}: history/losses is no list of numbers")
-        told = {**described.pop("history", {}), "losses": []}
-        history = replace(History.from_json(told, f"{where}: history"), losses=losses.tolist())
+        without_losses = {**described.pop("history", {}), "losses": []}
+        history = replace(History.from_json(without_losses, f"{where}: history"), losses=losses.tolist())
         parts: dict[str, dict[str, Any]] = {name: {} for name in ("model", "optimizer", "average")}
         for name, array in arrays.items():
             part, _, rest = name.partition("/")

@@ -51,8 +51,8 @@ def load_model(path: str | PathLike[str]) -> Layer:
         with at_most(sum(array.size for array in arrays.values())):
             model = build(recipe.name, **recipe.arguments)
     except Exception as error:  # of a newer xpcnn, or damaged: odd arguments fail in any way
-        told = error if isinstance(error, XpcnnError | ValueError | TypeError) else repr(error)
-        raise CheckpointError(f"{path}: {told}") from error
+        reason = error if isinstance(error, XpcnnError | ValueError | TypeError) else repr(error)
+        raise CheckpointError(f"{path}: {reason}") from error
     model.load_state_dict(arrays)
     model.recipe = recipe  # the file knows what the weights were trained on
     return model

@@ -30,8 +30,8 @@ class RunDirectory(Callback):
     ``best.safetensors``; where targets have no classes, with the lowest test loss. Of a trainer that averages
     its weights, both are the averages.
 
-    A run whose loss or weights became no numbers keeps the weights and the checkpoint of its last good epoch,
-    and its whole history. The checkpoint before the last is kept, and taken where the last is damaged.
+    A run whose loss or weights became NaN or infinite keeps the weights and the checkpoint of its last good
+    epoch, and its whole history. The checkpoint before the last is kept, and taken where the last is damaged.
 
     One process at a time writes here: it holds a lock, where the platform and the file system have such.
 
@@ -56,7 +56,7 @@ class RunDirectory(Callback):
         self._history = HistoryFile(self.path / "history.jsonl")
         self._lock = ExitStack()
         self._writers = 0
-        self._trainer: Trainer | None = None  # whose `fit` is at work
+        self._trainer: Trainer | None = None  # whose `fit` is running
         self._fit = ExitStack()
         if config is not None:
             self._begin(config)

@@ -113,7 +113,7 @@ def random_search(
     Yields
     ------
     Trial
-        See `ranked`. A training whose loss became no number is one too, with the reason.
+        See `ranked`. A training whose loss became NaN or infinite is one too, with the reason.
 
     Raises
     ------
@@ -169,8 +169,8 @@ def random_search(
 
 def _drawn(name: str, low: float, high: float, seed: int, trial: int) -> float:
     bits = _bits(Key(seed).fold("random search").fold(trial).fold(name), 1)[0]
-    share = (bits >> 11) / (1 << 53)  # of the raw bits, which NumPy promises to keep between releases
-    exponent = math.log10(low) + share * (math.log10(high) - math.log10(low))
+    fraction = (bits >> 11) / (1 << 53)  # of the raw bits, which NumPy promises to keep between releases
+    exponent = math.log10(low) + fraction * (math.log10(high) - math.log10(low))
     return min(max(10**exponent, low), high)
 
 

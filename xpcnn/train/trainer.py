@@ -248,7 +248,7 @@ class Trainer:
             with (
                 graceful_interrupt() as interrupt,
                 self._inputs.backend.model_run(),
-                np.errstate(over="ignore", invalid="ignore"),  # a loss that is no number raises below
+                np.errstate(over="ignore", invalid="ignore"),  # a loss that is not finite raises below
             ):
                 for watcher in watchers:
                     watcher.on_start(self, self._steps_of(epochs, loader))

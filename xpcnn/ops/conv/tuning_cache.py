@@ -100,8 +100,8 @@ class TuningCache:
             except OSError as error:
                 self._writable = False
                 ours = isinstance(error, CheckpointError)  # which names the file
-                told = error if ours else f"cannot write {self.path}: {error.strerror or error}"
-                self._warn(f"{told}; choices last for this process only")
+                reason = error if ours else f"cannot write {self.path}: {error.strerror or error}"
+                self._warn(f"{reason}; choices last for this process only")
 
     @staticmethod
     def _warn(message: str) -> None:
