@@ -20,7 +20,7 @@ _OF_TWO: Final = ("add", "subtract", "multiply", "divide", "pow", "maximum", "mi
 
 
 class CupyNamespace(ModuleType):
-    """array_api_compat's namespace, with the methods of this class in the place of its functions.
+    """array_api_compat's namespace, some of whose functions are replaced by methods of this class.
 
     Attributes
     ----------
