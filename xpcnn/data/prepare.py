@@ -8,8 +8,8 @@
 ========================  ==============================================================================
 
 Scaling by a whole factor takes exact means of blocks. All other scaling is bilinear, of all pixels that an
-output pixel covers. A picture of the model's size stays as it is, except that ``"mnist-digit"`` makes dark
-ink on light ground light on dark, and removes frames and grounds.
+output pixel covers. A picture of the model's size stays as it is. ``"mnist-digit"`` alone changes it, too:
+dark ink on light ground becomes light on dark, and frames and grounds are removed.
 
 The first three put transparent pictures on white paper. Values of 16 bits are divided by 257 and rounded.
 Values of 32 bits count as fractions of 65,535, floats of the first of 1, 255 and 65,535 that none exceeds; if

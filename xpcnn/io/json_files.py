@@ -53,8 +53,8 @@ def parse_json(text: str | bytes, where: str) -> Any:
     Raises
     ------
     CheckpointError
-        For text that is not UTF-8 or no JSON, NaN and Infinity, numbers that a float cannot hold or of more
-        than 80 digits, a name twice in one object, and values nested more than 50 deep.
+        For text that is not UTF-8 or no JSON. For NaN and Infinity, numbers that a float cannot hold or of
+        more than 80 digits, a name twice in one object, and values nested more than 50 deep.
 
     Examples
     --------

@@ -25,8 +25,8 @@ _RATIO = 100
 def read_npz(path: str | PathLike[str], text: str) -> dict[str, np.ndarray]:
     """Return the arrays of an archive by name; the one named `text` may be of text.
 
-    Nothing is unpacked before the sizes that the archive declares fit its own size, and nothing of an entry
-    before the entry's header fits the entry.
+    The sizes that the archive declares are compared with its own before anything is unpacked, and each
+    entry's header with the entry before its array is read.
 
     Raises
     ------

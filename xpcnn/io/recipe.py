@@ -25,8 +25,8 @@ class Recipe(NamedTuple):
     """How a published model was built, and what it expects: saved with its weights.
 
     `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
-    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was, and
-    `preparation` how pictures become such images, one of `PREPARATIONS`.
+    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was.
+    `preparation` is how pictures become such images, one of `PREPARATIONS`.
     """
 
     name: str
