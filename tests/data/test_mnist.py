@@ -97,3 +97,34 @@ def test_importing_the_package_loads_no_downloader():
     code = "import sys, xpcnn.data; print({'pooch', 'tqdm', 'requests'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("root", ["n" * 5000, "a\0b"], ids=["long", "null byte"])
+def test_an_impossible_folder(root):
+    with pytest.raises(DatasetError, match=r"(?s)no train-images-idx3-ubyte .*which is no folder"):
+        mnist(root)
+
+
+def test_odd_names_in_a_folder_are_shown_escaped(tmp_path):
+    (tmp_path / "a\n\x1b[31m").touch()
+    with pytest.raises(DatasetError) as caught:
+        mnist(tmp_path)
+    assert str(caught.value).isprintable()
+    assert r"a\n\x1b[31m" in str(caught.value)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give up its rights"
+)
+def test_a_folder_that_may_not_be_entered(tmp_path):
+    (tmp_path / "mnist").mkdir()
+    write_idx(tmp_path / "mnist" / "train-images-idx3-ubyte", np.zeros((2, 28, 28), np.uint8))
+    (tmp_path / "mnist").chmod(0)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(DatasetError, match=r"mnist/ cannot be read: Permission denied"):
+            mnist(tmp_path)
+    finally:
+        os.seteuid(0)

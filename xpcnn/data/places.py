@@ -27,7 +27,7 @@ def candidates(folder: Path, file: str) -> Iterator[Path]:
     """The files of a folder that may be `file`, by their names; Kaggle has some in a folder of that name."""
     for name in _names_of(file):
         for path in (folder / name, folder / f"{name}.gz", folder / name / name):
-            if path.is_file():
+            if os.path.isfile(path):
                 yield path
 
 
@@ -35,19 +35,23 @@ def not_found(root: Path, source: Source, file: str) -> str:
     """What was looked for under a root, where, and what is there instead."""
     where = ", ".join(f"{folder}/" for folder in (*source.folders, *SHARED) if folder)
     looked = f"no {' or '.join(_names_of(file))}, with or without .gz, in {where} or directly under {root}"
-    if not root.is_dir():
+    if not os.path.isdir(root):
         return f"{looked}, which is no folder"
     listed = [_listed(root / folder, f"{folder}/") for folder in (*source.folders, *SHARED) if folder]
     return "; ".join([looked, *filter(None, listed), _listed(root, "the latter") or ""])
 
 
+def _visible(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
 def _listed(folder: Path, name: str) -> str | None:
     """Return a folder's name and what it holds, or None where there is no such folder."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return None
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         return f"{name} cannot be read: {error.strerror}"
     more = "" if len(names) <= _MOST_NAMES else f" and {len(names) - _MOST_NAMES} more"
-    return f"{name} holds {', '.join(names[:_MOST_NAMES]) or 'nothing'}{more}"
+    return f"{name} holds {', '.join(map(_visible, names[:_MOST_NAMES])) or 'nothing'}{more}"
