@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from xpcnn import io, nn
+from xpcnn import io, load_model, nn
 from xpcnn.errors import CheckpointError
 
 
@@ -119,3 +119,36 @@ def test_metadata_of_other_tools_is_passed_over(tmp_path: Path, metadata: dict[s
     layer = nn.Linear(2, 2, seed=0)
     assert layer.load(path).missing == []
     np.testing.assert_array_equal(layer.weight.data, weights["weight"])
+
+
+NOTES = {
+    "a version": {"format_version": np.array("pt")},
+    "a recipe": {"recipe": np.array("a cake")},
+    "names": {"classes": np.array(["cat", "dog"])},
+    "bytes": {"author": np.array([b"somebody"])},
+    "other metadata": {"__metadata__": np.array("made on a Tuesday")},
+    "other metadata in JSON": {"__metadata__": np.array('{"recipe": "a cake", "epoch": 3}')},
+    "a list": {"__metadata__": np.array("[1]")},
+}
+
+
+@pytest.mark.parametrize("notes", NOTES.values(), ids=NOTES)
+def test_texts_of_other_tools_in_npz_are_passed_over(tmp_path: Path, notes: dict[str, Any]) -> None:
+    path = tmp_path / "w.npz"
+    weights = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    np.savez(path, **weights, **notes)
+    assert io.load_weights(path).recipe is None
+    layer = nn.Linear(2, 2, seed=0)
+    assert layer.load(path).unexpected == []
+    np.testing.assert_array_equal(layer.weight.data, weights["weight"])
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+@pytest.mark.parametrize("name", ["n" * 5000, "a\0b"], ids=["long", "null byte"])
+def test_impossible_names_of_files(ending: str, name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        io.load_weights(name + ending)
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_model(name + ending)
+    with pytest.raises(CheckpointError, match="cannot write"):
+        nn.Linear(2, 2).save(name + ending)

@@ -210,9 +210,7 @@ def test_newer_formats(tmp_path: Path, ending: str, version: str) -> None:
         io.load_arrays(path)
 
 
-@pytest.mark.parametrize(
-    "metadata", ["[1]", '"text"', "3", "null", '{"format_version": 1}', '{"x": {}}', "{"]
-)
+@pytest.mark.parametrize("metadata", ['["digest"]', '"format_version"', '{"format_version": 1}', '{"digest"'])
 def test_npz_metadata_that_is_none(tmp_path: Path, metadata: str) -> None:
     np.savez(tmp_path / "odd.npz", __metadata__=np.array(metadata))
     with pytest.raises(CheckpointError, match="metadata"):

@@ -43,8 +43,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         sweep(path)
         handle, folder = _temporary_folder(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a ValueError for a name with a null byte
+        raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         temporary = folder / path.name
         yield temporary

@@ -12,7 +12,7 @@ import re
 from os import PathLike
 from typing import Any, NoReturn
 
-from xpcnn.backend.numbers import plain
+from xpcnn.backend.numbers import in_words, plain
 from xpcnn.errors import CheckpointError
 from xpcnn.io.files import replacing
 
@@ -133,5 +133,5 @@ def brief(value: Any) -> str:
     if isinstance(value, list | dict):
         what = "a list" if isinstance(value, list) else "a mapping"
         return f"{what} of {len(value)}"
-    text = ascii(value) if isinstance(value, str) else repr(value)
+    text = ascii(value) if isinstance(value, str) else in_words(value)
     return text if len(text) <= 40 else f"{text[:37]}…"

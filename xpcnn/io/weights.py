@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from os import PathLike
@@ -27,6 +28,7 @@ FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
 _NUMPY_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
 _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
+_OUR_MARKS = ('"digest"', '"format_version"')  # of these, damage to one bit spares one
 _NAMED = 3  # entries that a warning names
 
 
@@ -139,7 +141,7 @@ def load_arrays(
         When the file is missing, damaged, or of a newer format; where its digest is not that of its content.
         Pickled objects are never loaded.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file")
     ending = ending or _ending(path)
     arrays, metadata = _read_safetensors(path) if ending == ".safetensors" else _read_npz(path)
@@ -185,6 +187,8 @@ def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[st
 
 
 def _parsed(path: str | PathLike[str], described: str) -> dict[str, str]:
+    if not any(mark in described for mark in _OUR_MARKS):  # another program's
+        return {}
     where = f"{path}: its metadata is unreadable"
     metadata: dict[str, str] = checked(dict[str, str], parse_json(described, where), where)
     return metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
     (4, 1, 3, 3)
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = RunDirectory(path).weights_file
     arrays, recipe = load_weights(path)
     if recipe is None:
