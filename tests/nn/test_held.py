@@ -261,3 +261,70 @@ def test_two_optimisers_may_have_a_part_each() -> None:
     optim.Adam(model.head, lr=0.1).step(grads)
     for path, values in model.state_dict().items():
         assert (values != before[path]).any(), path
+
+
+def in_a_list() -> nn.Layer:
+    model = Net()
+    model.body.append(model)
+    return model
+
+
+def above() -> nn.Layer:
+    model = Net()
+    model.head.parent = model
+    return model
+
+
+def in_a_row() -> nn.Layer:
+    inner = nn.Sequential(a=nn.ReLU())
+    inner["a"] = nn.Sequential(b=inner)
+    return inner
+
+
+def list_in_itself() -> nn.Layer:
+    model = Net()
+    model.body.append(model.body)
+    return model
+
+
+def dict_in_itself() -> nn.Layer:
+    model = Net(KINDS["dict"])
+    model.body["me"] = model.body
+    return model
+
+
+LOOPS: dict[str, tuple[Any, list[str]]] = {
+    "in a list": (in_a_list, ["Net", "body.3", "inside itself"]),
+    "above": (above, ["Net", "head.parent", "inside itself"]),
+    "in a row": (in_a_row, ["Sequential", "a.b", "inside itself"]),
+    "a list in itself": (list_in_itself, ["Net", "body.3", "list that holds itself"]),
+    "a dict in itself": (dict_in_itself, ["Net", "body.me", "dict that holds itself"]),
+}
+
+
+@pytest.mark.parametrize(("build", "told"), LOOPS.values(), ids=LOOPS)
+@pytest.mark.parametrize("use", ["parameters", "state_dict", "freeze", "to"])
+def test_what_is_inside_itself_is_refused(build: Any, told: list[str], use: str) -> None:
+    with pytest.raises(errors.ArgumentError, match=mentions(*told)):
+        getattr(build(), use)()
+
+
+@pytest.mark.parametrize("build", [in_a_list, above, in_a_row])
+def test_what_is_inside_itself_can_be_looked_at(build: Any) -> None:
+    assert "..." in repr(build())
+
+
+def test_two_optimisers_for_the_parts_of_a_layer_of_ones_own() -> None:
+    class Bound(Net):
+        def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+            grads.bind(self)
+            return super().backward(ctx, dy, grads, need_dx=need_dx)
+
+    x = draw(3, 4, dtype="float32")
+    alone = Net()
+    with pytest.raises(errors.ArgumentError, match=mentions("other optimisers", "grads.bind(self)")):
+        optim.SGD(alone.head, lr=0.1).step(gradients_of(alone, x))
+    model = Bound()
+    before, grads = model.state_dict(), gradients_of(model, x)
+    optim.SGD(model.head, lr=0.1).step(grads)
+    assert (model.head.weight.data != before["head.weight"]).any()

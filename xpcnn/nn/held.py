@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpcnn.errors import ArgumentError
 
-__all__ = ["held"]
+if TYPE_CHECKING:
+    from xpcnn.nn.layer import Layer
+
+__all__ = ["held", "walked"]
 
 Kind = TypeVar("Kind")
 
@@ -30,7 +33,8 @@ def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[st
     Raises
     ------
     ArgumentError
-        When one is in a set or deque, or in a dict under a key that makes no path.
+        When one is in a set or deque, or in a dict under a key that makes no path; for a list that holds
+        itself.
 
     Examples
     --------
@@ -42,17 +46,39 @@ def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[st
     }
 
 
-def _in(owner: Any, path: str, value: Any, kind: type[Kind]) -> Iterator[tuple[str, Kind]]:
+def walked(layer: Layer, path: str = "", around: tuple[Layer, ...] = ()) -> Iterator[tuple[str, Layer]]:
+    """Yield a layer and all layers inside it with their paths, each before its children.
+
+    Raises
+    ------
+    ArgumentError
+        For a layer that is inside itself.
+    """
+    if any(layer is outer for outer in around):
+        raise ArgumentError(
+            f"{type(around[0]).__name__}: {path} is a {type(layer).__name__} inside itself; a layer cannot "
+            f"keep one that is around it in an attribute"
+        )
+    yield path, layer
+    for name, child in layer.children().items():
+        yield from walked(child, ".".join(part for part in (path, name) if part), (*around, layer))
+
+
+def _in(
+    owner: Any, path: str, value: Any, kind: type[Kind], around: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, Kind]]:
     if isinstance(value, kind):
         yield path, value
     elif isinstance(value, _PLAIN):
         return
+    elif any(value is outer for outer in around):
+        raise ArgumentError(f"{type(owner).__name__}: {path} is a {type(value).__name__} that holds itself")
     elif isinstance(value, list | tuple):
         for i, element in enumerate(value):
-            yield from _in(owner, f"{path}.{i}", element, kind)
+            yield from _in(owner, f"{path}.{i}", element, kind, (*around, value))
     elif isinstance(value, Mapping):
         for key, element in value.items():
-            for inner, found in _in(owner, f"{path}.{key}", element, kind):
+            for inner, found in _in(owner, f"{path}.{key}", element, kind, (*around, value)):
                 if not isinstance(key, str) or not key or "." in key:
                     raise ArgumentError(
                         f"{type(owner).__name__}: {path} has a {type(found).__name__} under the key {key!r}; "
@@ -61,7 +87,7 @@ def _in(owner: Any, path: str, value: Any, kind: type[Kind]) -> Iterator[tuple[s
                 yield inner, found
     elif isinstance(value, _WITHOUT_PATHS):
         for element in value:
-            for _, found in _in(owner, path, element, kind):
+            for _, found in _in(owner, path, element, kind, (*around, value)):
                 raise ArgumentError(
                     f"{type(owner).__name__}: {path} is a {type(value).__name__} that holds a "
                     f"{type(found).__name__}, which has no path there; use a list, a tuple or a dict"

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from os import PathLike
+from reprlib import recursive_repr
 from typing import Any, Self
 
 from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating
+from xpcnn.backend.numbers import in_words
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.io import load_weights, save_weights
 from xpcnn.nn.gradients import Gradients
-from xpcnn.nn.held import held
+from xpcnn.nn.held import held, walked
 from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
 from xpcnn.nn.records import LoadReport, ReceptiveField, Recipe, TraceRow
@@ -117,16 +119,15 @@ class Layer:
         return {path: state for path, state in self._states().items() if isinstance(state, Buffer)}
 
     def _states(self) -> dict[str, State]:
-        states = self.own_states()  # PyTorch's order: parameters, then buffers, then children
-        for name, child in self.children().items():
-            prefix = f"{name}." if name else ""
-            for path, state in child._states().items():
-                if prefix + path in states:
+        states: dict[str, State] = {}  # PyTorch's order: parameters, then buffers, then children
+        for outer, layer in walked(self):
+            for name, state in layer.own_states().items():
+                path = f"{outer}.{name}" if outer else name
+                if path in states:
                     raise ArgumentError(
-                        f"{type(self).__name__}: two parameters have the path {prefix + path!r}; "
-                        f"rename a child"
+                        f"{type(self).__name__}: two parameters have the path {path!r}; rename a child"
                     )
-                states[prefix + path] = state
+                states[path] = state
         return states
 
     def freeze(self, *patterns: str) -> list[str]:
@@ -166,9 +167,9 @@ class Layer:
     def _set_trainable(self, method: str, patterns: tuple[str, ...], trainable: bool) -> list[str]:
         parameters = self.parameters()
         for pattern in patterns:
-            if not any(fnmatchcase(path, pattern) for path in parameters):
+            if not isinstance(pattern, str) or not any(fnmatchcase(path, pattern) for path in parameters):
                 raise ArgumentError(
-                    f"{type(self).__name__}.{method}: {pattern!r} matches no parameter; there are "
+                    f"{type(self).__name__}.{method}: {in_words(pattern)} matches no parameter; there are "
                     f"{', '.join(parameters) or 'none'}"
                 )
         matched = [
@@ -272,7 +273,7 @@ class Layer:
         for state in self._states().values():
             old = home_of(state.data)
             stays = backend is None and device is None
-            new = old if stays else load_backend(backend or old.name, device)
+            new = old if stays else load_backend(old.name if backend is None else backend, device)
             floating = is_floating(state.data.dtype)
             state.data = new.asarray(state.data, dtype if floating else None)
         return self
@@ -299,6 +300,7 @@ class Layer:
         """Return the arguments shown by ``repr``."""
         return ""
 
+    @recursive_repr()
     def __repr__(self) -> str:
         children = self.children()
         if not children:

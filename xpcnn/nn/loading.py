@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpcnn.backend import Array, get_backend, home_of
+from xpcnn.backend.numbers import in_words
 from xpcnn.errors import StateDictError
 from xpcnn.nn.parameter import State
 from xpcnn.nn.records import LoadReport
@@ -25,6 +26,7 @@ _PREFIXES = frozenset({"module", "_orig_mod", "model", "net", "network"})
 _OPTIONAL = "num_batches_tracked"
 _MOST_LINES = 7  # of entries, in an error
 _DEEPEST = 4
+_LONGEST = 120
 
 
 class _Entries(NamedTuple):
@@ -50,24 +52,28 @@ def load_state(layer: Layer, state: Mapping[str, Any], strict: bool) -> LoadRepo
     unexpected = [path for path in entries if path not in own]
     shapes = {path: _shape(entries[path]) for path in own if path in entries}
     mismatched = [path for path, shape in shapes.items() if shape != own[path].shape]
-    if (strict and (missing or unexpected or mismatched)) or (own and len(mismatched) == len(shapes)):
+    # Counters fit those of any other model, and say nothing.
+    useful = any(path not in mismatched and not path.endswith(_OPTIONAL) for path in shapes)
+    if (strict and (missing or unexpected or mismatched)) or (own and not useful):
         kinds = {
             "missing": [f"{path} {own[path].shape}" for path in missing],
-            "unexpected": [f"{path} {_shown(entries[path])}" for path in unexpected],
+            "unexpected": [f"{_named(path)} {_shown(entries[path])}" for path in unexpected],
             "wrong shape": [
                 f"{path} is {_shown(entries[path])} but the model has {own[path].shape}"
                 for path in mismatched
             ],
         }
-        raise StateDictError("\n".join(_message(type(layer).__name__, kinds, own, entries, strict)))
+        raise StateDictError("\n".join(_message(type(layer).__name__, kinds, own, entries, strict, useful)))
     loaded: list[tuple[State, Array]] = []
     for path in shapes:
         if path not in mismatched:
             target = own[path]
             backend = home_of(target.data)
             try:
+                if "complex" in str(getattr(entries[path], "dtype", "")):
+                    raise TypeError("expected real numbers, got complex ones")
                 data = backend.copy(backend.asarray(entries[path], target.dtype))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RuntimeError) as error:  # a RuntimeError for PyTorch's meta device
                 raise StateDictError(f"load_state_dict: {path} does not hold numbers: {error}") from error
             loaded.append((target, data))
     for target, data in loaded:  # only now that none failed
@@ -113,7 +119,7 @@ def _prefixes(state: Mapping[str, Any]) -> list[str]:
     """Return every row of known segments that a path begins with, the shortest first."""
     found = set()
     for path in state:
-        segments = str(path).split(".")[:-1]
+        segments = str(path).split(".")[:-1][:_DEEPEST]
         for i, segment in enumerate(segments):
             if segment not in _PREFIXES:
                 break
@@ -130,6 +136,7 @@ def _message(
     own: Mapping[str, State],
     entries: Mapping[str, Any],
     strict: bool,
+    useful: bool,
 ) -> Iterator[str]:
     """Yield at most ten lines on entries that do not fit, by kind of fault."""
     total = sum(map(len, kinds.values()))
@@ -145,10 +152,9 @@ def _message(
     reason = _reason(own, entries)
     if reason:
         yield f"likely: {reason}"
-    fit = any(path in own and _shape(entries[path]) == own[path].shape for path in entries)
-    if strict and fit:
+    if strict and useful:
         yield "strict=False loads the entries that fit"
-    elif not fit:
+    elif not useful:
         yield "none of them fits, so there is nothing to load"
 
 
@@ -191,6 +197,11 @@ def _shape(value: Any) -> tuple[int, ...] | None:
         except (ValueError, TypeError, OverflowError):
             return None
     return None
+
+
+def _named(path: str) -> str:
+    """Return a path that a file may have made up, on one line."""
+    return path if path.isprintable() and len(path) <= _LONGEST else in_words(path)
 
 
 def _shown(value: Any) -> str:

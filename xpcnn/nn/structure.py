@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xpcnn.nn.held import walked
+
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
@@ -24,7 +26,7 @@ def structure_of(layer: Layer) -> tuple[str, ...]:
     >>> structure_of(nn.Sequential(fc=nn.Linear(2, 3), act=nn.LeakyReLU(0.1)))[2:]
     ('fc.weight (3, 2)', 'fc.bias (3,)', 'act LeakyReLU slope=0.1')
     """
-    return tuple(_lines(layer, ""))
+    return tuple(line for path, one in walked(layer) for line in _lines(one, path))
 
 
 def _lines(layer: Layer, path: str) -> Iterator[str]:
@@ -32,8 +34,6 @@ def _lines(layer: Layer, path: str) -> Iterator[str]:
     yield " ".join([path or "it", type(layer).__qualname__, *options])
     for name, state in layer.own_states().items():
         yield f"{path}.{name} {state.shape}"
-    for name, child in layer.children().items():
-        yield from _lines(child, f"{path}.{name}" if path else name)
 
 
 def _plain(value: Any) -> str:

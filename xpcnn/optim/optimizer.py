@@ -86,7 +86,7 @@ class Optimizer:
         self._model = model if isinstance(model, Layer) else None
         self._entries = {path: Entry(p) for path, p in parameters_by_path(self._name, model).items()}
         self.lr = lr
-        settings = Settings.of(self._name, self._check, self.lr, options, groups or {})
+        settings = Settings.of(self._name, self._check, self.lr, options, {} if groups is None else groups)
         settings.require_all_used(self._name, list(self._entries))
         self._apply(settings)
 
@@ -199,7 +199,8 @@ class Optimizer:
                 f"{self._name}.step: {len(strangers)} of the {len(grads)} gradients are for parameters that "
                 f"this optimiser does not have, and would not be trained: {', '.join(shown)}{more}; make the "
                 f"optimiser after all layers are in place, keep layers in attributes, lists or dicts of the "
-                f"model, and freeze what is not to be trained"
+                f"model, freeze what is not to be trained, and where other optimisers train it, begin "
+                f"backward of your own layer with grads.bind(self)"
             )
 
     def _common_backend(self, path: str, data: Array, gradient: Array) -> Backend:
