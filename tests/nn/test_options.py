@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpcnn import models, nn, ops
-from xpcnn.errors import AlgorithmError, ArgumentError, DtypeError, XpcnnError
+from xpcnn import Trainer, models, nn, ops, optim
+from xpcnn.errors import AlgorithmError, ArgumentError, BackendError, DtypeError, XpcnnError
 
 from .helpers import mentions
 
@@ -167,6 +167,34 @@ nn.Residual(None)                               | Residual Layer
 nn.Residual(nn.ReLU(), 3)                       | Residual 'downsample' Layer
 nn.Residual(nn.ReLU(), nn.ReLU(), shortcut_name='a.b') | Residual dot 'a.b'
 nn.Ensemble(nn.ReLU)                            | Ensemble '0' Layer
+nn.Conv2d(1, 2, 3, dtype=[])                    | Conv2d dtype []
+nn.BatchNorm2d(3, dtype={})                     | BatchNorm2d dtype {}
+nn.Parameter([1.0], dtype=[])                   | dtype list
+nn.Conv2d(1, 2, 3, algorithm=['fft'])           | algorithm ['fft']
+nn.Linear(2**31, 1)                             | Linear in_features=2147483648 at most 2147483647
+nn.Conv2d(2**31, 1, 3)                          | Conv2d in_channels=2147483648 at most 2147483647
+nn.Linear(10**5000, 2)                          | Linear in_features=a number 4,300 digits
+nn.Conv2d(1, 1, 10**5000)                       | Conv2d kernel_size 4,300 digits
+nn.Conv2d(1, 1, 3, padding=(10**5000, 1, 1))    | Conv2d padding 4,300 digits
+nn.Conv2d(1, 1, 3, groups=10**5000)             | Conv2d groups 4,300 digits
+nn.Conv2d(1, 1, 3, dtype=10**5000)              | Conv2d dtype 4,300 digits
+nn.Dropout(10**5000)                            | Dropout p 4,300 digits
+nn.Sequential(10**5000)                         | Sequential '0' Layer 4,300 digits
+nn.Sequential(np.zeros((99, 99)))               | Sequential '0' Layer
+models.build(['tiny_convnet'])                  | ['tiny_convnet'] known
+models.lenet5(variant=10**5000)                 | lenet5 variant 4,300 digits
+models.ensemble(5)                              | members 5
+models.ensemble([{**TINY, 'mean': 10**400}])     | member 0 mean number
+nn.Residual(nn.ReLU(), nn.ReLU(), shortcut_name=[]) | Residual shortcut_name []
+nn.Linear(1, 1).to(backend=[])                  | backend []
+nn.Linear(1, 1).to(backend='')                  | backend ''
+nn.Linear(1, 1).to(dtype=[])                    | dtype list
+nn.Linear(1, 1).freeze(3)                       | freeze 3
+nn.summary(3, (1, 2))                           | summary model 3
+optim.SGD(nn.Linear(1, 1), groups=0)            | SGD groups 0
+optim.SGD(nn.Linear(1, 1), lr=10**5000)         | SGD lr 4,300 digits
+Trainer(nn.Linear(1, 1), None)                  | Trainer Optimizer NoneType
+Trainer(3, optim.SGD(nn.Linear(1, 1)))          | Trainer Layer int
 """
 
 
@@ -174,16 +202,29 @@ def scalar(rng: Any, shape: Any, fan_in: int, fan_out: int) -> Any:
     return np.float64(rng.standard_normal())
 
 
+KINDS = (ArgumentError, DtypeError, AlgorithmError, BackendError)
 CASES = [tuple(part.strip() for part in line.split("|")) for line in IMPOSSIBLE.strip().splitlines()]
-NAMES = {"nn": nn, "models": models, "NAN": NAN, "INF": INF, "scalar": scalar}
+TINY = {"name": "tiny_convnet", "arguments": {}, "mean": 0.5, "std": 1.0}
+NAMES = {
+    "nn": nn,
+    "models": models,
+    "optim": optim,
+    "Trainer": Trainer,
+    "np": np,
+    "NAN": NAN,
+    "INF": INF,
+    "TINY": TINY,
+    "scalar": scalar,
+}
 
 
 @pytest.mark.parametrize(("text", "told"), CASES, ids=[text for text, _ in CASES])
 def test_impossible_options(text: str, told: str) -> None:
-    with pytest.raises((ArgumentError, DtypeError, AlgorithmError), match=mentions(*told.split())) as caught:
+    with pytest.raises(KINDS, match=mentions(*told.split())) as caught:
         eval(text, NAMES)
     assert isinstance(caught.value, XpcnnError)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 POSSIBLE = """
@@ -213,7 +254,7 @@ models.simple_convnet(input_shape=[1, 12, 12], filters=np.int64(2), hidden=3)
 
 @pytest.mark.parametrize("text", POSSIBLE.strip().splitlines())
 def test_possible_options(text: str) -> None:
-    eval(text, {**NAMES, "np": np})
+    eval(text, NAMES)
 
 
 def test_what_a_layer_accepts_the_op_accepts() -> None:

@@ -297,9 +297,12 @@ def dtype_name(dtype: Any) -> str:
     """Return the array API's name of any library's dtype, e.g. ``"float32"``."""
     # Keyed by type too: dtypes of two libraries may hash alike, and must not be compared.
     key = (type(dtype), dtype)
-    name = _dtype_names.get(key)
-    if name is None:
-        name = _dtype_names[key] = _find_dtype_name(dtype)
+    try:
+        name = _dtype_names.get(key)
+        if name is None:
+            name = _dtype_names[key] = _find_dtype_name(dtype)
+    except (TypeError, ValueError):  # a list, a number of thousands of digits
+        raise DtypeError(f"expected a dtype or its name, got {type(dtype).__name__}") from None
     return name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -13,7 +14,25 @@ import numpy as np
 from xpcnn.backend.current import is_array, to_numpy
 from xpcnn.errors import ArgumentError
 
-__all__ = ["MOST_SIZE", "flag", "plain", "positive", "real", "whole"]
+__all__ = ["MOST_SIZE", "flag", "in_words", "plain", "positive", "real", "whole"]
+
+
+_MOST_CHARACTERS = 120
+
+
+def in_words(value: Any) -> str:
+    """Return what a message says of a value: its ``repr``, on one line, and not long.
+
+    Examples
+    --------
+    >>> in_words((1, "a\\nb")), in_words(10**5000)
+    ("(1, 'a\\\\nb')", 'a number of more than 4,300 digits')
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        text = f"a number of more than {sys.get_int_max_str_digits():,} digits"
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def plain(value: Any) -> Any:
@@ -49,7 +68,7 @@ def real(what: str, value: Any, least: float | None = None, most: float | None =
         number = _finite(what, value)
     if (least is not None and number < least) or (most is not None and number > most):
         bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ArgumentError(f"{what} must be {bounds}, got {value!r}")
+        raise ArgumentError(f"{what} must be {bounds}, got {in_words(value)}")
     return number
 
 
@@ -64,13 +83,13 @@ def positive(what: str, value: Any) -> float:
 def _finite(what: str, value: Any) -> float:
     number = plain(value)
     if type(number) is bool or not isinstance(number, Real):
-        raise ArgumentError(f"{what} must be a finite number, got {value!r}")
+        raise ArgumentError(f"{what} must be a finite number, got {in_words(value)}")
     try:
         number = float(number)
     except OverflowError:  # an integer beyond all floats
         number = math.inf
     if not math.isfinite(number):
-        raise ArgumentError(f"{what} must be a finite number, got {value!r}")
+        raise ArgumentError(f"{what} must be a finite number, got {in_words(value)}")
     return number
 
 
@@ -91,15 +110,15 @@ def whole(what: str, value: Any, least: int | None = None) -> int:
             pass
         else:
             if least == 1 and number > MOST_SIZE:
-                raise ArgumentError(f"{what} must be at most {MOST_SIZE}, got {value!r}")
+                raise ArgumentError(f"{what} must be at most {MOST_SIZE}, got {in_words(value)}")
             if least is None or number >= least:
                 return int(number)
     bound = "" if least is None else f" of at least {least}"
-    raise ArgumentError(f"{what} must be an integer{bound}, got {value!r}")
+    raise ArgumentError(f"{what} must be an integer{bound}, got {in_words(value)}")
 
 
 def flag(what: str, value: Any) -> bool:
     """Return True or False, or raise ArgumentError with `what` the value is."""
     if not isinstance(value, (bool, np.bool_)):
-        raise ArgumentError(f"{what} must be True or False, got {value!r}")
+        raise ArgumentError(f"{what} must be True or False, got {in_words(value)}")
     return bool(value)

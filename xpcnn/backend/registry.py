@@ -38,7 +38,7 @@ def available_backends() -> dict[str, str | None]:
 
 def module_of(name: str) -> ModuleType:
     """Return the module of a backend, without importing the library behind it."""
-    if name not in _MODULES:
+    if not isinstance(name, str) or name not in _MODULES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(_MODULES)}")
     return importlib.import_module(_MODULES[name])
 

@@ -11,7 +11,7 @@ from xpcnn.backend import dtype_name
 from xpcnn.errors import ArgumentError
 from xpcnn.models._arguments import checked_arguments
 from xpcnn.nn import Layer, Recipe
-from xpcnn.ops.checks import plain
+from xpcnn.ops.checks import in_words, plain
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build", "model_names", "published"]
 
@@ -92,8 +92,8 @@ def build(name: str, **arguments: Any) -> Layer:
     >>> build("tiny_convnet", filters=4).conv1.weight.shape
     (4, 1, 3, 3)
     """
-    if name not in _builders:
-        raise ArgumentError(f"unknown model {name!r}; known: {', '.join(_builders)}")
+    if not isinstance(name, str) or name not in _builders:
+        raise ArgumentError(f"unknown model {in_words(name)}; known: {', '.join(_builders)}")
     builder = _builders[name]
     for argument, nothing in _REMOVED.get(name, {}).items():
         value = arguments.pop(argument, nothing)

@@ -9,7 +9,7 @@ from xpcnn import nn
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io.recipe import checked_recipe
 from xpcnn.models import catalog
-from xpcnn.ops.checks import plain
+from xpcnn.ops.checks import in_words, plain
 
 __all__ = ["build", "ensemble"]
 
@@ -35,6 +35,9 @@ def ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> nn.Ens
     >>> [member.conv1.weight.shape for member in ensemble([tiny, tiny])]
     [(4, 1, 3, 3), (4, 1, 3, 3)]
     """
+    given: Any = members
+    if not isinstance(given, list | tuple):
+        raise ArgumentError(f"ensemble: members must be a list of descriptions, got {in_words(given)}")
     return nn.Ensemble(*(_member(i, member) for i, member in enumerate(members)), vote=vote)
 
 

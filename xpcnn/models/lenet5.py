@@ -9,6 +9,7 @@ from xpcnn.backend import Array, Key, backend_of, host_generator
 from xpcnn.errors import ArgumentError
 from xpcnn.models._images import Images
 from xpcnn.models.catalog import published
+from xpcnn.ops.checks import in_words
 
 __all__ = ["PartialConv2d", "ScaledTanh", "lenet5"]
 
@@ -160,7 +161,7 @@ def lenet5(
     """
     kinds: dict[str, type[nn.Layer]] = {"tanh": ScaledTanh, "sigmoid": nn.Sigmoid, "modern": nn.ReLU}
     if variant not in list(kinds):
-        raise ArgumentError(f"lenet5: variant must be one of {', '.join(kinds)}, got {variant!r}")
+        raise ArgumentError(f"lenet5: variant must be one of {', '.join(kinds)}, got {in_words(variant)}")
     squash = kinds[variant]
     init = {"tanh": "xavier", "sigmoid": _xavier_for_sigmoid, "modern": "he"}[variant]
     plain: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}

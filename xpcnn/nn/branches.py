@@ -10,7 +10,7 @@ from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.ops.add import added
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.checks import in_words, require_array
 
 __all__ = ["Concat", "Residual"]
 
@@ -44,8 +44,11 @@ class Residual(Container):
     def __init__(
         self, body: Layer, shortcut: Layer | None = None, *, shortcut_name: str = "downsample"
     ) -> None:
-        if shortcut_name == "":
-            raise ArgumentError("Residual: shortcut_name cannot be empty: the body's name is")
+        if not isinstance(shortcut_name, str) or not shortcut_name:
+            raise ArgumentError(
+                f"Residual: shortcut_name must be a text, and not empty as the body's name is, "
+                f"got {in_words(shortcut_name)}"
+            )
         super().__init__({"": body} if shortcut is None else {"": body, shortcut_name: shortcut})
         self.shortcut_name = None if shortcut is None else shortcut_name
 

@@ -9,6 +9,7 @@ from xpcnn.backend import Key
 from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.held import held
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.ops.checks import in_words
 
 __all__ = ["Container", "folded", "join_paths", "widest"]
 
@@ -23,17 +24,19 @@ class Container(Layer):
         else:
             pairs = [*((str(i), layer) for i, layer in enumerate(layers)), *named.items()]
         for name, layer in pairs:
-            if name in self._layers:
+            if isinstance(name, str) and name in self._layers:
                 raise ArgumentError(f"{type(self).__name__}: two children have the name {name!r}")
             self._add(name, layer)
 
     def _add(self, name: str, layer: Any) -> None:
+        if not isinstance(name, str):
+            raise ArgumentError(f"{type(self).__name__}: a child's name must be a text, got {in_words(name)}")
         if not isinstance(layer, Layer):
-            raise ArgumentError(f"{type(self).__name__}: child {name!r} must be a Layer, got {layer!r}")
+            raise ArgumentError(
+                f"{type(self).__name__}: child {name!r} must be a Layer, got {in_words(layer)}"
+            )
         if layer is self:
             raise ArgumentError(f"{type(self).__name__}: it cannot be its own child {name!r}")
-        if not isinstance(name, str):
-            raise ArgumentError(f"{type(self).__name__}: a child's name must be a text, got {name!r}")
         if "." in name:
             raise ArgumentError(f"{type(self).__name__}: a child's name cannot contain a dot, got {name!r}")
         if hasattr(type(self), name) or name in vars(self):

@@ -12,7 +12,7 @@ from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, Recipe, TraceRow
 from xpcnn.ops.activation import SoftmaxContext
-from xpcnn.ops.checks import check_dy, plain, widened
+from xpcnn.ops.checks import check_dy, in_words, plain, widened
 
 __all__ = ["Ensemble", "EnsembleContext"]
 
@@ -84,7 +84,9 @@ class Ensemble(Container):
                 "or 'geometric', read a file's weights with its load, and save it again"
             )
         if vote not in VOTES:
-            raise ArgumentError(f"Ensemble: vote must be one of {', '.join(map(repr, VOTES))}, got {vote!r}")
+            raise ArgumentError(
+                f"Ensemble: vote must be one of {', '.join(map(repr, VOTES))}, got {in_words(vote)}"
+            )
         if not members:
             raise ArgumentError("Ensemble: it has no members; give at least one model")
         self._vote = vote

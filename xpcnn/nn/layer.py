@@ -10,7 +10,6 @@ from reprlib import recursive_repr
 from typing import Any, Self
 
 from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating
-from xpcnn.backend.numbers import in_words
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.io import load_weights, save_weights
@@ -20,6 +19,7 @@ from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
 from xpcnn.nn.records import LoadReport, ReceptiveField, Recipe, TraceRow
 from xpcnn.nn.structure import structure_of
+from xpcnn.ops.checks import in_words
 
 __all__ = ["Layer", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpcnn.backend import Array, get_backend, home_of
-from xpcnn.backend.numbers import in_words
 from xpcnn.errors import StateDictError
 from xpcnn.nn.parameter import State
 from xpcnn.nn.records import LoadReport
+from xpcnn.ops.checks import in_words
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpcnn.backend import dtype_name, is_floating
+from xpcnn.backend import is_floating
 from xpcnn.errors import ArgumentError, DtypeError
-from xpcnn.ops.checks import whole
+from xpcnn.ops.checks import MOST_SIZE, in_words, whole
 
 __all__ = ["floating", "grouped"]
 
@@ -15,11 +15,12 @@ def floating(layer: str, dtype: Any) -> Any:
     """Return a dtype, or the name of one, that parameters can have."""
     try:
         fits = is_floating(dtype)
-    except TypeError:
+    except DtypeError:
         fits = False
     if not fits:
-        shown = dtype if isinstance(dtype, str) or dtype is None else dtype_name(dtype)
-        raise DtypeError(f"{layer}: dtype must be float16, bfloat16, float32 or float64, got {shown!r}")
+        raise DtypeError(
+            f"{layer}: dtype must be float16, bfloat16, float32 or float64, got {in_words(dtype)}"
+        )
     return dtype
 
 
@@ -30,6 +31,9 @@ def grouped(layer: str, name: str, groups: Any, **channels: Any) -> tuple[int, .
     except ArgumentError:
         counts = []
     if not counts or any(value % number for value in counts):
-        shown = " and ".join(f"{channel}={value!r}" for channel, value in channels.items())
-        raise ArgumentError(f"{layer}: {name}={groups!r} must divide {shown}, all integers of at least 1")
+        shown = " and ".join(f"{channel}={in_words(value)}" for channel, value in channels.items())
+        raise ArgumentError(
+            f"{layer}: {name}={in_words(groups)} must divide {shown}, all integers of at least 1 and at most "
+            f"{MOST_SIZE}"
+        )
     return (number, *counts)

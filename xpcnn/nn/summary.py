@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.ops.checks import plain
+from xpcnn.ops.checks import in_words, plain
 
 __all__ = ["Summary", "SummaryRow", "summary"]
 
@@ -85,10 +85,12 @@ def summary(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     pool1  MaxPool2d  (4, 3, 3)              0      0   4x4
     40 parameters (40 trainable), 1,296 MACs for each input
     """
+    if not isinstance(model, Layer):
+        raise ArgumentError(f"summary: model must be a Layer, got {in_words(model)}")
     shape = plain(input_shape)
     if not isinstance(shape, tuple) or not shape or any(type(size) is not int or size < 1 for size in shape):
         raise ArgumentError(
-            f"summary: input_shape must be positive sizes without the batch, got {input_shape!r}"
+            f"summary: input_shape must be positive sizes without the batch, got {in_words(input_shape)}"
         )
     backend = model.backend
     dtypes = [parameter.dtype for parameter in model.parameters().values()]

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
-from xpcnn.backend.numbers import MOST_SIZE, flag, plain, positive, real, whole
+from xpcnn.backend.numbers import MOST_SIZE, flag, in_words, plain, positive, real, whole
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "check_rank",
     "common_backend",
     "flag",
+    "in_words",
     "pair",
     "plain",
     "positive",
@@ -163,11 +164,11 @@ def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     values = plain(value)
     values = values if isinstance(values, tuple) else (values, values)
     if len(values) != 2 or not all(type(v) is int for v in values):
-        raise ArgumentError(f"{op}: {name} must be an int or a pair (height, width), got {value!r}")
+        raise ArgumentError(f"{op}: {name} must be an int or a pair (height, width), got {in_words(value)}")
     if min(values) < minimum:
-        raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {value!r}")
+        raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {in_words(value)}")
     if max(values) > MOST_SIZE:
-        raise ArgumentError(f"{op}: {name} must be at most {MOST_SIZE}, got {value!r}")
+        raise ArgumentError(f"{op}: {name} must be at most {MOST_SIZE}, got {in_words(value)}")
     return values[0], values[1]
 
 
@@ -184,5 +185,7 @@ def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
     values = plain(value)
     values = values if isinstance(values, tuple) else (values,)
     if not values or not all(type(v) is int and 1 <= v <= MOST_SIZE for v in values):
-        raise ArgumentError(f"{op}: {name} must be a positive int or a sequence of them, got {value!r}")
+        raise ArgumentError(
+            f"{op}: {name} must be a positive int or a sequence of them, got {in_words(value)}"
+        )
     return values

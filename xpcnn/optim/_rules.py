@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import flag, plain, positive, real, whole
+from xpcnn.ops.checks import flag, in_words, plain, positive, real, whole
 
 __all__ = [
     "Rule",
@@ -33,7 +33,7 @@ def fraction(what: str, value: Any) -> float:
     """Accept a number in [0, 1)."""
     number = real(what, value)
     if not 0 <= number < 1:
-        raise ArgumentError(f"{what} must be at least 0 and less than 1, got {value!r}")
+        raise ArgumentError(f"{what} must be at least 0 and less than 1, got {in_words(value)}")
     return number
 
 
@@ -56,5 +56,5 @@ def two_fractions(what: str, value: Any) -> tuple[float, float]:
     """Accept two numbers in [0, 1)."""
     numbers = plain(value)
     if not isinstance(numbers, tuple) or len(numbers) != 2:
-        raise ArgumentError(f"{what} must be two numbers, got {value!r}")
+        raise ArgumentError(f"{what} must be two numbers, got {in_words(value)}")
     return fraction(f"{what}[0]", numbers[0]), fraction(f"{what}[1]", numbers[1])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer, Parameter
+from xpcnn.ops.checks import in_words
 from xpcnn.optim._rules import non_negative
 
 __all__ = ["Settings", "parameters_by_path"]
@@ -44,7 +45,7 @@ class Settings:
         ):
             raise ArgumentError(
                 f"{name}: groups must map path patterns to dicts of options, such as "
-                f"{{'*.bias': {{'weight_decay': 0.0}}}}, got {groups!r}"
+                f"{{'*.bias': {{'weight_decay': 0.0}}}}, got {in_words(groups)}"
             )
         made = []
         for pattern, overrides in groups.items():

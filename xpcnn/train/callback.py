@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from xpcnn.backend.numbers import in_words
 from xpcnn.errors import ArgumentError
 from xpcnn.train.history import EpochRecord
 
@@ -161,8 +162,8 @@ def watchers_of(
         When `progress` is none of the known, or a callback needs a test set and there is none.
     """
     shown = progress_for(sys.stderr) if progress == "auto" else progress
-    if isinstance(shown, str):
-        raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {progress!r}")
+    if not (shown is None or isinstance(shown, Callback)):
+        raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {in_words(progress)}")
     display = [] if shown is None else [shown]
     for watcher in [*callbacks, *display]:
         if watcher.needs_test and not with_test:

@@ -20,7 +20,7 @@ from xpcnn.train.callback import Callback, stop_all, watchers_of
 from xpcnn.train.divergence import check_losses, divergence, require_finite
 from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
+from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape, require_both
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
 from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.precision import UNREAD, precision_of
@@ -101,10 +101,9 @@ class Trainer:
         average: WeightAverage | None = None,
         dtype: Any = None,
     ) -> None:
+        require_both(model, optimizer)
         if schedule is not None and schedule.optimizer is not optimizer:
-            raise ArgumentError(
-                f"Trainer: schedule={schedule!r} is for another optimiser; make it for the one given"
-            )
+            raise ArgumentError("Trainer: schedule= is for another optimiser; make it for the one given")
         if average is not None and average.source is not model:
             raise ArgumentError("Trainer: average= is of another model; make it for the one given")
         self.model = model

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, check_dy, common_backend, pair, require_possible, widened
+from xpcnn.ops.checks import cached, check_dy, common_backend, in_words, pair, require_possible, widened
 from xpcnn.ops.conv import tiling
 from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -229,7 +229,7 @@ def _check_shapes(op: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ..
             f"(shape {weight_shape})"
         )
     if type(groups) is not int or groups < 1:
-        raise ArgumentError(f"{op}: groups must be a positive int, got {groups!r}")
+        raise ArgumentError(f"{op}: groups must be a positive int, got {in_words(groups)}")
     c = x_shape[1]
     if c != weight_shape[0]:
         raise ShapeError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, pair, require_possible
+from xpcnn.ops.checks import cached, in_words, pair, require_possible
 
 __all__ = ["ConvGeometry"]
 
@@ -175,7 +175,7 @@ def _build(
     n, c, h, w = x_shape
     k, channels, kh, kw = weight_shape
     if type(groups) is not int or groups < 1:
-        raise ArgumentError(f"{op}: groups must be a positive int, got {groups!r}")
+        raise ArgumentError(f"{op}: groups must be a positive int, got {in_words(groups)}")
     if c % groups or k % groups:
         raise ShapeError(
             f"{op}: groups={groups} must divide the input channels C={c} (x shape {x_shape}) "
@@ -220,6 +220,8 @@ def _padding(
         rows, columns = span[0] - 1, span[1] - 1
         return (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
     if isinstance(padding, str):
-        raise ArgumentError(f"{op}: padding must be an int, a pair, 'same' or 'valid', got {padding!r}")
+        raise ArgumentError(
+            f"{op}: padding must be an int, a pair, 'same' or 'valid', got {in_words(padding)}"
+        )
     height, width = pair(op, "padding", padding, 0)
     return (height, height, width, width)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import AlgorithmError
+from xpcnn.ops.checks import in_words
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = [
@@ -131,8 +132,10 @@ def find(name: str) -> ConvAlgorithm:
 
 def check_name(name: str) -> None:
     """Require that `name` is "auto" or a registered algorithm."""
-    if name != "auto" and name not in _algorithms:
-        raise AlgorithmError(f"conv2d: unknown algorithm {name!r}; known: {', '.join(algorithm_names())}")
+    if not isinstance(name, str) or (name != "auto" and name not in _algorithms):
+        raise AlgorithmError(
+            f"conv2d: unknown algorithm {in_words(name)}; known: {', '.join(algorithm_names())}"
+        )
 
 
 @contextmanager
