@@ -103,14 +103,24 @@ def test_ensembles_of_ensembles(tmp_path: Path) -> None:
 
 
 ODD: dict[str, tuple[dict[str, Any], str]] = {
+    "a huge mean": (
+        {"mean": 1e300},
+        "mean: expected a number of at least -1000000",
+    ),
+    "a tiny std": ({"std": 1e-320}, "std: expected a number of at least 1e-06"),
+    "large images": (
+        {"input_shape": [1, 50_000, 50_000]},
+        "input_shape: images of 1x50000x50000 are too large",
+    ),
+    "huge images": ({"input_shape": [3, 2**31 - 1, 2**31 - 1]}, "input_shape: images of 3x2147483647x"),
     "no mean": ({"mean": []}, "mean: has 0 numbers, expected at least 1"),
     "no std": ({"std": []}, "std: has 0 numbers"),
     "a mean too many": ({"arguments": {"in_channels": 3}, "mean": [0, 0, 0, 0]}, "has 4 numbers, expected 3"),
     "a std too few": ({"arguments": {"input_shape": [3, 9, 9]}, "std": [1, 1]}, "has 2 numbers, expected 3"),
     "a mean for other images": ({"input_shape": [2, 9, 9], "mean": [0, 0, 0]}, "expected 2, one for each"),
-    "text": ({"mean": "0"}, "mean: expected a number or a list, got '0'"),
-    "text in a list": ({"std": [1, "1"]}, "std: expected a number above 0 or a list"),
-    "a std of 0": ({"std": 0}, "std: expected a number above 0"),
+    "text": ({"mean": "0"}, "or a list, got '0'"),
+    "text in a list": ({"std": [1, "1"]}, "std: expected a number of at least 1e-06 and"),
+    "a std of 0": ({"std": 0}, "std: expected a number of at least 1e-06"),
     "a negative std": ({"std": [1, -1]}, "std: expected"),
     "whole numbers": ({"arguments": {"dtype": "int8"}}, "arguments.dtype: expected one of 'float16', "),
     "a negative seed": ({"arguments": {"seed": -1}}, "arguments.seed: expected a whole number of at least 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any, Literal, NamedTuple
 
 from xpcnn.backend.numbers import plain
@@ -13,12 +14,18 @@ from xpcnn.io.json_files import parse_json
 __all__ = ["PREPARATIONS", "Recipe", "checked_recipe", "describe_recipe", "parse_recipe"]
 
 _Size = Annotated[int, Range(1, 2**31 - 1)]
-_Positive = Annotated[float, Range(0, above=True)]
+# With more, images become infinite, or all the same.
+_Mean = Annotated[float, Range(-1_000_000, 1_000_000)]
+_Std = Annotated[float, Range(1e-6, 1_000_000)]
 _Floating = Literal["float16", "bfloat16", "float32", "float64"]
 
 
 PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
 """How pictures can become a model's images; `xpcnn.data.prepare` has the same names, and does it."""
+
+
+MOST_PIXELS = 1 << 26
+"""Of an image that a file says a model takes: pictures are enlarged to it."""
 
 
 class Recipe(NamedTuple):
@@ -31,8 +38,8 @@ class Recipe(NamedTuple):
 
     name: str
     arguments: dict[str, Any]
-    mean: float | tuple[float, ...]
-    std: _Positive | tuple[_Positive, ...]
+    mean: _Mean | tuple[_Mean, ...]
+    std: _Std | tuple[_Std, ...]
     input_shape: tuple[_Size, _Size, _Size] | None = None
     preparation: str | None = None
 
@@ -83,6 +90,11 @@ def checked_recipe(fields: Any, where: str) -> Recipe:
     if "dtype" in arguments:
         checked(_Floating, arguments["dtype"], where, "arguments.dtype")
     checked(Literal[*PREPARATIONS] | None, recipe.preparation, where, "preparation")
+    if math.prod(recipe.input_shape or ()) > MOST_PIXELS:
+        shape = "x".join(map(str, recipe.input_shape or ()))
+        raise CheckpointError(
+            f"{where}: input_shape: images of {shape} are too large; {MOST_PIXELS:,} is the most"
+        )
     channels = _channels(recipe, arguments)
     for name, values in (("mean", recipe.mean), ("std", recipe.std)):
         if isinstance(values, tuple) and (not values or channels not in (None, len(values))):
