@@ -171,9 +171,9 @@ nn.Conv2d(1, 2, 3, dtype=[])                    | Conv2d dtype []
 nn.BatchNorm2d(3, dtype={})                     | BatchNorm2d dtype {}
 nn.Parameter([1.0], dtype=[])                   | dtype list
 nn.Conv2d(1, 2, 3, algorithm=['fft'])           | algorithm ['fft']
-nn.Linear(2**31, 1)                             | Linear in_features=2147483648 at most 2147483647
+nn.Linear(2**31, 1)                             | Linear in_features 2147483648 at most 2147483647
 nn.Conv2d(2**31, 1, 3)                          | Conv2d in_channels=2147483648 at most 2147483647
-nn.Linear(10**5000, 2)                          | Linear in_features=a number 4,300 digits
+nn.Linear(10**5000, 2)                          | Linear in_features number 4,300 digits
 nn.Conv2d(1, 1, 10**5000)                       | Conv2d kernel_size 4,300 digits
 nn.Conv2d(1, 1, 3, padding=(10**5000, 1, 1))    | Conv2d padding 4,300 digits
 nn.Conv2d(1, 1, 3, groups=10**5000)             | Conv2d groups 4,300 digits

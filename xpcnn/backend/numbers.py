@@ -76,7 +76,7 @@ def positive(what: str, value: Any) -> float:
     """Return a finite number above 0 as a float, or raise ArgumentError with `what` the value is."""
     number = real(what, value)
     if number <= 0:
-        raise ArgumentError(f"{what} must be above 0, got {value!r}")
+        raise ArgumentError(f"{what} must be above 0, got {in_words(value)}")
     return number
 
 

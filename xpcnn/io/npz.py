@@ -27,7 +27,7 @@ def read_npz(path: str | PathLike[str], text: str) -> dict[str, np.ndarray]:
     """Return the arrays of an archive by name, those of numbers and the one of text that is named `text`.
 
     Other texts are what another program notes, and passed over. The sizes that the archive declares are
-    compared with its own before anything is unpacked, and each header with its entry before its array is read.
+    compared with its own before anything is unpacked, and each header with its entry before that is read.
 
     Raises
     ------
