@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import xpcnn
 from xpcnn import Trainer, data, models, nn, ops, optim
-from xpcnn.errors import XpcnnError
+from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
 from xpcnn.train import evaluate, predict
 
 X = np.random.default_rng(0).random((4, 4, 8, 8)).astype("f4")
@@ -110,14 +111,10 @@ def calls(wrong: Any) -> Iterator[tuple[str, Any]]:
         _, ctx = loss(ROWS, ROWS)
         if wrong != 3 if isinstance(wrong, int) else True:  # a number is a gradient of a loss
             yield "dy", lambda loss=loss, ctx=ctx: loss.backward(ctx, wrong)
-    for clip in (optim.clip_grad_norm, optim.clip_grad_value):
-        grads = nn.Gradients()
-        grads.add(nn.Parameter([1.0]), wrong)
-        yield "gradient", lambda clip=clip, grads=grads: clip(grads, 1.0)
     parameter, grads = nn.Parameter(np.ones(X.shape, "f4")), nn.Gradients()
-    grads.add(parameter, wrong)
-    if wrong is not None:
-        yield "gradient", lambda: optim.Adam({"p": parameter}).step(grads)
+    yield "gradient", lambda: grads.add(parameter, wrong)
+    yield "grads", lambda: optim.Adam({"p": parameter}).step(wrong)
+    yield "Parameter", lambda: grads.add(wrong, X)
 
 
 OPTIONAL = {"weight", "bias", "running_mean"}
@@ -172,3 +169,86 @@ def test_new_arrays_and_parameters(make: Any, name: str) -> None:
 def test_lists_that_are_no_numbers(make: Any, wrong: Any) -> None:
     with make.use(), pytest.raises(XpcnnError, match="list"):
         xpcnn.asarray(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, "adam", [1.0], X], ids=["None", "text", "list", "array"])
+def test_parts_of_a_trainer_that_are_none(wrong: Any) -> None:
+    model, digits = models.tiny_convnet(), data.synthetic_digits(4)
+    optimizer = optim.SGD(model)
+    kind = type(wrong).__name__
+    for build in (
+        lambda: Trainer(wrong, optimizer),
+        lambda: evaluate(wrong, digits),
+        lambda: predict(wrong, X),
+    ):
+        with pytest.raises(ArgumentError, match=f"model must be a Layer, got {kind}"):
+            build()
+    with pytest.raises(ArgumentError, match=f"optimizer must be an optim.Optimizer, got {kind}"):
+        Trainer(model, wrong)
+    with pytest.raises(ArgumentError, match=f"Loader: dataset must be a Dataset, got {kind}"):
+        data.Loader(wrong)
+    trainer = Trainer(model, optimizer)
+    with pytest.raises(ArgumentError, match="callbacks must be a list of Callbacks"):
+        trainer.fit(digits, progress=None, callbacks=wrong)
+    if wrong is None:
+        return
+    for argument in ("schedule", "average"):
+        with pytest.raises(ArgumentError, match=rf"{argument} must be an optim\.\w+, got {kind}"):
+            Trainer(model, optimizer, **{argument: wrong})
+    with pytest.raises(ArgumentError, match=f"augment must be callable or None, got {kind}"):
+        trainer.fit(digits, progress=None, augment=wrong)
+    with pytest.raises(ArgumentError, match="progress must be 'auto', a Callback or None"):
+        trainer.fit(digits, progress=wrong)
+
+
+def test_a_single_number_is_no_batch() -> None:
+    model = models.tiny_convnet()
+    trainer, number = Trainer(model, optim.SGD(model)), np.array(1.0)
+    for call in (lambda: trainer.step(number, np.arange(1)), lambda: predict(model, number)):
+        with pytest.raises(ShapeError, match=r"images must have shape \(N, ...\), got a single number"):
+            call()
+
+
+def test_complex_numbers_do_not_lose_their_imaginary_parts(make: Any) -> None:
+    """Neither on the way to an array nor as weights or the state of an optimiser."""
+    with make.use():
+        layer = nn.Linear(2, 2, bias=False)
+        optimizer, average = optim.Adam(layer), optim.WeightAverage(layer)
+        grads, values = nn.Gradients(), np.full((2, 2), 1 + 1j, "c8")
+        grads.add(layer.weight, xpcnn.asarray(values.real))
+        optimizer.step(grads)
+        weights = layer.state_dict()
+        for given in (values, xpcnn.asarray(values)):
+            with pytest.raises(DtypeError, match="complex64 cannot become float32"):
+                xpcnn.asarray(given, dtype="float32")
+            with pytest.raises(XpcnnError, match="complex64"):
+                layer.load_state_dict({"weight": given})
+            state = optimizer.state_dict()
+            state["state"]["weight"]["m"] = given
+            with pytest.raises(XpcnnError, match="complex64"):
+                optimizer.load_state_dict(state)
+            with pytest.raises(XpcnnError, match="complex64"):
+                average.load_state_dict({**average.state_dict(), "averages": {"weight": given}})
+        assert xpcnn.asarray(values, dtype="complex128").dtype == make.xp.complex128
+    np.testing.assert_array_equal(xpcnn.to_numpy(layer.weight.data), xpcnn.to_numpy(weights["weight"]))
+
+
+def test_what_is_no_dtype_and_no_backend() -> None:
+    for wrong in ([1], {}, X):
+        with pytest.raises(DtypeError, match="expected a dtype or its name"):
+            models.tiny_convnet().to(dtype=wrong)
+        with pytest.raises(BackendError, match="unknown backend"):
+            xpcnn.set_backend(wrong)
+
+
+@pytest.mark.parametrize("name", [*LAYERS][:-3])
+def test_a_layer_leaves_torchs_autograd_behind(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    layer = copy.deepcopy(LAYERS[name]).to(backend="torch")
+    x = torch.as_tensor(X[:, :, 0] if name == "BatchNorm1d" else X).requires_grad_() * 1
+    y, ctx = layer.forward(x, train=True)
+    grads = nn.Gradients()
+    dx = layer.backward(ctx, torch.ones_like(y).requires_grad_() * 1, grads)
+    states = [state.data for state in (*layer.parameters().values(), *layer.buffers().values())]
+    for array in (y, dx, layer(x), *states, *(gradient for _, gradient in grads.items())):
+        assert not array.requires_grad

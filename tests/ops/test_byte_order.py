@@ -130,6 +130,7 @@ LAYERS: dict[str, Any] = {
     "Residual": lambda: nn.Residual(nn.Conv2d(4, 4, 3, padding=1, seed=0)),
     "Concat": lambda: nn.Concat(nn.Identity()),
     "BatchNorm2d": lambda: nn.BatchNorm2d(4),
+    "ScaledAvgPool2d": lambda: nn.ScaledAvgPool2d(4, 2),
     "Sequential": lambda: nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Softmax()),
     "fused in inference": lambda: nn.Sequential(nn.Conv2d(4, 4, 3, seed=0), nn.ReLU(), nn.MaxPool2d(2)),
     "empty Sequential": lambda: nn.Sequential(nn.Identity()),

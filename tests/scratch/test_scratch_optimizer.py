@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scratch_helpers import draw, writable
 
-from xpcnn.errors import DtypeError, ShapeError
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.scratch import optimizer
 from xpcnn.scratch.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 
@@ -248,3 +248,32 @@ def test_parameters_of_the_other_byte_order_keep_it(new: Callable[[], Any], rule
     assert params["W"] is W
     assert W.dtype == np.dtype(">f8")
     np.testing.assert_allclose(W, [rule(1.0, [0.5]), rule(-2.0, [0.25])], rtol=1e-12)
+
+
+@every_optimizer
+def test_numpy_numbers_as_options(new: Callable[[], Any], rule: Rule) -> None:
+    """float64 scalars, as linspace gives them, would turn a float32 step into float64."""
+    plain, numpy_s = new(), new()
+    for name, value in vars(plain).items():
+        if isinstance(value, float):
+            setattr(numpy_s, name, np.float64(value))
+            assert type(getattr(numpy_s, name)) is float
+    ours, theirs = ({"W": np.array([1.0, -2.0], "f4")} for _ in range(2))
+    for _ in range(3):
+        gradient = {"W": np.array([0.5, 0.25], "f4")}
+        plain.update(ours, gradient)
+        numpy_s.update(theirs, gradient)
+    np.testing.assert_array_equal(ours["W"], theirs["W"])
+
+
+@every_optimizer
+def test_what_is_no_dictionary_or_number_is_refused(new: Callable[[], Any], rule: Rule) -> None:
+    weights = {"W": np.array([1.0])}
+    for wrong in (None, [1.0], "W", np.array([1.0])):
+        with pytest.raises(ArgumentError, match="params must be a dictionary"):
+            new().update(wrong, weights)
+        with pytest.raises(ArgumentError, match="grads must be a dictionary"):
+            new().update(weights, wrong)
+    for rate in (None, "0.1", [0.1], math.nan):
+        with pytest.raises(ArgumentError, match="lr must be a finite number"):
+            type(new())(lr=rate)

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from xpcnn.backend._cudnn import CudnnConvolution
-from xpcnn.backend.base import UNIFORM_STEPS, Array, Backend, dtype_name, host_array, window_view
+from xpcnn.backend.base import (
+    UNIFORM_STEPS,
+    Array,
+    Backend,
+    dtype_name,
+    host_array,
+    require_convertible,
+    window_view,
+)
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
 
@@ -158,7 +166,8 @@ class CupyBackend(Backend):
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         if not isinstance(x, self._cupy.ndarray):
-            x = host_array(x)
+            x = host_array(x, dtype)
+        require_convertible(x, dtype)
         with self.activated():
             return self._cupy.asarray(x, dtype=self.dtype(dtype))
 

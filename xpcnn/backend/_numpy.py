@@ -72,7 +72,7 @@ class NumpyBackend(Backend):
         run_on_threads(function, items, at_most)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
-        return np.asarray(host_array(x), dtype=self.dtype(dtype))
+        return np.asarray(host_array(x, dtype), dtype=self.dtype(dtype))
 
     def copy(self, x: np.ndarray) -> np.ndarray:
         return np.array(x, order="C")

@@ -45,7 +45,7 @@ class StrictBackend(Backend):
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         # Copied: the library shares NumPy's memory, but forgets that it may be read-only.
-        array = np.array(host_array(x), order="C")
+        array = np.array(host_array(x, dtype), order="C")
         self.dtype(array.dtype)  # raises for one that the standard has not
         return self.xp.asarray(array, dtype=self.dtype(dtype), device=self.device)
 

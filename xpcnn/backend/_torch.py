@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, window_view
+from xpcnn.backend.base import Array, Backend, host_array, require_convertible, window_view
 from xpcnn.backend.convolution import LibraryConvolution
 from xpcnn.backend.random import Key
 from xpcnn.errors import BackendError
@@ -78,11 +78,12 @@ class TorchBackend(Backend):
         import torch
 
         if not isinstance(x, torch.Tensor):
-            array = host_array(x)
+            array = host_array(x, dtype)
             # torch can neither mark memory read-only nor step backwards through it.
             if not array.flags.writeable or any(step < 0 for step in array.strides):
                 array = array.copy()
             x = torch.from_numpy(array) if array.ndim else torch.tensor(array[()])
+        require_convertible(x, dtype)
         return x.detach().to(device=self.device, dtype=self.dtype(dtype))
 
     def to_numpy(self, x: Any) -> np.ndarray:

@@ -84,7 +84,7 @@ class Backend:
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """Return `x` as an array of this backend, keeping its dtype unless one is given."""
-        return self.xp.asarray(host_array(x), dtype=self.dtype(dtype), device=self.device)
+        return self.xp.asarray(host_array(x, dtype), dtype=self.dtype(dtype), device=self.device)
 
     def to_numpy(self, x: Array) -> np.ndarray:
         """Return `x` as a NumPy array on the host."""
@@ -249,13 +249,16 @@ def _window_indices(
     return count, kernel, xp.reshape(starts + taps, (-1,))
 
 
-def host_array(x: Any) -> np.ndarray:
+def host_array(x: Any, dtype: Any = None) -> np.ndarray:
     """Return anything array-like as a NumPy array of native byte order, fetched from its own device.
+
+    Its dtype is kept; `dtype` is what the caller will convert it to.
 
     Raises
     ------
     DtypeError
-        For what holds no numbers: text, None, other objects, dates, records.
+        For what holds no numbers: text, None, other objects, dates, records. For complex numbers where
+        `dtype` is not complex.
     """
     from xpcnn.backend.current import is_array, to_numpy  # here, because `current` imports this module
 
@@ -272,7 +275,15 @@ def host_array(x: Any) -> np.ndarray:
     if array.dtype.kind not in "biufc" and (array.dtype.kind != "V" or array.dtype.type is np.void):
         what = f"of dtype {array.dtype.name}" if is_array(x) else reprlib.repr(x)
         raise DtypeError(f"expected numbers, got {type(x).__name__} {what}")
+    require_convertible(array, dtype)
     return array
+
+
+def require_convertible(x: Array, dtype: Any) -> None:
+    """Refuse to make real numbers of complex ones: the imaginary parts would be lost."""
+    found, wanted = dtype_name(x.dtype), "" if dtype is None else dtype_name(dtype)
+    if found.startswith("complex") and wanted and not wanted.startswith("complex"):
+        raise DtypeError(f"{found} cannot become {wanted} without losing its imaginary parts; give x.real")
 
 
 def native(x: Any) -> Any:

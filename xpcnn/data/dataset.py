@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,7 @@ class Dataset:
         if self.class_names is None:
             return
         given = self.class_names
-        names = None if isinstance(given, str) else tuple(given)
+        names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
         if not names or not all(isinstance(name, str) for name in names):
             raise ArgumentError(f"Dataset: class_names must be a sequence of strings, got {given!r}")
         object.__setattr__(self, "class_names", names)

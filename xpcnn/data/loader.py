@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpcnn.data._check import check_integer
+from xpcnn.data._check import check_flag, check_integer
 from xpcnn.data.dataset import Dataset
 from xpcnn.errors import ArgumentError
 
@@ -49,7 +49,7 @@ class Loader:
     Raises
     ------
     ArgumentError
-        An empty dataset, ``batch_size < 1``, a negative seed, or `drop_last` leaving no batch at all.
+        Something other than a `Dataset`, or an empty one, ``batch_size < 1``, a negative seed, or `drop_last` leaving no batch at all.
 
     Examples
     --------
@@ -72,11 +72,15 @@ class Loader:
         drop_last: bool = False,
         augment: Augment | None = None,
     ) -> None:
+        if not isinstance(dataset, Dataset):
+            raise ArgumentError(f"Loader: dataset must be a Dataset, got {type(dataset).__name__}")
+        if augment is not None and not callable(augment):
+            raise ArgumentError(f"Loader: augment must be callable or None, got {type(augment).__name__}")
         self.dataset = dataset
         self.batch_size = check_integer("Loader", "batch_size", batch_size, minimum=1)
-        self.shuffle = shuffle
+        self.shuffle = check_flag("Loader", "shuffle", shuffle)
         self.seed = check_integer("Loader", "seed", seed, minimum=0)
-        self.drop_last = drop_last
+        self.drop_last = check_flag("Loader", "drop_last", drop_last)
         self.augment = augment
         self._next = 0
         if len(dataset) == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpcnn.backend import Array, Key, backend_of
+from xpcnn.backend import Array, Key, backend_of, native
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
@@ -67,6 +67,7 @@ class Residual(Container):
         if grads is not None:
             grads.bind(self)
         body_ctx, shortcut_ctx = ctx
+        dy = native(dy)
         dx = self._call("", self._layers[""].backward, body_ctx, dy, grads, need_dx=need_dx)
         around = dy
         if self.shortcut_name is not None:
@@ -167,7 +168,7 @@ def _sum(y: Array, shortcut: Array) -> Array:
             f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(shortcut.shape)}; "
             f"give a projection as shortcut"
         )
-    return added(y, shortcut)
+    return added(native(y), native(shortcut))
 
 
 def _join_channels(outputs: list[Array]) -> Array:

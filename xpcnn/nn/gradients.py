@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xpcnn.backend import Array, native
+from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import Parameter
+from xpcnn.ops.checks import require_array
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
@@ -48,8 +49,17 @@ class Gradients:
             self._root = layer
 
     def add(self, parameter: Parameter, gradient: Array) -> None:
-        """Add a gradient to what is stored for `parameter`."""
-        gradient, before = native(gradient), self._entries.get(parameter)
+        """Add a gradient to what is stored for `parameter`.
+
+        Raises
+        ------
+        ArgumentError, BackendError
+            When `parameter` is none, or `gradient` no array.
+        """
+        if not isinstance(parameter, Parameter):
+            raise ArgumentError(f"Gradients.add: expected a Parameter, got {type(parameter).__name__}")
+        gradient = require_array("Gradients.add", "gradient", gradient)
+        before = self._entries.get(parameter)
         self._entries[parameter] = gradient if before is None else before + gradient
 
     def replace(self, parameter: Parameter, gradient: Array) -> None:

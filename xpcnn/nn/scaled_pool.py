@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from xpcnn import ops
-from xpcnn.backend import Array, Key
+from xpcnn.backend import Array, Key, native
 from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import check_dy, common_backend, pair, whole, widened
+from xpcnn.ops.checks import check_dy, common_backend, pair, require_array, whole, widened
 
 __all__ = ["ScaledAvgPool2d"]
 
@@ -62,7 +62,8 @@ class ScaledAvgPool2d(Layer):
         self.bias = Parameter([0.0] * channels, dtype)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        weight, bias = self.weight.data, self.bias.data
+        weight, bias = native(self.weight.data), native(self.bias.data)
+        x = require_array("ScaledAvgPool2d", "x", x)
         backend = common_backend("ScaledAvgPool2d", x=x, weight=weight, bias=bias)
         averages, ctx = ops.avg_pool2d(x, self.kernel_size, self.stride)
         if x.shape[1] != weight.shape[0]:
@@ -75,6 +76,7 @@ class ScaledAvgPool2d(Layer):
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         pool_ctx, averages, weight = ctx
+        dy = require_array("ScaledAvgPool2d", "dy", dy)
         backend = check_dy("ScaledAvgPool2d", dy, averages.shape, averages)
         xp = backend.xp
         if grads is not None and self.trainable(self.weight, self.bias):

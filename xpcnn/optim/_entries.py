@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from xpcnn.backend import Array, Backend, dtype_name
-from xpcnn.nn import Parameter
+from xpcnn.errors import ArgumentError
+from xpcnn.nn import Gradients, Parameter
 
-__all__ = ["Due", "Entry", "alike", "kernel_of", "together"]
+__all__ = ["Due", "Entry", "alike", "kernel_of", "require_store", "together"]
 
 Update = TypeVar("Update", bound=Callable[..., Any])
 
@@ -61,3 +62,11 @@ def alike(due: Iterable[Due]) -> list[list[Due]]:
     for one in due:
         groups.setdefault((one.backend, dtype_name(one.gradient.dtype)), []).append(one)
     return list(groups.values())
+
+
+def require_store(where: str, grads: Any) -> None:
+    """Refuse anything but a store of gradients."""
+    if not isinstance(grads, Gradients):
+        raise ArgumentError(
+            f"{where}: grads must be the nn.Gradients that backward filled, got {type(grads).__name__}"
+        )

@@ -151,7 +151,7 @@ class WeightAverage:
             loaded = {
                 path: _converted(p.source, saved[path]) for path, p in self._pairs.items() if path in saved
             }
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise StateDictError(f"{where}: not the state of a WeightAverage: {error!r}") from error
         for path, array in loaded.items():
             shape, expected = tuple(array.shape), self._pairs[path].source.shape

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, get_backend
-from xpcnn.errors import ArgumentError, BackendError
+from xpcnn.errors import BackendError
 from xpcnn.nn import Gradients
 from xpcnn.ops.checks import require_array
+from xpcnn.optim._entries import require_store
 from xpcnn.optim._rules import positive
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
@@ -102,7 +101,7 @@ def clip_grad_value(grads: Gradients, limit: float) -> None:
     array([-0.5 ,  0.25,  0.5 ])
     """
     limit = positive("clip_grad_value: limit", limit)
-    _require_store("clip_grad_value", grads)
+    require_store("clip_grad_value", grads)
     for parameter, gradient in list(grads.items()):
         backend = backend_of(require_array("clip_grad_value", "gradient", gradient))
         xp = backend.xp
@@ -115,17 +114,10 @@ def clip_grad_value(grads: Gradients, limit: float) -> None:
 
 def _backend_of(where: str, grads: Gradients) -> Backend:
     """Return where all the gradients are; the current backend for none."""
-    _require_store(where, grads)
+    require_store(where, grads)
     if not len(grads):
         return get_backend()
     try:
         return backend_of(*(gradient for _, gradient in grads.items()))
     except BackendError as error:
         raise BackendError(f"{where}: the gradients have no common norm: {error}") from error
-
-
-def _require_store(where: str, grads: Any) -> None:
-    if not isinstance(grads, Gradients):
-        raise ArgumentError(
-            f"{where}: grads must be the nn.Gradients that backward filled, got {type(grads).__name__}"
-        )

@@ -9,7 +9,7 @@ from xpcnn.backend import Array, Backend, backend_of, dtype_name, home_of, nativ
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.ops.checks import accumulator, widened
-from xpcnn.optim._entries import Due, Entry, alike, kernel_of
+from xpcnn.optim._entries import Due, Entry, alike, kernel_of, require_store
 from xpcnn.optim._rules import Rule, non_negative
 from xpcnn.optim._settings import Settings, parameters_by_path
 
@@ -116,12 +116,13 @@ class Optimizer:
         Raises
         ------
         ArgumentError
-            When there are gradients, but none for this optimiser's parameters; or some for parameters that
+            When `grads` is no store; when there are gradients, but none for this optimiser's parameters; or some for parameters that
             nobody would train: the model that this was made for has other layers now, or keeps some where it
             does not look. Nothing is updated then.
         ShapeError, DtypeError, BackendError
             When a gradient is unlike its parameter. Nothing is updated then.
         """
+        require_store(f"{self._name}.step", grads)
         due = self._due(grads)
         for one in due:
             self._prepare_state(one)
@@ -300,7 +301,7 @@ class Optimizer:
                     slots = self.slots(settings.at(path)[1]) if steps.get(path) else ()
                     arrays[path] = self._convert(path, saved.get(path, {}))
                     problems += self._misfits(path, slots, arrays[path])
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise StateDictError(f"{where}: not the state of an optimiser: {error!r}") from error
         if problems:
             raise StateDictError(f"{where}: the saved state does not fit:\n  " + "\n  ".join(problems))

@@ -9,7 +9,7 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
-from xpcnn.errors import ArgumentError
+from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import widened
 from xpcnn.scratch._arrays import as_targets, cast_like, class_numbers, floated, promoted, size_of, value
 from xpcnn.scratch._namespace import np
@@ -173,6 +173,8 @@ def softmax_loss(X: Any, t: Any) -> Any:
 def as_batch(y: Any, t: Any) -> tuple[Array, Array]:
     """Return scores (N, classes) and their targets, of a batch or of a single sample (classes,)."""
     y = floated(y)
+    if y.ndim < 1:
+        raise ShapeError("scores must have shape (N, classes) or (classes,), got a single number")
     backend = backend_of(y)
     t = t if is_array(t) else backend.asarray(t)
     if y.ndim == 1:

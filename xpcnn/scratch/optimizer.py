@@ -14,6 +14,7 @@ from typing import Any
 
 from xpcnn import optim
 from xpcnn.backend import Array, asarray, backend_of, dtype_name, is_array, native
+from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn import Gradients, Parameter
 from xpcnn.ops.checks import widened
@@ -25,6 +26,20 @@ __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
 _EPS = 1e-7
 
 
+class _Number:
+    """An attribute that is held as a float: NumPy's float64 would turn float32 arrays into float64."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, optimizer: Any, owner: type) -> float:
+        number: float = vars(optimizer)[self._name]
+        return number
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        vars(optimizer)[self._name] = real(f"{type(optimizer).__name__}: {self._name}", value)
+
+
 class _BookOptimizer(ABC):
     """What the optimisers share: reading and writing the two dictionaries.
 
@@ -33,6 +48,8 @@ class _BookOptimizer(ABC):
     in float32 and then rounded.
     """
 
+    lr = _Number()
+
     def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
         """Change each parameter by its gradient.
 
@@ -40,8 +57,13 @@ class _BookOptimizer(ABC):
         ------
         DtypeError
             When a parameter is not floating. Nothing is changed then.
+        ArgumentError
+            When `params` or `grads` is no dictionary, or a parameter no array.
         """
         where = f"{type(self).__name__}.update"
+        for name, value in (("params", params), ("grads", grads)):
+            if not isinstance(value, Mapping):
+                raise ArgumentError(f"{where}: {name} must be a dictionary, got {type(value).__name__}")
         old = {key: _as_array(where, key, value) for key, value in params.items()}
         slopes = {key: cast_like(native(_as_number(grads[key])), value) for key, value in old.items()}
         for key, new in self._updated(old, slopes).items():
@@ -131,6 +153,8 @@ class Momentum(_CoreOptimizer):
     The learning rate enters the velocity; in the core it multiplies the velocity when that is applied.
     """
 
+    momentum = _Number()
+
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
         self.momentum = momentum
@@ -154,6 +178,8 @@ class AdaGrad(_CoreOptimizer):
 
 class RMSprop(_CoreOptimizer):
     """RMSprop: ``h ← decay_rate · h + (1 − decay_rate) · g²``, ``p ← p − lr · g / (√h + 1e-7)``."""
+
+    decay_rate = _Number()
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
         super().__init__(lr)
@@ -180,6 +206,8 @@ class Nesterov(_BookOptimizer):
     >>> params["W1"]
     array([0.125])
     """
+
+    momentum = _Number()
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = lr
@@ -214,6 +242,8 @@ class Adam(_BookOptimizer):
     >>> params["W1"].round(4)
     array([0.5, 2.5])
     """
+
+    beta1, beta2 = _Number(), _Number()
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
         self.lr = lr

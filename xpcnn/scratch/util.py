@@ -54,6 +54,7 @@ def shuffle_dataset(x: Array, t: Array) -> tuple[Array, Array]:
     x : array (N, ...)
     t : array (N, ...)
     """
+    x, t = require_array("shuffle_dataset", "x", x), require_array("shuffle_dataset", "t", t)
     backend = backend_of(x, t)
     if x.shape[0] != t.shape[0]:
         raise ShapeError(

@@ -159,11 +159,14 @@ def watchers_of(
     Raises
     ------
     ArgumentError
-        When `progress` is none of the known, or a callback needs a test set and there is none.
+        When `progress` is none of the known, `callbacks` no list of them, or a callback needs a test set and there is none.
     """
-    shown = progress_for(sys.stderr) if progress == "auto" else progress
-    if not (shown is None or isinstance(shown, Callback)):
+    automatic = isinstance(progress, str) and progress == "auto"
+    shown = progress_for(sys.stderr) if automatic else progress
+    if shown is not None and not isinstance(shown, Callback):
         raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {in_words(progress)}")
+    if not isinstance(callbacks, (list, tuple)) or not all(isinstance(one, Callback) for one in callbacks):
+        raise ArgumentError(f"fit: callbacks must be a list of Callbacks, got {in_words(callbacks)}")
     display = [] if shown is None else [shown]
     for watcher in [*callbacks, *display]:
         if watcher.needs_test and not with_test:

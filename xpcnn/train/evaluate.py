@@ -73,7 +73,7 @@ def evaluate(
     """
     images, targets = pair_of(data)
     batches = _batches("evaluate", images, batch_size)
-    inputs, run, loss = InputPipeline(model), ShardedModel(model), as_loss("evaluate", loss)
+    inputs, run, loss = InputPipeline("evaluate", model), ShardedModel(model), as_loss("evaluate", loss)
     xp, samples = inputs.backend.xp, int(images.shape[0])
     correct: list[Array] = []
     total: list[Array] = []
@@ -132,7 +132,7 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     >>> predict(models.tiny_convnet(), data.synthetic_digits(3).images).shape
     (3, 10)
     """
-    inputs, run = InputPipeline(model), ShardedModel(model)
+    inputs, run = InputPipeline("predict", model), ShardedModel(model)
     require_array("images", images)
     if images.ndim and images.shape[0] == 0:
         raise ArgumentError("predict: no images given")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from xpcnn.backend import (
     Array,
     Backend,
+    Key,
     backend_of,
     dtype_name,
     home_of,
@@ -47,10 +47,19 @@ class InputPipeline:
 
     Parameters
     ----------
+    where : str
+        What takes the model, for messages.
     model : Layer
+
+    Raises
+    ------
+    ArgumentError
+        When `model` is none.
     """
 
-    def __init__(self, model: Layer) -> None:
+    def __init__(self, where: str, model: Layer) -> None:
+        if not isinstance(model, Layer):
+            raise ArgumentError(f"{where}: model must be a Layer, got {type(model).__name__}")
         self._model = model
         parameters = list(model.parameters().values())
         self._like = parameters[0] if parameters else None
@@ -118,9 +127,16 @@ class InputPipeline:
             yield held
 
     def _refuses(self, images: Any) -> bool:
-        """Return whether a single image leaves one value for each channel where statistics are taken."""
-        _, _, rows = self._model.trace(self.images(images))
-        return any(row.layer.batch_statistics and math.prod(row.output_shape[2:]) == 1 for row in rows)
+        """Return whether training on these images ends in a shape that statistics cannot be taken of."""
+        buffers = [(buffer, buffer.data) for buffer in self._model.buffers().values()]
+        try:
+            self._model.forward(self.images(images), train=True, key=Key(0))
+        except ShapeError:
+            return True
+        finally:
+            for buffer, old in buffers:
+                buffer.data = old
+        return False
 
 
 def _here(backend: Backend, name: str, x: Any) -> Array:
@@ -129,12 +145,14 @@ def _here(backend: Backend, name: str, x: Any) -> Array:
 
 
 def require_array(name: str, x: Any) -> None:
-    """Require an array of real numbers, of any library."""
+    """Require an array (N, ...) of real numbers, of any library."""
     if not is_array(x):
         raise DtypeError(f"{name} must be an array, got {type(x).__name__}; make one with xpcnn.asarray(...)")
     kind = dtype_name(x.dtype)
     if not is_floating(x.dtype) and not kind.startswith(("int", "uint", "bool")):
         raise DtypeError(f"{name} must be an array of real numbers, got {kind}")
+    if x.ndim < 1:
+        raise ShapeError(f"{name} must have shape (N, ...), got a single number")
 
 
 def pair_of(data: Any) -> tuple[Any, Any]:
@@ -144,8 +162,6 @@ def pair_of(data: Any) -> tuple[Any, Any]:
     x, t = data
     for name, array in (("images", x), ("targets", t)):
         require_array(name, array)
-        if array.ndim < 1:
-            raise ShapeError(f"{name} must have shape (N, ...), got a single number")
     if x.shape[0] != t.shape[0]:
         raise ShapeError(f"images {tuple(x.shape)} and targets {tuple(t.shape)} differ in number")
     if x.shape[0] == 0:

@@ -11,7 +11,7 @@ import numpy as np
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.backend.numbers import positive, whole
+from xpcnn.backend.numbers import flag, positive, whole
 from xpcnn.data import Dataset, Loader
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
@@ -73,8 +73,8 @@ class Trainer:
     Raises
     ------
     ArgumentError
-        When `loss` is neither an op nor a pair, `schedule` another optimiser's, `average` another model's,
-        `clip_norm` not above 0, or `dtype` no half precision.
+        When an argument is not of its kind, `loss` is neither an op nor a pair, `schedule` another
+        optimiser's, `average` another model's, `clip_norm` not above 0, or `dtype` no half precision.
     DtypeError, BackendError
         With a `dtype`, when the model is not float32, or its backend has no such numbers.
 
@@ -101,7 +101,15 @@ class Trainer:
         average: WeightAverage | None = None,
         dtype: Any = None,
     ) -> None:
-        require_both(model, optimizer)
+        self._inputs = InputPipeline("Trainer", model)
+        for argument, value, kind in (
+            ("optimizer", optimizer, Optimizer),
+            ("schedule", schedule, Schedule),
+            ("average", average, WeightAverage),
+        ):
+            if not isinstance(value, kind) and (value is not None or kind is Optimizer):
+                got = type(value).__name__
+                raise ArgumentError(f"Trainer: {argument} must be an optim.{kind.__name__}, got {got}")
         if schedule is not None and schedule.optimizer is not optimizer:
             raise ArgumentError("Trainer: schedule= is for another optimiser; make it for the one given")
         if average is not None and average.source is not model:
@@ -122,7 +130,6 @@ class Trainer:
         self.stopped: str | None = None
         self.history = History()
         self._key = Key(self.seed).fold("step")
-        self._inputs = InputPipeline(model)
 
     @property
     def loss(self) -> Loss:
@@ -233,6 +240,7 @@ class Trainer:
         train = as_dataset(train)
         test = None if test is None else as_dataset(test)
         epochs = whole("fit: epochs", epochs, 0)
+        evaluate_train = flag("fit: evaluate_train", evaluate_train)
         if evaluate_samples is not None:
             evaluate_samples = whole("fit: evaluate_samples", evaluate_samples, 1)
         loader = Loader(train, batch_size, seed=self.seed, drop_last=drop_last, augment=augment)

@@ -65,7 +65,7 @@ def walk(model: Layer, x: Any, see: Callable[[str, Layer, Array, Array], None]) 
     # The deep copy is told that it has copied the leaves already, to watched ones.
     copied: dict[int, Any] = {which: _watched(leaf, paths, see) for which, (leaf, paths) in found.items()}
     watched: Layer = copy.deepcopy(model, copied)
-    inputs = InputPipeline(model)
+    inputs = InputPipeline("viz", model)
     with inputs.backend.model_run():
         return watched(inputs.images(x))
 

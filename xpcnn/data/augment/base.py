@@ -41,7 +41,7 @@ class Transform(ABC):
         Returns
         -------
         ndarray, shape (N, C, H, W)
-            A new array of the same dtype.
+            A new array of the same dtype, in native byte order.
 
         Raises
         ------
@@ -61,6 +61,7 @@ class Transform(ABC):
                     f"{where}: rng must be a numpy.random.Generator or a seed of at least 0, got {rng!r}"
                 )
                 raise ArgumentError(message) from None
+        images = images.astype(images.dtype.newbyteorder("="), copy=False)
         return self._apply(images, rng) if images.size else images.copy()
 
     @abstractmethod

@@ -115,7 +115,7 @@ class Schedule:
         where = f"{self._name}.load_state_dict"
         try:
             problems = self._differences(state)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise StateDictError(f"{where}: not the state of a schedule: {error!r}") from error
         if problems:
             raise StateDictError(f"{where}: the saved state does not fit:\n  " + "\n  ".join(problems))
