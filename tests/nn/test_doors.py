@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xpcnn
-from xpcnn import Trainer, data, models, nn, ops, optim
+from xpcnn import Trainer, data, models, nn, ops, optim, viz
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
 from xpcnn.train import evaluate, predict
 
@@ -252,3 +252,23 @@ def test_a_layer_leaves_torchs_autograd_behind(name: str) -> None:
     states = [state.data for state in (*layer.parameters().values(), *layer.buffers().values())]
     for array in (y, dx, layer(x), *states, *(gradient for _, gradient in grads.items())):
         assert not array.requires_grad
+
+
+@pytest.mark.parametrize("wrong", [None, "model", [1.0], X], ids=["None", "text", "list", "array"])
+def test_what_is_shown_of_no_model(wrong: Any) -> None:
+    pytest.importorskip("matplotlib")
+    digits = data.synthetic_digits(2)
+    for call in (
+        lambda: nn.summary(wrong, (1, 28, 28)),
+        lambda: viz.plot_filters(wrong),
+        lambda: viz.activations(wrong, digits.images),
+        lambda: viz.confusion_matrix(wrong, digits),
+    ):
+        with pytest.raises(ArgumentError, match=f"model must be a Layer, got {type(wrong).__name__}"):
+            call()
+    with pytest.raises(ArgumentError, match="history must be a History, or a mapping"):
+        viz.plot_curves(wrong)
+    with pytest.raises(ArgumentError, match="transform must be callable"):
+        viz.plot_augmentations(wrong, digits.images)
+    with pytest.raises(XpcnnError):
+        viz.plot_augmentations(data.augment.Shift(1), np.array(1.0))

@@ -49,7 +49,8 @@ class Loader:
     Raises
     ------
     ArgumentError
-        Something other than a `Dataset`, or an empty one, ``batch_size < 1``, a negative seed, or `drop_last` leaving no batch at all.
+        Something other than a `Dataset`, or an empty one, ``batch_size < 1``, a negative seed, or `drop_last`
+        leaving no batch at all.
 
     Examples
     --------

@@ -116,9 +116,9 @@ class Optimizer:
         Raises
         ------
         ArgumentError
-            When `grads` is no store; when there are gradients, but none for this optimiser's parameters; or some for parameters that
-            nobody would train: the model that this was made for has other layers now, or keeps some where it
-            does not look. Nothing is updated then.
+            When `grads` is no store; when there are gradients, but none for this optimiser's parameters; or
+            some for parameters that nobody would train: the model that this was made for has other layers
+            now, or keeps some where it does not look. Nothing is updated then.
         ShapeError, DtypeError, BackendError
             When a gradient is unlike its parameter. Nothing is updated then.
         """

@@ -159,7 +159,8 @@ def watchers_of(
     Raises
     ------
     ArgumentError
-        When `progress` is none of the known, `callbacks` no list of them, or a callback needs a test set and there is none.
+        When `progress` is none of the known, `callbacks` no list of them, or a callback needs a test set
+        and there is none.
     """
     automatic = isinstance(progress, str) and progress == "auto"
     shown = progress_for(sys.stderr) if automatic else progress

@@ -55,7 +55,9 @@ def plot_augmentations(
     >>> [axes.get_title() for axes in figure.axes]
     ['original', '8 samples of each']
     """
-    images = host_array(images)
+    if not callable(transform):
+        raise ArgumentError(f"plot_augmentations: transform must be callable, got {type(transform).__name__}")
+    images = np.atleast_1d(host_array(images))
     if samples < 1 or len(images) == 0:
         raise ArgumentError(
             f"plot_augmentations: needs at least 1 image and 1 sample, got {len(images)} and {samples}"

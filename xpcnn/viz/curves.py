@@ -72,8 +72,14 @@ def plot_curves(
     """
     if smooth is not None and smooth < 1:
         raise ArgumentError(f"plot_curves: smooth must be at least 1, got {smooth}")
-    if not isinstance(history, History) and not history:
-        raise ArgumentError("plot_curves: no history given")
+    if not isinstance(history, History):
+        if not isinstance(history, Mapping) or not all(isinstance(h, History) for h in history.values()):
+            raise ArgumentError(
+                f"plot_curves: history must be a History, or a mapping of names to some, "
+                f"got {type(history).__name__}"
+            )
+        if not history:
+            raise ArgumentError("plot_curves: no history given")
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     _prepare(left, "Loss", "step")

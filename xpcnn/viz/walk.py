@@ -97,6 +97,8 @@ def _watched(layer: Layer, paths: list[str], see: Callable[[str, Layer, Array, A
 
 def leaves(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
     """Yield (path, layer) for every layer without children, in definition order."""
+    if not isinstance(model, Layer):
+        raise ArgumentError(f"viz: model must be a Layer, got {type(model).__name__}")
     children = model.children()
     if not children:
         yield path, model
