@@ -248,7 +248,6 @@ WRONG = {
     "shape": (lambda: np.ones((5, 4), np.float32), ShapeError, ("(5, 4)", "(4, 5)")),
     "broadcastable shape": (lambda: np.ones((1, 5), np.float32), ShapeError, ("(1, 5)", "(4, 5)")),
     "backend": (strict_array, BackendError, ("numpy", "array_api_strict")),
-    "no array": (lambda: 1.0, BackendError, ("float",)),
 }
 
 

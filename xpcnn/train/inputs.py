@@ -24,7 +24,6 @@ from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, is_per_sample
 from xpcnn.ops.checks import widened
 from xpcnn.ops.images import scaled_images
-from xpcnn.optim import Optimizer
 
 __all__ = [
     "InputPipeline",
@@ -34,7 +33,6 @@ __all__ = [
     "note_input_shape",
     "pair_of",
     "require_array",
-    "require_both",
 ]
 
 
@@ -218,10 +216,3 @@ def note_input_shape(data: Dataset, *models: Layer) -> None:
             model.recipe = model.recipe._replace(
                 input_shape=(channels, height, width), preparation=data.preparation or "crop"
             )
-
-
-def require_both(model: Any, optimizer: Any) -> None:
-    """Raise `ArgumentError` unless these are what a trainer needs."""
-    if not isinstance(model, Layer) or not isinstance(optimizer, Optimizer):
-        given = f"{type(model).__name__} and {type(optimizer).__name__}"
-        raise ArgumentError(f"Trainer: it takes a Layer and an Optimizer, got {given}")

@@ -13,16 +13,16 @@ from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.backend.numbers import flag, positive, whole
 from xpcnn.data import Dataset, Loader
-from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, stop_all, watchers_of
 from xpcnn.train.divergence import check_losses, divergence, require_finite
 from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape, require_both
+from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
 from xpcnn.train.loss import Loss, as_loss
+from xpcnn.train.parts import require_parts
 from xpcnn.train.precision import UNREAD, precision_of
 from xpcnn.train.same_data import require_same_data
 
@@ -102,18 +102,7 @@ class Trainer:
         dtype: Any = None,
     ) -> None:
         self._inputs = InputPipeline("Trainer", model)
-        for argument, value, kind in (
-            ("optimizer", optimizer, Optimizer),
-            ("schedule", schedule, Schedule),
-            ("average", average, WeightAverage),
-        ):
-            if not isinstance(value, kind) and (value is not None or kind is Optimizer):
-                got = type(value).__name__
-                raise ArgumentError(f"Trainer: {argument} must be an optim.{kind.__name__}, got {got}")
-        if schedule is not None and schedule.optimizer is not optimizer:
-            raise ArgumentError("Trainer: schedule= is for another optimiser; make it for the one given")
-        if average is not None and average.source is not model:
-            raise ArgumentError("Trainer: average= is of another model; make it for the one given")
+        require_parts(model, optimizer, schedule, average)
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
