@@ -221,13 +221,13 @@ def test_complex_numbers_do_not_lose_their_imaginary_parts(make: Any) -> None:
         for given in (values, xpcnn.asarray(values)):
             with pytest.raises(DtypeError, match="complex64 cannot become float32"):
                 xpcnn.asarray(given, dtype="float32")
-            with pytest.raises(XpcnnError, match="complex64"):
+            with pytest.raises(XpcnnError, match="complex"):
                 layer.load_state_dict({"weight": given})
             state = optimizer.state_dict()
             state["state"]["weight"]["m"] = given
-            with pytest.raises(XpcnnError, match="complex64"):
+            with pytest.raises(XpcnnError, match="complex"):
                 optimizer.load_state_dict(state)
-            with pytest.raises(XpcnnError, match="complex64"):
+            with pytest.raises(XpcnnError, match="complex"):
                 average.load_state_dict({**average.state_dict(), "averages": {"weight": given}})
         assert xpcnn.asarray(values, dtype="complex128").dtype == make.xp.complex128
     np.testing.assert_array_equal(xpcnn.to_numpy(layer.weight.data), xpcnn.to_numpy(weights["weight"]))

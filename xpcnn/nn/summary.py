@@ -86,7 +86,7 @@ def summary(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     40 parameters (40 trainable), 1,296 MACs for each input
     """
     if not isinstance(model, Layer):
-        raise ArgumentError(f"summary: model must be a Layer, got {in_words(model)}")
+        raise ArgumentError(f"summary: model must be a Layer, got {type(model).__name__}")
     shape = plain(input_shape)
     if not isinstance(shape, tuple) or not shape or any(type(size) is not int or size < 1 for size in shape):
         raise ArgumentError(
