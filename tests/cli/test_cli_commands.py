@@ -257,6 +257,15 @@ def test_info(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(sections["settings"].values()) == ["none set"]
 
 
+def test_info_where_no_path_can_be(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XPCNN_DATA_DIR", "XPCNN_CACHE_DIR"):
+        monkeypatch.setenv(name, "9" * 5000)
+    status, out, err = xpcnn_command("info")
+    assert (status, err) == (0, "")
+    assert "too long" in out
+    assert "settings\n" in out
+
+
 def test_info_of_files_that_another_dataset_may_own(
     xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -108,6 +108,9 @@ BAD = {
         ("'fastest'", "auto", "loop", "im2col", "as_strided"),
         options={"algorithm": "fastest"},
     ),
+    "an algorithm that is no name": Bad(
+        errors.AlgorithmError, ("[]", "auto", "loop"), options={"algorithm": []}
+    ),
 }
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import xpcnn
-from xpcnn import Trainer, nn, ops, optim
+from xpcnn import Trainer, models, nn, ops, optim
 from xpcnn.data import Dataset
 from xpcnn.errors import DivergenceError
+from xpcnn.train import RunDirectory
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((20, 1, 6, 6)).astype(np.float32)
@@ -208,3 +210,17 @@ def test_on_the_host_fit_stops_at_the_step(digits: Dataset) -> None:
         trainer.fit((images, digits.labels), batch_size=10, progress=None)
     assert len(trainer.history.losses) == trainer.steps < 23
     assert all(map(math.isfinite, trainer.history.losses))
+
+
+def test_a_last_update_after_which_nothing_can_be_computed(tmp_path: Path, digits: Dataset) -> None:
+    """Its weights are finite, and so large that every output is NaN."""
+    model = models.tiny_convnet(classes=10)
+    run, trainer = RunDirectory(tmp_path, {}), Trainer(model, optim.SGD(model, lr=0.01))
+    trainer.fit(digits[:40], digits[:40], 1, 40, progress=None, callbacks=[run])
+    good = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    trainer.optimizer.lr = 1e30
+    with pytest.raises(
+        DivergenceError, match=r"loss on the training set became (nan|inf) at step 2 .* 1e\+30"
+    ):
+        trainer.fit(digits[:40], digits[:40], 1, 40, progress=None, callbacks=[run])
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == good

@@ -172,7 +172,8 @@ def test_when_both_are_damaged(tmp_path: Path, new_trainer: NewTrainer, digits: 
     run.checkpoint_file.write_bytes(b"")
     run.previous_checkpoint_file.write_bytes(b"")
     restored = new_trainer()
-    with pytest.raises(CheckpointError):
+    both = rf"(?s)no checkpoint is whole: .*{run.checkpoint_file.name}: .*; .*-previous\.safetensors: "
+    with pytest.raises(CheckpointError, match=both):
         run.restore(restored)
     assert restored.steps == 0
 
@@ -223,6 +224,27 @@ def test_a_damaged_line_before_the_last(tmp_path: Path, new_trainer: NewTrainer,
     run.history_file.write_text("{\n" + run.history_file.read_text())
     with pytest.raises(CheckpointError, match=r"history\.jsonl: .*line 1"):
         run.history()
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_resumed_run_mends_its_history(
+    tmp_path: Path,
+    new_trainer: NewTrainer,
+    digits: Dataset,
+    caplog: pytest.LogCaptureFixture,
+    line: int,
+) -> None:
+    """Its checkpoint has all of it."""
+    run, resumed = RunDirectory(tmp_path, {}), new_trainer()
+    fit(new_trainer(), digits, run)
+    lines = run.history_file.read_bytes().splitlines(keepends=True)
+    run.history_file.write_bytes(b"".join([*lines[:line], b"\xff\x1b}\n", *lines[line:]]))
+    run.restore(resumed)
+    fit(resumed, digits, run, epochs=1)
+    (note,) = (record.message for record in caplog.records if "history" in record.message)
+    assert note.endswith("; it and those after it are written again")
+    assert run.history() == resumed.history
+    assert len(run.history().epochs) == 3
 
 
 @pytest.mark.parametrize("lines", [0, 1, 2, 3])

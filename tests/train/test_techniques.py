@@ -84,6 +84,11 @@ def test_refusals(new_model: Callable[..., Any]) -> None:
             Trainer(model, optim.SGD(model), clip_norm=norm)
     with pytest.raises(ArgumentError, match="average= is of another model"):
         Trainer(model, optim.SGD(model), average=optim.WeightAverage(new_model()))
+    for strange in (3, "step", [], np.zeros(3)):
+        with pytest.raises(ArgumentError, match="Trainer: schedule="):
+            Trainer(model, optim.SGD(model), schedule=strange)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="Trainer: average="):
+            Trainer(model, optim.SGD(model), average=strange)  # type: ignore[arg-type]
 
 
 def test_divergence_names_the_rate_of_its_step(digits: Dataset) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from xpcnn import Trainer, nn, optim
 from xpcnn.data import Dataset
-from xpcnn.errors import CheckpointError, DivergenceError
+from xpcnn.errors import ArgumentError, CheckpointError, DivergenceError
 from xpcnn.train import Callback, EpochRecord, ProgressBar, ProgressLines, RunDirectory
 
 NewTrainer = Callable[..., Trainer]
@@ -224,3 +224,12 @@ def test_a_full_disk_costs_nothing_that_was_saved(
     run.restore(restored)
     assert restored.epoch == 1
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+
+
+@pytest.mark.parametrize("strange", [3, {"a": 1}, "no", None, [None]])
+def test_what_is_no_callback(strange: Any, new_trainer: NewTrainer, digits: Dataset) -> None:
+    with pytest.raises(ArgumentError, match="fit: callbacks must be"):
+        new_trainer().fit(digits, epochs=0, callbacks=strange)
+    if strange is not None:
+        with pytest.raises(ArgumentError, match="fit: progress must be"):
+            new_trainer().fit(digits, epochs=0, progress=strange)

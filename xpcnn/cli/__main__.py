@@ -1,7 +1,5 @@
 """``python -m xpcnn.cli`` is the command ``xpcnn``."""
 
-import sys
+from xpcnn.cli import command
 
-from xpcnn.cli import main
-
-sys.exit(main())
+command()

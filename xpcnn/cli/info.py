@@ -63,9 +63,17 @@ def run(args: argparse.Namespace) -> int:
     }
     for title, lines in sections.items():
         print(title)
-        for name, value in lines:
+        for name, value in _as_far_as_known(lines):
             print(f"  {shown(name):<18} {shown(value)}", flush=True)
     return 0
+
+
+def _as_far_as_known(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield what a section tells; an error, such as of a path that cannot be, is its last line."""
+    try:
+        yield from lines
+    except OSError as error:
+        yield "unknown", error.strerror or str(error)
 
 
 def _versions() -> Iterator[tuple[str, str]]:

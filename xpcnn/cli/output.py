@@ -85,7 +85,7 @@ class _Lasting(_Output):
     def _give_up(self, error: OSError) -> None:
         if not self._failures:
             self._failures.append(error)
-            _log.warning("standard output: %s; the run goes on without it", error.strerror or error)
+            _log.error("error: standard output: %s; the run goes on without it", error.strerror or error)
         give_up(self._stream)
 
 

@@ -7,15 +7,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 from xpcnn import __version__
 from xpcnn.cli.output import log_on_stderr, one_line, plain_output, shown
 from xpcnn.cli.parser import Parser, UsageError
 from xpcnn.cli.streams import flush_stdout, give_up, writable_streams
 from xpcnn.errors import XpcnnError
-from xpcnn.train.interrupt import interruptible, status_of
+from xpcnn.train.interrupt import ignore_signals, interruptible, status_of
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 # Each is a module of this package, imported when it is asked for: --help alone needs none of them.
 _SUBCOMMANDS = {
@@ -67,6 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             _tell(f"xpcnn: interrupted{by}")
             return status_of(error)
         return 1
+
+
+def command() -> NoReturn:
+    """Be the process ``xpcnn``: exit with the status of `main`, which no later signal changes."""
+    try:
+        status = main()
+    finally:
+        ignore_signals()
+    sys.exit(status)
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -47,8 +47,12 @@ def _lacks_characters(stream: Any) -> bool:
 
 
 def flush_stdout() -> None:
-    """Write what stdout still holds back."""
-    print(end="", flush=True)
+    """Write what stdout still holds back; an OSError names it."""
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise
 
 
 def give_up(stream: Any) -> None:

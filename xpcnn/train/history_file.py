@@ -56,6 +56,8 @@ class HistoryFile:
     def follow(self, history: History) -> None:
         """Keep the lines that tell the beginning of `history`, and append what it has more.
 
+        From a damaged line on the file is written again, with a note.
+
         Raises
         ------
         CheckpointError
@@ -64,7 +66,7 @@ class HistoryFile:
         self._count(History(), 0)
         if self.path.exists():
             known = History()
-            for part, end in self._parts():
+            for part, end in self._parts(repaired=True):
                 losses, epochs = len(known.losses), len(known.epochs)
                 known.losses += part.losses
                 known.epochs += part.epochs
@@ -107,8 +109,8 @@ class HistoryFile:
         self._losses, self._epochs = len(history.losses), len(history.epochs)
         self._interrupted, self._end = history.interrupted, end
 
-    def _parts(self) -> Iterator[tuple[History, int]]:
-        """Yield what each line tells, and where in the file it ends."""
+    def _parts(self, repaired: bool = False) -> Iterator[tuple[History, int]]:
+        """Yield what each line tells, and where in the file it ends; a damaged one ends it if `repaired`."""
         try:
             lines = self.path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
@@ -124,7 +126,10 @@ class HistoryFile:
                 if not line.endswith(b"\n"):
                     raise CheckpointError(f"{self.path}: unreadable: line {number} has no end")
                 part = _part(line, f"{self.path}: unreadable: line {number}")
-            except CheckpointError:
+            except CheckpointError as error:
+                if repaired and number < len(lines):
+                    _log.warning("%s; it and those after it are written again", error)
+                    return
                 if number < len(lines):
                     raise
                 _log.warning("%s: its last line was not written whole and is left out", self.path)

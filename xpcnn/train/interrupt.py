@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["Interrupt", "Interrupted", "graceful_interrupt", "interruptible", "status_of"]
+__all__ = ["Interrupt", "Interrupted", "graceful_interrupt", "ignore_signals", "interruptible", "status_of"]
 
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
@@ -67,6 +67,12 @@ def interruptible() -> Iterator[None]:
     """Let the same signals raise `Interrupted`, wherever the program is, inside a ``with`` block."""
     with _handled_by(_raise_interrupted):
         yield
+
+
+def ignore_signals() -> None:
+    """Ignore the same signals from now on, as a process does that has only to exit."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:

@@ -129,7 +129,10 @@ class RunDirectory(Callback):
         except CheckpointError as error:
             if not previous.exists():
                 raise
-            checkpoint = Checkpoint.load(previous)
+            try:
+                checkpoint = Checkpoint.load(previous)
+            except CheckpointError as second:
+                raise CheckpointError(f"no checkpoint is whole: {error}; {second}") from second
             _log.warning("%s; going on from %s instead", error, previous)
         checkpoint.restore(trainer)
 

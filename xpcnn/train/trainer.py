@@ -320,6 +320,8 @@ class Trainer:
             None if data is None else evaluate(self.evaluated, data, loss=self.loss, between=interrupt.check)
             for data in measured
         )
+        if train is not None and not math.isfinite(train.loss):  # by finite weights that are much too large
+            raise divergence(self, f"the loss on the training set became {train.loss}", self.steps - 1)
         first = len(self.history.losses) - self.epoch_steps
         losses = [loss for loss in self.history.losses[first:] if math.isfinite(loss)]
         record = EpochRecord(

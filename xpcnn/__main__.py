@@ -1,0 +1,5 @@
+"""``python -m xpcnn`` is the command ``xpcnn``."""
+
+from xpcnn.cli import command
+
+command()
