@@ -31,6 +31,7 @@ DIRECT: dict[str, set[str]] = {
     "scratch": {"train"},
     "bench": {"viz"},
     "cli": {"viz", "scratch", "bench"},
+    "__main__": {"cli"},
     "testing": {"ops", "nn"},
 }
 """Which packages each may import; with what those may import in turn."""

@@ -108,6 +108,7 @@ def test_bad_arguments_are_named(arguments, error, message):
         ({"name": 10}, "name must be a string, got 10"),
         ({"preparation": 3}, "must be None or one of 'mnist-digit', 'crop', 'pad', 'squash', got 3"),
         ({"class_names": "abc"}, "class_names must be a sequence of strings, got 'abc'"),
+        ({"class_names": 3}, "class_names must be a sequence of strings, got 3"),
         ({"class_names": []}, "class_names must be a sequence of strings, got []"),
         ({"class_names": ["a", 1, "c"]}, "class_names must be a sequence of strings"),
         ({"class_names": ["a", "b"], "classes": 3}, "2 class_names for 3 classes"),

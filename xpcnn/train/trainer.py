@@ -249,7 +249,7 @@ class Trainer:
                 for watcher in watchers:
                     watcher.on_start(self, self._steps_of(epochs, loader))
                 for _ in range(epochs):
-                    if not self._stops():
+                    if self.stopped is None:
                         self._train_epoch(loader, watchers, interrupt)
                         self._finish_epoch(measured, len(train), watchers, interrupt)
         except KeyboardInterrupt:
@@ -270,9 +270,6 @@ class Trainer:
     def evaluate(self, data: Any, *, batch_size: int | None = None) -> Evaluation:
         """Return accuracy and loss of the model `evaluated` over a dataset; see `xpcnn.train.evaluate`."""
         return evaluate(self.evaluated, data, batch_size=batch_size, loss=self.loss)
-
-    def _stops(self) -> bool:
-        return self.stopped is not None
 
     def _steps_of(self, epochs: int, loader: Loader) -> int:
         """Return how many steps the rest of the epoch at hand and those after it will take."""
