@@ -16,7 +16,7 @@ from xpcnn.data import Dataset, Loader
 from xpcnn.nn import Layer
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, stop_all, watchers_of
-from xpcnn.train.divergence import check_losses, divergence, require_finite
+from xpcnn.train.divergence import Problem, check_losses, divergence, require_finite
 from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
@@ -318,7 +318,9 @@ class Trainer:
             for data in measured
         )
         if train is not None and not math.isfinite(train.loss):  # by finite weights that are much too large
-            raise divergence(self, f"the loss on the training set became {train.loss}", self.steps - 1)
+            raise divergence(
+                self, Problem(f"the loss on the training set became {train.loss}"), self.steps - 1
+            )
         first = len(self.history.losses) - self.epoch_steps
         losses = [loss for loss in self.history.losses[first:] if math.isfinite(loss)]
         record = EpochRecord(
