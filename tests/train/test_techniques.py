@@ -85,9 +85,9 @@ def test_refusals(new_model: Callable[..., Any]) -> None:
     with pytest.raises(ArgumentError, match="average= is of another model"):
         Trainer(model, optim.SGD(model), average=optim.WeightAverage(new_model()))
     for strange in (3, "step", [], np.zeros(3)):
-        with pytest.raises(ArgumentError, match="Trainer: schedule="):
+        with pytest.raises(ArgumentError, match="Trainer: schedule"):
             Trainer(model, optim.SGD(model), schedule=strange)  # type: ignore[arg-type]
-        with pytest.raises(ArgumentError, match="Trainer: average="):
+        with pytest.raises(ArgumentError, match="Trainer: average"):
             Trainer(model, optim.SGD(model), average=strange)  # type: ignore[arg-type]
 
 
