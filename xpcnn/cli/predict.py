@@ -125,7 +125,7 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        files = sorted(entry for entry in path.iterdir() if entry.is_file() and entry.name[0] != ".")
+        files = sorted(entry for entry in path.iterdir() if entry.name[0] != "." and _is_file(entry))
         pictures = [file for file in files if is_picture(file)]
         skipped = [file.name for file in files if not is_picture(file)]
         if skipped:
@@ -133,6 +133,11 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         if not pictures:
             _note(f"no pictures in {path}")
         yield from pictures
+
+
+def _is_file(entry: Path) -> bool:
+    """Return whether an entry of a folder is a file, or a link that leads nowhere, which is an error then."""
+    return entry.is_file() or (entry.is_symlink() and not entry.exists())
 
 
 def _newest_run() -> Path:

@@ -12,7 +12,7 @@ III.A; Otsu, "A threshold selection method from gray-level histograms", 1979.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ _EVEN = 0.1  # ground that varies by less on the border, as a part of the ink's 
 _LEAST = 3.0  # grey levels of 255 that ink differs from the ground by
 _NOISE = 10.0  # and so many standard deviations of the ground's noise
 _ONE_SIDED = 2.5  # and so many times what is on the other side of the ground
+_RINGING = 0.15  # what JPEG leaves of a frame
 _SHADOWED = 64  # shadows are looked for on pictures of this many pixels
 _FRAME = 0.12  # the part of a side, at each end, that may be a frame
 
@@ -48,7 +49,7 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
         When nothing can be seen on it.
     """
     placed = grey.shape == (SIZE, SIZE)
-    inside, where = _unframed(grey)
+    inside, where, edge = _unframed(grey)
     steps = ["frame removed"] * (inside is not grey)
     ground = _surface(inside)
     contrast = np.abs(inside - ground).max()
@@ -65,7 +66,7 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
         if (inside - opened).max() > _ONE_SIDED * (opened - inside).max():  # else it took strokes for paper
             ground, shaded = opened, True
     ink = inside - ground
-    if not _seen(ink):
+    if not _seen(ink, edge):
         raise DatasetError("nothing to see on it")
     if placed and not shaded and ground[0, 0] <= _CLEAN and ink.max() >= _STRONG:
         ink = inside
@@ -87,43 +88,60 @@ def _border(grey: Grey) -> Grey:
     return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
 
 
-def _unframed(grey: Grey) -> tuple[Grey, tuple[slice, slice]]:
-    """Return the paper inside a frame that is darker or lighter, and where in the picture it is.
+def _unframed(grey: Grey) -> tuple[Grey, tuple[slice, slice], float]:
+    """Return the paper without a frame or edges of another grey, where it is, and how much they differ.
 
     A frame is on three sides or more: lines near the edge are of another grey than even lines further in.
-    What an uneven frame leaves at the paper's edge becomes paper.
+    What an uneven frame leaves at the paper's edge becomes paper. On fewer sides, only lines from corner to
+    corner that touch nothing are edges: a scan's shadow, not the bar of a seven.
     """
-    widths, frames, papers = zip(*map(_frame_side, _from_sides(grey)), strict=True)
-    if sum(width > 0 for width in widths) < 3:
-        return grey, (slice(None), slice(None))
-    frame, paper = np.nanmedian(frames), np.nanmedian(papers)
+    sides = [_frame_side(lines) for lines in _from_sides(grey)]
+    is_frame = sum(side.width > 0 for side in sides) >= 3
+    widths = [side.width if is_frame or side.whole else 0 for side in sides]
+    levels = [(side.frame, side.paper) for side, width in zip(sides, widths, strict=True) if width]
+    frame, paper = np.median(levels, axis=0) if levels else (0.0, 0.0)
+    if frame == paper:
+        return grey, (slice(None), slice(None)), 0
     top, bottom, left, right = widths
     where = slice(top, grey.shape[0] - bottom), slice(left, grey.shape[1] - right)
     inside = grey[where].copy()
-    for lines in _from_sides(inside):
+    for lines in _from_sides(inside) if is_frame else ():
         near = lines[: _depth(lines)]
         framed = np.logical_and.accumulate((near - paper) / (frame - paper) > 0.25, axis=0)
-        behind = np.minimum(framed.sum(axis=0) + 1, len(near) - 1)
+        framed[1:] |= framed[:-1]  # blurred
+        behind = np.minimum(framed.sum(axis=0), len(near) - 1)
         near[framed] = np.broadcast_to(near[behind, np.arange(near.shape[1])], near.shape)[framed]
-    return inside, where
+    return inside, where, abs(float(frame - paper))
 
 
-def _frame_side(lines: Grey) -> tuple[int, float, float]:
-    """Return how many lines of a side are a frame, its grey and the paper's; 0 and NaN without one."""
+class _Side(NamedTuple):
+    """How many lines of a side are a frame, its grey and the paper's; whether it is whole and touches nothing."""
+
+    width: int = 0
+    frame: float = 0.0
+    paper: float = 0.0
+    whole: bool = False
+
+
+def _frame_side(lines: Grey) -> _Side:
     margin = lines.shape[1] // 8  # where the frame's other sides may be
     near = lines[: _depth(lines) + 1, margin : lines.shape[1] - margin]
     levels = np.median(near, axis=1)
-    contrast = np.ptp(np.percentile(lines, (1, 99)))
+    contrast = max(np.ptp(np.percentile(lines, (1, 99))), np.ptp(levels))  # the edge may be thin
     even = np.flatnonzero((np.abs(near - levels[:, None]) < contrast / 4).mean(axis=1) >= 0.9)
     if not even.size:
-        return 0, math.nan, math.nan
+        return _Side()
     paper = levels[even[-1]]
-    frame = np.flatnonzero(np.abs(levels[: even[-1]] - paper) > contrast / 5)
-    if not frame.size:
-        return 0, math.nan, math.nan
-    width = int(frame[-1]) + 1
+    differ = np.flatnonzero(np.abs(levels[: even[-1]] - paper) > contrast / 5)
+    if not differ.size:
+        return _Side()
+    width = int(differ[-1]) + 1
+    frame = levels[width - 1]
     blurred = abs(levels[width] - paper) > contrast / 10
-    return width + blurred, levels[width - 1], paper
+    middle = (frame + paper) / 2
+    corners = ((lines[0] < middle) == (frame < paper)).mean()
+    clear = ((near[width + blurred :] < middle) == (paper < frame)).mean(axis=1)
+    return _Side(width + blurred, frame, paper, corners > 0.98 and clear[:1].sum() > 0.98)
 
 
 def _from_sides(picture: NDArray[Any]) -> list[NDArray[Any]]:
@@ -179,14 +197,18 @@ def _opened(grey: Grey) -> Grey:
 # -- the ink ---------------------------------------------------------------------------
 
 
-def _seen(ink: Grey) -> bool:
+def _seen(ink: Grey, edge: float) -> bool:
     """Return whether there is more than noise, judged by means of 3×3 pixels.
 
-    Noise is as dark as it is light; ink is on one side of the ground.
+    Noise is as dark as it is light; ink is on one side of the ground. Where a frame that differs by `edge` was,
+    JPEG leaves some of it on its blocks of 8 pixels.
     """
     smooth = _smooth(ink)
     border = _border(smooth)
     ground = np.median(border)
+    left = np.abs(smooth - ground) < _RINGING * edge
+    left[8:-8, 8:-8] = False
+    smooth[left] = ground
     least = max(_LEAST, _NOISE * _spread(border), _ONE_SIDED * float(ground - smooth.min()))
     return bool(smooth.max() - ground > least)
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ __all__ = ["PREPARATIONS", "Prepared", "check_preparation", "flat", "prepare_pic
 
 PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
 _LARGE = 1 << 24
+_DEPTHS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of cameras, in files of 16 bits
 _WORKING_SIZE = 256  # digits on larger pictures are shrunk to about this first, which is enough for 20 pixels
 
 
@@ -151,16 +153,22 @@ _SCALED = {"crop": _cropped, "pad": _padded, "squash": _scaled}
 def _drawing(picture: Image) -> Grey:
     """Return grey values 0 … 255 that show what is drawn on a picture, shrunk if it is large.
 
-    Ink on nothing is shown by the transparency, whatever its colour.
+    Ink on nothing is shown by the transparency, whatever its colour. Where one value is transparent, the values
+    themselves show it if they differ.
     """
     picture = _unrepeated(picture)
-    image = _converted(picture, _unmixed, math.ceil(max(picture.size) / _WORKING_SIZE))
+    by_value = picture.mode in ("1", "L", "RGB") and _differ(picture)
+    convert = partial(_unmixed, transparent=picture.has_transparency_data and not by_value)
+    image = _converted(picture, convert, math.ceil(max(picture.size) / _WORKING_SIZE), _DEPTHS)
     if image.mode == "F":
         return np.asarray(image)
     if image.mode != "RGBA":
         return _grey(image)
-    grey, alpha = _grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32)
-    return _seen_through(grey, alpha, by_value=picture.mode in ("1", "L", "RGB"))
+    return _seen_through(_grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32))
+
+
+def _differ(picture: Image) -> bool:
+    return any(int(np.ptp(channel.getextrema())) >= 3 for channel in picture.split())
 
 
 def _unrepeated(picture: Image) -> Image:
@@ -175,23 +183,18 @@ def _unrepeated(picture: Image) -> Image:
     return small if again.tobytes() == picture.tobytes() else picture
 
 
-def _unmixed(picture: Image, range_: tuple[float, float] | None) -> Image:
+def _unmixed(picture: Image, range_: tuple[float, float] | None, transparent: bool) -> Image:
     from PIL import Image
 
     if range_ is not None:
         return Image.fromarray(_deep(picture, range_))
-    if picture.has_transparency_data:
+    if transparent:
         return picture.convert("RGBA")
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
-def _seen_through(grey: Grey, alpha: Grey, by_value: bool) -> Grey:
-    """Return what shows the drawing: the transparency, or the grey values on more of the same paper.
-
-    Where one value of a picture is transparent (`by_value`), the values themselves show it if they differ.
-    """
-    if by_value and np.ptp(grey) >= 3:
-        return grey
+def _seen_through(grey: Grey, alpha: Grey) -> Grey:
+    """Return what shows the drawing: the transparency, or the grey values on more of the same paper."""
     if np.ptp(alpha) == 0:
         return grey if alpha.any() else alpha
     solid = alpha > alpha.max() / 2
@@ -221,12 +224,15 @@ def _grey(image: Image) -> Grey:
 
 
 def _converted(
-    picture: Image, convert: Callable[[Image, tuple[float, float] | None], Image], factor: int
+    picture: Image,
+    convert: Callable[[Image, tuple[float, float] | None], Image],
+    factor: int,
+    whites: tuple[int, ...] = (65535,),
 ) -> Image:
     """Return the picture converted and shrunk by a factor: band by band, as it takes more memory then."""
     from PIL import Image
 
-    range_ = _range(picture)
+    range_ = _range(picture, whites)
     if factor <= 1:
         return convert(picture, range_)
     width, height = picture.size
@@ -241,17 +247,19 @@ def _converted(
     return whole
 
 
-def _range(picture: Image) -> tuple[float, float] | None:
-    """Return the values that are black and white in a picture of 16 or 32 bits; None for one of 8."""
+def _range(picture: Image, whites: tuple[int, ...]) -> tuple[float, float] | None:
+    """Return the values that are black and white in a picture of 16 or 32 bits; None for one of 8.
+
+    Black is 0, and white the first of `whites` that none exceeds. Otherwise they are the least and the largest.
+    """
     if not picture.mode.startswith(("I", "F")):
         return None
-    if picture.mode.startswith("I;16"):
-        return 0, 65535
-    low, high = picture.getextrema()
-    for white in (1, 255, 65535) if picture.mode == "F" else (65535,):
+    values = np.asarray(picture) if picture.mode == "I;16B" else picture  # which Pillow does not measure
+    low, high = (values.min(), values.max()) if isinstance(values, np.ndarray) else values.getextrema()
+    for white in (1, 255, 65535) if picture.mode == "F" else whites:
         if low >= 0 and high <= white:
             return 0, white
-    return low, high
+    return low, max(high, low + 1)
 
 
 def _deep(picture: Image, range_: tuple[float, float]) -> Grey:
