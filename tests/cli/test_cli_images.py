@@ -19,6 +19,7 @@ from xpcnn.data import synthetic_digits
 from xpcnn.errors import DatasetError, XpcnnError
 
 Image = pytest.importorskip("PIL.Image")
+ImageDraw = pytest.importorskip("PIL.ImageDraw")
 
 MNIST = (1, 28, 28)
 Pixels = np.ndarray[Any, Any]
@@ -182,6 +183,12 @@ def test_one_transparent_value(tmp_path: Path, mode: str, inverted: bool) -> Non
     clear = int(deep[0, 0])
     result = prepared(tmp_path, Image.fromarray(deep), transparency=clear)
     np.testing.assert_array_equal(result.pixels[0], digit())
+    shown = np.asarray(large(300, 260))  # of a size that is shrunk first
+    picture = Image.fromarray(255 - shown if inverted else shown)
+    for image in (picture, picture.convert("RGB")):
+        value = 255 * inverted if image.mode == "L" else (255 * inverted,) * 3
+        result = prepared(tmp_path, image, transparency=value)
+        assert alike(result.pixels, prepared(tmp_path, picture).pixels) > 0.99
 
 
 # -- frames and grounds -------------------------------------------------------------------
@@ -226,6 +233,48 @@ def test_frames(tmp_path: Path, ground: int, edge: int, size: int, widths: tuple
     assert alike(result.pixels, prepared(tmp_path, Image.fromarray(shown)).pixels) > 0.9
 
 
+@pytest.mark.parametrize("size", [28, 64, 200])
+@pytest.mark.parametrize("edge", [0, 40, 255])
+@pytest.mark.parametrize("ground", [0, 128, 210, 255])
+@pytest.mark.parametrize("sides", ["t", "b", "l", "r", "tb", "lr", "tl", "br", "rounded"])
+def test_edges_of_scans(tmp_path: Path, sides: str, ground: int, edge: int, size: int) -> None:
+    """On one side or two, and frames with paper around their round corners; with a digit, and blank."""
+    if edge == ground:
+        return
+    shown = digit() if size == 28 else np.pad(np.asarray(large(size * 3 // 4, size * 3 // 4)), size // 8)
+    wanted = prepared(tmp_path, Image.fromarray(on_ground(shown, ground))).pixels
+    width = max(1, size // 50)
+    for drawn in (shown, np.zeros_like(shown)):
+        image = Image.fromarray(on_ground(drawn, ground))
+        if sides == "rounded":
+            box = [0, 0, size - 1, size - 1]
+            ImageDraw.Draw(image).rounded_rectangle(box, size // 10, outline=edge, width=width)
+        else:
+            widths: Any = tuple(width * (side in sides) for side in "tblr")
+            image = Image.fromarray(framed(np.asarray(image), widths, edge))
+        if drawn.any():
+            assert alike(prepared(tmp_path, image).pixels, wanted) > 0.9
+        else:
+            with pytest.raises(DatasetError, match="nothing to see"):
+                prepared(tmp_path, image)
+
+
+def test_the_bar_of_a_seven_is_no_edge(tmp_path: Path) -> None:
+    seven = np.zeros((200, 120), np.uint8)
+    seven[:20] = seven[:, 80:100] = 255
+    pixels = prepared(tmp_path, Image.fromarray(seven)).pixels[0]
+    assert (pixels.max(axis=0) > 80).sum() >= 10  # the stem alone is 2 wide
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90])
+@pytest.mark.parametrize("edge", [0, 255])
+@pytest.mark.parametrize("size", [28, 84, 200])
+def test_what_jpeg_leaves_of_a_frame(tmp_path: Path, size: int, edge: int, quality: int) -> None:
+    paper = Image.fromarray(framed(np.full((size, size), 255 - edge, np.uint8), (2, 2, 2, 2), edge))
+    with pytest.raises(DatasetError, match="nothing to see"):
+        prepared(tmp_path, paper, ending="jpg", quality=quality)
+
+
 @pytest.mark.parametrize("edge", [0, 255])
 def test_a_slanted_frame(tmp_path: Path, edge: int) -> None:
     """As of a sheet laid askew on a scanner: wider at one end of each side than at the other."""
@@ -263,6 +312,29 @@ def test_twelve_bits_in_sixteen(tmp_path: Path, size: int) -> None:
     deep = np.rint(shown * (4095 / 255)).astype(np.uint16)
     pixels = prepared(tmp_path, Image.fromarray(deep)).pixels[0]
     np.testing.assert_allclose(pixels, prepared(tmp_path, Image.fromarray(shown)).pixels[0], atol=2)
+
+
+@pytest.mark.parametrize("size", [28, 200])
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "<i4"])
+def test_depths_of_cameras(tmp_path: Path, kind: str, bits: int, inverted: bool, size: int) -> None:
+    shown = digit() if size == 28 else np.asarray(large())
+    deep = np.rint(shown * ((2**bits - 1) / 255)).astype(kind)
+    deep = 2**bits - 1 - deep if inverted else deep
+    mode = {"<u2": "I;16", ">u2": "I;16B", "<i4": "I"}[kind]
+    image = Image.frombytes(mode, (size, size), deep.astype(kind).tobytes())
+    wanted = prepared(tmp_path, Image.fromarray(shown)).pixels[0]
+    np.testing.assert_allclose(prepared(tmp_path, image, ending="tiff").pixels[0], wanted, atol=2)
+
+
+@pytest.mark.parametrize("value", [-7, 0, 0.5, 300, 1e6])
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_blank_in_32_bits(tmp_path: Path, mode: str, value: float) -> None:
+    image = Image.new(mode, (40, 40), value if mode == "F" else int(value))
+    with pytest.raises(DatasetError, match="nothing to see"):
+        prepared(tmp_path, image, ending="tiff")
+    assert np.ptp(prepare(tmp_path / "picture.tiff", (1, 20, 20)).pixels) == 0
 
 
 @pytest.mark.parametrize("ink", [(255, 255, 0), (255, 0, 0), (0, 90, 255)])

@@ -383,6 +383,11 @@ def test_hidden_files_are_passed_over(tmp_path: Path, xpcnn_command: Any) -> Non
     status, out, err = xpcnn_command("predict", "--model", model, folder)
     assert (status, err) == (0, f"xpcnn: skipped in {folder}, as no pictures: notes.txt\n")
     assert len(out.splitlines()) == 1
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "lost.png").symlink_to("nowhere")
+    status, out, err = xpcnn_command("predict", "--model", model, folder)
+    assert (status, len(out.splitlines())) == (1, 1)
+    assert re.search(r"error: .*loop\.png: Too many.*\n.*error: .*lost\.png: No such file", err)
     status, _, err = xpcnn_command("predict", "--model", model, folder / "._digit.png")  # named, it is read
     assert status == 1
     assert "no readable image" in err

@@ -31,8 +31,9 @@ _STRONG = 170  # and ink of this contrast as strong as it is
 _EVEN = 0.1  # ground that varies by less on the border, as a part of the ink's contrast, is even
 _LEAST = 3.0  # grey levels of 255 that ink differs from the ground by
 _NOISE = 10.0  # and so many standard deviations of the ground's noise
+_PLAIN = 64.0  # but not more than this for the noise
 _ONE_SIDED = 2.5  # and so many times what is on the other side of the ground
-_RINGING = 0.15  # what JPEG leaves of a frame
+_RINGING = 0.15  # what is left of a frame, as by JPEG
 _SHADOWED = 64  # shadows are looked for on pictures of this many pixels
 _FRAME = 0.12  # the part of a side, at each end, that may be a frame
 
@@ -68,10 +69,13 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
     ink = inside - ground
     if not _seen(ink, edge):
         raise DatasetError("nothing to see on it")
+    if edge:
+        outer = _outlying(ink > _threshold(ink), True)  # what rounded corners left
+        inside[outer], ink[outer] = ground[outer], 0
     if placed and not shaded and ground[0, 0] <= _CLEAN and ink.max() >= _STRONG:
         ink = inside
     else:
-        ink = np.maximum(ink - 2 * _spread(_border(ink)), 0)
+        ink = np.maximum(ink - min(2 * _spread(_border(ink)), ink.max() / 2), 0)
         ink *= 255 / ink.max()
         steps += ["shading removed"] * shaded + ["contrast raised"] * placed
     if not placed:
@@ -92,12 +96,13 @@ def _unframed(grey: Grey) -> tuple[Grey, tuple[slice, slice], float]:
     """Return the paper without a frame or edges of another grey, where it is, and how much they differ.
 
     A frame is on three sides or more: lines near the edge are of another grey than even lines further in.
-    What an uneven frame leaves at the paper's edge becomes paper. On fewer sides, only lines from corner to
-    corner that touch nothing are edges: a scan's shadow, not the bar of a seven.
+    What an uneven or round one leaves at the paper's edge becomes paper. On fewer sides, only lines from
+    corner to corner are edges, and one of them must touch nothing: a scan's shadow, not the bar of a seven.
     """
     sides = [_frame_side(lines) for lines in _from_sides(grey)]
     is_frame = sum(side.width > 0 for side in sides) >= 3
-    widths = [side.width if is_frame or side.whole else 0 for side in sides]
+    are_edges = any(side.whole and side.apart for side in sides)
+    widths = [side.width if is_frame or (are_edges and side.whole) else 0 for side in sides]
     levels = [(side.frame, side.paper) for side, width in zip(sides, widths, strict=True) if width]
     frame, paper = np.median(levels, axis=0) if levels else (0.0, 0.0)
     if frame == paper:
@@ -107,6 +112,8 @@ def _unframed(grey: Grey) -> tuple[Grey, tuple[slice, slice], float]:
     inside = grey[where].copy()
     for lines in _from_sides(inside) if is_frame else ():
         near = lines[: _depth(lines)]
+        for corner in near[:, : _depth(lines.T)], near[:, -_depth(lines.T) :]:
+            corner[(corner - paper) / (frame - paper) > 0.125] = paper
         framed = np.logical_and.accumulate((near - paper) / (frame - paper) > 0.25, axis=0)
         framed[1:] |= framed[:-1]  # blurred
         behind = np.minimum(framed.sum(axis=0), len(near) - 1)
@@ -115,12 +122,13 @@ def _unframed(grey: Grey) -> tuple[Grey, tuple[slice, slice], float]:
 
 
 class _Side(NamedTuple):
-    """How many lines of a side are a frame, its grey and the paper's; whether it is whole and touches nothing."""
+    """How many lines of a side are a frame, its grey and the paper's; if it is whole, and touches nothing."""
 
     width: int = 0
     frame: float = 0.0
     paper: float = 0.0
     whole: bool = False
+    apart: bool = False
 
 
 def _frame_side(lines: Grey) -> _Side:
@@ -132,7 +140,7 @@ def _frame_side(lines: Grey) -> _Side:
     if not even.size:
         return _Side()
     paper = levels[even[-1]]
-    differ = np.flatnonzero(np.abs(levels[: even[-1]] - paper) > contrast / 5)
+    differ = np.flatnonzero(np.abs(levels[: even[-1]] - paper) > contrast / 8)
     if not differ.size:
         return _Side()
     width = int(differ[-1]) + 1
@@ -140,8 +148,8 @@ def _frame_side(lines: Grey) -> _Side:
     blurred = abs(levels[width] - paper) > contrast / 10
     middle = (frame + paper) / 2
     corners = ((lines[0] < middle) == (frame < paper)).mean()
-    clear = ((near[width + blurred :] < middle) == (paper < frame)).mean(axis=1)
-    return _Side(width + blurred, frame, paper, corners > 0.98 and clear[:1].sum() > 0.98)
+    behind = ((near[width + blurred] < middle) == (paper < frame)).mean()
+    return _Side(width + blurred, frame, paper, corners > 0.98, behind > 0.98)
 
 
 def _from_sides(picture: NDArray[Any]) -> list[NDArray[Any]]:
@@ -200,16 +208,18 @@ def _opened(grey: Grey) -> Grey:
 def _seen(ink: Grey, edge: float) -> bool:
     """Return whether there is more than noise, judged by means of 3×3 pixels.
 
-    Noise is as dark as it is light; ink is on one side of the ground. Where a frame that differs by `edge` was,
-    JPEG leaves some of it on its blocks of 8 pixels.
+    Noise is as dark as it is light; ink is on one side of the ground. Of a frame that differed by `edge`,
+    something is left near: what was round, or JPEG's on blocks of 8 pixels.
     """
     smooth = _smooth(ink)
     border = _border(smooth)
     ground = np.median(border)
-    left = np.abs(smooth - ground) < _RINGING * edge
-    left[8:-8, 8:-8] = False
-    smooth[left] = ground
-    least = max(_LEAST, _NOISE * _spread(border), _ONE_SIDED * float(ground - smooth.min()))
+    if edge:
+        left = smooth - ground < _RINGING * edge
+        top, side = (max(8, math.ceil(_FRAME * size)) for size in ink.shape)
+        left[top:-top, side:-side] = False
+        smooth[left] = ground
+    least = max(_LEAST, min(_NOISE * _spread(border), _PLAIN), _ONE_SIDED * float(ground - smooth.min()))
     return bool(smooth.max() - ground > least)
 
 
@@ -232,7 +242,8 @@ def _boxed(ink: Grey) -> Grey:
     """Return what was drawn, cut out and scaled to 20 pixels on its longer side."""
     from PIL import Image
 
-    drawn = _without_outline(ink > _threshold(ink))
+    drawn = ink > _threshold(ink)
+    drawn &= ~_outlying(drawn, False)
     rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
     cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(_BOX * size / max(cut.shape))) for size in cut.shape)
@@ -240,8 +251,8 @@ def _boxed(ink: Grey) -> Grey:
     return np.clip(boxed * (255 / boxed.max()), 0, 255)
 
 
-def _without_outline(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return what was drawn without an outline around it, which is near the edge on three sides or more."""
+def _outlying(drawn: NDArray[np.bool_], framed: bool) -> NDArray[np.bool_]:
+    """Return what is drawn near the edge apart from the rest: where no frame was, on three sides or more."""
     from PIL import Image, ImageFilter
 
     inner = np.zeros_like(drawn)
@@ -253,7 +264,7 @@ def _without_outline(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
         inner = drawn & (np.asarray(grown) > 0)
     outer = drawn & ~inner
     sides = [lines[: _depth(lines)].any(axis=0).mean() > 0.6 for lines in _from_sides(outer)]
-    return inner if inner.any() and sum(sides) >= 3 else drawn
+    return outer if inner.any() and (framed or sum(sides) >= 3) else np.zeros_like(drawn)
 
 
 def _threshold(ink: Grey) -> float:

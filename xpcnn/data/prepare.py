@@ -9,7 +9,8 @@
 
 Scaling by a whole factor takes exact means of blocks. All other scaling is bilinear, of all pixels that an
 output pixel covers. A picture of the model's size stays as it is. ``"mnist-digit"`` alone changes it, too:
-dark ink on light ground becomes light on dark, and frames and grounds are removed.
+dark ink on light ground becomes light on dark, and frames and grounds are removed. There, values of 16 bits
+count by the fewest bits of 8, 10, 12, 14 and 16 that hold them all.
 
 The first three put transparent pictures on white paper. Values of 16 bits are divided by 257 and rounded.
 Values of 32 bits count as fractions of 65,535, floats of the first of 1, 255 and 65,535 that none exceeds; if
@@ -153,8 +154,8 @@ _SCALED = {"crop": _cropped, "pad": _padded, "squash": _scaled}
 def _drawing(picture: Image) -> Grey:
     """Return grey values 0 … 255 that show what is drawn on a picture, shrunk if it is large.
 
-    Ink on nothing is shown by the transparency, whatever its colour. Where one value is transparent, the values
-    themselves show it if they differ.
+    Ink on nothing is shown by the transparency, whatever its colour. Where one value is transparent, the
+    values themselves show it if they differ.
     """
     picture = _unrepeated(picture)
     by_value = picture.mode in ("1", "L", "RGB") and _differ(picture)
@@ -250,7 +251,7 @@ def _converted(
 def _range(picture: Image, whites: tuple[int, ...]) -> tuple[float, float] | None:
     """Return the values that are black and white in a picture of 16 or 32 bits; None for one of 8.
 
-    Black is 0, and white the first of `whites` that none exceeds. Otherwise they are the least and the largest.
+    Black is 0, and white the first of `whites` that none exceeds; else they are the least and the largest.
     """
     if not picture.mode.startswith(("I", "F")):
         return None
