@@ -305,6 +305,19 @@ def test_faint_ink_and_grey_ground_at_28(tmp_path: Path, ground: int, contrast: 
     assert np.median(pixels) == 0
 
 
+@pytest.mark.parametrize("ground", [0, 100, 200, 250])
+@pytest.mark.parametrize("contrast", [5, -5])
+@pytest.mark.parametrize("size", [20, 28, 60])
+def test_hairlines_of_five_levels(tmp_path: Path, size: int, contrast: int, ground: int) -> None:
+    """On ground as even as only a program draws it, what is hardly seen is seen."""
+    image = Image.new("L", (size, size), ground)
+    line = [size // 2, size // 4, size // 2, size * 3 // 4]
+    ImageDraw.Draw(image).line(
+        line, fill=ground + contrast if 0 <= ground + contrast <= 255 else ground - contrast
+    )
+    assert prepared(tmp_path, image).pixels.max() == 255
+
+
 @pytest.mark.parametrize("size", [28, 200])
 def test_twelve_bits_in_sixteen(tmp_path: Path, size: int) -> None:
     """Microscopes and cameras write 0 … 4095: not 16 shades of near-black, but all of them."""

@@ -219,7 +219,12 @@ def _seen(ink: Grey, edge: float) -> bool:
         top, side = (max(8, math.ceil(_FRAME * size)) for size in ink.shape)
         left[top:-top, side:-side] = False
         smooth[left] = ground
-    least = max(_LEAST, min(_NOISE * _spread(border), _PLAIN), _ONE_SIDED * float(ground - smooth.min()))
+    even = np.ptp(_border(ink)) == 0  # drawn by a program
+    least = max(
+        _LEAST / 3 if even else _LEAST,
+        min(_NOISE * _spread(border), _PLAIN),
+        _ONE_SIDED * float(ground - smooth.min()),
+    )
     return bool(smooth.max() - ground > least)
 
 
