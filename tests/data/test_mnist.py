@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -116,15 +117,16 @@ def test_odd_names_in_a_folder_are_shown_escaped(tmp_path):
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give up its rights"
 )
-def test_a_folder_that_may_not_be_entered(tmp_path):
-    (tmp_path / "mnist").mkdir()
-    write_idx(tmp_path / "mnist" / "train-images-idx3-ubyte", np.zeros((2, 28, 28), np.uint8))
-    (tmp_path / "mnist").chmod(0)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(DatasetError, match=r"mnist/ cannot be read: Permission denied"):
-            mnist(tmp_path)
-    finally:
-        os.seteuid(0)
+def test_a_folder_that_may_not_be_entered():
+    with tempfile.TemporaryDirectory() as name:  # which others may enter, unlike what is above tmp_path
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "mnist").mkdir()
+        write_idx(root / "mnist" / "train-images-idx3-ubyte", np.zeros((2, 28, 28), np.uint8))
+        (root / "mnist").chmod(0)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(DatasetError, match=r"mnist/ cannot be read: Permission denied"):
+                mnist(root)
+        finally:
+            os.seteuid(0)

@@ -190,7 +190,7 @@ nn.Linear(1, 1).to(backend=[])                  | backend []
 nn.Linear(1, 1).to(backend='')                  | backend ''
 nn.Linear(1, 1).to(dtype=[])                    | dtype list
 nn.Linear(1, 1).freeze(3)                       | freeze 3
-nn.summary(3, (1, 2))                           | summary model 3
+nn.summary(3, (1, 2))                           | summary model int
 optim.SGD(nn.Linear(1, 1), groups=0)            | SGD groups 0
 optim.SGD(nn.Linear(1, 1), lr=10**5000)         | SGD lr 4,300 digits
 Trainer(nn.Linear(1, 1), None)                  | Trainer Optimizer NoneType
