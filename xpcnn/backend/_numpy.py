@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -108,6 +109,9 @@ class NumpyBackend(Backend):
         bits = x.view(f"i{x.dtype.itemsize}")
         kept: Array = (bits * mask).view(x.dtype)
         return kept
+
+    def has_finite_sums(self, arrays: Iterable[Array]) -> bool:
+        return all(math.isfinite(np.add.reduce(array, axis=None)) for array in arrays)
 
     def erfc(self, x: Array) -> Array:
         y = np.array(x, order="K")  # dense, so that the next line is a view

@@ -8,6 +8,7 @@ stays the definition the override is tested against.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -192,6 +193,13 @@ class Backend:
     def keep_where(self, mask: Array, x: Array) -> Array:
         """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""
         return self.xp.where(mask, x, self.xp.zeros((), dtype=x.dtype, device=self.device))
+
+    def has_finite_sums(self, arrays: Iterable[Array]) -> bool:
+        """Return whether the sum of each array is finite; it is not where an element is not, or overflows.
+
+        It reads a number for each array.
+        """
+        return all(math.isfinite(float(self.xp.sum(array))) for array in arrays)
 
     def erfc(self, x: Array) -> Array:
         """Return the complementary error function ``1 − erf(x)`` of float32 or float64 numbers."""

@@ -15,8 +15,8 @@ __all__ = ["held", "walked"]
 
 Kind = TypeVar("Kind")
 
-_PLAIN = (str, int, float, type(None))
 _WITHOUT_PATHS = (set, frozenset, deque)
+_DESCRIPTIONS = frozenset({"recipe", "_structure"})  # of a model in words, which hold nothing
 
 
 def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[str, Kind]:
@@ -41,9 +41,24 @@ def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[st
     >>> list(held("it", {"body": [1.0, (2.0, "x")], "head": {"a": 3.0}}, float))
     ['body.0', 'body.1.0', 'head.a']
     """
-    return {
-        path: found for name, value in attributes.items() for path, found in _in(owner, name, value, kind)
-    }
+    all_found: dict[str, Kind] = {}
+    for name, value in attributes.items():
+        if isinstance(value, kind):
+            all_found[name] = value
+        elif _may_hold(type(value)) and name not in _DESCRIPTIONS:
+            all_found.update(_in(owner, name, value, kind))
+    return all_found
+
+
+_containers: dict[type, bool] = {}
+
+
+def _may_hold(kind: type) -> bool:
+    """Return whether objects of a type are containers, in which others are looked for."""
+    found = _containers.get(kind)
+    if found is None:
+        found = _containers[kind] = issubclass(kind, (list, tuple, Mapping, *_WITHOUT_PATHS))
+    return found
 
 
 def walked(layer: Layer, path: str = "", around: tuple[Layer, ...] = ()) -> Iterator[tuple[str, Layer]]:
@@ -61,7 +76,7 @@ def walked(layer: Layer, path: str = "", around: tuple[Layer, ...] = ()) -> Iter
         )
     yield path, layer
     for name, child in layer.children().items():
-        yield from walked(child, ".".join(part for part in (path, name) if part), (*around, layer))
+        yield from walked(child, f"{path}.{name}" if path and name else path or name, (*around, layer))
 
 
 def _in(
@@ -69,12 +84,14 @@ def _in(
 ) -> Iterator[tuple[str, Kind]]:
     if isinstance(value, kind):
         yield path, value
-    elif isinstance(value, _PLAIN):
+    elif not _may_hold(type(value)):
         return
     elif any(value is outer for outer in around):
         raise ArgumentError(f"{type(owner).__name__}: {path} is a {type(value).__name__} that holds itself")
     elif isinstance(value, list | tuple):
         for i, element in enumerate(value):
+            if not isinstance(element, kind) and not _may_hold(type(element)):
+                continue  # such as the numbers of a size
             yield from _in(owner, f"{path}.{i}", element, kind, (*around, value))
     elif isinstance(value, Mapping):
         for key, element in value.items():
@@ -85,7 +102,7 @@ def _in(
                         f"use texts without dots as keys"
                     )
                 yield inner, found
-    elif isinstance(value, _WITHOUT_PATHS):
+    else:  # one of _WITHOUT_PATHS
         for element in value:
             for _, found in _in(owner, path, element, kind, (*around, value)):
                 raise ArgumentError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, primitive
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.checks import check_dy, common_backend, real, whole, widened
 from xpcnn.ops.op import op
@@ -286,14 +286,17 @@ def log_softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
     return xp.astype(dx, dy.dtype, copy=False)
 
 
+# Half the lowest number of each dtype that is summed in.
+_HALF_LOWEST = {"float32": -(2.0**127 - 2.0**103), "float64": -(2.0**1023 - 2.0**970)}
+
+
 def below_max(backend: Backend, x: Array, axis: int) -> Array:
     """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
     xp = backend.xp
     halves = widened(backend, x) * 0.5  # whose differences cannot overflow
     halves = halves - xp.max(halves, axis=axis, keepdims=True)
-    lowest = xp.full((), float(xp.finfo(halves.dtype).min) / 2, dtype=halves.dtype, device=backend.device)
-    minus_infinity = xp.full((), -math.inf, dtype=halves.dtype, device=backend.device)
-    return xp.where(halves < lowest, minus_infinity, xp.maximum(halves, lowest) * 2)
+    lowest = _HALF_LOWEST[dtype_name(halves.dtype)]
+    return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)
 
 
 def _checked_axis(op: str, x: Array, axis: int) -> int:

@@ -71,7 +71,10 @@ def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
     def with_native_arrays(*args: P.args, **options: P.kwargs) -> Result:
         # Not a function of its own, as calling it for each argument would cost more than the test.
         for value in (*args, *options.values()) if options else args:
-            in_order = getattr(getattr(value, "dtype", None), "isnative", None)  # None for other libraries
+            dtype = getattr(value, "dtype", None)
+            if dtype is None:
+                continue
+            in_order = getattr(dtype, "isnative", None)  # None for other libraries
             if in_order is False or (in_order is None and getattr(value, "requires_grad", False)):
                 return function(*map(native, args), **{name: native(v) for name, v in options.items()})
         return function(*args, **options)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend import Array, Key, backend_of, dtype_name, home_of, namespace
+from xpcnn.backend import Array, Key, backend_of, dtype_name, home_of, is_floating, namespace
 from xpcnn.errors import ArgumentError, BackendError, DtypeError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.optim import Optimizer, WeightAverage
@@ -89,6 +89,7 @@ class Precision:
     def __init__(self, model: Layer) -> None:
         self._model = model
         self._shards = ShardedModel(model)
+        self.find_buffers()
         self._finite: Array = None  # whether the step at hand is to be kept, 0-d; None keeps it
         self.unread: deque[tuple[int, Array]] = deque(maxlen=UNREAD)
         """Of the last steps on a device, their numbers and which samples were finite."""
@@ -98,23 +99,27 @@ class Precision:
 
         Batch statistics of a step that is not finite are put back; on a device its loss is NaN.
         """
-        backend = backend_of(x)
-        buffers = [(buffer, buffer.data) for buffer in self._model.buffers().values()]
+        backend, self.problem = backend_of(x), None
+        buffers = [(buffer, buffer.data) for buffer in self._buffers]
         with _overflow_is_expected():
             value, grads = self._gradients(loss, x, t, key)
-            rows = finite_rows(x, t)
-            if backend.reads_are_free:
-                self.problem = self._problem(value, grads, rows)
-                if self.problem is not None:
-                    for buffer, old in buffers:
-                        buffer.data = old
-            else:
+            if not backend.reads_are_free:
+                rows = finite_rows(x, t)
                 self.unread.append((step, rows))
                 value = self._judge(value, grads, rows)
+            elif not backend.has_finite_sums(_computed(x, t, value, grads)):
+                self.problem = self._problem(value, grads, finite_rows(x, t))
+            if self.problem is not None:
+                for buffer, old in buffers:
+                    buffer.data = old
         if self._finite is not None:
             for buffer, old in buffers:
                 buffer.data = _if(self._finite, buffer.data, old)
         return value, grads
+
+    def find_buffers(self) -> None:
+        """Look for the model's buffers, as `gradients` does not: once for a trainer, and once for each fit."""
+        self._buffers = list(self._model.buffers().values())
 
     def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
         y, ctx = self._shards.forward(x, key)
@@ -274,6 +279,16 @@ class Float16(Half):
         if scale > SMALLEST_SCALE:
             return None
         return f"gradients overflow float16 even with the loss times {scale:g}"
+
+
+def _computed(x: Array, t: Array, value: Array, grads: Gradients) -> Iterator[Array]:
+    """Yield all floating arrays of a step that must be finite."""
+    yield x
+    if is_floating(t.dtype):
+        yield t
+    yield value
+    for _, gradient in grads.items():
+        yield gradient
 
 
 def _if(flag: Array, new: Array, old: Array) -> Array:

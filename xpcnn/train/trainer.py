@@ -239,6 +239,7 @@ class Trainer:
         watchers = watchers_of(progress, callbacks, with_test=test is not None)
         require_same_data(self, train, loader.batch_size)
         note_input_shape(train, self.model, self.evaluated)
+        self.precision.find_buffers()
         self.history.interrupted, self.stopped = False, None
         try:
             with (
