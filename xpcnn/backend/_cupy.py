@@ -19,9 +19,9 @@ from xpcnn.backend.base import (
     dtype_name,
     host_array,
     require_convertible,
-    window_view,
 )
 from xpcnn.backend.random import Key
+from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError
 
 _INSTALL = "pip install 'xpcnn[cuda12]' (or 'xpcnn[cuda13]' for CUDA 13)"

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, require_convertible, window_view
+from xpcnn.backend.base import Array, Backend, host_array, require_convertible
 from xpcnn.backend.convolution import LibraryConvolution
 from xpcnn.backend.random import Key
+from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
+from xpcnn.backend.windows import window_indices
 from xpcnn.errors import BackendError, DtypeError
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Backend:
         xp = self.xp
         n, c = x.shape[:2]
         (oh, kh, rows), (ow, kw, columns) = (
-            _window_indices(xp, self.device, *axis)
+            window_indices(xp, self.device, *axis)
             for axis in zip(x.shape[2:], kernel, stride, dilation, strict=True)
         )
         taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
@@ -225,36 +226,6 @@ def host_uniform(key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     drawn = key.generator().random(shape, dtype=np.float32)
     steps = UNIFORM_STEPS.get(dtype_name(dtype))
     return drawn if steps is None else np.floor(drawn * steps) / steps
-
-
-def window_count(size: int, kernel: int, stride: int, dilation: int) -> int:
-    """Return how many windows fit along an axis of `size`."""
-    return (size - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def window_view(
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shape and strides under which memory of (N, C, H, W) reads as its sliding windows."""
-    n, c, h, w = shape
-    s_n, s_c, s_h, s_w = strides
-    oh = window_count(h, kernel[0], stride[0], dilation[0])
-    ow = window_count(w, kernel[1], stride[1], dilation[1])
-    steps = (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1])
-    return (n, c, oh, ow, *kernel), steps
-
-
-def _window_indices(
-    xp: Namespace, device: Any, size: int, kernel: int, stride: int, dilation: int
-) -> tuple[int, int, Array]:
-    count = window_count(size, kernel, stride, dilation)
-    starts = xp.arange(count, device=device)[:, None] * stride
-    taps = xp.arange(kernel, device=device)[None, :] * dilation
-    return count, kernel, xp.reshape(starts + taps, (-1,))
 
 
 def host_array(x: Any, dtype: Any = None) -> np.ndarray:

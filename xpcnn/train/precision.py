@@ -118,7 +118,7 @@ class Precision:
         return value, grads
 
     def find_buffers(self) -> None:
-        """Look for the model's buffers, as `gradients` does not: once for a trainer, and once for each fit."""
+        """Look for the model's buffers; done for a new trainer and by each fit, not by each step."""
         self._buffers = list(self._model.buffers().values())
 
     def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:

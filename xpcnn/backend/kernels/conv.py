@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from xpcnn.backend.base import Array, window_count
+from xpcnn.backend.base import Array
 from xpcnn.backend.kernels.arrays import (
     element_strides,
     empty,
@@ -19,6 +19,7 @@ from xpcnn.backend.kernels.arrays import (
 )
 from xpcnn.backend.kernels.launch import divider, index_type, launch, record
 from xpcnn.backend.kernels.source import STORAGE, Family
+from xpcnn.backend.windows import window_count
 
 __all__ = ["FAMILY", "KERNELS"]
 

@@ -1,0 +1,38 @@
+"""Where sliding windows lie: how many, in which memory, at which places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["window_count", "window_indices", "window_view"]
+
+
+def window_count(size: int, kernel: int, stride: int, dilation: int) -> int:
+    """Return how many windows fit along an axis of `size`."""
+    return (size - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def window_view(
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shape and strides under which memory of (N, C, H, W) reads as its sliding windows."""
+    n, c, h, w = shape
+    s_n, s_c, s_h, s_w = strides
+    oh = window_count(h, kernel[0], stride[0], dilation[0])
+    ow = window_count(w, kernel[1], stride[1], dilation[1])
+    steps = (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1])
+    return (n, c, oh, ow, *kernel), steps
+
+
+def window_indices(
+    xp: Any, device: Any, size: int, kernel: int, stride: int, dilation: int
+) -> tuple[int, int, Any]:
+    """Return how many windows there are along an axis, their size, and the place of each of their taps."""
+    count = window_count(size, kernel, stride, dilation)
+    starts = xp.arange(count, device=device)[:, None] * stride
+    taps = xp.arange(kernel, device=device)[None, :] * dilation
+    return count, kernel, xp.reshape(starts + taps, (-1,))
