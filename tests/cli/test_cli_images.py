@@ -537,3 +537,14 @@ def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(XpcnnError, match=re.escape("needs Pillow: pip install 'xpcnn[plot]'")):
         prepare(tmp_path / "any.png", MNIST)
+
+
+@pytest.mark.parametrize("colour", [(200, 30, 40), (20, 60, 250), (250, 240, 200)])
+@pytest.mark.parametrize("size", [28, 64, 200])
+def test_blank_pages_whose_colours_lossy_formats_altered(
+    tmp_path: Path, size: int, colour: tuple[int, int, int]
+) -> None:
+    for name, quality in (("page.webp", 20), ("page.webp", 80), ("page.jpg", 30)):
+        Image.new("RGB", (size, size), colour).save(tmp_path / name, quality=quality)
+        with pytest.raises(DatasetError, match="nothing to see on it"):
+            prepare(tmp_path / name, (1, 28, 28), "mnist-digit")

@@ -39,6 +39,7 @@ __all__ = ["PREPARATIONS", "Prepared", "check_preparation", "flat", "prepare_pic
 
 PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
 _LARGE = 1 << 24
+_COLOURED = 20.0  # levels of 255 that a channel must differ by: lossy formats alter colours by up to 17
 _DEPTHS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of cameras, in files of 16 bits
 _WORKING_SIZE = 256  # digits on larger pictures are shrunk to about this first, which is enough for 20 pixels
 
@@ -218,7 +219,7 @@ def _grey(image: Image) -> Grey:
     channels = [luminance, *np.moveaxis(np.asarray(image, np.float32), -1, 0)]
     contrasts = [float(np.ptp(np.percentile(channel, (0.5, 99.5)))) for channel in channels]
     best = int(np.argmax(contrasts))
-    return channels[best] if contrasts[best] > 1.5 * contrasts[0] else luminance
+    return channels[best] if contrasts[best] > max(1.5 * contrasts[0], _COLOURED) else luminance
 
 
 # -- values ----------------------------------------------------------------------------
