@@ -91,7 +91,7 @@ def conv2d(
     return y
 
 
-def conv2d_backward(
+def conv2d_gradients(
     x: Array,
     weight: Array,
     dy: Array,
@@ -154,7 +154,7 @@ def conv_transpose2d(
     return y
 
 
-def conv_transpose2d_backward(
+def conv_transpose2d_gradients(
     x: Array,
     weight: Array,
     dy: Array,
@@ -268,7 +268,7 @@ def max_pool2d(
     return y
 
 
-def max_pool2d_backward(
+def max_pool2d_gradients(
     x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
 ) -> Array:
     """The whole gradient goes to the first largest pixel, in row-major order of the window."""
@@ -295,7 +295,7 @@ def avg_pool2d(
     return y
 
 
-def avg_pool2d_backward(
+def avg_pool2d_gradients(
     x_shape: Index,
     dy: Array,
     kernel: Pair,
@@ -328,7 +328,7 @@ def adaptive_avg_pool2d(x: Array, size: Pair) -> Array:
     return y
 
 
-def adaptive_avg_pool2d_backward(x_shape: Index, dy: Array, size: Pair) -> Array:
+def adaptive_avg_pool2d_gradients(x_shape: Index, dy: Array, size: Pair) -> Array:
     """Each pixel of a window gets an equal part of its gradient."""
     dx = np.zeros(x_shape)
     for at, window in _adaptive_windows(x_shape, size):
@@ -350,7 +350,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y
 
 
-def linear_backward(x: Array, weight: Array, dy: Array) -> tuple[Array, Array, Array]:
+def linear_gradients(x: Array, weight: Array, dy: Array) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias)."""
     x, weight, dy = float64(x), float64(weight), float64(dy)
     dx, dweight, dbias = np.zeros_like(x), np.zeros_like(weight), np.zeros(weight.shape[0])
@@ -377,7 +377,7 @@ def relu(x: Array) -> Array:
     return _each(lambda v: v if v > 0 or math.isnan(v) else 0.0, x)
 
 
-def relu_backward(x: Array, dy: Array) -> Array:
+def relu_gradients(x: Array, dy: Array) -> Array:
     return dy * _each(lambda v: 1.0 if v > 0 else 0.0, x)
 
 
@@ -385,7 +385,7 @@ def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     return _each(lambda v: v if v > 0 else slope * v, x)
 
 
-def leaky_relu_backward(x: Array, dy: Array, slope: float = 0.01) -> Array:
+def leaky_relu_gradients(x: Array, dy: Array, slope: float = 0.01) -> Array:
     return dy * _each(lambda v: 1.0 if v > 0 else slope, x)
 
 
@@ -393,7 +393,7 @@ def sigmoid(x: Array) -> Array:
     return _each(_logistic, x)
 
 
-def sigmoid_backward(x: Array, dy: Array) -> Array:
+def sigmoid_gradients(x: Array, dy: Array) -> Array:
     return dy * _each(lambda v: _logistic(v) * _logistic(-v), x)
 
 
@@ -401,7 +401,7 @@ def tanh(x: Array) -> Array:
     return _each(math.tanh, x)
 
 
-def tanh_backward(x: Array, dy: Array) -> Array:
+def tanh_gradients(x: Array, dy: Array) -> Array:
     return dy * _each(lambda v: (1 - math.tanh(v)) * (1 + math.tanh(v)), x)
 
 
@@ -413,7 +413,7 @@ def gelu(x: Array) -> Array:
     return _each(lambda v: v * _normal_cdf(v), x)
 
 
-def gelu_backward(x: Array, dy: Array) -> Array:
+def gelu_gradients(x: Array, dy: Array) -> Array:
     return dy * _each(lambda v: _normal_cdf(v) + v * math.exp(-v * v / 2) / math.sqrt(2 * math.pi), x)
 
 
@@ -421,7 +421,7 @@ def silu(x: Array) -> Array:
     return _each(lambda v: v * _logistic(v), x)
 
 
-def silu_backward(x: Array, dy: Array) -> Array:
+def silu_gradients(x: Array, dy: Array) -> Array:
     return dy * _each(lambda v: _logistic(v) * (1 + v * _logistic(-v)), x)
 
 
@@ -448,7 +448,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     return _along(_softmax_vector, axis, x)
 
 
-def softmax_backward(x: Array, dy: Array, axis: int = -1) -> Array:
+def softmax_gradients(x: Array, dy: Array, axis: int = -1) -> Array:
     def vector(v: Array, dv: Array) -> Array:
         s = _softmax_vector(v)
         jacobian = np.diag(s) - np.outer(s, s)
@@ -461,7 +461,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     return _along(_log_softmax_vector, axis, x)
 
 
-def log_softmax_backward(x: Array, dy: Array, axis: int = -1) -> Array:
+def log_softmax_gradients(x: Array, dy: Array, axis: int = -1) -> Array:
     def vector(v: Array, dv: Array) -> Array:
         jacobian = np.eye(v.size) - _softmax_vector(v)[None, :]
         return jacobian.T @ dv
@@ -495,7 +495,7 @@ def batch_norm(
     return y
 
 
-def batch_norm_backward(
+def batch_norm_gradients(
     x: Array, weight: Array | None, dy: Array, mean: Array, var: Array, train: bool, eps: float = 1e-5
 ) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias) by the chain rule; in training the mean and variance depend on x as well."""
@@ -546,7 +546,7 @@ def layer_norm(
     return y
 
 
-def layer_norm_backward(
+def layer_norm_gradients(
     x: Array, axes: int, weight: Array, dy: Array, eps: float = 1e-5
 ) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias)."""
@@ -578,7 +578,7 @@ def group_norm(
     return y
 
 
-def group_norm_backward(
+def group_norm_gradients(
     x: Array, groups: int, weight: Array, dy: Array, eps: float = 1e-5
 ) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias)."""
@@ -610,7 +610,7 @@ def local_response_norm(
     return y
 
 
-def local_response_norm_backward(
+def local_response_norm_gradients(
     x: Array, dy: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Array:
     """Each output sends its gradient to its own input, and to all of its window through the energy."""
@@ -646,11 +646,11 @@ def softmax_cross_entropy(logits: Array, target: Array, label_smoothing: float =
     return float64(math.fsum(terms) / logits.shape[0])
 
 
-def softmax_cross_entropy_backward(
+def softmax_cross_entropy_gradients(
     logits: Array, target: Array, label_smoothing: float = 0.0, dy: float = 1.0
 ) -> Array:
     q = target_rows(target, logits.shape[1], label_smoothing)
-    return log_softmax_backward(logits, -q * dy / logits.shape[0])
+    return log_softmax.backward(logits, -q * dy / logits.shape[0])
 
 
 def mean_squared_error(y: Array, target: Array) -> Array:
@@ -658,5 +658,5 @@ def mean_squared_error(y: Array, target: Array) -> Array:
     return float64(math.fsum(((float64(y) - float64(target)) ** 2).ravel()) / y.size)
 
 
-def mean_squared_error_backward(y: Array, target: Array, dy: float = 1.0) -> Array:
+def mean_squared_error_gradients(y: Array, target: Array, dy: float = 1.0) -> Array:
     return 2 * (float64(y) - float64(target)) * dy / y.size

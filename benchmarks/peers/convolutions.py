@@ -36,7 +36,7 @@ def forward_backward(geometry: ConvGeometry, torch: PeerProcess) -> tuple[Calls,
             y, ctx = ops.conv2d(
                 images, filters, stride=geometry.stride, padding=(top, left), groups=geometry.groups
             )
-            dx, dweight, _ = ops.conv2d_backward(ctx, gradient)
+            dx, dweight, _ = ops.conv2d.backward(ctx, gradient)
         return y, dx, dweight
 
     theirs = {layout: (arrays, geometry, layout) for layout in LAYOUTS}

@@ -72,10 +72,10 @@ def owner_of(code: CodeType) -> Owner | None:
     one_pass = name.removesuffix("_part").removesuffix("_whole").removesuffix("_into")
     if file.parent.name == "conv" and one_pass in _PASSES and module not in _DRIVERS:
         return Owner(4, "convolution", module, one_pass)
-    if name not in ops.__all__:
+    pass_name = "backward" if name.endswith("_grad") else "forward"
+    op = name.removeprefix("_").removesuffix("_grad")
+    if op not in ops.__all__:
         return None
-    pass_name = "backward" if name.endswith("_backward") else "forward"
-    op = name.removesuffix("_backward")
     if op.startswith("conv2d"):
         return Owner(3, "convolution", "bias and pieces", pass_name)
     return Owner(3, op, "", pass_name)

@@ -265,7 +265,7 @@ def test_convolution_is_the_same_to_the_bit(algorithm: str) -> None:
     for threads in (1, 2, 4):
         xpcnn.set_num_threads(threads)
         y, ctx = ops.conv2d(x, w, padding=1, algorithm=algorithm)
-        results.append((y, *ops.conv2d_backward(ctx, y)[:2]))
+        results.append((y, *ops.conv2d.backward(ctx, y)[:2]))
     for other in results[1:]:
         np.testing.assert_equal(other, results[0])
 

@@ -130,7 +130,7 @@ def test_training_step_gives_numpys_values() -> None:
         logits, ctx = model.forward(move(X), train=True, key=Key(0))
         loss, loss_ctx = ops.softmax_cross_entropy(logits, move(np.asarray([2, 0])))
         grads = nn.Gradients()
-        dx = model.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads)
+        dx = model.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
         results.append([logits, loss, dx, *(grads[path] for path in model.parameters())])
         results[-1] += model.state_dict().values()
     for ours, expected in zip(results[1], results[0], strict=True):

@@ -297,8 +297,8 @@ def test_networks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_a_wrong_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     one = networks.problem("n", NETWORKS["with dropout"], get_backend(), passes=("train",))
     expected = one.expected("train")
-    backward = networks.softmax_cross_entropy_backward
-    monkeypatch.setattr(networks, "softmax_cross_entropy_backward", lambda ctx: backward(ctx) * 1.1)
+    backward = networks.softmax_cross_entropy.backward
+    monkeypatch.setattr(networks.softmax_cross_entropy, "backward", lambda ctx: backward(ctx) * 1.1)
     with pytest.raises(WrongResultError):
         ready(one, one.contestants[0], expected)
 

@@ -253,7 +253,7 @@ def test_a_forward_pass_within_a_gradient_is_the_gradients() -> None:
     x, weight = np.ones((1, 2, 6, 6), np.float32), np.ones((2, 2, 3, 3), np.float32)
     y, ctx = ops.conv2d(x, weight, padding=1, algorithm="im2col")
     with profile.Profile() as found:
-        ops.conv2d_backward(ctx, y, need_dweight=False)
+        ops.conv2d.backward(ctx, y, need_dweight=False)
     passes = {owner.pass_name for owner in found.calls if owner.algorithm == "im2col"}
     assert passes == {"grad_input"}
 
@@ -267,7 +267,7 @@ def test_pieces_are_the_algorithms(algorithm: str) -> None:
     try:
         with profile.Profile() as found:
             y, ctx = ops.conv2d(x, weight, padding=1, algorithm=algorithm)
-            ops.conv2d_backward(ctx, y)
+            ops.conv2d.backward(ctx, y)
     finally:
         xpcnn.set_workspace_limit(before)
     owners = {(owner.algorithm, owner.pass_name) for owner in found.calls if owner.level == 4}

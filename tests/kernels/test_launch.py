@@ -120,8 +120,8 @@ def test_pooling_is_one_launch_a_pass(target: Target, monkeypatch: pytest.Monkey
     monkeypatch.setattr(xpcnn.backend_of(x), "kernels", table())
     started = kernels_started(monkeypatch, pool)
     for op, backward in (
-        (ops.max_pool2d, ops.max_pool2d_backward),
-        (ops.avg_pool2d, ops.avg_pool2d_backward),
+        (ops.max_pool2d, ops.max_pool2d.backward),
+        (ops.avg_pool2d, ops.avg_pool2d.backward),
     ):
         _, ctx = op(x, 3, 2, 1)
         backward(ctx, dy)
@@ -137,8 +137,8 @@ def test_ops_with_kernels_and_without(target: Target, monkeypatch: pytest.Monkey
         y, conv = ops.conv2d(x, weight, bias, stride=2, padding=1, algorithm="im2col")
         y, maxima = ops.max_pool2d(y, 3, 2, 1)
         y, means = ops.avg_pool2d(y, 2, 1, 1, count_include_pad=False)
-        dy = ops.avg_pool2d_backward(means, target.array(draw(*y.shape)))
-        gradients = ops.conv2d_backward(conv, ops.max_pool2d_backward(maxima, dy))
+        dy = ops.avg_pool2d.backward(means, target.array(draw(*y.shape)))
+        gradients = ops.conv2d.backward(conv, ops.max_pool2d.backward(maxima, dy))
         columns = ops.im2col(x, 3, 2)
         folded = ops.col2im(columns, x.shape, 3, 2)
         return [target.wide(array) for array in (y, *gradients, columns, folded)]

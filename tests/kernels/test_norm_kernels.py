@@ -237,9 +237,9 @@ def test_the_op_takes_the_kernels(target: Target, monkeypatch: pytest.MonkeyPatc
     with xpcnn.use_backend(target.backend) as backend:
         monkeypatch.setattr(backend, "kernels", norm.KERNELS)
         y, ctx = ops.batch_norm(x, *numbers.given, train=True)
-        gradients = ops.batch_norm_backward(ctx, dy)
+        gradients = ops.batch_norm.backward(ctx, dy)
     check(target, y, expected[0])
     check(target, ctx.running_var, expected[1].running_var)
     terms = float(np.abs(numbers.dy).sum() / 3)
-    for got, wanted in zip(gradients, ops.batch_norm_backward(expected[1], numbers.dy), strict=True):
+    for got, wanted in zip(gradients, ops.batch_norm.backward(expected[1], numbers.dy), strict=True):
         check(target, got, wanted, scale=terms)

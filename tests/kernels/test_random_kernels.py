@@ -196,6 +196,6 @@ def test_the_op_takes_the_kernel(target: Target, monkeypatch: pytest.MonkeyPatch
     with xpcnn.use_backend(target.backend) as backend:
         monkeypatch.setattr(backend, "kernels", random.KERNELS)
         y, ctx = ops.dropout(x, 0.25, 3)
-        dx = ops.dropout_backward(ctx, x)
+        dx = ops.dropout.backward(ctx, x)
     np.testing.assert_array_equal(target.wide(ctx.mask), mask)
     np.testing.assert_array_equal(target.wide(dx), target.wide(y))

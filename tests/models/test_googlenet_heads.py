@@ -122,12 +122,12 @@ def test_loss() -> None:
     assert_close(loss, np.asarray(one["logits"][0] + 0.3 * one["aux1"][0] + 0.3 * one["aux2"][0]))
     dy = backward(ctx)
     for name, weight in {"logits": 1.0, "aux1": 0.3, "aux2": 0.3}.items():
-        expected = weight * ops.softmax_cross_entropy_backward(one[name][1])
+        expected = weight * ops.softmax_cross_entropy.backward(one[name][1])
         assert_close(getattr(dy, name), expected)
     # In evaluation there is one array
     loss, ctx = forward(y.logits, LABELS)
     assert_close(loss, one["logits"][0])
-    assert_close(backward(ctx), ops.softmax_cross_entropy_backward(one["logits"][1]))
+    assert_close(backward(ctx), ops.softmax_cross_entropy.backward(one["logits"][1]))
 
 
 def test_loss_is_a_0d_array_of_the_dtype(make: Any, dtype: str) -> None:

@@ -26,11 +26,11 @@ from xpcnn.models import googlenet_loss
 
 Array = np.ndarray[Any, Any]
 
-FLATTEN = "ops.shape.flatten_backward"
+FLATTEN = "ops.shape.flatten.backward"
 """The only one that transposes what it is given."""
 
 
-LOSS = ops.softmax_cross_entropy, ops.softmax_cross_entropy_backward
+LOSS = ops.softmax_cross_entropy, ops.softmax_cross_entropy.backward
 
 
 def channels_last(shape: tuple[int, ...]) -> Array:

@@ -63,7 +63,7 @@ def test_one_training_step(name: str, size: tuple[int, int], options: dict[str, 
     y, ctx = model.forward(x, train=True)
     loss, loss_ctx = ops.softmax_cross_entropy(y, labels)
     grads = nn.Gradients()
-    dx = model.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads)
+    dx = model.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
 
     torch_x = torch.from_numpy(x).requires_grad_()
     torch_y = module.train()(torch_x)
@@ -124,7 +124,7 @@ def test_resnet18_at_its_published_size() -> None:
     y, ctx = model.forward(x, train=True)
     _, loss_ctx = ops.softmax_cross_entropy(y, labels)
     grads = nn.Gradients()
-    model.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads, need_dx=False)
+    model.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads, need_dx=False)
     logits = module.double().train()(torch.from_numpy(x))
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
     for path, parameter in module.named_parameters():

@@ -158,7 +158,7 @@ def test_pytorch_gives_the_same_logits_and_gradients(name: str, more: dict[str, 
     y, ctx = model.forward(x, train=True)
     loss, loss_ctx = ops.softmax_cross_entropy(y, labels)
     grads = nn.Gradients()
-    dx = model.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads)
+    dx = model.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
 
     torch_x = torch.from_numpy(x).requires_grad_()
     torch_y = twin(torch_x)

@@ -23,7 +23,7 @@ class Wrong(nn.Linear):
         self.spoil = spoil
 
     def backward(self, ctx: Any, dy: Any, grads: nn.Gradients | None = None, *, need_dx: bool = True) -> Any:
-        dx, dweight, dbias = ops.linear_backward(ctx, dy)
+        dx, dweight, dbias = ops.linear.backward(ctx, dy)
         found = {"x": dx, "weight": dweight, "bias": dbias}
         found |= {name: spoil(np.array(found[name])) for name, spoil in self.spoil.items()}
         self.accumulate(grads, weight=found["weight"], bias=found["bias"])
@@ -145,7 +145,7 @@ def test_needs_float64() -> None:
     with pytest.raises(errors.DtypeError, match=mentions("x is float32", "float64")):
         gradcheck(nn.ReLU(), X.astype("float32"))
     with pytest.raises(errors.DtypeError, match=mentions("gradcheck_op", "arrays[1] is float32")):
-        gradcheck_op(ops.linear, ops.linear_backward, X, draw(2, 3, dtype="float32"))
+        gradcheck_op(ops.linear, ops.linear.backward, X, draw(2, 3, dtype="float32"))
 
 
 def test_kinks_are_the_callers_to_avoid() -> None:
@@ -156,19 +156,19 @@ def test_kinks_are_the_callers_to_avoid() -> None:
 def test_op(make: Any) -> None:
     x, weight = (make.array(draw(*shape)) for shape in ((1, 2, 4, 4), (3, 2, 3, 3)))
     bias = make.array(draw(3))
-    result = gradcheck_op(ops.conv2d, ops.conv2d_backward, x, weight, bias)
+    result = gradcheck_op(ops.conv2d, ops.conv2d.backward, x, weight, bias)
     assert result.compared == 32 + 54 + 3
-    assert gradcheck_op(ops.tanh, ops.tanh_backward, x).compared == 32
+    assert gradcheck_op(ops.tanh, ops.tanh.backward, x).compared == 32
     with pytest.raises(AssertionError, match=mentions("gradcheck_op: arrays[1][0, 0, 0, 0]")):
         gradcheck_op(
             ops.conv2d,
-            lambda ctx, dy: (ops.conv2d_backward(ctx, dy)[0], ops.conv2d_backward(ctx, dy)[1] * 2.0, None),
+            lambda ctx, dy: (ops.conv2d.backward(ctx, dy)[0], ops.conv2d.backward(ctx, dy)[1] * 2.0, None),
             x,
             weight,
             bias,
         )
     with pytest.raises(AssertionError, match="2 arrays but 3 gradients"):
-        gradcheck_op(ops.conv2d, ops.conv2d_backward, x, weight)
+        gradcheck_op(ops.conv2d, ops.conv2d.backward, x, weight)
 
 
 ON_THEIR_OWN = {"relu": (6,), "gelu": (6,), "tanh": (2, 3), "softmax": (2, 3), "flatten": (2, 3, 1)}

@@ -234,5 +234,5 @@ class Graph:
         image = arrays["image"] if "image" in arrays else np.zeros(shape)
         filters = arrays["filter"] if "filter" in arrays else np.zeros(shape)
         options["groups"] = image.shape[1] // filters.shape[1]
-        dx, dweight, _ = oracles.conv2d_backward(image, filters, arrays["loss"], **options)
+        dx, dweight, _ = oracles.conv2d_gradients(image, filters, arrays["loss"], **options)
         return dx if self.operation == "conv_dgrad" else dweight

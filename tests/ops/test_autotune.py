@@ -98,7 +98,7 @@ def test_outside_of_the_context_nothing_is_measured(measured: list[Any], folder:
     assert autotune.tuned(GEOMETRY, "forward", np.dtype("float32"), NUMPY) is None
     x, w = draw(2, 3, 8, 8), draw(4, 3, 3, 3)
     y, ctx = ops.conv2d(x, w)
-    ops.conv2d_backward(ctx, y)
+    ops.conv2d.backward(ctx, y)
     assert measured == []
     assert not folder.exists()
 
@@ -133,10 +133,10 @@ def test_named_algorithm_wins(measured: list[Any]) -> None:
     with xpcnn.autotune():
         with xpcnn.conv_algorithm("as_strided"):
             y, ctx = ops.conv2d(x, w)
-            ops.conv2d_backward(ctx, y)
+            ops.conv2d.backward(ctx, y)
         assert ctx.algorithm == "as_strided"
         y, ctx = ops.conv2d(x, w, algorithm="im2col")
-        ops.conv2d_backward(ctx, y)
+        ops.conv2d.backward(ctx, y)
     assert measured == []
 
 
@@ -329,7 +329,7 @@ def test_results_are_those_of_im2col(make: Any, dtype: str) -> None:
     x, w, b, dy = (make.array(a) for a in (r.x, r.w, r.b, r.dy))
     with xpcnn.autotune():
         y, ctx = ops.conv2d(x, w, b, **case.options)
-        gradients = ops.conv2d_backward(ctx, dy)
+        gradients = ops.conv2d.backward(ctx, dy)
     for got, expected in zip((y, *gradients), (r.y, r.dx, r.dw, r.db), strict=True):
         make.check(got, expected, dtype)
 
@@ -422,7 +422,7 @@ def test_same_bits_as_long_as_the_file_is_kept(monkeypatch: pytest.MonkeyPatch) 
             y, ctx = ops.conv2d(
                 draw(2, 3, 8, 8, dtype="float32"), draw(4, 3, 3, 3, dtype="float32"), padding=1
             )
-            return [y, *ops.conv2d_backward(ctx, y)[:2]]
+            return [y, *ops.conv2d.backward(ctx, y)[:2]]
 
     first = gradients()
     forget(monkeypatch)
@@ -451,13 +451,13 @@ def test_conv2d_runs_what_was_measured(
     x, w, dy = make.array(r.x), make.array(r.w), make.array(r.dy)
     with xpcnn.autotune():
         _, ctx = ops.conv2d(x, w, stride=2, padding=1)
-        ops.conv2d_backward(ctx, dy)
+        ops.conv2d.backward(ctx, dy)
         ran.clear()
         _, ctx = ops.conv2d(x, w, stride=2, padding=1)
         assert ran == ["forward"]
-        ops.conv2d_backward(ctx, dy, need_dx=False)
+        ops.conv2d.backward(ctx, dy, need_dx=False)
         assert ran == ["forward", "grad_weight"]
     ran.clear()
     _, ctx = ops.conv2d(x, w, stride=2, padding=1)
-    ops.conv2d_backward(ctx, dy)
+    ops.conv2d.backward(ctx, dy)
     assert ran == []

@@ -51,7 +51,7 @@ def test_matches_the_loops(make: Any, dtype: str, algorithm: str, case: Case) ->
     with make.unchanged(x, w, b):
         y, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
     with make.unchanged(x, w, dy, ctx):
-        dx, dw, db = ops.conv2d_backward(ctx, dy)
+        dx, dw, db = ops.conv2d.backward(ctx, dy)
     make.check(y, r.y, dtype)
     make.check(dx, r.dx, dtype)
     make.check(dw, r.dw, dtype)
@@ -85,7 +85,7 @@ def test_is_bilinear(make: Any, algorithm: str, name: str) -> None:
     r = reference(case)
     x, w, _, dy = inputs(make, r)
     y, ctx = ops.conv2d(x, w, **case.options, algorithm=algorithm)
-    dx, dw, _ = ops.conv2d_backward(ctx, dy)
+    dx, dw, _ = ops.conv2d.backward(ctx, dy)
     y, dx, dw = (make.to_numpy(a) for a in (y, dx, dw))
     number = np.vdot(r.dy, y)
     size = np.abs(r.dy * y).sum()
@@ -101,15 +101,15 @@ def test_skipped_gradients(make: Any, algorithm: str) -> None:
     r = reference(case)
     x, w, b, dy = inputs(make, r)
     _, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
-    dx, dw, db = ops.conv2d_backward(ctx, dy, need_dx=False)
+    dx, dw, db = ops.conv2d.backward(ctx, dy, need_dx=False)
     assert dx is None
     make.check(dw, r.dw, "float64")
     make.check(db, r.db, "float64")
-    dx, dw, db = ops.conv2d_backward(ctx, dy, need_dweight=False)
+    dx, dw, db = ops.conv2d.backward(ctx, dy, need_dweight=False)
     make.check(dx, r.dx, "float64")
     assert dw is None
     assert db is None
-    assert ops.conv2d_backward(ctx, dy, need_dx=False, need_dweight=False) == (None, None, None)
+    assert ops.conv2d.backward(ctx, dy, need_dx=False, need_dweight=False) == (None, None, None)
 
 
 @every_algorithm
@@ -120,7 +120,7 @@ def test_backward_twice_is_the_same(make: Any, algorithm: str) -> None:
         return
     x, w, b, dy = inputs(make, reference(case, "float32"))
     _, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
-    first, second = (make.snapshot(ops.conv2d_backward(ctx, dy)) for _ in range(2))
+    first, second = (make.snapshot(ops.conv2d.backward(ctx, dy)) for _ in range(2))
     np.testing.assert_equal(second, first)
 
 
@@ -136,8 +136,8 @@ def test_any_memory_layout(make: Any, algorithm: str, name: str, layout: Any) ->
     host = [make.to_numpy(a) for a in (x, w, dy)]
     with make.unchanged(x, w, dy):
         y, ctx = ops.conv2d(x, w, **case.options, algorithm=algorithm)
-        dx, dw, _ = ops.conv2d_backward(ctx, dy)
-    expected_dx, expected_dw, _ = oracles.conv2d_backward(*host, **case.oracle_options)
+        dx, dw, _ = ops.conv2d.backward(ctx, dy)
+    expected_dx, expected_dw, _ = oracles.conv2d_gradients(*host, **case.oracle_options)
     make.check(y, oracles.conv2d(*host[:2], **case.oracle_options), "float64")
     make.check(dx, expected_dx, "float64")
     make.check(dw, expected_dw, "float64")
@@ -172,7 +172,7 @@ def test_larger_sizes_against_torch(make: Any, dtype: str, algorithm: str, strid
     x, w, b, dy = (make.array(a) for a in (*host, dy))
     got, ctx = ops.conv2d(x, w, b, stride=stride, padding=(1, 2), algorithm=algorithm)
     make.check(got, y.detach().numpy(), dtype)
-    for gradient, expected in zip(ops.conv2d_backward(ctx, dy), leaves, strict=True):
+    for gradient, expected in zip(ops.conv2d.backward(ctx, dy), leaves, strict=True):
         make.check(gradient, expected.grad.numpy(), dtype)
 
 
@@ -184,10 +184,10 @@ def test_conv_algorithm_overrides_auto(make: Any, name: str) -> None:
     case = CASES["strided and padded"]
     x, w, b, dy = inputs(make, reference(case, "float32"))
     y, ctx = ops.conv2d(x, w, b, **case.options, algorithm=name)
-    explicit = make.snapshot((y, ops.conv2d_backward(ctx, dy)))
+    explicit = make.snapshot((y, ops.conv2d.backward(ctx, dy)))
     with xpcnn.conv_algorithm(name):
         y, ctx = ops.conv2d(x, w, b, **case.options)
-        overridden = make.snapshot((y, ops.conv2d_backward(ctx, dy)))
+        overridden = make.snapshot((y, ops.conv2d.backward(ctx, dy)))
     np.testing.assert_equal(overridden, explicit)
 
 
@@ -236,7 +236,7 @@ def test_output_size_or_error(size: Any, kernel: Any, stride: Any, padding: Any,
     else:
         y, ctx = ops.conv2d(x, w, **options)
         assert y.shape == (1, 1, *expected)
-        dx, dw, _ = ops.conv2d_backward(ctx, y)
+        dx, dw, _ = ops.conv2d.backward(ctx, y)
         assert (dx.shape, dw.shape) == (x.shape, w.shape)
 
 
@@ -284,7 +284,7 @@ def test_random_geometry_matches_the_loops(
         assume(kernel == (3, 3) and stride == dilation == (1, 1))
     r = reference(case)
     y, ctx = ops.conv2d(r.x, r.w, r.b, **case.options, algorithm=algorithm)
-    for got, expected in zip((y, *ops.conv2d_backward(ctx, r.dy)), (r.y, r.dx, r.dw, r.db), strict=True):
+    for got, expected in zip((y, *ops.conv2d.backward(ctx, r.dy)), (r.y, r.dx, r.dw, r.db), strict=True):
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
 
@@ -303,7 +303,7 @@ def test_winograd_of_any_size(size: Any, padding: Any, batch: int, channels: int
     pads = (padding[0], padding[0], padding[1], padding[1])
     r = reference(Case((batch, channels, *size), (outputs, channels, 3, 3), padding=padding, pads=pads))
     y, ctx = ops.conv2d(r.x, r.w, r.b, padding=padding, algorithm="winograd")
-    for got, expected in zip((y, *ops.conv2d_backward(ctx, r.dy)), (r.y, r.dx, r.dw, r.db), strict=True):
+    for got, expected in zip((y, *ops.conv2d.backward(ctx, r.dy)), (r.y, r.dx, r.dw, r.db), strict=True):
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
 

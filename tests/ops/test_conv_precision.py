@@ -29,7 +29,7 @@ def check_all(make: Any, case: Case, algorithm: str, dtype: str, bound: float) -
     r = wide(case, dtype)
     x, w, b, dy = (make.array(a) for a in (r.x, r.w, r.b, r.dy))
     y, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
-    dx, dw, _ = ops.conv2d_backward(ctx, dy)
+    dx, dw, _ = ops.conv2d.backward(ctx, dy)
     for got, expected in ((y, r.y), (dx, r.dx), (dw, r.dw)):
         make.check(got, expected, dtype, rtol=bound)
 

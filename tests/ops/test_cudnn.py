@@ -86,7 +86,7 @@ def test_matches_the_loops(on_numpy: Device, dtype: str, case: Case, lay: Any) -
     x, w, dy = lay(r.x), memory(r.w), lay(r.dy)
     b = None if r.b is None else memory(r.b)
     y, ctx = ops.conv2d(x, w, b, **case.options, algorithm="cudnn")
-    dx, dw, _ = ops.conv2d_backward(ctx, dy)
+    dx, dw, _ = ops.conv2d.backward(ctx, dy)
     check(y, r.y, dtype)
     check(dx, r.dx, dtype)
     check(dw, r.dw, dtype)

@@ -125,17 +125,15 @@ def test_conv2d(make: Any, bad: Bad) -> None:
 def test_backward_gradient_of_wrong_shape(make: Any) -> None:
     _, ctx = ops.conv2d(make.array(draw(2, 3, 8, 8)), make.array(draw(5, 3, 3, 3)))
     for shape in ((2, 5, 6, 5), (2, 4, 6, 6), (1, 5, 6, 6), (2, 6, 6, 5), (5, 6, 6)):
-        with pytest.raises(
-            errors.ShapeError, match=mentions("conv2d_backward", "dy", str(shape), "(2, 5, 6, 6)")
-        ):
-            ops.conv2d_backward(ctx, make.array(np.zeros(shape)))
+        with pytest.raises(errors.ShapeError, match=mentions("dy", str(shape), "(2, 5, 6, 6)")):
+            ops.conv2d.backward(ctx, make.array(np.zeros(shape)))
 
 
 def test_backward_gradient_of_wrong_dtype(make: Any) -> None:
     _, ctx = ops.conv2d(make.array(draw(2, 3, 8, 8)), make.array(draw(5, 3, 3, 3)))
     for dtype in ("float32", "int64"):
-        with pytest.raises(errors.DtypeError, match=mentions("conv2d_backward", "dy", dtype)):
-            ops.conv2d_backward(ctx, make.array(np.zeros((2, 5, 6, 6)), dtype))
+        with pytest.raises(errors.DtypeError, match=mentions("conv2d.backward", "dy", dtype)):
+            ops.conv2d.backward(ctx, make.array(np.zeros((2, 5, 6, 6)), dtype))
 
 
 @pytest.mark.parametrize("name", ["fastest", "", None], ids=repr)
@@ -176,8 +174,8 @@ def test_mixed_backends(first: str, second: str) -> None:
     with pytest.raises(errors.BackendError, match=told("conv2d")):
         ops.conv2d(x, made_by(first, 5, 3, 3, 3), made_by(second, 5))
     _, ctx = ops.conv2d(x, made_by(first, 5, 3, 3, 3))
-    with pytest.raises(errors.BackendError, match=told("conv2d_backward")):
-        ops.conv2d_backward(ctx, made_by(second, 2, 5, 6, 6))
+    with pytest.raises(errors.BackendError, match=told("conv2d.backward")):
+        ops.conv2d.backward(ctx, made_by(second, 2, 5, 6, 6))
     with pytest.raises(errors.BackendError, match=told("linear")):
         ops.linear(made_by(first, 5, 4), made_by(second, 3, 4))
     with pytest.raises(errors.BackendError, match=told("batch_norm")):
@@ -193,11 +191,11 @@ def test_mixed_backends(first: str, second: str) -> None:
     with pytest.raises(errors.BackendError, match=told("mean_squared_error")):
         ops.mean_squared_error(made_by(first, 5, 4), made_by(second, 5, 4))
     _, ctx = ops.gelu(made_by(first, 5, 4))
-    with pytest.raises(errors.BackendError, match=told("gelu_backward")):
-        ops.gelu_backward(ctx, made_by(second, 5, 4))
+    with pytest.raises(errors.BackendError, match=told("gelu.backward")):
+        ops.gelu.backward(ctx, made_by(second, 5, 4))
     _, ctx = ops.relu(made_by(first, 5, 4))
-    with pytest.raises(errors.BackendError, match=told("relu_backward")):
-        ops.relu_backward(ctx, made_by(second, 5, 4))
+    with pytest.raises(errors.BackendError, match=told("relu.backward")):
+        ops.relu.backward(ctx, made_by(second, 5, 4))
 
 
 def test_the_setting_does_not_matter_to_operations(make: Any) -> None:
@@ -207,7 +205,7 @@ def test_the_setting_does_not_matter_to_operations(make: Any) -> None:
         if reason is None:
             with xpcnn.use_backend(name):
                 y, ctx = ops.conv2d(x, w)
-                dx, dw, _ = ops.conv2d_backward(ctx, y)
+                dx, dw, _ = ops.conv2d.backward(ctx, y)
                 dropped, _ = ops.dropout(x, 0.5, 1)
             for array, shape in ((y, (2, 4, 3, 3)), (dx, x.shape), (dw, w.shape), (dropped, x.shape)):
                 make.check_kind(array, tuple(shape), "float64")

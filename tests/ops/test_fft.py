@@ -36,7 +36,7 @@ def check_against(make: Any, r: Reference, case: Case, dtype: str) -> None:
     with make.unchanged(x, w, b):
         y, ctx = ops.conv2d(x, w, b, **case.options, algorithm="fft")
     with make.unchanged(x, w, dy, ctx):
-        dx, dw, _ = ops.conv2d_backward(ctx, dy)
+        dx, dw, _ = ops.conv2d.backward(ctx, dy)
     for got, expected in zip((y, dx, dw), (r.y, r.dx, r.dw), strict=True):
         make.check(got, expected, dtype)
 
@@ -76,8 +76,8 @@ def test_every_small_axis() -> None:
         expected = oracles.conv2d(x, w, None, **other)
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-11 * np.abs(expected).max() + 1e-13)
         dy = draw(*expected.shape, seed=1)
-        expected_dx, expected_dw, _ = oracles.conv2d_backward(x, w, dy, **other)
-        dx, dw, _ = ops.conv2d_backward(ctx, dy)
+        expected_dx, expected_dw, _ = oracles.conv2d_gradients(x, w, dy, **other)
+        dx, dw, _ = ops.conv2d.backward(ctx, dy)
         np.testing.assert_allclose(dx, expected_dx, rtol=0, atol=1e-12)
         np.testing.assert_allclose(dw, expected_dw, rtol=0, atol=1e-12)
 
@@ -88,7 +88,7 @@ def test_is_bilinear(make: Any, name: str) -> None:
     case = CASES[name]
     r = reference(case)
     y, ctx = ops.conv2d(make.array(r.x), make.array(r.w), **case.options, algorithm="fft")
-    dx, dw, _ = ops.conv2d_backward(ctx, make.array(r.dy))
+    dx, dw, _ = ops.conv2d.backward(ctx, make.array(r.dy))
     y, dx, dw = (make.to_numpy(a) for a in (y, dx, dw))
     number, size = np.vdot(r.dy, y), np.abs(r.dy * y).sum()
     assert abs(np.vdot(dx, r.x) - number) <= 1e-13 * size
@@ -114,7 +114,7 @@ def test_large_kernels_and_many_channels(make: Any, dtype: str, case: Case) -> N
     y.backward(torch.tensor(dy, dtype=torch.float64))
     got, ctx = ops.conv2d(*(make.array(a) for a in host), **case.options, algorithm="fft")
     make.check(got, y.detach().numpy(), dtype)
-    for gradient, leaf in zip(ops.conv2d_backward(ctx, make.array(dy)), leaves, strict=False):
+    for gradient, leaf in zip(ops.conv2d.backward(ctx, make.array(dy)), leaves, strict=False):
         make.check(gradient, leaf.grad.numpy(), dtype)
 
 
@@ -126,8 +126,8 @@ def test_any_memory_layout(make: Any, layout: Any) -> None:
     host = [make.to_numpy(a) for a in (x, w, dy)]
     with make.unchanged(x, w, dy):
         y, ctx = ops.conv2d(x, w, **case.options, algorithm="fft")
-        dx, dw, _ = ops.conv2d_backward(ctx, dy)
-    expected_dx, expected_dw, _ = oracles.conv2d_backward(*host, **case.oracle_options)
+        dx, dw, _ = ops.conv2d.backward(ctx, dy)
+    expected_dx, expected_dw, _ = oracles.conv2d_gradients(*host, **case.oracle_options)
     make.check(y, oracles.conv2d(*host[:2], None, **case.oracle_options), "float64")
     make.check(dx, expected_dx, "float64")
     make.check(dw, expected_dw, "float64")
@@ -140,7 +140,7 @@ def test_output_is_channels_last(name: str) -> None:
     case = CASES[name]
     r = reference(case)
     y, ctx = ops.conv2d(r.x, r.w, r.b, **case.options, algorithm="fft")
-    dx, _, _ = ops.conv2d_backward(ctx, r.dy)
+    dx, _, _ = ops.conv2d.backward(ctx, r.dy)
     assert is_channels_last(y)
     assert is_channels_last(dx)
 
@@ -162,7 +162,7 @@ def test_single_precision_stays_single(make: Any, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(make.xp.fft, name, watched(name, getattr(make.xp.fft, name)))
     r = reference(CASES["strided and padded"], "float32")
     _, ctx = ops.conv2d(make.array(r.x), make.array(r.w), stride=2, padding=1, algorithm="fft")
-    ops.conv2d_backward(ctx, make.array(r.dy))
+    ops.conv2d.backward(ctx, make.array(r.dy))
     assert {name for name, _ in seen} == set(names)
     assert {kind for name, kind in seen if name == "irfft"} == {"float32"}
     assert {kind for name, kind in seen if name != "irfft"} == {"complex64"}
@@ -261,13 +261,13 @@ def test_scratch_stays_within_the_limit(
     w = draw(*weight, dtype=dtype)
     x = draw(batch * shape[0], *shape[1:], dtype=dtype)
     warm, warm_ctx = ops.conv2d(x[:1], w, **options, algorithm="fft")  # what is prepared at first use
-    ops.conv2d_backward(warm_ctx, warm)
+    ops.conv2d.backward(warm_ctx, warm)
     (y, ctx), used = scratch(lambda: ops.conv2d(x, w, **options, algorithm="fft"))
     assert used - y.nbytes <= 1.1 * limit
     dy = draw(*y.shape, dtype=dtype)
-    (dx, _, _), used = scratch(lambda: ops.conv2d_backward(ctx, dy, need_dweight=False))
+    (dx, _, _), used = scratch(lambda: ops.conv2d.backward(ctx, dy, need_dweight=False))
     assert used - dx.nbytes <= 1.1 * limit
-    (_, dw, _), used = scratch(lambda: ops.conv2d_backward(ctx, dy, need_dx=False))
+    (_, dw, _), used = scratch(lambda: ops.conv2d.backward(ctx, dy, need_dx=False))
     assert used - dw.nbytes <= 1.1 * limit
 
 

@@ -55,9 +55,9 @@ def test_conv2d(half: Half, algorithm: str) -> None:
     (x, xv), (w, wv) = half.draw(4, 32, 8, 8), half.draw(2, 32, 5, 5, seed=1)
     (b, bv), (dy, dyv) = half.draw(2, seed=2), half.draw(4, 2, 4, 4, seed=3)
     y, ctx = ops.conv2d(x, w, b, algorithm=algorithm)
-    dx, dw, db = ops.conv2d_backward(ctx, dy)
+    dx, dw, db = ops.conv2d.backward(ctx, dy)
     half.check(y, oracles.conv2d(xv, wv, bv))
-    expected = oracles.conv2d_backward(xv, wv, dyv)
+    expected = oracles.conv2d_gradients(xv, wv, dyv)
     half.check(dx, expected[0])
     half.check(dw, expected[1])
     half.check(db, expected[2])
@@ -68,8 +68,8 @@ def test_conv2d_with_many_outputs(half: Half) -> None:
     (x, xv), (w, wv) = half.draw(2, 1, 3, 3), half.draw(300, 1, 2, 2, seed=1)
     (dy, dyv) = half.draw(2, 300, 2, 2, seed=2)
     _, ctx = ops.conv2d(x, w)
-    dx, dw, _ = ops.conv2d_backward(ctx, dy)
-    expected = oracles.conv2d_backward(xv, wv, dyv)
+    dx, dw, _ = ops.conv2d.backward(ctx, dy)
+    expected = oracles.conv2d_gradients(xv, wv, dyv)
     half.check(dx, expected[0])
     half.check(dw, expected[1])
 
@@ -78,11 +78,11 @@ def test_conv_transpose2d(half: Half) -> None:
     (x, xv), (w, wv) = half.draw(2, 64, 4, 4), half.draw(64, 2, 3, 3, seed=1)
     (b, bv), (dy, dyv) = half.draw(2, seed=2), half.draw(2, 2, 8, 8, seed=3)
     y, ctx = ops.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1)
-    dx, dw, db = ops.conv_transpose2d_backward(ctx, dy)
+    dx, dw, db = ops.conv_transpose2d.backward(ctx, dy)
     options = {"stride": (2, 2), "padding": (1, 1)}
     half.check(y, oracles.conv_transpose2d(xv, wv, bv, **options, output_padding=(1, 1)))
     for got, expected in zip(
-        (dx, dw, db), oracles.conv_transpose2d_backward(xv, wv, dyv, **options), strict=True
+        (dx, dw, db), oracles.conv_transpose2d_gradients(xv, wv, dyv, **options), strict=True
     ):
         half.check(got, expected)
 
@@ -91,7 +91,7 @@ def test_linear(half: Half) -> None:
     (x, xv), (w, wv) = half.draw(40, 500), half.draw(6, 500, seed=1)
     (b, bv), (dy, dyv) = half.draw(6, seed=2), half.draw(40, 6, seed=3)
     y, ctx = ops.linear(x, w, b)
-    dx, dw, db = ops.linear_backward(ctx, dy)
+    dx, dw, db = ops.linear.backward(ctx, dy)
     half.check(y, xv @ wv.T + bv)
     half.check(dx, dyv @ wv)
     half.check(dw, dyv.T @ xv)
@@ -114,7 +114,7 @@ def test_average_of_a_large_window(half: Half, op: Any) -> None:
     y, ctx = op(x, size)
     half.check(y, xv.mean(axis=(2, 3), keepdims=True))
     dy, dyv = half.draw(2, 2, 1, 1, seed=1)
-    backward = ops.avg_pool2d_backward if op is ops.avg_pool2d else ops.adaptive_avg_pool2d_backward
+    backward = ops.avg_pool2d.backward if op is ops.avg_pool2d else ops.adaptive_avg_pool2d.backward
     half.check(backward(ctx, dy), np.broadcast_to(dyv / 1024, xv.shape), slack=2.0**-25)
 
 
@@ -125,10 +125,10 @@ def test_overlapping_gradients(half: Half, op: str) -> None:
     values[0, 0, 6, 6] = 1
     _, ctx = getattr(ops, op)(half.array(values), 7, 1)
     dy, dyv = half.draw(1, 1, 7, 7)
-    dx = getattr(ops, op + "_backward")(ctx, dy)
+    dx = getattr(ops, op).backward(ctx, dy)
     oracle = {
-        "max_pool2d": lambda: oracles.max_pool2d_backward(values, dyv, (7, 7), (1, 1)),
-        "avg_pool2d": lambda: oracles.avg_pool2d_backward(values.shape, dyv, (7, 7), (1, 1)),
+        "max_pool2d": lambda: oracles.max_pool2d_gradients(values, dyv, (7, 7), (1, 1)),
+        "avg_pool2d": lambda: oracles.avg_pool2d_gradients(values.shape, dyv, (7, 7), (1, 1)),
     }[op]()
     half.check(dx, oracle)
 
@@ -140,10 +140,10 @@ def test_activations(half: Half, name: str) -> None:
     y, ctx = getattr(ops, name)(x)
     # Nothing is summed but softmax's denominator: each step may round to half precision.
     half.check(y, getattr(oracles, name)(xv), slack=2.0**-24, roundings=4)
-    dx = getattr(ops, name + "_backward")(ctx, dy)
+    dx = getattr(ops, name).backward(ctx, dy)
     # What backward keeps of the forward is rounded: for log_softmax to some units of |y| = 6, which come back
     # as relative errors of p.
-    expected = getattr(oracles, name + "_backward")(xv, dyv)
+    expected = getattr(oracles, name + "_gradients")(xv, dyv)
     size = float(np.abs(dyv if name == "log_softmax" else expected).max())
     half.check(dx, expected, slack=16 * HALF[half.dtype] * size + 2.0**-24)
 
@@ -156,7 +156,7 @@ def test_gates(half: Half, name: str) -> None:
     y, ctx = getattr(ops, name)(x)
     half.check(y, getattr(oracles, name)(xv), slack=2.0**-25)
     half.check(
-        getattr(ops, name + "_backward")(ctx, dy), getattr(oracles, name + "_backward")(xv, dyv), slack=1e-6
+        getattr(ops, name).backward(ctx, dy), getattr(oracles, name + "_gradients")(xv, dyv), slack=1e-6
     )
 
 
@@ -169,7 +169,7 @@ def test_softmax_sums_past_2048(half: Half, name: str, axis: int) -> None:
     y, ctx = getattr(ops, name)(half.array(np.ones(shape)), axis=axis)
     expected = np.full(shape, 1 / 5000 if name == "softmax" else -np.log(5000))
     half.check(y, expected, slack=2.0**-24, roundings=4)
-    dx = getattr(ops, name + "_backward")(ctx, dy)
+    dx = getattr(ops, name).backward(ctx, dy)
     # Both gradients subtract the mean of dy, about 1, with the relative error that y was rounded to.
     size = 1 / 5000 if name == "softmax" else 1.0
     exact = (dyv - dyv.mean(axis=axis, keepdims=True)) * size
@@ -181,7 +181,7 @@ def test_dropout(half: Half) -> None:
     y, ctx = ops.dropout(x, 0.3, 1)
     kept = half.values(y) != 0
     half.check(y, kept * xv / 0.7, roundings=2)
-    half.check(ops.dropout_backward(ctx, x), kept * xv / 0.7, roundings=2)
+    half.check(ops.dropout.backward(ctx, x), kept * xv / 0.7, roundings=2)
     assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.21 / 2500)
 
 
@@ -200,8 +200,8 @@ def test_batch_norm(half: Half, train: bool) -> None:
         half.check(ctx.running_var, 0.9 * varv + 0.1 * unbiased)
         used = (batch_mean, batch_var)
     half.check(y, oracles.batch_norm(xv, wv, bv, *used), slack=1e-5)
-    dx, dw, db = ops.batch_norm_backward(ctx, dy)
-    expected = oracles.batch_norm_backward(xv, wv, dyv, *used, train)
+    dx, dw, db = ops.batch_norm.backward(ctx, dy)
+    expected = oracles.batch_norm_gradients(xv, wv, dyv, *used, train)
     half.check(dx, expected[0], slack=1e-5)
     half.check(dw, expected[1], slack=1e-3)
     half.check(db, expected[2])
@@ -215,11 +215,11 @@ def test_layer_norm(half: Half) -> None:
     half.check(y, oracles.layer_norm(xv, 1, wv, bv), slack=1e-5)
     dy, dyv = half.draw(4, 2000, seed=3)
     half.check(
-        ops.layer_norm_backward(ctx, dy)[0], oracles.layer_norm_backward(xv, 1, wv, dyv)[0], slack=1e-5
+        ops.layer_norm.backward(ctx, dy)[0], oracles.layer_norm_gradients(xv, 1, wv, dyv)[0], slack=1e-5
     )
     (x, xv), (w, wv), (dy, dyv) = half.draw(300, 4), half.draw(4, seed=1), half.draw(300, 4, seed=2)
-    _, dw, db = ops.layer_norm_backward(ops.layer_norm(x, 4, w, w)[1], dy)
-    expected = oracles.layer_norm_backward(xv, 1, wv, dyv)
+    _, dw, db = ops.layer_norm.backward(ops.layer_norm(x, 4, w, w)[1], dy)
+    expected = oracles.layer_norm_gradients(xv, 1, wv, dyv)
     half.check(dw, expected[1], slack=1e-3)
     half.check(db, expected[2])
 
@@ -230,8 +230,8 @@ def test_group_norm(half: Half) -> None:
     dy, dyv = half.draw(20, 4, 10, 10, seed=5)
     y, ctx = ops.group_norm(x, 2, w, b)
     half.check(y, oracles.group_norm(xv, 2, wv, bv), slack=1e-5)
-    dx, dw, db = ops.group_norm_backward(ctx, dy)
-    expected = oracles.group_norm_backward(xv, 2, wv, dyv)
+    dx, dw, db = ops.group_norm.backward(ctx, dy)
+    expected = oracles.group_norm_gradients(xv, 2, wv, dyv)
     half.check(dx, expected[0], slack=1e-5)
     half.check(dw, expected[1], slack=1e-3)
     half.check(db, expected[2])
@@ -245,16 +245,16 @@ def test_local_response_norm(half: Half) -> None:
     dy, dyv = half.draw(2, 200, 1, 2, seed=1)
     y, ctx = ops.local_response_norm(x, 100, alpha=0.1)
     half.check(y, oracles.local_response_norm(xv, 100, alpha=0.1), slack=2.0**-24)
-    expected = oracles.local_response_norm_backward(xv, dyv, 100, alpha=0.1)
-    half.check(ops.local_response_norm_backward(ctx, dy), expected, slack=1e-6)
+    expected = oracles.local_response_norm_gradients(xv, dyv, 100, alpha=0.1)
+    half.check(ops.local_response_norm.backward(ctx, dy), expected, slack=1e-6)
 
 
 def test_cross_entropy(half: Half) -> None:
     (x, xv), labels = half.draw(1000, 10), np.arange(1000) % 10
     loss, ctx = ops.softmax_cross_entropy(x, half.make.array(labels, "int64"))
     half.check(loss, oracles.softmax_cross_entropy(xv, labels))
-    expected = oracles.softmax_cross_entropy_backward(xv, labels)
-    half.check(ops.softmax_cross_entropy_backward(ctx), expected, slack=2.0**-24)
+    expected = oracles.softmax_cross_entropy_gradients(xv, labels)
+    half.check(ops.softmax_cross_entropy.backward(ctx), expected, slack=2.0**-24)
 
 
 def test_mean_squared_error(half: Half) -> None:
@@ -264,5 +264,5 @@ def test_mean_squared_error(half: Half) -> None:
     y, target = half.array(y_values), half.array(np.zeros(1000))
     loss, ctx = ops.mean_squared_error(y, target)
     half.check(loss, oracles.mean_squared_error(half.values(y), np.zeros(1000)))
-    expected = oracles.mean_squared_error_backward(half.values(y), np.zeros(1000))
-    half.check(ops.mean_squared_error_backward(ctx), expected)
+    expected = oracles.mean_squared_error_gradients(half.values(y), np.zeros(1000))
+    half.check(ops.mean_squared_error.backward(ctx), expected)

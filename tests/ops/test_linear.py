@@ -35,8 +35,8 @@ def test_linear(make: Any, dtype: str, shape: tuple[int, ...], with_bias: bool) 
     dy_values = draw(*y.shape, dtype=dtype, seed=4)
     dy = make.array(dy_values)
     with make.unchanged(x, w, dy, ctx):
-        dx, dw, db = ops.linear_backward(ctx, dy)
-    expected_dx, expected_dw, expected_db = oracles.linear_backward(values, weight, dy_values)
+        dx, dw, db = ops.linear.backward(ctx, dy)
+    expected_dx, expected_dw, expected_db = oracles.linear_gradients(values, weight, dy_values)
     make.check(dx, expected_dx, dtype)
     make.check(dw, expected_dw, dtype)
     if bias is None:
@@ -48,11 +48,11 @@ def test_linear(make: Any, dtype: str, shape: tuple[int, ...], with_bias: bool) 
 def test_skipped_gradients(make: Any) -> None:
     x, w, b, dy = (make.array(draw(*shape)) for shape in ((5, 4), (3, 4), (3,), (5, 3)))
     _, ctx = ops.linear(x, w, b)
-    full = make.snapshot(ops.linear_backward(ctx, dy))
-    dx, dw, db = ops.linear_backward(ctx, dy, need_dx=False)
+    full = make.snapshot(ops.linear.backward(ctx, dy))
+    dx, dw, db = ops.linear.backward(ctx, dy, need_dx=False)
     assert dx is None
     np.testing.assert_equal(make.snapshot([dw, db]), full[1:])
-    dx, dw, db = ops.linear_backward(ctx, dy, need_dweight=False)
+    dx, dw, db = ops.linear.backward(ctx, dy, need_dweight=False)
     np.testing.assert_equal(make.snapshot(dx), full[0])
     assert dw is None
     assert db is None
@@ -65,8 +65,8 @@ def test_transposed_and_broadcast_inputs(make: Any) -> None:
     dy = make.xp.broadcast_to(make.array(np.full((1, 1), 0.25)), (5, 3))
     y, ctx = ops.linear(x, w)
     make.check(y, oracles.linear(values, weight), "float64")
-    expected_dx, expected_dw, _ = oracles.linear_backward(values, weight, np.full((5, 3), 0.25))
-    dx, dw, _ = ops.linear_backward(ctx, dy)
+    expected_dx, expected_dw, _ = oracles.linear_gradients(values, weight, np.full((5, 3), 0.25))
+    dx, dw, _ = ops.linear.backward(ctx, dy)
     make.check(dx, expected_dx, "float64")
     make.check(dw, expected_dw, "float64")
 
@@ -80,7 +80,7 @@ def test_linear_against_torch(make: Any, dtype: str) -> None:
     x, w, b, dy = (make.array(a) for a in host)
     y, ctx = ops.linear(x, w, b)
     make.check(y, expected.detach().numpy(), dtype)
-    for got, leaf in zip(ops.linear_backward(ctx, dy), leaves, strict=True):
+    for got, leaf in zip(ops.linear.backward(ctx, dy), leaves, strict=True):
         make.check(got, leaf.grad.numpy(), dtype)
 
 
@@ -95,8 +95,8 @@ def test_linear_bad_shapes(make: Any) -> None:
     with pytest.raises(errors.ShapeError, match=mentions("linear", "()")):
         ops.linear(make.array(1.0), w)
     _, ctx = ops.linear(make.array(draw(5, 4)), w)
-    with pytest.raises(errors.ShapeError, match=mentions("linear_backward", "(5, 4)", "(5, 3)")):
-        ops.linear_backward(ctx, make.array(draw(5, 4)))
+    with pytest.raises(errors.ShapeError, match=mentions("linear.backward", "(5, 4)", "(5, 3)")):
+        ops.linear.backward(ctx, make.array(draw(5, 4)))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3), (3, 1, 1, 1), (0, 3, 2, 2), (4,)], ids=str)
@@ -108,7 +108,7 @@ def test_flatten(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
     make.check(y, expected, dtype, rtol=0)
     dy = make.array(2 * expected)
     with make.unchanged(x, dy, ctx):
-        dx = ops.flatten_backward(ctx, dy)
+        dx = ops.flatten.backward(ctx, dy)
     make.check(dx, 2 * values, dtype, rtol=0)
 
 
@@ -122,5 +122,5 @@ def test_flatten_takes_logical_order(make: Any, layout: Any) -> None:
 
 def test_flatten_bad_gradient(make: Any) -> None:
     _, ctx = ops.flatten(make.array(draw(2, 3, 2)))
-    with pytest.raises(errors.ShapeError, match=mentions("flatten_backward", "(2, 5)", "(2, 6)")):
-        ops.flatten_backward(ctx, make.array(draw(2, 5)))
+    with pytest.raises(errors.ShapeError, match=mentions("flatten.backward", "(2, 5)", "(2, 6)")):
+        ops.flatten.backward(ctx, make.array(draw(2, 5)))

@@ -39,7 +39,7 @@ def check(got: Any, expected: Array, dtype: str) -> None:
 def passes(case: Case, x: Any, w: Any, dy: Any) -> tuple[Any, Any, Any]:
     """(y, dx, dweight), without a bias."""
     y, ctx = ops.conv2d(x, w, **case.options, algorithm="native")
-    dx, dw, _ = ops.conv2d_backward(ctx, dy)
+    dx, dw, _ = ops.conv2d.backward(ctx, dy)
     return y, dx, dw
 
 
@@ -49,7 +49,7 @@ def test_matches_the_loops(dtype: str, case: Case) -> None:
     x, w, dy = map(tensor, (r.x, r.w, r.dy))
     b = None if r.b is None else tensor(r.b)
     y, ctx = ops.conv2d(x, w, b, **case.options, algorithm="native")
-    dx, dw, db = ops.conv2d_backward(ctx, dy)
+    dx, dw, db = ops.conv2d.backward(ctx, dy)
     for got, expected in ((y, r.y), (dx, r.dx), (dw, r.dw)):
         check(got, expected, dtype)
     assert (db is None) == (r.db is None)

@@ -56,10 +56,10 @@ def test_batch_norm(make: Any, dtype: str, shape: tuple[int, ...], train: bool) 
         mean, var = numbers.mean, numbers.var
     make.check(y, oracles.batch_norm(numbers.x, numbers.weight, numbers.bias, mean, var, 1e-3), dtype)
     with make.unchanged(x, dy, ctx):
-        dx, dw, db = ops.batch_norm_backward(ctx, dy)
-    expected = oracles.batch_norm_backward(numbers.x, numbers.weight, numbers.dy, mean, var, train, 1e-3)
+        dx, dw, db = ops.batch_norm.backward(ctx, dy)
+    expected = oracles.batch_norm_gradients(numbers.x, numbers.weight, numbers.dy, mean, var, train, 1e-3)
     # With two values dx is a small remainder of large terms: those, not dx, set the size of rounding.
-    terms = oracles.batch_norm_backward(numbers.x, numbers.weight, numbers.dy, mean, var, False, 1e-3)[0]
+    terms = oracles.batch_norm_gradients(numbers.x, numbers.weight, numbers.dy, mean, var, False, 1e-3)[0]
     make.check(dx, expected[0], dtype, scale=float(np.abs(terms).max()))
     make.check(dw, expected[1], dtype)
     make.check(db, expected[2], dtype)
@@ -73,8 +73,8 @@ def test_without_weight_and_bias(make: Any, dtype: str, train: bool) -> None:
     y, ctx = ops.batch_norm(make.array(numbers.x), **options, train=train)
     mean, var = oracles.batch_statistics(numbers.x)[:2] if train else (numbers.mean, numbers.var)
     make.check(y, oracles.batch_norm(numbers.x, None, None, mean, var), dtype)
-    dx, dw, db = ops.batch_norm_backward(ctx, make.array(numbers.dy))
-    make.check(dx, oracles.batch_norm_backward(numbers.x, None, numbers.dy, mean, var, train)[0], dtype)
+    dx, dw, db = ops.batch_norm.backward(ctx, make.array(numbers.dy))
+    make.check(dx, oracles.batch_norm_gradients(numbers.x, None, numbers.dy, mean, var, train)[0], dtype)
     assert dw is None
     assert db is None
 
@@ -122,7 +122,7 @@ def test_constant_channel(make: Any, dtype: str) -> None:
     )
     make.check(y, np.full((4, 1, 2, 2), 0.5), dtype)
     dy = draw(4, 1, 2, 2, dtype=dtype)
-    dx, _, _ = ops.batch_norm_backward(ctx, make.array(dy))
+    dx, _, _ = ops.batch_norm.backward(ctx, make.array(dy))
     # 1/√eps = 316 times the centred gradient
     expected = (dy.astype("float64") - dy.astype("float64").mean()) / np.sqrt(1e-5)
     make.check(dx, expected, dtype)
@@ -138,9 +138,9 @@ def test_any_memory_layout(make: Any, layout: Any, train: bool) -> None:
     mean, var = oracles.batch_statistics(values)[:2] if train else (numbers.mean, numbers.var)
     make.check(y, oracles.batch_norm(values, numbers.weight, numbers.bias, mean, var), "float64")
     with make.unchanged(x, dy, ctx):
-        gradients = ops.batch_norm_backward(ctx, dy)
-    expected = oracles.batch_norm_backward(values, numbers.weight, dy_values, mean, var, train)
-    terms = oracles.batch_norm_backward(values, numbers.weight, dy_values, mean, var, False)
+        gradients = ops.batch_norm.backward(ctx, dy)
+    expected = oracles.batch_norm_gradients(values, numbers.weight, dy_values, mean, var, train)
+    terms = oracles.batch_norm_gradients(values, numbers.weight, dy_values, mean, var, False)
     for got, wanted, size in zip(gradients, expected, terms, strict=True):
         make.check(got, wanted, "float64", scale=float(np.abs(size).max()))
 
@@ -159,7 +159,7 @@ def test_empty_batch(make: Any) -> None:
     x, parameters = make.array(numbers.x), numbers.parameters(make)
     y, ctx = ops.batch_norm(x, *parameters)
     make.check_kind(y, (0, 3, 2, 2), "float64")
-    dx, dw, db = ops.batch_norm_backward(ctx, x)
+    dx, dw, db = ops.batch_norm.backward(ctx, x)
     make.check_kind(dx, (0, 3, 2, 2), "float64")
     make.check(dw, np.zeros(3), "float64")
     make.check(db, np.zeros(3), "float64")
@@ -191,5 +191,5 @@ def test_bad_arrays(make: Any) -> None:
     with pytest.raises(errors.ShapeError, match=mentions("batch_norm", "(4,)")):
         ops.batch_norm(make.array(draw(4)), train=True)
     _, ctx = ops.batch_norm(x, train=True)
-    with pytest.raises(errors.ShapeError, match=mentions("batch_norm_backward", "(4, 3, 2)", "(4, 3, 2, 2)")):
-        ops.batch_norm_backward(ctx, make.array(draw(4, 3, 2)))
+    with pytest.raises(errors.ShapeError, match=mentions("batch_norm.backward", "(4, 3, 2)", "(4, 3, 2, 2)")):
+        ops.batch_norm.backward(ctx, make.array(draw(4, 3, 2)))

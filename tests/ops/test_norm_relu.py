@@ -25,9 +25,9 @@ def test_batch_norm_relu(make: Any, dtype: str, shape: tuple[int, ...], train: b
     normalised = oracles.batch_norm(numbers.x, numbers.weight, numbers.bias, mean, var, 1e-3)
     make.check(y, np.maximum(normalised, 0), dtype)
     with make.unchanged(x, dy, ctx):
-        dx, dw, db = ops.batch_norm_relu_backward(ctx, dy)
+        dx, dw, db = ops.batch_norm_relu.backward(ctx, dy)
     kept = np.where(normalised > 0, numbers.dy, 0)
-    expected = oracles.batch_norm_backward(numbers.x, numbers.weight, kept, mean, var, train, 1e-3)
+    expected = oracles.batch_norm_gradients(numbers.x, numbers.weight, kept, mean, var, train, 1e-3)
     for got, value in zip((dx, dw, db), expected, strict=True):
         make.check(got, value, dtype, rtol=1e-3 if dtype == "float32" else 1e-9)
 
@@ -44,8 +44,8 @@ def test_the_bits_are_those_of_the_two_ops(
     y, ctx = ops.batch_norm_relu(x, *numbers.parameters(make), train=train)
     normalised, norm_ctx = ops.batch_norm(x, *numbers.parameters(make), train=train)
     expected, relu_ctx = ops.relu(normalised)
-    gradients = ops.batch_norm_relu_backward(ctx, dy)
-    separate = ops.batch_norm_backward(norm_ctx, ops.relu_backward(relu_ctx, dy))
+    gradients = ops.batch_norm_relu.backward(ctx, dy)
+    separate = ops.batch_norm.backward(norm_ctx, ops.relu.backward(relu_ctx, dy))
     pairs = [(y, expected), *zip(gradients, separate, strict=True)]
     if train:
         pairs += [(ctx[0].running_mean, norm_ctx.running_mean), (ctx[0].running_var, norm_ctx.running_var)]
@@ -61,10 +61,10 @@ def test_channels_last_stays(other_order: bool) -> None:
         for array in (numbers.x, numbers.dy)
     )
     y, (norm, relu) = ops.batch_norm_relu(x, numbers.weight, numbers.bias, train=True)
-    expected = ops.batch_norm_relu_backward((norm, relu), dy)
+    expected = ops.batch_norm_relu.backward((norm, relu), dy)
     if other_order:
         relu = ops.OutputContext(np.ascontiguousarray(y))
-    got = ops.batch_norm_relu_backward((norm, relu), dy)
+    got = ops.batch_norm_relu.backward((norm, relu), dy)
     assert is_channels_last(y)
     assert is_channels_last(got[0])
     for array, value in zip(got, expected, strict=True):
@@ -78,5 +78,5 @@ def test_errors_are_those_of_batch_norm(make: Any) -> None:
     with pytest.raises(errors.ArgumentError, match="running_mean and running_var"):
         ops.batch_norm_relu(x)
     _, ctx = ops.batch_norm_relu(x, train=True)
-    with pytest.raises(errors.ShapeError, match="batch_norm_relu_backward"):
-        ops.batch_norm_relu_backward(ctx, x[:1, ...])
+    with pytest.raises(errors.ShapeError, match=r"batch_norm_relu\.backward"):
+        ops.batch_norm_relu.backward(ctx, x[:1, ...])

@@ -95,7 +95,7 @@ def test_max_pool2d(case: Pool) -> None:
     dy = draw(*y.shape, seed=1)
     y.backward(torch.tensor(dy))
     equal(oracles.max_pool2d(case.values(), *case.pairs), y)
-    equal(oracles.max_pool2d_backward(case.values(), dy, *case.pairs), x.grad)
+    equal(oracles.max_pool2d_gradients(case.values(), dy, *case.pairs), x.grad)
 
 
 @pytest.mark.parametrize("count_include_pad", [True, False], ids=["with padding", "without padding"])
@@ -106,7 +106,7 @@ def test_avg_pool2d(case: Pool, count_include_pad: bool) -> None:
     dy = draw(*y.shape, seed=1)
     y.backward(torch.tensor(dy))
     equal(oracles.avg_pool2d(case.values(), *case.pairs, count_include_pad), y)
-    equal(oracles.avg_pool2d_backward(case.shape, dy, *case.pairs, count_include_pad), x.grad)
+    equal(oracles.avg_pool2d_gradients(case.shape, dy, *case.pairs, count_include_pad), x.grad)
 
 
 @pytest.mark.parametrize(("shape", "size"), ADAPTIVE.values(), ids=ADAPTIVE.keys())
@@ -117,7 +117,7 @@ def test_adaptive_avg_pool2d(shape: tuple[int, ...], size: Any) -> None:
     y.backward(torch.tensor(dy))
     full = tuple(given or actual for given, actual in zip(pair(size), shape[2:], strict=True))
     equal(oracles.adaptive_avg_pool2d(draw(*shape), full), y)
-    equal(oracles.adaptive_avg_pool2d_backward(shape, dy, full), x.grad)
+    equal(oracles.adaptive_avg_pool2d_gradients(shape, dy, full), x.grad)
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3), (3,)], ids=str)
@@ -128,7 +128,7 @@ def test_linear(shape: tuple[int, ...]) -> None:
     y.backward(torch.tensor(dy))
     equal(oracles.linear(draw(*shape), draw(4, 3), draw(4)), y)
     for got, expected in zip(
-        oracles.linear_backward(draw(*shape), draw(4, 3), dy), (x.grad, w.grad, b.grad), strict=True
+        oracles.linear_gradients(draw(*shape), draw(4, 3), dy), (x.grad, w.grad, b.grad), strict=True
     ):
         equal(got, expected)
 
@@ -144,7 +144,7 @@ def test_activations(name: str) -> None:
     dy = draw(*y.shape, seed=1)
     y.backward(torch.tensor(dy))
     equal(getattr(oracles, name)(values), y)
-    equal(getattr(oracles, name + "_backward")(values, dy), x.grad)
+    equal(getattr(oracles, name + "_gradients")(values, dy), x.grad)
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
@@ -165,7 +165,7 @@ def test_batch_norm(shape: tuple[int, ...], train: bool) -> None:
         mean, var = running_mean, running_var
     equal(oracles.batch_norm(values, weight, bias, mean, var, 1e-3), y)
     for got, expected in zip(
-        oracles.batch_norm_backward(values, weight, dy, mean, var, train, 1e-3),
+        oracles.batch_norm_gradients(values, weight, dy, mean, var, train, 1e-3),
         (x.grad, w.grad, b.grad),
         strict=True,
     ):
@@ -181,7 +181,7 @@ def test_norms_within_a_sample(name: str) -> None:
     y = getattr(functional, name)(x, parameters if name == "layer_norm" else 3, w, b, 1e-3)
     y.backward(torch.tensor(dy))
     equal(getattr(oracles, name)(values, 3, weight, bias, 1e-3), y)
-    gradients = getattr(oracles, name + "_backward")(values, 3, weight, dy, 1e-3)
+    gradients = getattr(oracles, name + "_gradients")(values, 3, weight, dy, 1e-3)
     for got, expected in zip(gradients, (x.grad, w.grad, b.grad), strict=True):
         equal(got, expected)
 
@@ -193,7 +193,7 @@ def test_local_response_norm(size: int) -> None:
     y = functional.local_response_norm(x, size, 0.5, 0.75, 1.5)
     y.backward(torch.tensor(dy))
     equal(oracles.local_response_norm(values, size, 0.5, 0.75, 1.5), y)
-    equal(oracles.local_response_norm_backward(values, dy, size, 0.5, 0.75, 1.5), x.grad)
+    equal(oracles.local_response_norm_gradients(values, dy, size, 0.5, 0.75, 1.5), x.grad)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1], ids=["hard", "smoothed"])
@@ -209,7 +209,7 @@ def test_softmax_cross_entropy(kind: str, smoothing: float) -> None:
     loss = functional.cross_entropy(x, torch.tensor(target), label_smoothing=smoothing)
     (0.7 * loss).backward()
     equal(oracles.softmax_cross_entropy(logits, target, smoothing), loss)
-    equal(oracles.softmax_cross_entropy_backward(logits, target, smoothing, 0.7), x.grad)
+    equal(oracles.softmax_cross_entropy_gradients(logits, target, smoothing, 0.7), x.grad)
 
 
 def test_mean_squared_error() -> None:
@@ -218,7 +218,7 @@ def test_mean_squared_error() -> None:
     loss = functional.mse_loss(x, torch.tensor(target))
     (0.7 * loss).backward()
     equal(oracles.mean_squared_error(y, target), loss)
-    equal(oracles.mean_squared_error_backward(y, target, 0.7), x.grad)
+    equal(oracles.mean_squared_error_gradients(y, target, 0.7), x.grad)
 
 
 def test_finite_differences_agree() -> None:
@@ -230,5 +230,5 @@ def test_finite_differences_agree() -> None:
         return float((dy * oracles.batch_norm(x, weight, None, mean, var)).sum())
 
     mean, var, _ = oracles.batch_statistics(values)
-    dx, _, _ = oracles.batch_norm_backward(values, weight, dy, mean, var, train=True)
+    dx, _, _ = oracles.batch_norm_gradients(values, weight, dy, mean, var, train=True)
     equal(dx, oracles.numeric_gradient(f, values), rtol=1e-7)

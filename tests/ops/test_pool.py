@@ -29,8 +29,8 @@ def test_max_pool2d(make: Any, dtype: str, case: Pool) -> None:
     dy_values = draw(*y.shape, dtype=dtype, seed=1)
     dy = make.array(dy_values)
     with make.unchanged(x, dy, ctx):
-        dx = ops.max_pool2d_backward(ctx, dy)
-    make.check(dx, oracles.max_pool2d_backward(values, dy_values, *case.pairs), dtype)
+        dx = ops.max_pool2d.backward(ctx, dy)
+    make.check(dx, oracles.max_pool2d_gradients(values, dy_values, *case.pairs), dtype)
 
 
 @pytest.mark.parametrize("count_include_pad", [True, False], ids=["with padding", "without padding"])
@@ -44,8 +44,8 @@ def test_avg_pool2d(make: Any, dtype: str, case: Pool, count_include_pad: bool) 
     dy_values = draw(*y.shape, dtype=dtype, seed=1)
     dy = make.array(dy_values)
     with make.unchanged(x, dy, ctx):
-        dx = ops.avg_pool2d_backward(ctx, dy)
-    make.check(dx, oracles.avg_pool2d_backward(case.shape, dy_values, *case.pairs, count_include_pad), dtype)
+        dx = ops.avg_pool2d.backward(ctx, dy)
+    make.check(dx, oracles.avg_pool2d_gradients(case.shape, dy_values, *case.pairs, count_include_pad), dtype)
 
 
 @pytest.mark.parametrize(("shape", "size"), ADAPTIVE.values(), ids=ADAPTIVE.keys())
@@ -59,8 +59,8 @@ def test_adaptive_avg_pool2d(make: Any, dtype: str, shape: tuple[int, ...], size
     dy_values = draw(*y.shape, dtype=dtype, seed=1)
     dy = make.array(dy_values)
     with make.unchanged(x, dy, ctx):
-        dx = ops.adaptive_avg_pool2d_backward(ctx, dy)
-    make.check(dx, oracles.adaptive_avg_pool2d_backward(shape, dy_values, full), dtype)
+        dx = ops.adaptive_avg_pool2d.backward(ctx, dy)
+    make.check(dx, oracles.adaptive_avg_pool2d_gradients(shape, dy_values, full), dtype)
 
 
 # Maxima -----------------------------------------------------------------------------------------------
@@ -75,8 +75,8 @@ def test_equal_pixels_give_the_gradient_to_the_first(make: Any, value: float, pa
     options = (pair(3), pair(2), pair(padding))
     make.check(y, oracles.max_pool2d(values, *options), "float64", rtol=0)
     dy = draw(*y.shape)
-    dx = ops.max_pool2d_backward(ctx, make.array(dy))
-    make.check(dx, oracles.max_pool2d_backward(values, dy, *options), "float64")
+    dx = ops.max_pool2d.backward(ctx, make.array(dy))
+    make.check(dx, oracles.max_pool2d_gradients(values, dy, *options), "float64")
     assert make.to_numpy(dx).sum() == pytest.approx(dy.sum(), abs=1e-12)
 
 
@@ -108,17 +108,17 @@ def test_any_memory_layout(make: Any, layout: Any) -> None:
     dy_values = make.to_numpy(dy)
     make.check(y, oracles.max_pool2d(values, *case.pairs), "float64", rtol=0)
     with make.unchanged(x, dy, ctx):
-        dx = ops.max_pool2d_backward(ctx, dy)
-    make.check(dx, oracles.max_pool2d_backward(values, dy_values, *case.pairs), "float64")
+        dx = ops.max_pool2d.backward(ctx, dy)
+    make.check(dx, oracles.max_pool2d_gradients(values, dy_values, *case.pairs), "float64")
     y, ctx = ops.avg_pool2d(x, **case.options)
     make.check(y, oracles.avg_pool2d(values, *case.pairs), "float64")
-    dx = ops.avg_pool2d_backward(ctx, dy)
-    make.check(dx, oracles.avg_pool2d_backward(case.shape, dy_values, *case.pairs), "float64")
+    dx = ops.avg_pool2d.backward(ctx, dy)
+    make.check(dx, oracles.avg_pool2d_gradients(case.shape, dy_values, *case.pairs), "float64")
     y, ctx = ops.adaptive_avg_pool2d(x, (4, 3))
     dy = layout(make, draw(*y.shape))
     make.check(y, oracles.adaptive_avg_pool2d(values, (4, 3)), "float64")
-    expected = oracles.adaptive_avg_pool2d_backward(case.shape, make.to_numpy(dy), (4, 3))
-    make.check(ops.adaptive_avg_pool2d_backward(ctx, dy), expected, "float64")
+    expected = oracles.adaptive_avg_pool2d_gradients(case.shape, make.to_numpy(dy), (4, 3))
+    make.check(ops.adaptive_avg_pool2d.backward(ctx, dy), expected, "float64")
 
 
 @pytest.mark.parametrize("pool", [ops.max_pool2d, ops.avg_pool2d], ids=lambda f: f.__name__)
@@ -160,7 +160,7 @@ def test_size_or_error(size: int, kernel: int, stride: int, padding: int, ceil_m
         np.testing.assert_array_equal(y, oracles.max_pool2d(x, *windows))
         assert y.shape == (1, 1, expected, 5)
         np.testing.assert_allclose(
-            ops.max_pool2d_backward(ctx, y), oracles.max_pool2d_backward(x, y, *windows), rtol=1e-12
+            ops.max_pool2d.backward(ctx, y), oracles.max_pool2d_gradients(x, y, *windows), rtol=1e-12
         )
         y, _ = ops.avg_pool2d(x, **options)
         np.testing.assert_allclose(y, oracles.avg_pool2d(x, *windows), rtol=1e-12, atol=1e-12)
@@ -194,11 +194,11 @@ def test_bad_adaptive_size(size: Any) -> None:
 
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"])
 def test_bad_arrays(make: Any, name: str) -> None:
-    op, backward = getattr(ops, name), getattr(ops, name + "_backward")
+    op, backward = getattr(ops, name), getattr(ops, name).backward
     with pytest.raises(errors.ShapeError, match=mentions(name, "(2, 5, 5)")):
         op(make.array(np.zeros((2, 5, 5))), 2)
     with pytest.raises(errors.DtypeError, match=mentions(name, "int64")):
         op(make.array(np.zeros((1, 2, 4, 4)), "int64"), 2)
     _, ctx = op(make.array(np.zeros((1, 2, 4, 4))), 2)
-    with pytest.raises(errors.ShapeError, match=mentions(name + "_backward", "(1, 2, 2, 3)", "(1, 2, 2, 2)")):
+    with pytest.raises(errors.ShapeError, match=mentions(name + ".backward", "(1, 2, 2, 3)", "(1, 2, 2, 2)")):
         backward(ctx, make.array(np.zeros((1, 2, 2, 3))))

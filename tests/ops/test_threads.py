@@ -22,7 +22,7 @@ def conv2d(make: Any, algorithm: str) -> Any:
 
     def work() -> Any:
         y, ctx = ops.conv2d(x, w, b, padding=1, algorithm=algorithm)
-        return y, ops.conv2d_backward(ctx, dy)
+        return y, ops.conv2d.backward(ctx, dy)
 
     return work
 
@@ -32,7 +32,7 @@ def max_pool2d(make: Any) -> Any:
 
     def work() -> Any:
         y, ctx = ops.max_pool2d(x, 3, 2, (0, 1))
-        return y, ops.max_pool2d_backward(ctx, dy)
+        return y, ops.max_pool2d.backward(ctx, dy)
 
     return work
 
@@ -43,7 +43,7 @@ def linear(make: Any) -> Any:
 
     def work() -> Any:
         y, ctx = ops.linear(x, w, b)
-        return y, ops.linear_backward(ctx, dy)
+        return y, ops.linear.backward(ctx, dy)
 
     return work
 
@@ -53,7 +53,7 @@ def dropout(make: Any) -> Any:
 
     def work() -> Any:
         y, ctx = ops.dropout(x, 0.5, 3)
-        return y, ops.dropout_backward(ctx, x)
+        return y, ops.dropout.backward(ctx, x)
 
     return work
 
@@ -99,8 +99,8 @@ def test_threads_share_a_context(make: Any) -> None:
     """Backward is re-entrant: one context, many gradients at once."""
     x, w = make.array(draw(3, 4, 9, 8, dtype="float32")), make.array(draw(5, 4, 3, 3, dtype="float32"))
     y, ctx = ops.conv2d(x, w, padding=1)
-    expected = make.snapshot(alone(lambda: ops.conv2d_backward(ctx, y)))
-    for result in in_threads(lambda: ops.conv2d_backward(ctx, y)):
+    expected = make.snapshot(alone(lambda: ops.conv2d.backward(ctx, y)))
+    for result in in_threads(lambda: ops.conv2d.backward(ctx, y)):
         np.testing.assert_equal(make.snapshot(result), expected)
 
 
@@ -113,7 +113,7 @@ def test_threads_of_different_shapes(make: Any) -> None:
 
     def work(case: tuple[Any, Any]) -> Any:
         y, ctx = ops.conv2d(*case, padding=1, algorithm="im2col")
-        return y, ops.conv2d_backward(ctx, y)
+        return y, ops.conv2d.backward(ctx, y)
 
     expected = [make.snapshot(alone(lambda case=case: work(case))) for case in cases]
     with ThreadPoolExecutor(THREADS) as pool:

@@ -66,7 +66,7 @@ def test_tiled_is_untiled(make: Any, algorithm: str, case: Case, cut: str) -> No
     xpcnn.set_workspace_limit(limit)
     assert xpcnn.get_workspace_limit() == limit
     y, ctx = ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
-    dx, dw, db = ops.conv2d_backward(ctx, dy)
+    dx, dw, db = ops.conv2d.backward(ctx, dy)
     for got, expected in zip((y, dx, dw, db), (r.y, r.dx, r.dw, r.db), strict=True):
         make.check(got, expected, "float64")
 
@@ -101,15 +101,15 @@ def test_scratch_stays_within_the_limit(algorithm: str, stride: int, groups: int
     options = {"stride": stride, "padding": 1, "groups": groups, "algorithm": algorithm}
     # Once before measuring, on a small batch: what is imported or prepared at first use is no scratch.
     warm, warm_ctx = ops.conv2d(draw(1, 8, 8, 8, dtype="float32"), w, **options)
-    ops.conv2d_backward(warm_ctx, warm)
+    ops.conv2d.backward(warm_ctx, warm)
 
     x = draw(batch, 8, 32, 32, dtype="float32")
     (y, ctx), peak = scratch(lambda: ops.conv2d(x, w, **options))
     within(limit, peak - y.nbytes, "forward")
     dy = draw(*y.shape, dtype="float32")
-    (dx, _, _), peak = scratch(lambda: ops.conv2d_backward(ctx, dy, need_dweight=False))
+    (dx, _, _), peak = scratch(lambda: ops.conv2d.backward(ctx, dy, need_dweight=False))
     within(limit, peak - dx.nbytes, "grad_input")
-    (_, dw, _), peak = scratch(lambda: ops.conv2d_backward(ctx, dy, need_dx=False))
+    (_, dw, _), peak = scratch(lambda: ops.conv2d.backward(ctx, dy, need_dx=False))
     within(limit, peak - dw.nbytes, "grad_weight")
 
 
@@ -154,7 +154,7 @@ def test_limit_below_one_row(make: Any, algorithm: str) -> None:
     with pytest.raises(errors.AlgorithmError, match=mentions("conv2d", algorithm, "limit", "1200")):
         ops.conv2d(x, w, b, **case.options, algorithm=algorithm)
     y, ctx = ops.conv2d(x, w, b, **case.options)
-    for got, expected in zip((y, *ops.conv2d_backward(ctx, dy)), (r.y, r.dx, r.dw, r.db), strict=True):
+    for got, expected in zip((y, *ops.conv2d.backward(ctx, dy)), (r.y, r.dx, r.dw, r.db), strict=True):
         make.check(got, expected, "float64")
 
 
@@ -166,7 +166,7 @@ def test_limit_below_one_row_in_backward(algorithm: str) -> None:
     _, ctx = ops.conv2d(r.x, r.w, r.b, **case.options, algorithm=algorithm)
     xpcnn.set_workspace_limit(1200)
     with pytest.raises(errors.AlgorithmError, match="limit"):
-        ops.conv2d_backward(ctx, r.dy)
+        ops.conv2d.backward(ctx, r.dy)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "1 MB"], ids=repr)

@@ -93,5 +93,5 @@ def reference(case: Transposed, dtype: str = "float64") -> Reference:
     options = case.oracle_options
     y = oracles.conv_transpose2d(x, w, b, **options, output_padding=pair(case.output_padding))
     dy = draw(*y.shape, dtype=dtype, seed=4)
-    dx, dw, db = oracles.conv_transpose2d_backward(x, w, dy, **options)
+    dx, dw, db = oracles.conv_transpose2d_gradients(x, w, dy, **options)
     return Reference(x, w, b, dy, y, dx, dw, db if case.bias else None)

@@ -23,8 +23,8 @@ def forward_and_back(make: Any, layer: Any, x: Any, dout: Any, dtype: str) -> tu
 
 
 SIMPLE = {
-    "Relu": (layers.Relu, oracles.relu, oracles.relu_backward),
-    "Sigmoid": (layers.Sigmoid, oracles.sigmoid, oracles.sigmoid_backward),
+    "Relu": (layers.Relu, oracles.relu, oracles.relu_gradients),
+    "Sigmoid": (layers.Sigmoid, oracles.sigmoid, oracles.sigmoid_gradients),
 }
 
 
@@ -96,7 +96,7 @@ def test_convolution(make: Any, dtype: str, stride: int, pad: int) -> None:
     y, dx = forward_and_back(make, layer, x, dout, dtype)
     make.check(y, expected, dtype)
     for found, right in zip(
-        (dx, layer.dW, layer.db), oracles.conv2d_backward(x, W, dout, strides, pads), strict=True
+        (dx, layer.dW, layer.db), oracles.conv2d_gradients(x, W, dout, strides, pads), strict=True
     ):
         make.check(found, right, dtype)
     assert tuple(layer.x.shape) == x.shape
@@ -121,7 +121,7 @@ def test_pooling(make: Any, dtype: str, pool: tuple[int, int, int, int]) -> None
     layer = layers.Pooling(pool_h, pool_w, stride, pad)
     y, dx = forward_and_back(make, layer, x, dout, dtype)
     make.check(y, expected, dtype)
-    make.check(dx, oracles.max_pool2d_backward(x, dout, *window), dtype)
+    make.check(dx, oracles.max_pool2d_gradients(x, dout, *window), dtype)
     assert tuple(layer.x.shape) == x.shape
 
 
@@ -147,8 +147,8 @@ def test_softmax_with_loss(make: Any, dtype: str, form: Any) -> None:
     assert layer.loss is loss
     assert layer.t is t
     make.check(layer.y, oracles.softmax(x), dtype)
-    make.check(layer.backward(), oracles.softmax_cross_entropy_backward(x, LABELS), dtype)
-    make.check(layer.backward(3), oracles.softmax_cross_entropy_backward(x, LABELS, dy=3.0), dtype)
+    make.check(layer.backward(), oracles.softmax_cross_entropy_gradients(x, LABELS), dtype)
+    make.check(layer.backward(3), oracles.softmax_cross_entropy_gradients(x, LABELS, dy=3.0), dtype)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,9 @@ def test_the_loss_of_a_single_sample(make: Any, t: Any) -> None:
     loss = layer.forward(make.array(x), make.array(t))
     make.check(loss, oracles.softmax_cross_entropy(x[None], np.array([1])), "float64")
     make.check(layer.y, oracles.softmax(x), "float64")
-    make.check(layer.backward(), oracles.softmax_cross_entropy_backward(x[None], np.array([1]))[0], "float64")
+    make.check(
+        layer.backward(), oracles.softmax_cross_entropy_gradients(x[None], np.array([1]))[0], "float64"
+    )
 
 
 def test_the_loss_agrees_with_the_books_to_its_small_number() -> None:

@@ -109,7 +109,7 @@ def test_training_goes_through_the_same_loss(digits: Dataset) -> None:
     from xpcnn import optim
 
     model = models.tiny_convnet()
-    loss = (ops.mean_squared_error, ops.mean_squared_error_backward)
+    loss = (ops.mean_squared_error, ops.mean_squared_error.backward)
     one_hot = np.eye(10, dtype=np.float32)[digits.labels]
     trainer = Trainer(model, optim.SGD(model), loss=loss)
     y = model(digits.images.astype(np.float32) / 255 - 0.5)

@@ -234,7 +234,7 @@ def test_the_step_that_diverged_is_counted_from_1(new_model: Any, digits: Datase
         return (value * math.nan if next(calls) == at else value), ctx
 
     model = new_model()
-    trainer = Trainer(model, optim.SGD(model), loss=(loss, ops.softmax_cross_entropy_backward))
+    trainer = Trainer(model, optim.SGD(model), loss=(loss, ops.softmax_cross_entropy.backward))
     with pytest.raises(DivergenceError, match=rf"became nan at step {at} "):
         trainer.fit(digits, None, 1, 10, progress=None)
 

@@ -120,7 +120,7 @@ def test_no_layer_needs_a_value(on_meta: None, digits: Dataset, dtype: str | Non
 def test_a_step_with_rows_and_label_smoothing(on_meta: None, digits: Dataset) -> None:
     images, labels = digits[:8]
     model = every_layer()
-    trainer = Trainer(model, optim.SGD(model), loss=(smoothed, ops.softmax_cross_entropy_backward))
+    trainer = Trainer(model, optim.SGD(model), loss=(smoothed, ops.softmax_cross_entropy.backward))
     trainer.step(images, labels)
     trainer.step(images, np.eye(10, dtype=np.float32)[labels])
 
@@ -140,7 +140,7 @@ def test_a_step_that_looks_could_not_end(on_meta: None, digits: Dataset, look: C
         return value * look(value), ctx
 
     model = every_layer()
-    trainer = Trainer(model, optim.SGD(model), loss=(loss, ops.softmax_cross_entropy_backward))
+    trainer = Trainer(model, optim.SGD(model), loss=(loss, ops.softmax_cross_entropy.backward))
     with pytest.raises((RuntimeError, NotImplementedError)):
         trainer.step(*digits[:8])
 

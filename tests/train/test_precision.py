@@ -283,7 +283,7 @@ def test_what_is_computed_in_half_precision(
         losses.append(y.dtype)
         return ops.softmax_cross_entropy(y, t)
 
-    trainer = Trainer(model, optim.Adam(model), loss=(loss, ops.softmax_cross_entropy_backward), dtype=dtype)
+    trainer = Trainer(model, optim.Adam(model), loss=(loss, ops.softmax_cross_entropy.backward), dtype=dtype)
     before = {path: parameter.data for path, parameter in model.parameters().items()}
     value = trainer.step(*digits[:8])
     for name in ("conv1", "bn1", "fc"):

@@ -128,7 +128,7 @@ def test_divergence_keeps_the_last_good_checkpoint_and_the_whole_history(
         return ops.softmax_cross_entropy(y, t) if len(y) == 100 else loss(y, t)
 
     run, model = RunDirectory(tmp_path, CONFIG), new_model()
-    trainer = Trainer(model, optim.SGD(model), loss=(evaluating, ops.softmax_cross_entropy_backward))
+    trainer = Trainer(model, optim.SGD(model), loss=(evaluating, ops.softmax_cross_entropy.backward))
     with pytest.raises(DivergenceError):
         trainer.fit(digits[:100], None, 2, 20, progress=None, callbacks=[run])
     assert len(run.history().losses) == trainer.steps == 7

@@ -39,7 +39,7 @@ def gradients(run: Any) -> tuple[np.ndarray, Gradients]:
     y, ctx = run.forward(images, Key(3))
     _, loss_ctx = ops.softmax_cross_entropy(y, labels)
     grads = Gradients()
-    run.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads)
+    run.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
     return y, grads
 
 
@@ -56,7 +56,7 @@ def test_forward_and_gradients_are_those_of_the_whole_batch() -> None:
     np.testing.assert_allclose(run(images), whole, rtol=0, atol=1e-12)
     expected = Gradients()
     _, loss_ctx = ops.softmax_cross_entropy(whole, labels)
-    model.backward(whole_ctx, ops.softmax_cross_entropy_backward(loss_ctx), expected, need_dx=False)
+    model.backward(whole_ctx, ops.softmax_cross_entropy.backward(loss_ctx), expected, need_dx=False)
     for path, parameter in model.parameters().items():
         np.testing.assert_allclose(grads[path], expected[parameter], rtol=0, atol=1e-12)
 

@@ -27,7 +27,7 @@ def test_a_step_is_forward_loss_backward_update(new_model: Callable[..., Any], d
         y, ctx = other.forward(images / 255, train=True, key=key)
         expected, loss_ctx = ops.softmax_cross_entropy(y, labels)
         grads = nn.Gradients()
-        other.backward(ctx, ops.softmax_cross_entropy_backward(loss_ctx), grads)
+        other.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
         for parameter, gradient in grads.items():
             parameter.data = parameter.data - 0.5 * gradient
         assert float(loss) == pytest.approx(float(expected), rel=1e-12)
@@ -71,7 +71,7 @@ def test_a_loss_of_ones_own(digits: Dataset) -> None:
     one_hot = np.eye(10, dtype=np.float32)[labels]
     model = models.tiny_convnet()
     y = model(images.astype(np.float32) / 255 - 0.5)
-    trainer = Trainer(model, optim.SGD(model), loss=(ops.mean_squared_error, ops.mean_squared_error_backward))
+    trainer = Trainer(model, optim.SGD(model), loss=(ops.mean_squared_error, ops.mean_squared_error.backward))
     assert float(trainer.step(images, one_hot)) == pytest.approx(float(((y - one_hot) ** 2).mean()), rel=1e-5)
 
 

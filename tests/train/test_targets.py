@@ -241,7 +241,7 @@ def test_a_loss_is_an_op_or_a_pair() -> None:
     rows, losses = np.eye(4)[LABELS], []
     for loss in (
         ops.mean_squared_error,
-        (ops.mean_squared_error, ops.mean_squared_error_backward),
+        (ops.mean_squared_error, ops.mean_squared_error.backward),
         [ops.mean_squared_error, ops.mean_squared_error.backward],
     ):
         trainer = Trainer(model := classifier(), optim.SGD(model, lr=0.1), loss=loss)

@@ -85,7 +85,7 @@ def _ours(
     if op == "batch_norm":
         taken["train"] = True
     forward = functools.partial(getattr(ops, op), in_channels_last(backend, x), **taken)
-    backward = getattr(ops, f"{op}_backward")
+    backward = getattr(ops, op).backward
     gradient = in_channels_last(backend, dy)
     _, ctx = forward()
 

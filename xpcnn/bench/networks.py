@@ -16,7 +16,7 @@ from xpcnn.bench.geometries import NetworkCase
 from xpcnn.bench.measure import Contestant, Problem
 from xpcnn.bench.network_spec import spec_of
 from xpcnn.bench.oracle import Expected
-from xpcnn.ops import conv_algorithm, softmax_cross_entropy, softmax_cross_entropy_backward
+from xpcnn.ops import conv_algorithm, softmax_cross_entropy
 from xpcnn.train import Trainer
 
 __all__ = ["PASSES", "problem"]
@@ -160,7 +160,7 @@ def _gradients(model: nn.Layer, images: np.ndarray, labels: np.ndarray) -> list[
         y, ctx = model.forward(backend.asarray(images), train=True)
         _, loss_ctx = softmax_cross_entropy(y, backend.asarray(labels))
         grads = nn.Gradients()
-        model.backward(ctx, softmax_cross_entropy_backward(loss_ctx), grads, need_dx=False)
+        model.backward(ctx, softmax_cross_entropy.backward(loss_ctx), grads, need_dx=False)
         return [to_numpy(grads[path]) for path in model.parameters()]
 
 

@@ -176,7 +176,7 @@ class Settings:
         loss: Callable[..., Any] = ops.softmax_cross_entropy
         if self.label_smoothing is not None:
             loss = functools.partial(loss, label_smoothing=self.label_smoothing)
-        return loss, ops.softmax_cross_entropy_backward
+        return loss, ops.softmax_cross_entropy.backward
 
     def build_trainer(self, train: Dataset) -> Trainer:
         """Return the trainer of a new model, for that training set."""

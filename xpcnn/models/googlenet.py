@@ -104,7 +104,7 @@ def _loss(y: Any, target: Array) -> tuple[Array, Any]:
     return backend_of(heads[-1]).xp.asarray(total), contexts
 
 
-def _loss_backward(ctx: Any) -> Any:
+def _loss_grad(ctx: Any) -> Any:
     dlogits = ops.softmax_cross_entropy.backward(ctx[-1])
     if len(ctx) == 1:
         return dlogits
@@ -112,7 +112,7 @@ def _loss_backward(ctx: Any) -> Any:
     return GoogLeNetLogits(daux1, daux2, dlogits)
 
 
-googlenet_loss = (_loss, _loss_backward)
+googlenet_loss = (_loss, _loss_grad)
 """``Trainer(model, optimizer, loss=googlenet_loss)`` trains GoogLeNet with its auxiliary heads.
 
 Softmax cross-entropy, to which each auxiliary head adds 0.3 times its own, as in the paper. Of a model in

@@ -15,17 +15,11 @@ __all__ = [
     "OutputContext",
     "SoftmaxContext",
     "leaky_relu",
-    "leaky_relu_backward",
     "log_softmax",
-    "log_softmax_backward",
     "relu",
-    "relu_backward",
     "sigmoid",
-    "sigmoid_backward",
     "softmax",
-    "softmax_backward",
     "tanh",
-    "tanh_backward",
 ]
 
 
@@ -72,9 +66,9 @@ def rectified(x: Array) -> Array:
 
 
 @relu.def_backward
-def relu_backward(ctx: OutputContext, dy: Array) -> Array:
+def _relu_grad(ctx: OutputContext, dy: Array) -> Array:
     """Return dx: `dy` where the output was positive, else 0."""
-    check_dy("relu_backward", dy, ctx.y.shape, ctx.y)
+    check_dy("relu.backward", dy, ctx.y.shape, ctx.y)
     return kept_where_positive(dy, ctx.y)
 
 
@@ -122,9 +116,9 @@ def leaky_relu(x: Array, slope: float = 0.01) -> tuple[Array, LeakyReluContext]:
 
 
 @leaky_relu.def_backward
-def leaky_relu_backward(ctx: LeakyReluContext, dy: Array) -> Array:
+def _leaky_relu_grad(ctx: LeakyReluContext, dy: Array) -> Array:
     """Return dx: `dy` where the input was positive, else ``slope·dy``."""
-    backend = check_dy("leaky_relu_backward", dy, ctx.x.shape, ctx.x)
+    backend = check_dy("leaky_relu.backward", dy, ctx.x.shape, ctx.x)
     return _leaky(backend, ctx.x, dy, ctx.slope)
 
 
@@ -163,9 +157,9 @@ def sigmoid(x: Array) -> tuple[Array, OutputContext]:
 
 
 @sigmoid.def_backward
-def sigmoid_backward(ctx: OutputContext, dy: Array) -> Array:
+def _sigmoid_grad(ctx: OutputContext, dy: Array) -> Array:
     """Return dx = dy·y·(1 − y)."""
-    check_dy("sigmoid_backward", dy, ctx.y.shape, ctx.y)
+    check_dy("sigmoid.backward", dy, ctx.y.shape, ctx.y)
     return dy * (ctx.y * (1 - ctx.y))
 
 
@@ -194,9 +188,9 @@ def tanh(x: Array) -> tuple[Array, OutputContext]:
 
 
 @tanh.def_backward
-def tanh_backward(ctx: OutputContext, dy: Array) -> Array:
+def _tanh_grad(ctx: OutputContext, dy: Array) -> Array:
     """Return dx = dy·(1 − y²)."""
-    check_dy("tanh_backward", dy, ctx.y.shape, ctx.y)
+    check_dy("tanh.backward", dy, ctx.y.shape, ctx.y)
     return dy * (1 - ctx.y * ctx.y)
 
 
@@ -237,9 +231,9 @@ def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
 
 
 @softmax.def_backward
-def softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
+def _softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = y·(dy − Σ dy·y)."""
-    backend = check_dy("softmax_backward", dy, ctx.y.shape, ctx.y)
+    backend = check_dy("softmax.backward", dy, ctx.y.shape, ctx.y)
     xp = backend.xp
     y, wide_dy = widened(backend, ctx.y), widened(backend, dy)
     dx = y * (wide_dy - xp.sum(wide_dy * y, axis=ctx.axis, keepdims=True))
@@ -277,9 +271,9 @@ def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
 
 
 @log_softmax.def_backward
-def log_softmax_backward(ctx: SoftmaxContext, dy: Array) -> Array:
+def _log_softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = dy − softmax(x)·Σ dy."""
-    backend = check_dy("log_softmax_backward", dy, ctx.y.shape, ctx.y)
+    backend = check_dy("log_softmax.backward", dy, ctx.y.shape, ctx.y)
     xp = backend.xp
     y, wide_dy = widened(backend, ctx.y), widened(backend, dy)
     dx = wide_dy - xp.exp(y) * xp.sum(wide_dy, axis=ctx.axis, keepdims=True)

@@ -8,7 +8,7 @@ from xpcnn.backend import Array, Key, backend_of, primitive
 from xpcnn.ops.checks import check_dy, common_backend, real
 from xpcnn.ops.op import op
 
-__all__ = ["DropoutContext", "dropout", "dropout_backward"]
+__all__ = ["DropoutContext", "dropout"]
 
 
 class DropoutContext(NamedTuple):
@@ -52,9 +52,9 @@ def dropout(x: Array, p: float, key: Key | int) -> tuple[Array, DropoutContext]:
 
 
 @dropout.def_backward
-def dropout_backward(ctx: DropoutContext, dy: Array) -> Array:
+def _dropout_grad(ctx: DropoutContext, dy: Array) -> Array:
     """Return dx: `dy` under the same mask."""
-    check_dy("dropout_backward", dy, ctx.mask.shape, ctx.mask)
+    check_dy("dropout.backward", dy, ctx.mask.shape, ctx.mask)
     return dy * ctx.mask
 
 

@@ -10,7 +10,7 @@ from xpcnn.ops.activation import sigmoid
 from xpcnn.ops.checks import check_dy, common_backend, widened
 from xpcnn.ops.op import op
 
-__all__ = ["InputContext", "gelu", "gelu_backward", "silu", "silu_backward"]
+__all__ = ["InputContext", "gelu", "silu"]
 
 # exp(−x²/2) is 0 from here on, in any dtype.
 _FAR = 40.0
@@ -59,9 +59,9 @@ def gelu(x: Array) -> tuple[Array, InputContext]:
 
 
 @gelu.def_backward
-def gelu_backward(ctx: InputContext, dy: Array) -> Array:
+def _gelu_grad(ctx: InputContext, dy: Array) -> Array:
     """Return dx = dy·(Φ(x) + x·φ(x)), where φ is the normal distribution's density."""
-    backend = check_dy("gelu_backward", dy, ctx.x.shape, ctx.x)
+    backend = check_dy("gelu.backward", dy, ctx.x.shape, ctx.x)
     xp = backend.xp
     x = widened(backend, ctx.x)
     near = xp.minimum(xp.abs(x), xp.full((), _FAR, dtype=x.dtype, device=backend.device))
@@ -102,9 +102,9 @@ def silu(x: Array) -> tuple[Array, InputContext]:
 
 
 @silu.def_backward
-def silu_backward(ctx: InputContext, dy: Array) -> Array:
+def _silu_grad(ctx: InputContext, dy: Array) -> Array:
     """Return dx = dy·σ(x)·(1 + x·σ(−x))."""
-    backend = check_dy("silu_backward", dy, ctx.x.shape, ctx.x)
+    backend = check_dy("silu.backward", dy, ctx.x.shape, ctx.x)
     x = widened(backend, ctx.x)
     gate, _ = sigmoid(x)
     dx = widened(backend, dy) * (gate * (1 + x * (1 - gate)))

@@ -14,9 +14,7 @@ __all__ = [
     "GroupNormContext",
     "LayerNormContext",
     "group_norm",
-    "group_norm_backward",
     "layer_norm",
-    "layer_norm_backward",
 ]
 
 
@@ -105,9 +103,9 @@ def layer_norm(
 
 
 @layer_norm.def_backward
-def layer_norm_backward(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
+def _layer_norm_grad(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
-    backend = check_dy("layer_norm_backward", dy, ctx.x.shape, ctx.x)
+    backend = check_dy("layer_norm.backward", dy, ctx.x.shape, ctx.x)
     xp = backend.xp
     wide_dy = widened(backend, dy)
     normalised = (widened(backend, ctx.x) - ctx.mean) * ctx.inverse_std
@@ -213,10 +211,10 @@ def group_norm(
 
 
 @group_norm.def_backward
-def group_norm_backward(ctx: GroupNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
+def _group_norm_grad(ctx: GroupNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
     x, num_groups = ctx.x, ctx.num_groups
-    backend = check_dy("group_norm_backward", dy, x.shape, x)
+    backend = check_dy("group_norm.backward", dy, x.shape, x)
     xp = backend.xp
     wide_dy = widened(backend, dy)
     normalised = (widened(backend, x) - ctx.mean) * ctx.inverse_std

@@ -10,7 +10,7 @@ from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, check_rank, common_backend, widened
 from xpcnn.ops.op import op
 
-__all__ = ["LinearContext", "linear", "linear_backward"]
+__all__ = ["LinearContext", "linear"]
 
 
 class LinearContext(NamedTuple):
@@ -72,7 +72,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
 
 
 @linear.def_backward
-def linear_backward(
+def _linear_grad(
     ctx: LinearContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients for `linear`'s inputs.
@@ -90,7 +90,7 @@ def linear_backward(
     dweight : array (out, in), or None
     dbias : array (out,), or None
     """
-    backend = check_dy("linear_backward", dy, (*ctx.x.shape[:-1], ctx.weight.shape[0]), ctx.x)
+    backend = check_dy("linear.backward", dy, (*ctx.x.shape[:-1], ctx.weight.shape[0]), ctx.x)
     xp, dtype = backend.xp, dy.dtype
     rows = _rows(backend, dy)
     dx = dweight = dbias = None

@@ -9,7 +9,7 @@ from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, real, whole, widened
 from xpcnn.ops.op import op
 
-__all__ = ["LocalResponseNormContext", "local_response_norm", "local_response_norm_backward"]
+__all__ = ["LocalResponseNormContext", "local_response_norm"]
 
 
 class LocalResponseNormContext(NamedTuple):
@@ -79,13 +79,13 @@ def local_response_norm(
 
 
 @local_response_norm.def_backward
-def local_response_norm_backward(ctx: LocalResponseNormContext, dy: Array) -> Array:
+def _local_response_norm_grad(ctx: LocalResponseNormContext, dy: Array) -> Array:
     """Return dx.
 
     With the energy E of the formula, ``dx[i] = dy[i]·E[i]^−β − 2αβ/size · x[i] · Σ_c dy[c]·x[c]·E[c]^(−β−1)``
     over the channels c whose windows hold i.
     """
-    backend = check_dy("local_response_norm_backward", dy, ctx.x.shape, ctx.x)
+    backend = check_dy("local_response_norm.backward", dy, ctx.x.shape, ctx.x)
     x = widened(backend, ctx.x)
     energy = _energy(backend, x, ctx)
     direct = widened(backend, dy) * energy**-ctx.beta

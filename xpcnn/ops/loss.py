@@ -15,9 +15,7 @@ __all__ = [
     "MeanSquaredErrorContext",
     "SoftmaxCrossEntropyContext",
     "mean_squared_error",
-    "mean_squared_error_backward",
     "softmax_cross_entropy",
-    "softmax_cross_entropy_backward",
 ]
 
 
@@ -88,7 +86,7 @@ def softmax_cross_entropy(
 
 
 @softmax_cross_entropy.def_backward
-def softmax_cross_entropy_backward(ctx: SoftmaxCrossEntropyContext, dy: Any = 1.0) -> Array:
+def _softmax_cross_entropy_grad(ctx: SoftmaxCrossEntropyContext, dy: Any = 1.0) -> Array:
     """Return dlogits (N, classes) = (softmax·Σtarget − target)·dy/N, for a scalar `dy`."""
     xp = backend_of(ctx.target).xp
     n = ctx.target.shape[0]
@@ -145,7 +143,7 @@ def mean_squared_error(y: Array, target: Array) -> tuple[Array, MeanSquaredError
 
 
 @mean_squared_error.def_backward
-def mean_squared_error_backward(ctx: MeanSquaredErrorContext, dy: Any = 1.0) -> Array:
+def _mean_squared_error_grad(ctx: MeanSquaredErrorContext, dy: Any = 1.0) -> Array:
     """Return the gradient for `y`: ``2·(y − target)·dy/size``, for a scalar `dy`."""
     xp = backend_of(ctx.difference).xp
     size = math.prod(ctx.difference.shape)

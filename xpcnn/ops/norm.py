@@ -10,7 +10,7 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, real, widened
 from xpcnn.ops.op import op
 
-__all__ = ["BatchNormContext", "batch_norm", "batch_norm_backward"]
+__all__ = ["BatchNormContext", "batch_norm"]
 
 
 class BatchNormContext(NamedTuple):
@@ -100,14 +100,14 @@ def batch_norm(
 
 
 @batch_norm.def_backward
-def batch_norm_backward(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
+def _batch_norm_grad(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent.
 
     While training, the gradient also flows through the batch's mean and variance; otherwise they are
     constants.
     """
     x = ctx.x
-    check_dy("batch_norm_backward", dy, x.shape, x)
+    check_dy("batch_norm.backward", dy, x.shape, x)
     gradients = batch_norm_gradients(dy, x, ctx.weight, ctx.mean, ctx.inverse_std, ctx.train)
     return of_parameters(ctx, dy, *gradients)
 

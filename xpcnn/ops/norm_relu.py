@@ -17,7 +17,7 @@ from xpcnn.ops.norm import (
 )
 from xpcnn.ops.op import op
 
-__all__ = ["batch_norm_relu", "batch_norm_relu_backward"]
+__all__ = ["batch_norm_relu"]
 
 
 @op
@@ -63,12 +63,12 @@ def batch_norm_relu(
 
 
 @batch_norm_relu.def_backward
-def batch_norm_relu_backward(
+def _batch_norm_relu_grad(
     ctx: tuple[BatchNormContext, OutputContext], dy: Array
 ) -> tuple[Array, Array | None, Array | None]:
-    """Return (dx, dweight, dbias), to the bit those of `relu_backward` and then `batch_norm_backward`."""
+    """Return (dx, dweight, dbias), to the bit those of `relu.backward` and then `batch_norm.backward`."""
     norm, (y,) = ctx
-    check_dy("batch_norm_relu_backward", dy, y.shape, y)
+    check_dy("batch_norm_relu.backward", dy, y.shape, y)
     gradients = batch_norm_relu_gradients(dy, norm.x, norm.weight, norm.mean, norm.inverse_std, norm.train, y)
     return of_parameters(norm, dy, *gradients)
 

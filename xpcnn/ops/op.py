@@ -44,7 +44,7 @@ def op(forward: Callable[P, Result]) -> Op[P, Result]:
     ... def double(x):
     ...     return 2 * x, ()
     >>> @double.def_backward
-    ... def double_backward(ctx, dy):
+    ... def _(ctx, dy):
     ...     return 2 * dy
     >>> y, ctx = double(xpcnn.asarray([1.0, 2.0]))
     >>> double.backward(ctx, y)
@@ -53,6 +53,7 @@ def op(forward: Callable[P, Result]) -> Op[P, Result]:
     function = cast(Op[P, Result], native_arrays(forward))
 
     def def_backward(backward: Backward) -> Backward:
+        backward.__name__, backward.__qualname__ = "backward", f"{forward.__qualname__}.backward"
         function.backward = native_arrays(backward)
         return cast(Backward, function.backward)
 

@@ -22,11 +22,8 @@ __all__ = [
     "AvgPool2dContext",
     "MaxPool2dContext",
     "adaptive_avg_pool2d",
-    "adaptive_avg_pool2d_backward",
     "avg_pool2d",
-    "avg_pool2d_backward",
     "max_pool2d",
-    "max_pool2d_backward",
 ]
 
 
@@ -79,10 +76,10 @@ def max_pool2d(
 
 
 @max_pool2d.def_backward
-def max_pool2d_backward(ctx: MaxPool2dContext, dy: Array) -> Array:
+def _max_pool2d_grad(ctx: MaxPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient goes to the first maximum of its window, in row-major order."""
     geometry = ctx.geometry
-    check_dy("max_pool2d_backward", dy, geometry.output_shape, ctx.x)
+    check_dy("max_pool2d.backward", dy, geometry.output_shape, ctx.x)
     return max_pool_scatter(dy, ctx.x, ctx.y, *geometry.windows)
 
 
@@ -140,10 +137,10 @@ def avg_pool2d(
 
 
 @avg_pool2d.def_backward
-def avg_pool2d_backward(ctx: AvgPool2dContext, dy: Array) -> Array:
+def _avg_pool2d_grad(ctx: AvgPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient is shared out evenly over its window."""
     geometry = ctx.geometry
-    check_dy("avg_pool2d_backward", dy, geometry.output_shape, ctx.like)
+    check_dy("avg_pool2d.backward", dy, geometry.output_shape, ctx.like)
     return avg_pool_scatter(dy, geometry.input_shape[2:], *geometry.windows, ctx.count_include_pad)
 
 
@@ -198,10 +195,10 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgP
 
 
 @adaptive_avg_pool2d.def_backward
-def adaptive_avg_pool2d_backward(ctx: AdaptiveAvgPool2dContext, dy: Array) -> Array:
+def _adaptive_avg_pool2d_grad(ctx: AdaptiveAvgPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient is shared out evenly over its region."""
     n, c, h, w = ctx.like.shape
-    backend = check_dy("adaptive_avg_pool2d_backward", dy, (n, c, len(ctx.rows), len(ctx.columns)), ctx.like)
+    backend = check_dy("adaptive_avg_pool2d.backward", dy, (n, c, len(ctx.rows), len(ctx.columns)), ctx.like)
     dtype = accumulator(backend, dy.dtype) or dy.dtype
     dx = full_channels_last(dy, (n, c, h, w), 0.0, dtype)
     for i, (top, bottom) in enumerate(ctx.rows):

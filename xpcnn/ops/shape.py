@@ -10,7 +10,7 @@ from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, common_backend
 from xpcnn.ops.op import op
 
-__all__ = ["FlattenContext", "flatten", "flatten_backward"]
+__all__ = ["FlattenContext", "flatten"]
 
 
 class FlattenContext(NamedTuple):
@@ -36,10 +36,10 @@ def flatten(x: Array) -> tuple[Array, FlattenContext]:
 
 
 @flatten.def_backward
-def flatten_backward(ctx: FlattenContext, dy: Array) -> Array:
+def _flatten_grad(ctx: FlattenContext, dy: Array) -> Array:
     """Return dx, in the shape of the input; of images, over channels-last memory."""
     shape = tuple(ctx.x.shape)
-    backend = check_dy("flatten_backward", dy, (shape[0], math.prod(shape[1:])), ctx.x)
+    backend = check_dy("flatten.backward", dy, (shape[0], math.prod(shape[1:])), ctx.x)
     dx = backend.xp.reshape(dy, shape)
     # Copied here, once: all layers before this one would else meet two layouts.
     return backend.xp.permute_dims(backend.channels_last(dx), (0, 3, 1, 2)) if dx.ndim == 4 else dx

@@ -248,14 +248,14 @@ def test_running_statistics_without_variance() -> None:
 def test_other_memory_and_dtypes(dtype: str) -> None:
     n = Numbers((4, 3, 5, 7), dtype)
     expected, ctx = ops.batch_norm(n.x, n.weight, n.bias, train=True)
-    dx, _, _ = ops.batch_norm_backward(ctx, n.dy)
+    dx, _, _ = ops.batch_norm.backward(ctx, n.dy)
     for x, dy in zip(everywhere_else(n.x), everywhere_else(n.dy), strict=True):
         assert kernels.batch_norm_by_batch(x, n.weight, n.bias, None, None, 0.1, EPS) is NotImplemented
         assert kernels.batch_norm_by_running(x, None, None, n.mean, n.var, EPS) is NotImplemented
         assert kernels.batch_norm_gradients(dy, n.x, None, n.mean, n.var, True) is NotImplemented
         y, ctx = ops.batch_norm(x, n.weight, n.bias, train=True)
         np.testing.assert_allclose(y, expected, atol=1e-5)
-        np.testing.assert_allclose(ops.batch_norm_backward(ctx, dy)[0], dx, atol=1e-5)
+        np.testing.assert_allclose(ops.batch_norm.backward(ctx, dy)[0], dx, atol=1e-5)
     half = n.x.astype("float16")
     assert kernels.batch_norm_by_batch(half, None, None, None, None, 0.1, EPS) is NotImplemented
     empty = n.x[:0]

@@ -4,14 +4,12 @@ from xpcnn.ops.conv import as_strided, cudnn, fft, kn2row, loop, mec, native, wi
 from xpcnn.ops.conv.conv2d import (
     Conv2dContext,
     conv2d,
-    conv2d_backward,
     conv2d_relu,
     conv2d_relu_max_pool2d,
 )
 from xpcnn.ops.conv.conv_transpose2d import (
     ConvTranspose2dContext,
     conv_transpose2d,
-    conv_transpose2d_backward,
 )
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.im2col import col2im, im2col
@@ -27,12 +25,10 @@ __all__ = [
     "as_strided",
     "col2im",
     "conv2d",
-    "conv2d_backward",
     "conv2d_relu",
     "conv2d_relu_max_pool2d",
     "conv_algorithm",
     "conv_transpose2d",
-    "conv_transpose2d_backward",
     "cudnn",
     "fft",
     "get_workspace_limit",

@@ -17,7 +17,7 @@ from xpcnn.ops.op import native_arrays, op
 from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import max_pool_windows
 
-__all__ = ["Conv2dContext", "conv2d", "conv2d_backward", "conv2d_relu", "conv2d_relu_max_pool2d"]
+__all__ = ["Conv2dContext", "conv2d", "conv2d_relu", "conv2d_relu_max_pool2d"]
 
 
 class Conv2dContext(NamedTuple):
@@ -217,7 +217,7 @@ def _convolved(
 
 
 @conv2d.def_backward
-def conv2d_backward(
+def _conv2d_grad(
     ctx: Conv2dContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of a loss for `conv2d`'s inputs, given its gradient for the output.
@@ -246,7 +246,7 @@ def conv2d_backward(
     (array([[[[-1.,  0.,  1.]]]]), array([[[[3., 5.]]]]), None)
     """
     geometry = ctx.geometry
-    backend = check_dy("conv2d_backward", dy, geometry.output_shape, ctx.x)
+    backend = check_dy("conv2d.backward", dy, geometry.output_shape, ctx.x)
     dx = dweight = dbias = None
     if need_dx:
         chosen = tiling.resolve(ctx.algorithm, geometry, dy.dtype, backend, "grad_input")

@@ -14,7 +14,7 @@ from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
 from xpcnn.ops.op import op
 
-__all__ = ["ConvTranspose2dContext", "conv_transpose2d", "conv_transpose2d_backward"]
+__all__ = ["ConvTranspose2dContext", "conv_transpose2d"]
 
 
 class ConvTranspose2dContext(NamedTuple):
@@ -108,7 +108,7 @@ def conv_transpose2d(
 
 
 @conv_transpose2d.def_backward
-def conv_transpose2d_backward(
+def _conv_transpose2d_grad(
     ctx: ConvTranspose2dContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of a loss for `conv_transpose2d`'s inputs, given its gradient for the output.
@@ -140,7 +140,7 @@ def conv_transpose2d_backward(
     geometry = ctx.mirrored
     n, k, h, w = geometry.input_shape
     shape = (n, k, h + ctx.beyond[0], w + ctx.beyond[1])
-    backend = check_dy("conv_transpose2d_backward", dy, shape, ctx.x)
+    backend = check_dy("conv_transpose2d.backward", dy, shape, ctx.x)
     resolve = functools.partial(
         tiling.resolve, ctx.algorithm, dtype=dy.dtype, backend=backend, op="conv_transpose2d"
     )
