@@ -9,6 +9,7 @@ import pytest
 
 import xpcnn
 from xpcnn import Trainer, data, models, nn, ops, optim
+from xpcnn.ops import fused
 from xpcnn.testing import assert_close, gradcheck
 from xpcnn.train import evaluate, predict
 
@@ -39,7 +40,7 @@ OPS: dict[str, tuple[Any, list[Any]]] = {
         lambda x, w, m, v: ops.batch_norm(x, w, running_mean=m, running_var=v),
         [X, CHANNELS, CHANNELS, CHANNELS**2],
     ),
-    "batch_norm_relu": (lambda *a: ops.batch_norm_relu(*a, train=True), [X, CHANNELS, CHANNELS]),
+    "batch_norm_relu": (lambda *a: fused.batch_norm_relu(*a, train=True), [X, CHANNELS, CHANNELS]),
     "layer_norm": (lambda x, w, b: ops.layer_norm(x, 6, w, b), [X, draw(6), draw(6)]),
     "group_norm": (lambda x, w, b: ops.group_norm(x, 2, w, b), [X, CHANNELS, CHANNELS]),
     "local_response_norm": (lambda x: ops.local_response_norm(x, 3), [X]),
@@ -102,8 +103,8 @@ def test_labels(labels: str) -> None:
 def test_functions_without_a_context() -> None:
     x, w, b = (v.astype(">f4") for v in (X, W, B))
     native = [v.astype("f4") for v in (X, W, B)]
-    equal_and_native(ops.conv2d_relu(x, w, b)[0], ops.conv2d_relu(*native)[0])
-    equal_and_native(ops.conv2d_relu_max_pool2d(x, w, b, 2), ops.conv2d_relu_max_pool2d(*native, 2))
+    equal_and_native(fused.conv2d_relu(x, w, b)[0], fused.conv2d_relu(*native)[0])
+    equal_and_native(fused.conv2d_relu_max_pool2d(x, w, b, 2), fused.conv2d_relu_max_pool2d(*native, 2))
     columns = ops.im2col(native[0], 2)
     equal_and_native(ops.im2col(x, 2), columns)
     equal_and_native(ops.col2im(columns.astype(">f4"), X.shape, 2), ops.col2im(columns, X.shape, 2))

@@ -9,6 +9,7 @@ import pytest
 
 import xpcnn
 from xpcnn import errors, ops
+from xpcnn.ops import fused
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import find
 
@@ -38,7 +39,7 @@ def assert_the_same(make: Any, case: dict[str, Any], dtype: str, algorithm: str 
     options = {name: case[name] for name in ("stride", "padding", "groups") if name in case}
     y, _ = ops.conv2d(x, w, b, **options, algorithm=algorithm)
     expected, _ = ops.max_pool2d(ops.relu(y)[0], *case["pool"])
-    found = ops.conv2d_relu_max_pool2d(x, w, b, *case["pool"], **options, algorithm=algorithm)
+    found = fused.conv2d_relu_max_pool2d(x, w, b, *case["pool"], **options, algorithm=algorithm)
     assert found.dtype == x.dtype
     np.testing.assert_array_equal(make.to_numpy(found), make.to_numpy(expected))
     assert not np.array_equal(make.to_numpy(ops.max_pool2d(y, *case["pool"])[0]), make.to_numpy(found)) or (
@@ -71,7 +72,7 @@ def test_half_precision(make: Any) -> None:
     x, w, b = arrays(make, CASES["halves"], "float16")
     y, _ = ops.conv2d(x, w, b, padding=1)
     expected, _ = ops.max_pool2d(ops.relu(y)[0], 2)
-    found = ops.conv2d_relu_max_pool2d(x, w, b, 2, padding=1)
+    found = fused.conv2d_relu_max_pool2d(x, w, b, 2, padding=1)
     assert found.dtype == x.dtype
     np.testing.assert_array_equal(make.to_numpy(found), make.to_numpy(expected))
 
@@ -79,7 +80,7 @@ def test_half_precision(make: Any) -> None:
 def test_inputs_are_left_alone(make: Any, dtype: str) -> None:
     x, w, b = arrays(make, CASES["pixels"], dtype)
     before = [make.to_numpy(one).copy() for one in (x, w, b)]
-    ops.conv2d_relu_max_pool2d(x, w, b, 1)
+    fused.conv2d_relu_max_pool2d(x, w, b, 1)
     for one, kept in zip((x, w, b), before, strict=True):
         np.testing.assert_array_equal(make.to_numpy(one), kept)
 
@@ -96,15 +97,15 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
 def test_refused(make: Any, pool: Any, options: Any, error: type[Exception], told: str) -> None:
     x, w, b = arrays(make, CASES["halves"], "float32")
     with pytest.raises(error, match=told):
-        ops.conv2d_relu_max_pool2d(x, w, b, *pool, **options)
+        fused.conv2d_relu_max_pool2d(x, w, b, *pool, **options)
     with pytest.raises(errors.ShapeError, match="bias must have shape"):
-        ops.conv2d_relu_max_pool2d(x, w, b[:2], 2)
+        fused.conv2d_relu_max_pool2d(x, w, b[:2], 2)
 
 
 def test_a_bias_is_needed(make: Any) -> None:
     x, w, _ = arrays(make, CASES["halves"], "float32")
     nothing: Any = None
     with pytest.raises(errors.ArgumentError, match=r"conv2d_relu: a bias \(K,\) is needed; .* use conv2d"):
-        ops.conv2d_relu(x, w, nothing)
+        fused.conv2d_relu(x, w, nothing)
     with pytest.raises(errors.ArgumentError, match="conv2d_relu_max_pool2d: a bias"):
-        ops.conv2d_relu_max_pool2d(x, w, nothing, 2)
+        fused.conv2d_relu_max_pool2d(x, w, nothing, 2)

@@ -10,6 +10,7 @@ import pytest
 
 import xpcnn
 from xpcnn import Key, nn, ops, optim
+from xpcnn.ops import fused
 
 IMAGES, ROWS = (2, 4, 6, 5), (3, 4)
 
@@ -98,7 +99,7 @@ def test_nor_do_other_functions(looks: list[str], draw: Draw) -> None:
     looks.clear()
     columns = ops.im2col(x, 3, padding=1)
     ops.col2im(columns, x.shape, 3, padding=1)
-    ops.conv2d_relu(x, weight, bias)
+    fused.conv2d_relu(x, weight, bias)
     namespace = xpcnn.namespace(x)
     namespace.clip(x, 0.6, 0.9)
     namespace.where(x > 1, x, 0.5)

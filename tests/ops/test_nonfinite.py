@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xpcnn import ops
+from xpcnn.ops import fused
 from xpcnn.ops.conv import ConvGeometry
 from xpcnn.ops.conv.registry import PASSES
 from xpcnn.ops.conv.tiling import resolve
@@ -86,8 +87,8 @@ def test_infinity_before_relu_and_pooling() -> None:
     x, w = rng.standard_normal((4, 32, 12, 12), dtype="f"), rng.standard_normal((32, 32, 3, 3), dtype="f")
     x[1, 5, 6, 7] = np.inf
     bias = np.zeros(32, "f")
-    fused = ops.conv2d_relu_max_pool2d(x, w, bias, 2, padding=1)
-    right = ops.conv2d_relu_max_pool2d(x, w, bias, 2, padding=1, algorithm="im2col")
-    np.testing.assert_array_equal(np.isfinite(fused), np.isfinite(right))
+    found = fused.conv2d_relu_max_pool2d(x, w, bias, 2, padding=1)
+    right = fused.conv2d_relu_max_pool2d(x, w, bias, 2, padding=1, algorithm="im2col")
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(right))
     finite = np.isfinite(right)
-    np.testing.assert_allclose(fused[finite], right[finite], atol=1e-3)
+    np.testing.assert_allclose(found[finite], right[finite], atol=1e-3)

@@ -9,6 +9,7 @@ import oracles
 import pytest
 
 from xpcnn import errors, ops
+from xpcnn.ops import fused
 
 from .helpers import LAYOUTS, draw, is_channels_last, mentions
 from .test_norm import Numbers, every_mode, every_shape
@@ -20,12 +21,12 @@ def test_batch_norm_relu(make: Any, dtype: str, shape: tuple[int, ...], train: b
     numbers = Numbers(shape, dtype)
     x, dy, parameters = make.array(numbers.x), make.array(numbers.dy), numbers.parameters(make)
     with make.unchanged(x, *parameters):
-        y, ctx = ops.batch_norm_relu(x, *parameters, train=train, momentum=0.3, eps=1e-3)
+        y, ctx = fused.batch_norm_relu(x, *parameters, train=train, momentum=0.3, eps=1e-3)
     mean, var, _ = oracles.batch_statistics(numbers.x) if train else (numbers.mean, numbers.var, None)
     normalised = oracles.batch_norm(numbers.x, numbers.weight, numbers.bias, mean, var, 1e-3)
     make.check(y, np.maximum(normalised, 0), dtype)
     with make.unchanged(x, dy, ctx):
-        dx, dw, db = ops.batch_norm_relu.backward(ctx, dy)
+        dx, dw, db = fused.batch_norm_relu.backward(ctx, dy)
     kept = np.where(normalised > 0, numbers.dy, 0)
     expected = oracles.batch_norm_gradients(numbers.x, numbers.weight, kept, mean, var, train, 1e-3)
     for got, value in zip((dx, dw, db), expected, strict=True):
@@ -41,10 +42,10 @@ def test_the_bits_are_those_of_the_two_ops(
     numbers = Numbers(shape, dtype)
     numbers.x[0, 1, 2, 3] = np.nan if not train else 0
     x, dy = layout(make, numbers.x), layout(make, numbers.dy)
-    y, ctx = ops.batch_norm_relu(x, *numbers.parameters(make), train=train)
+    y, ctx = fused.batch_norm_relu(x, *numbers.parameters(make), train=train)
     normalised, norm_ctx = ops.batch_norm(x, *numbers.parameters(make), train=train)
     expected, relu_ctx = ops.relu(normalised)
-    gradients = ops.batch_norm_relu.backward(ctx, dy)
+    gradients = fused.batch_norm_relu.backward(ctx, dy)
     separate = ops.batch_norm.backward(norm_ctx, ops.relu.backward(relu_ctx, dy))
     pairs = [(y, expected), *zip(gradients, separate, strict=True)]
     if train:
@@ -60,11 +61,11 @@ def test_channels_last_stays(other_order: bool) -> None:
         np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         for array in (numbers.x, numbers.dy)
     )
-    y, (norm, relu) = ops.batch_norm_relu(x, numbers.weight, numbers.bias, train=True)
-    expected = ops.batch_norm_relu.backward((norm, relu), dy)
+    y, (norm, relu) = fused.batch_norm_relu(x, numbers.weight, numbers.bias, train=True)
+    expected = fused.batch_norm_relu.backward((norm, relu), dy)
     if other_order:
         relu = ops.OutputContext(np.ascontiguousarray(y))
-    got = ops.batch_norm_relu.backward((norm, relu), dy)
+    got = fused.batch_norm_relu.backward((norm, relu), dy)
     assert is_channels_last(y)
     assert is_channels_last(got[0])
     for array, value in zip(got, expected, strict=True):
@@ -74,9 +75,9 @@ def test_channels_last_stays(other_order: bool) -> None:
 def test_errors_are_those_of_batch_norm(make: Any) -> None:
     x, weight = make.array(draw(2, 3, 4, 4)), make.array(draw(4))
     with pytest.raises(errors.ShapeError, match=mentions("batch_norm", "weight", "C=3", "(4,)")):
-        ops.batch_norm_relu(x, weight, train=True)
+        fused.batch_norm_relu(x, weight, train=True)
     with pytest.raises(errors.ArgumentError, match="running_mean and running_var"):
-        ops.batch_norm_relu(x)
-    _, ctx = ops.batch_norm_relu(x, train=True)
+        fused.batch_norm_relu(x)
+    _, ctx = fused.batch_norm_relu(x, train=True)
     with pytest.raises(errors.ShapeError, match=r"batch_norm_relu\.backward"):
-        ops.batch_norm_relu.backward(ctx, x[:1, ...])
+        fused.batch_norm_relu.backward(ctx, x[:1, ...])

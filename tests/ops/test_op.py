@@ -20,8 +20,6 @@ WITHOUT_BACKWARD = {
     "algorithm_names",
     "autotune",
     "col2im",
-    "conv2d_relu",
-    "conv2d_relu_max_pool2d",
     "conv_algorithm",
     "get_workspace_limit",
     "im2col",

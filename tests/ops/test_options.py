@@ -9,6 +9,7 @@ import pytest
 
 from xpcnn import nn, ops
 from xpcnn.errors import ArgumentError, XpcnnError
+from xpcnn.ops import fused
 
 from .helpers import draw
 
@@ -17,7 +18,7 @@ FLOATS: dict[str, Any] = {
     "dropout": (lambda x, v: ops.dropout(x, v, 3), 0.25),
     "batch_norm eps": (lambda x, v: ops.batch_norm(x, train=True, eps=v), 0.5),
     "batch_norm momentum": (lambda x, v: running(ops.batch_norm, x, v), 0.5),
-    "batch_norm_relu eps": (lambda x, v: ops.batch_norm_relu(x, train=True, eps=v), 0.5),
+    "batch_norm_relu eps": (lambda x, v: fused.batch_norm_relu(x, train=True, eps=v), 0.5),
     "layer_norm eps": (lambda x, v: ops.layer_norm(x, x.shape[1:], eps=v), 0.5),
     "group_norm eps": (lambda x, v: ops.group_norm(x, 2, eps=v), 0.5),
     "local_response_norm alpha": (lambda x, v: ops.local_response_norm(x, 3, alpha=v), 0.5),
@@ -78,7 +79,7 @@ INTS: dict[str, Any] = {
     "stride": (lambda x, v: ops.conv2d(x, W, stride=v, groups=2), 2),
     "padding": (lambda x, v: ops.conv2d(x, W, padding=v, groups=2), 2),
     "dilation": (lambda x, v: ops.conv2d(x, W, dilation=v, groups=2), 2),
-    "conv2d_relu stride": (lambda x, v: ops.conv2d_relu(x, W, draw(4), stride=v, groups=2), 2),
+    "conv2d_relu stride": (lambda x, v: fused.conv2d_relu(x, W, draw(4), stride=v, groups=2), 2),
     "transposed groups": (lambda x, v: ops.conv_transpose2d(x, W, groups=v), 2),
     "transposed stride": (lambda x, v: ops.conv_transpose2d(x, W, stride=v), 2),
     "transposed padding": (lambda x, v: ops.conv_transpose2d(x, W, padding=v), 2),

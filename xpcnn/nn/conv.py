@@ -13,7 +13,7 @@ from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.pool import MaxPool2d
-from xpcnn.ops import ConvGeometry
+from xpcnn.ops import ConvGeometry, fused
 from xpcnn.ops.checks import flag, pair, plain
 from xpcnn.ops.conv.registry import check_name
 
@@ -97,7 +97,7 @@ class Conv2d(Layer):
         Only for a layer with a bias.
         """
         assert self.bias is not None
-        return ops.conv2d_relu(x, self.weight.data, self.bias.data, **self._options())
+        return fused.conv2d_relu(x, self.weight.data, self.bias.data, **self._options())
 
     def relu_max_pool(self, x: Array, pool: MaxPool2d) -> Array:
         """Return what this layer, a ReLU and a pooling after it give in inference, in fewer passes.
@@ -106,7 +106,7 @@ class Conv2d(Layer):
         """
         assert self.bias is not None
         windows = pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode
-        return ops.conv2d_relu_max_pool2d(x, self.weight.data, self.bias.data, *windows, **self._options())
+        return fused.conv2d_relu_max_pool2d(x, self.weight.data, self.bias.data, *windows, **self._options())
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Buffer, Parameter
+from xpcnn.ops import fused
 from xpcnn.ops.checks import flag, real, require_array, whole
 
 __all__ = ["BatchNorm1d", "BatchNorm2d"]
@@ -73,7 +74,7 @@ class _BatchNorm(Layer):
 
     def forward_relu(self, x: Array, *, train: bool = False) -> tuple[Array, tuple[Any, Any]]:
         """Return what this layer and a ReLU after it give, in fewer passes, and their contexts."""
-        y, both = self._apply(ops.batch_norm_relu, x, train)
+        y, both = self._apply(fused.batch_norm_relu, x, train)
         self._keep_statistics(both[0])
         return y, both
 
@@ -81,7 +82,7 @@ class _BatchNorm(Layer):
         self, ctx: tuple[Any, Any], dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
     ) -> Any:
         """Return the gradient of the input, given that of the ReLU's output, and their contexts."""
-        dx, dweight, dbias = ops.batch_norm_relu.backward(ctx, dy)
+        dx, dweight, dbias = fused.batch_norm_relu.backward(ctx, dy)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx if need_dx else None
 

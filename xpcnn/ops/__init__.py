@@ -18,8 +18,6 @@ from xpcnn.ops.conv import (
     algorithm_names,
     col2im,
     conv2d,
-    conv2d_relu,
-    conv2d_relu_max_pool2d,
     conv_algorithm,
     conv_transpose2d,
     get_workspace_limit,
@@ -37,7 +35,6 @@ from xpcnn.ops.loss import (
     softmax_cross_entropy,
 )
 from xpcnn.ops.norm import batch_norm
-from xpcnn.ops.norm_relu import batch_norm_relu
 from xpcnn.ops.pool import (
     adaptive_avg_pool2d,
     avg_pool2d,
@@ -53,11 +50,8 @@ __all__ = [
     "autotune",
     "avg_pool2d",
     "batch_norm",
-    "batch_norm_relu",
     "col2im",
     "conv2d",
-    "conv2d_relu",
-    "conv2d_relu_max_pool2d",
     "conv_algorithm",
     "conv_transpose2d",
     "dropout",

@@ -4,8 +4,6 @@ from xpcnn.ops.conv import as_strided, cudnn, fft, kn2row, loop, mec, native, wi
 from xpcnn.ops.conv.conv2d import (
     Conv2dContext,
     conv2d,
-    conv2d_relu,
-    conv2d_relu_max_pool2d,
 )
 from xpcnn.ops.conv.conv_transpose2d import (
     ConvTranspose2dContext,
@@ -25,8 +23,6 @@ __all__ = [
     "as_strided",
     "col2im",
     "conv2d",
-    "conv2d_relu",
-    "conv2d_relu_max_pool2d",
     "conv_algorithm",
     "conv_transpose2d",
     "cudnn",

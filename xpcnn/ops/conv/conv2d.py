@@ -6,18 +6,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array
-from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.activation import OutputContext
+from xpcnn.errors import ShapeError
 from xpcnn.ops.checks import check_dy, common_backend, widened
 from xpcnn.ops.conv import tiling
-from xpcnn.ops.conv._layout import add_bias, add_bias_relu, narrowed, sum_over_pixels
+from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
-from xpcnn.ops.op import native_arrays, op
+from xpcnn.ops.op import op
 from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import max_pool_windows
 
-__all__ = ["Conv2dContext", "conv2d", "conv2d_relu", "conv2d_relu_max_pool2d"]
+__all__ = ["Conv2dContext", "conv2d", "convolve"]
 
 
 class Conv2dContext(NamedTuple):
@@ -90,98 +89,10 @@ def conv2d(
              [1., 1.]]]])
     """
     options = (stride, padding, dilation, groups)
-    return _convolved(add_bias, x, weight, bias, options, algorithm)
+    return convolve(add_bias, x, weight, bias, options, algorithm)
 
 
-@native_arrays
-def conv2d_relu(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    *,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    algorithm: str = "auto",
-) -> tuple[Array, tuple[Conv2dContext, OutputContext]]:
-    """Return ``relu(conv2d(…))`` to the bit, with bias and ReLU applied while each piece is in the cache.
-
-    The contexts are those of the two ops, and so are their backward passes. Raises what `conv2d` raises, and
-    ArgumentError without a bias.
-
-    Examples
-    --------
-    >>> import xpcnn
-    >>> x, weight = xpcnn.asarray([[[[1.0, 2.0]]]]), xpcnn.asarray([[[[3.0]]]])
-    >>> y, (conv, relu) = xpcnn.ops.conv2d_relu(x, weight, xpcnn.asarray([-4.0]))
-    >>> y
-    array([[[[0., 2.]]]])
-    """
-    _require_bias("conv2d_relu", bias)
-    options = (stride, padding, dilation, groups)
-    y, ctx = _convolved(add_bias_relu, x, weight, bias, options, algorithm)
-    return y, (ctx, OutputContext(y))
-
-
-@native_arrays
-def conv2d_relu_max_pool2d(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    kernel_size: Any,
-    pool_stride: Any = None,
-    pool_padding: Any = 0,
-    ceil_mode: bool = False,
-    *,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    algorithm: str = "auto",
-) -> Array:
-    """Return ``max_pool2d(relu(conv2d(…)))``, for inference: there is no context, and no backward pass.
-
-    What the convolution gives is pooled while it is in the cache, and never whole in memory. Bias and ReLU
-    come after that, on fewer numbers. The values are the same, as neither changes which of two numbers is the
-    larger, rounding included. (Unless the bias is infinite.)
-
-    Parameters
-    ----------
-    x, weight, bias, stride, padding, dilation, groups, algorithm
-        As for `conv2d`.
-    kernel_size, pool_stride, pool_padding, ceil_mode
-        As for `max_pool2d`.
-
-    Returns
-    -------
-    y : array (N, K, PH, PW)
-        Of the dtype of `x`.
-
-    Raises
-    ------
-    ShapeError, ArgumentError, DtypeError, BackendError, AlgorithmError
-        As `conv2d` and `max_pool2d`; ArgumentError without a bias, too.
-
-    Examples
-    --------
-    >>> import xpcnn
-    >>> x, weight = xpcnn.asarray([[[[1.0, 2.0], [5.0, 3.0]]]]), xpcnn.asarray([[[[3.0]]]])
-    >>> xpcnn.ops.conv2d_relu_max_pool2d(x, weight, xpcnn.asarray([-4.0]), (1, 2))
-    array([[[[ 2.],
-             [11.]]]])
-    """
-    _require_bias("conv2d_relu_max_pool2d", bias)
-    options, pool = (stride, padding, dilation, groups), (kernel_size, pool_stride, pool_padding, ceil_mode)
-    return _convolved(add_bias_relu, x, weight, bias, options, algorithm, pool)[0]
-
-
-def _require_bias(op: str, bias: Array | None) -> None:
-    if bias is None:
-        raise ArgumentError(f"{op}: a bias (K,) is needed; without one use conv2d, and relu on its result")
-
-
-def _convolved(
+def convolve(
     ending: Callable[[Array, Array], Array],
     x: Array,
     weight: Array,

@@ -1,0 +1,192 @@
+"""Pairs and triples of ops in fewer passes over memory, with the bits of the ops one after the other.
+
+Engine, not definition: nobody calls these but `xpcnn.nn.fusion`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpcnn.backend import Array, primitive
+from xpcnn.errors import ArgumentError
+from xpcnn.ops.activation import OutputContext, kept_where_positive, rectified
+from xpcnn.ops.checks import check_dy, real
+from xpcnn.ops.conv._layout import add_bias_relu
+from xpcnn.ops.conv.conv2d import Conv2dContext, convolve
+from xpcnn.ops.norm import (
+    BatchNormContext,
+    batch_norm_by_batch,
+    batch_norm_by_running,
+    batch_norm_gradients,
+    check_batch_norm,
+    of_parameters,
+)
+from xpcnn.ops.op import native_arrays, op
+
+__all__ = ["batch_norm_relu", "conv2d_relu", "conv2d_relu_max_pool2d"]
+
+
+@native_arrays
+def conv2d_relu(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> tuple[Array, tuple[Conv2dContext, OutputContext]]:
+    """Return ``relu(conv2d(…))`` to the bit, with bias and ReLU applied while each piece is in the cache.
+
+    The contexts are those of the two ops, and so are their backward passes. Raises what `conv2d` raises, and
+    ArgumentError without a bias.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn.ops import fused
+    >>> x, weight = xpcnn.asarray([[[[1.0, 2.0]]]]), xpcnn.asarray([[[[3.0]]]])
+    >>> y, (conv, relu) = fused.conv2d_relu(x, weight, xpcnn.asarray([-4.0]))
+    >>> y
+    array([[[[0., 2.]]]])
+    """
+    _require_bias("conv2d_relu", bias)
+    options = (stride, padding, dilation, groups)
+    y, ctx = convolve(add_bias_relu, x, weight, bias, options, algorithm)
+    return y, (ctx, OutputContext(y))
+
+
+@native_arrays
+def conv2d_relu_max_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    kernel_size: Any,
+    pool_stride: Any = None,
+    pool_padding: Any = 0,
+    ceil_mode: bool = False,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> Array:
+    """Return ``max_pool2d(relu(conv2d(…)))``, for inference: there is no context, and no backward pass.
+
+    What the convolution gives is pooled while it is in the cache, and never whole in memory. Bias and ReLU
+    come after that, on fewer numbers. The values are the same, as neither changes which of two numbers is the
+    larger, rounding included. (Unless the bias is infinite.)
+
+    Parameters
+    ----------
+    x, weight, bias, stride, padding, dilation, groups, algorithm
+        As for `conv2d`.
+    kernel_size, pool_stride, pool_padding, ceil_mode
+        As for `max_pool2d`.
+
+    Returns
+    -------
+    y : array (N, K, PH, PW)
+        Of the dtype of `x`.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DtypeError, BackendError, AlgorithmError
+        As `conv2d` and `max_pool2d`; ArgumentError without a bias, too.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn.ops import fused
+    >>> x, weight = xpcnn.asarray([[[[1.0, 2.0], [5.0, 3.0]]]]), xpcnn.asarray([[[[3.0]]]])
+    >>> fused.conv2d_relu_max_pool2d(x, weight, xpcnn.asarray([-4.0]), (1, 2))
+    array([[[[ 2.],
+             [11.]]]])
+    """
+    _require_bias("conv2d_relu_max_pool2d", bias)
+    options, pool = (stride, padding, dilation, groups), (kernel_size, pool_stride, pool_padding, ceil_mode)
+    return convolve(add_bias_relu, x, weight, bias, options, algorithm, pool)[0]
+
+
+def _require_bias(op: str, bias: Array | None) -> None:
+    if bias is None:
+        raise ArgumentError(f"{op}: a bias (K,) is needed; without one use conv2d, and relu on its result")
+
+
+@op
+def batch_norm_relu(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    *,
+    train: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, tuple[BatchNormContext, OutputContext]]:
+    """Return ``relu(batch_norm(…))`` to the bit.
+
+    Parameters and errors are those of `xpcnn.ops.batch_norm`.
+
+    Returns
+    -------
+    y : array, the shape of `x`
+    ctx : (BatchNormContext, OutputContext)
+        The contexts of the two ops.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn.ops import fused
+    >>> y, (norm, relu) = fused.batch_norm_relu(xpcnn.asarray([[1.0], [3.0]]), train=True, eps=0.0)
+    >>> y
+    array([[0.],
+           [1.]])
+    """
+    check_batch_norm(x, weight, bias, running_mean, running_var, train)
+    momentum, eps = real("batch_norm_relu: momentum", momentum, 0, 1), real("batch_norm_relu: eps", eps, 0)
+    if train:
+        y, mean, inverse_std, running_mean, running_var = batch_norm_relu_by_batch(
+            x, weight, bias, running_mean, running_var, momentum, eps
+        )
+    else:
+        y, mean, inverse_std = batch_norm_relu_by_running(x, weight, bias, running_mean, running_var, eps)
+    norm = BatchNormContext(x, weight, bias is not None, mean, inverse_std, train, running_mean, running_var)
+    return y, (norm, OutputContext(y))
+
+
+@batch_norm_relu.def_backward
+def _batch_norm_relu_grad(
+    ctx: tuple[BatchNormContext, OutputContext], dy: Array
+) -> tuple[Array, Array | None, Array | None]:
+    """Return (dx, dweight, dbias), to the bit those of `relu.backward` and then `batch_norm.backward`."""
+    norm, (y,) = ctx
+    check_dy("batch_norm_relu.backward", dy, y.shape, y)
+    gradients = batch_norm_relu_gradients(dy, norm.x, norm.weight, norm.mean, norm.inverse_std, norm.train, y)
+    return of_parameters(norm, dy, *gradients)
+
+
+@primitive
+def batch_norm_relu_by_batch(x: Array, *given: Any) -> Any:
+    """Return what `batch_norm_by_batch` does, with a ReLU behind y."""
+    y, *statistics = batch_norm_by_batch(x, *given)
+    return rectified(y), *statistics
+
+
+@primitive
+def batch_norm_relu_by_running(x: Array, *given: Any) -> Any:
+    """Return what `batch_norm_by_running` does, with a ReLU behind y."""
+    y, *statistics = batch_norm_by_running(x, *given)
+    return rectified(y), *statistics
+
+
+@primitive
+def batch_norm_relu_gradients(
+    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool, y: Array
+) -> tuple[Array, Array, Array]:
+    """Return what `batch_norm_gradients` does, where the output y of the ReLU is positive."""
+    return batch_norm_gradients(kept_where_positive(dy, y), x, weight, mean, inverse_std, train)
