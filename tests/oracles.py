@@ -650,7 +650,7 @@ def softmax_cross_entropy_gradients(
     logits: Array, target: Array, label_smoothing: float = 0.0, dy: float = 1.0
 ) -> Array:
     q = target_rows(target, logits.shape[1], label_smoothing)
-    return log_softmax.backward(logits, -q * dy / logits.shape[0])
+    return log_softmax_gradients(logits, -q * dy / logits.shape[0])
 
 
 def mean_squared_error(y: Array, target: Array) -> Array:

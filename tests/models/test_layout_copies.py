@@ -26,7 +26,7 @@ from xpcnn.models import googlenet_loss
 
 Array = np.ndarray[Any, Any]
 
-FLATTEN = "ops.shape.flatten.backward"
+FLATTEN = "ops.shape._flatten_grad"
 """The only one that transposes what it is given."""
 
 

@@ -62,12 +62,13 @@ def draw(request: pytest.FixtureRequest) -> Draw:
 
 
 def test_all_ops_are_here() -> None:
-    assert set(OPS) == {name for name in ops.__all__ if hasattr(getattr(ops, name), "backward")}
+    names = [(module, name) for module in (ops, fused) for name in module.__all__]
+    assert set(OPS) == {name for module, name in names if hasattr(getattr(module, name), "backward")}
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_an_op_looks_at_nothing(looks: list[str], draw: Draw, name: str) -> None:
-    op = getattr(ops, name)
+    op = getattr(fused if name in fused.__all__ else ops, name)
     arguments, options = OPS[name]
     given = arguments(draw)
     looks.clear()
