@@ -205,3 +205,9 @@ def test_bad_calls_are_named(transform):
     for rng in (None, -1, "0", np.random):
         with pytest.raises(ArgumentError, match=f"{name}: rng must be a numpy.random.Generator or a seed"):
             transform(images, rng)
+
+
+@pytest.mark.parametrize("text", [3, None, b"hflip", ["hflip"]])
+def test_parsing_what_is_no_text(text):
+    with pytest.raises(ArgumentError, match=r"augment\.parse: expected a text"):
+        augment.parse(text)

@@ -212,3 +212,9 @@ def test_augmenting_changes_no_order():
     assert [labels.tolist() for _, labels in Loader(numbered(20), 6, seed=1)] == [
         labels.tolist() for _, labels in Loader(numbered(20), 6, seed=1, augment=Recorder())
     ]
+
+
+@pytest.mark.parametrize("start", ["1", -1, 1.0, None])
+def test_a_start_that_is_no_number_of_samples(start):
+    with pytest.raises(ArgumentError, match="start"):
+        Loader(numbered(10), 3).batches(start)

@@ -169,3 +169,19 @@ def test_leaky_relu_keeps_a_python_float(make: Any, slope: Any) -> None:
     y, ctx = model.forward(make.array(draw(2, 3), "float32"))
     make.check_kind(y, (2, 2), "float32")
     make.check_kind(model.backward(ctx, y), (2, 3), "float32")
+
+
+FLAGS: dict[str, Any] = {
+    "ceil_mode": lambda x, v: ops.max_pool2d(x, 2, ceil_mode=v),
+    "ceil_mode of avg_pool2d": lambda x, v: ops.avg_pool2d(x, 2, ceil_mode=v),
+    "count_include_pad": lambda x, v: ops.avg_pool2d(x, 2, count_include_pad=v),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_what_is_no_flag_is_refused(name: str) -> None:
+    x = draw(2, 4, 6, 7)
+    for wrong in (np.zeros(3), 1, 0, None, "True", []):
+        with pytest.raises(ArgumentError, match=f"{name.split()[0]} must be True or False"):
+            FLAGS[name](x, wrong)
+    np.testing.assert_array_equal(FLAGS[name](x, np.bool_(True))[0], FLAGS[name](x, True)[0])

@@ -98,6 +98,7 @@ class Loader:
 
     def batches(self, start: int = 0) -> int:
         """The number of batches that an epoch has left after its first `start` samples."""
+        start = check_integer("Loader", "start", start, minimum=0)
         samples = len(self.dataset) - start + (0 if self.drop_last else self.batch_size - 1)
         return samples // self.batch_size
 

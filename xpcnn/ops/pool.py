@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import accumulator, check_dy, check_rank, common_backend, pair, plain, require_possible
+from xpcnn.ops.checks import (
+    accumulator,
+    check_dy,
+    check_rank,
+    common_backend,
+    flag,
+    pair,
+    plain,
+    require_possible,
+)
 from xpcnn.ops.op import op
 from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import (
@@ -131,6 +140,7 @@ def avg_pool2d(
     array([[[[2.5]]]])
     """
     common_backend("avg_pool2d", x=x)
+    count_include_pad = flag("avg_pool2d: count_include_pad", count_include_pad)
     geometry = PoolGeometry.of("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
     y = avg_pool_windows(x, *geometry.windows, geometry.output_shape[2:], count_include_pad)
     return y, AvgPool2dContext(x, geometry, count_include_pad)

@@ -8,7 +8,7 @@ from typing import Any
 
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, check_rank, pair, require_possible
+from xpcnn.ops.checks import cached, check_rank, flag, pair, require_possible
 
 __all__ = ["PoolGeometry", "divisors", "taps"]
 
@@ -42,7 +42,8 @@ class PoolGeometry:
         ceil_mode: bool,
     ) -> PoolGeometry:
         """Return `of` images that need not be there yet."""
-        return cached(_build, (op, shape, bool(ceil_mode)), kernel_size, stride, padding)
+        ceil_mode = flag(f"{op}: ceil_mode", ceil_mode)
+        return cached(_build, (op, shape, ceil_mode), kernel_size, stride, padding)
 
     @functools.cached_property
     def output_shape(self) -> tuple[int, int, int, int]:

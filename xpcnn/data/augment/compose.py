@@ -139,6 +139,8 @@ def parse(text: str) -> Compose:
     Traceback (most recent call last):
     xpcnn.errors.ArgumentError: augment.parse: elastic takes 2 numbers, got 1 in 'elastic=34'
     """
+    if not isinstance(text, str):
+        raise ArgumentError(f"augment.parse: expected a text such as 'shift=2,hflip', got {text!r:.60}")
     return Compose([_parse_one(item.strip()) for item in text.split(",")] if text.strip() else [])
 
 
