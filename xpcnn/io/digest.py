@@ -15,10 +15,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["check_digest", "digest_of", "holds_digest"]
+__all__ = ["check_digest", "digest_of", "holds_digest", "is_ours"]
 
 _NAME = "digest"
 _FORM = re.compile("xpcnn-sha256:[0-9a-f]{64}")
+_OUR_MARKS = ('"digest"', '"format_version"')  # of these, damage to one bit spares one
 DAMAGED = "damaged: its content does not match the digest (SHA-256) in it"
 
 
@@ -56,3 +57,8 @@ def check_digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) 
 def holds_digest(text: str) -> bool:
     """Return whether there is a digest of ours anywhere in a text."""
     return _FORM.search(text) is not None
+
+
+def is_ours(text: str) -> bool:
+    """Return whether the text of a file's metadata is one that xpcnn wrote."""
+    return any(mark in text for mark in _OUR_MARKS)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
 from os import PathLike
-from typing import IO
+from typing import NamedTuple
 
 import numpy as np
 
 from xpcnn.errors import CheckpointError
+from xpcnn.io.digest import is_ours
+from xpcnn.io.wanted import Wanted, is_wanted, placeholder
 
 __all__ = ["NUMBERS", "read_npz"]
 
@@ -20,14 +23,34 @@ NUMBERS = "biuf"
 _TEXT = "US"
 _ALWAYS = 1 << 28
 _RATIO = 100
-"""An archive may unpack to 256 MiB, and to 100 times its size: weights are hardly compressible."""
+"""What is read may unpack to 256 MiB, and to 100 times the archive: weights are hardly compressible."""
+_HEADER = 1 << 14
+"""Bytes in which an entry's header must end; NumPy reads none of more than 10,000."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How numpy.savez and savez_compressed write; of other methods, a few bytes may unpack to a gigabyte."""
 
 
-def read_npz(path: str | PathLike[str], text: str) -> dict[str, np.ndarray]:
+class _Header(NamedTuple):
+    """What an entry says of itself."""
+
+    entry: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def read_npz(path: str | PathLike[str], text: str, wanted: Wanted = None) -> dict[str, np.ndarray]:
     """Return the arrays of an archive by name, those of numbers and the one of text that is named `text`.
 
-    Other texts are what another program notes, and passed over. The sizes that the archive declares are
-    compared with its own before anything is unpacked, and each header with its entry before that is read.
+    Other texts are what another program notes, and passed over. The headers are read first and compared with
+    the sizes that the archive declares; these are compared with its own before anything is unpacked.
+
+    Parameters
+    ----------
+    path : path-like
+    text : str
+    wanted : mapping of str to shape, optional
+        The entries to unpack, as `is_wanted` says; placeholders stand for the others. All, if not given,
+        and of an archive of ours: its digest is that of all.
 
     Raises
     ------
@@ -40,29 +63,48 @@ def read_npz(path: str | PathLike[str], text: str) -> dict[str, np.ndarray]:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             if len(entries) < len(archive.infolist()):
                 raise ValueError("it holds two entries of one name")
-            size, most = os.fstat(file.fileno()).st_size, sum(entry.file_size for entry in entries.values())
-            if most > max(_ALWAYS, _RATIO * size):
-                raise ValueError(
-                    f"{size:,} bytes would become {most:,}, more than {_RATIO} times as many; "
-                    f"numpy.savez writes it uncompressed"
-                )
-            kinds = {}
-            for name, entry in entries.items():
-                with archive.open(entry) as stream:
-                    kinds[name] = _kind(name, entry, stream, NUMBERS + _TEXT if name != text else "U")
+            headers = {
+                name: _header(archive, name, entry, NUMBERS + _TEXT if name != text else "U")
+                for name, entry in entries.items()
+            }
+            size = os.fstat(file.fileno()).st_size
             arrays = {}
-            for name, entry in entries.items():
-                if kinds[name] in NUMBERS or name == text:
-                    with archive.open(entry) as stream:
-                        arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
-            return arrays
+            if text in headers:
+                arrays[text] = _unpacked(archive, size, {text: headers[text]})[text]
+                wanted = None if is_ours(str(arrays[text])) else wanted
+            numbers = {name: header for name, header in headers.items() if header.dtype.kind in NUMBERS}
+            read = {name: header for name, header in numbers.items() if is_wanted(wanted, name, header.shape)}
+            arrays |= _unpacked(archive, size, read)
+            for name, header in numbers.items():
+                if name not in read:
+                    arrays[name] = placeholder(header.shape, header.dtype)
+            return {name: arrays[name] for name in headers if name in arrays}
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds
         reason = str(error) or type(error).__name__
         raise CheckpointError(f"{path}: not a readable npz file: {reason:.300}") from error
 
 
-def _kind(name: str, entry: zipfile.ZipInfo, stream: IO[bytes], kinds: str) -> str:
-    """Return the kind of an entry; a ValueError unless it is one of `kinds`, as large as its header says."""
+def _unpacked(archive: zipfile.ZipFile, size: int, headers: dict[str, _Header]) -> dict[str, np.ndarray]:
+    """Return entries of an archive of so many bytes; a ValueError where they would become too large."""
+    most = sum(header.entry.file_size for header in headers.values())
+    if most > max(_ALWAYS, _RATIO * size):
+        raise ValueError(
+            f"{size:,} bytes would become {most:,}, more than {_RATIO} times as many; "
+            f"numpy.savez writes it uncompressed"
+        )
+    arrays = {}
+    for name, header in headers.items():
+        with archive.open(header.entry) as stream:
+            arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    return arrays
+
+
+def _header(archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo, kinds: str) -> _Header:
+    """Return an entry's header; a ValueError unless it is one of `kinds`, as large as its header says."""
+    if entry.compress_type not in _METHODS:
+        raise ValueError(f"{name!r:.60}: compressed by another method than those of numpy.savez_compressed")
+    with archive.open(entry) as packed:
+        stream = io.BytesIO(packed.read(_HEADER))
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
@@ -75,4 +117,4 @@ def _kind(name: str, entry: zipfile.ZipInfo, stream: IO[bytes], kinds: str) -> s
     wanted, there = math.prod(shape) * dtype.itemsize, entry.file_size - stream.tell()
     if min(shape, default=0) < 0 or wanted != there:
         raise ValueError(f"{name!r:.60}: shape {shape!s:.60} takes {wanted} bytes, and {there} are there")
-    return dtype.kind
+    return _Header(entry, shape, dtype)

@@ -15,20 +15,26 @@ import numpy as np
 from xpcnn.backend import Array, to_numpy
 from xpcnn.errors import CheckpointError, NonFiniteWarning
 from xpcnn.io.checks import checked
-from xpcnn.io.digest import DAMAGED, check_digest, digest_of, holds_digest
+from xpcnn.io.digest import DAMAGED, check_digest, digest_of, holds_digest, is_ours
 from xpcnn.io.files import replacing
 from xpcnn.io.json_files import parse_json
 from xpcnn.io.narrow import NARROW, read_narrow
 from xpcnn.io.npz import NUMBERS, read_npz
 from xpcnn.io.recipe import Recipe, describe_recipe, parse_recipe
+from xpcnn.io.wanted import Wanted, is_placeholder, is_wanted, placeholder
 
 __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays", "save_weights"]
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
-_NUMPY_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
+_DTYPES = {"BOOL": "bool"} | {
+    f"{kind}{bits}": f"{what}{bits}"
+    for kind, what in (("U", "uint"), ("I", "int"), ("F", "float"))
+    for bits in (8, 16, 32, 64)
+    if kind != "F" or bits > 8
+}
+"""NumPy's names of dtypes by those in a safetensors header."""
 _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
-_OUR_MARKS = ('"digest"', '"format_version"')  # of these, damage to one bit spares one
 _NAMED = 3  # entries that a warning names
 
 
@@ -57,8 +63,14 @@ def save_weights(path: str | PathLike[str], model: Model) -> None:
     save_arrays(path, arrays, {} if recipe is None else {"recipe": describe_recipe(recipe)})
 
 
-def load_weights(path: str | PathLike[str]) -> WeightFile:
+def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile:
     """Read a weight file: xpcnn's own, or any safetensors or npz file of named arrays.
+
+    Parameters
+    ----------
+    path : path-like
+    wanted : mapping of str to shape, optional
+        What is read of another tool's file; see `load_arrays`.
 
     Raises
     ------
@@ -70,13 +82,14 @@ def load_weights(path: str | PathLike[str]) -> WeightFile:
     NonFiniteWarning
         When there are NaN or infinite numbers among the weights.
     """
-    arrays, metadata = load_arrays(path)
+    arrays, metadata = load_arrays(path, wanted=wanted)
     if metadata.get("kind", "").startswith("xpcnn "):
         raise CheckpointError(f"{path}: an {metadata['kind']}, not the weights of a model")
     recipe = None
     if "recipe" in metadata:
         recipe = parse_recipe(metadata["recipe"], f"{path}: the model's description is unreadable")
-    ruined = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
+    read = {name: array for name, array in arrays.items() if not is_placeholder(array)}
+    ruined = sorted(name for name, array in read.items() if not np.isfinite(array).all())
     if ruined:
         more = f" and {len(ruined) - _NAMED} more" if len(ruined) > _NAMED else ""
         warnings.warn(
@@ -127,13 +140,22 @@ def _write_safetensors(path: Path, arrays: dict[str, np.ndarray], text: str) -> 
 
 
 def load_arrays(
-    path: str | PathLike[str], *, ending: str | None = None
+    path: str | PathLike[str], *, ending: str | None = None, wanted: Wanted = None
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the named arrays and the metadata of a ``.safetensors`` or ``.npz`` file.
 
     bfloat16 and 8-bit floats (``F8_E4M3``, ``F8_E5M2``) are widened to float32, which is exact. The metadata
-    are those that `save_arrays` wrote; what other tools noted in a file is passed over. `ending` says what
-    the file is, where its name does not.
+    are those that `save_arrays` wrote; what other tools noted in a file is passed over.
+
+    Parameters
+    ----------
+    path : path-like
+    ending : str, optional
+        What the file is, where its name does not say it.
+    wanted : mapping of str to shape, optional
+        The paths of a model with their shapes. Of a file without our metadata, only the entries that may be
+        such are read: of that shape, and of that path, or of one before which there are more segments. Each
+        other array has the shape of its entry, but takes no memory and holds zeros.
 
     Raises
     ------
@@ -143,8 +165,7 @@ def load_arrays(
     """
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file")
-    ending = ending or _ending(path)
-    arrays, metadata = _read_safetensors(path) if ending == ".safetensors" else _read_npz(path)
+    arrays, metadata = _READERS[ending or _ending(path)](path, wanted)
     try:
         metadata = check_digest(arrays, metadata)
     except ValueError as error:
@@ -158,18 +179,26 @@ def load_arrays(
     return arrays, metadata
 
 
-def _read_safetensors(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read_safetensors(
+    path: str | PathLike[str], wanted: Wanted
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-            for name, kind in kinds.items():
-                if kind not in NARROW and kind not in _NUMPY_TYPES:
-                    raise TypeError(f"{name} is {kind}, a type that is not supported; convert it to float32")
-            narrow = read_narrow(path, {name: kind for name, kind in kinds.items() if kind in NARROW})
-            arrays = {name: narrow[name] if name in narrow else file.get_tensor(name) for name in kinds}
             metadata = file.metadata() or {}
+            wanted = None if is_ours(metadata.get(_METADATA, "")) else wanted
+            kinds, arrays = {}, {}
+            for name in file.keys():  # noqa: SIM118
+                header = file.get_slice(name)
+                kind, shape = header.get_dtype(), tuple(header.get_shape())
+                if kind not in NARROW and kind not in _DTYPES:
+                    raise TypeError(f"{name} is {kind}, a type that is not supported; convert it to float32")
+                arrays[name] = placeholder(shape, _DTYPES.get(kind, np.float32))
+                if is_wanted(wanted, name, shape):
+                    kinds[name] = kind
+            arrays |= read_narrow(path, {name: kind for name, kind in kinds.items() if kind in NARROW})
+            arrays |= {name: file.get_tensor(name) for name, kind in kinds.items() if kind in _DTYPES}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
     # What other tools say stands beside this entry: their format_version and recipe are not ours.
@@ -180,14 +209,17 @@ def _read_safetensors(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray],
     return arrays, {}
 
 
-def _read_npz(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    arrays = read_npz(path, _METADATA)
+def _read_npz(path: str | PathLike[str], wanted: Wanted) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    arrays = read_npz(path, _METADATA, wanted)
     described = arrays.pop(_METADATA, None)
     return arrays, {} if described is None else _parsed(path, str(described))
 
 
+_READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
+
+
 def _parsed(path: str | PathLike[str], described: str) -> dict[str, str]:
-    if not any(mark in described for mark in _OUR_MARKS):  # another program's
+    if not is_ours(described):  # another program's
         return {}
     where = f"{path}: its metadata is unreadable"
     metadata: dict[str, str] = checked(dict[str, str], parse_json(described, where), where)

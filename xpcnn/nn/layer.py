@@ -247,6 +247,8 @@ class Layer:
     def load(self, path: str | PathLike[str], *, strict: bool = True) -> LoadReport:
         """Read the weights of a ``.safetensors`` or ``.npz`` file into this layer.
 
+        Of a file that xpcnn did not write, only entries that the layer may take are read.
+
         Raises
         ------
         CheckpointError
@@ -254,7 +256,8 @@ class Layer:
         StateDictError
             When its entries do not fit, as `load_state_dict` says.
         """
-        return self.load_state_dict(load_weights(path).arrays, strict=strict)
+        wanted = {state_path: state.shape for state_path, state in self._states().items()}
+        return self.load_state_dict(load_weights(path, wanted).arrays, strict=strict)
 
     def to(self, backend: str | None = None, device: Any = None, dtype: Any = None) -> Self:
         """Move all parameters and buffers, and return this layer.

@@ -110,7 +110,7 @@ class Network:
         StateDictError
             When names or shapes are not those of this network; nothing is changed then.
         """
-        self.params.update(fitting(file_name, read_params(file_name), self.params))
+        self.params.update(fitting(file_name, read_params(file_name, self.params), self.params))
         self._hand_over()
 
     def _row(self) -> list[Any]:

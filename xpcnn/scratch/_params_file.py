@@ -32,20 +32,23 @@ def write_params(path: str | PathLike[str], params: Mapping[str, Array]) -> None
         os.replace(archive, temporary)
 
 
-def read_params(path: str | PathLike[str]) -> dict[str, Any]:
+def read_params(path: str | PathLike[str], params: Mapping[str, Array]) -> dict[str, Any]:
     """Return the dictionary in a file of `write_params`, or in a pickle; what it is, its content says.
+
+    Of another tool's archive, only entries that fit `params` are read.
 
     Raises
     ------
     CheckpointError
         When the file is missing or damaged, or is a pickle of anything but arrays, numbers and text.
     """
+    wanted = {key: tuple(value.shape) for key, value in params.items()}
     if Path(path).suffix == ".safetensors":
-        return dict(io.load_arrays(path)[0])
+        return dict(io.load_arrays(path, wanted=wanted)[0])
     try:
         with open(path, "rb") as file:
             if file.read(len(_ARCHIVE_MAGIC)) == _ARCHIVE_MAGIC:
-                return dict(io.load_arrays(path, ending=".npz")[0])
+                return dict(io.load_arrays(path, ending=".npz", wanted=wanted)[0])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     found = read_pickle(path)

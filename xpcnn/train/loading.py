@@ -42,7 +42,8 @@ def load_model(path: str | PathLike[str]) -> Layer:
     path = Path(path)
     if os.path.isdir(path):
         path = RunDirectory(path).weights_file
-    arrays, recipe = load_weights(path)
+    # Of a file that describes no model, nothing is read.
+    arrays, recipe = load_weights(path, {})
     if recipe is None:
         raise CheckpointError(
             f"{path}: does not say which model it belongs to, as that is no published one or was changed "
