@@ -14,6 +14,7 @@ __all__ = [
     "DivergenceError",
     "DtypeError",
     "NonFiniteWarning",
+    "PluginError",
     "ShapeError",
     "StateDictError",
     "XpcnnError",
@@ -58,6 +59,10 @@ class StateDictError(CheckpointError, ValueError):
 
 class DivergenceError(XpcnnError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
+
+
+class PluginError(XpcnnError, ImportError):
+    """A file or a distribution with models, layers, datasets or algorithms that cannot be imported."""
 
 
 class NonFiniteWarning(UserWarning):
