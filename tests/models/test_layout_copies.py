@@ -12,6 +12,7 @@ one branch of a `Concat`. Its order is the same.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from model_cases import ALL, FAMILIES, OF_ONE_SIZE, images, tiny, tiny_shape, wi
 from xpcnn import Key, models, nn, ops, use_backend
 from xpcnn.backend._numpy import NumpyBackend
 from xpcnn.models import googlenet_loss
+from xpcnn.ops import fused
 
 Array = np.ndarray[Any, Any]
 
@@ -55,6 +57,7 @@ class Watch:
     parts: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     transposes: list[str] = field(default_factory=list)
+    fused: Counter[str] = field(default_factory=Counter)
     arrays: int = 0
     conversions: int = 0
 
@@ -94,11 +97,29 @@ def watch_layers(monkeypatch: pytest.MonkeyPatch, found: Watch, model: nn.Layer)
         (owner, name)
         for layer in _layers(model)
         for owner in type(layer).__mro__
-        for name in ("__call__", "forward", "forward_relu", "relu_max_pool", "backward", "backward_relu")
+        for name in ("__call__", "forward", "backward")
         if name in vars(owner)
     }
     for owner, name in methods:
         monkeypatch.setattr(owner, name, _watched(getattr(owner, name), name, paths, found))
+    for name in fused.__all__:
+        function = getattr(fused, name)
+        together = _watched_op(function, name, found, backward=name.endswith("gradient"))
+        if hasattr(function, "backward"):
+            together.backward = _watched_op(function.backward, f"{name}.backward", found, backward=True)
+        monkeypatch.setattr(fused, name, together)
+
+
+def _watched_op(function: Any, name: str, found: Watch, *, backward: bool) -> Any:
+    def watched(*args: Any, **options: Any) -> Any:
+        found.fused[name] += 1
+        found.array(f"{name}: {'dy' if backward else 'x'}", args[1] if backward else args[0])
+        result = function(*args, **options)
+        returned = result[0] if isinstance(result, tuple) else result
+        found.array(f"{name}: {'dx' if backward else 'y'}", returned)
+        return result
+
+    return watched
 
 
 def _watched(
@@ -178,6 +199,20 @@ def test_published_widths(
         model = models.build(name, **{**small, "classes": 10, **options})
     run(monkeypatch, watch, model, (3, size, size))
     check(watch)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vgg11", ["conv2d_relu", "conv2d_relu_max_pool2d", "relu_max_pool2d_gradient"]),
+        ("resnet18", ["batch_norm_relu", "batch_norm_relu.backward"]),
+    ],
+)
+def test_what_is_fused_is_watched_too(
+    monkeypatch: pytest.MonkeyPatch, watch: Watch, name: str, expected: list[str]
+) -> None:
+    run(monkeypatch, watch, tiny(name, dtype="float32"), tiny_shape(name))
+    assert sorted(watch.fused) == expected
 
 
 def test_another_layout_is_seen(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:

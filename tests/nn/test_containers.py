@@ -9,6 +9,7 @@ import pytest
 
 import xpcnn
 from xpcnn import errors, nn
+from xpcnn.ops import fused
 
 from .helpers import build, draw, mentions
 
@@ -353,8 +354,10 @@ def test_conv_with_relu_and_pool_in_inference(
     if bias:
         model[0].bias.data = make.array(np.linspace(-1, 1, 9, dtype=dtype))
     calls = []
-    pooled = nn.Conv2d.relu_max_pool
-    monkeypatch.setattr(nn.Conv2d, "relu_max_pool", lambda *args: (calls.append(1), pooled(*args))[1])
+    pooled = fused.conv2d_relu_max_pool2d
+    monkeypatch.setattr(
+        fused, "conv2d_relu_max_pool2d", lambda *x, **o: (calls.append(1), pooled(*x, **o))[1]
+    )
     expected = make.to_numpy(model.forward(x, train=True)[0])
     assert not calls
     np.testing.assert_array_equal(make.to_numpy(model(x)), expected)
@@ -378,10 +381,10 @@ def test_a_fault_of_what_is_done_together_is_not_hidden(
 ) -> None:
     """The layers are not run again one by one, which would succeed."""
 
-    def fail(*arguments: Any) -> Any:
+    def fail(*arguments: Any, **options: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(nn.Conv2d, "relu_max_pool", fail)
+    monkeypatch.setattr(fused, "conv2d_relu_max_pool2d", fail)
     model = nn.Sequential(block=nn.Sequential(conv=nn.Conv2d(1, 1, 1), relu=nn.ReLU(), pool=nn.MaxPool2d(1)))
     with pytest.raises(type(error), match=str(error)) as caught:
         model(np.zeros((1, 1, 2, 2), np.float32))

@@ -53,7 +53,7 @@ OPS: dict[str, tuple[Any, list[Any]]] = {
 
 
 def backward_of(name: str) -> Any:
-    return getattr(ops, name.split()[0]).backward
+    return getattr(fused if name == "batch_norm_relu" else ops, name.split()[0]).backward
 
 
 def equal_and_native(found: Any, expected: Any) -> None:
@@ -70,7 +70,12 @@ def equal_and_native(found: Any, expected: Any) -> None:
 
 def test_the_cases_name_every_op() -> None:
     named = {name.split()[0] for name in OPS}
-    assert named == {name for name in ops.__all__ if hasattr(getattr(ops, name), "backward")}
+    assert named == {
+        name
+        for module in (ops, fused)
+        for name in module.__all__
+        if hasattr(getattr(module, name), "backward")
+    }
 
 
 @pytest.mark.parametrize("dtype", ORDERS)
@@ -105,6 +110,10 @@ def test_functions_without_a_context() -> None:
     native = [v.astype("f4") for v in (X, W, B)]
     equal_and_native(fused.conv2d_relu(x, w, b)[0], fused.conv2d_relu(*native)[0])
     equal_and_native(fused.conv2d_relu_max_pool2d(x, w, b, 2), fused.conv2d_relu_max_pool2d(*native, 2))
+    y, relu = ops.relu(native[0])
+    y, pool = ops.max_pool2d(y, 2)
+    dx = fused.relu_max_pool2d_gradient((relu, pool), y)
+    equal_and_native(fused.relu_max_pool2d_gradient((relu, pool), y.astype(">f4")), dx)
     columns = ops.im2col(native[0], 2)
     equal_and_native(ops.im2col(x, 2), columns)
     equal_and_native(ops.col2im(columns.astype(">f4"), X.shape, 2), ops.col2im(columns, X.shape, 2))

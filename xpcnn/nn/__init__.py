@@ -1,11 +1,9 @@
 """Layers: parameters and thin wrappers around `xpcnn.ops`, and the containers that make models of them."""
 
 from xpcnn.nn import init
-from xpcnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from xpcnn.nn.branches import Concat, Residual
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
-from xpcnn.nn.dropout import Dropout
 from xpcnn.nn.ensemble import Ensemble
 from xpcnn.nn.fuse import fuse
 from xpcnn.nn.gradients import Gradients
@@ -18,7 +16,19 @@ from xpcnn.nn.per_sample import is_per_sample
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.sequential import Sequential
-from xpcnn.nn.shape import Flatten, Identity
+from xpcnn.nn.stateless import (
+    GELU,
+    Dropout,
+    Flatten,
+    Identity,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Stateless,
+    Tanh,
+)
 from xpcnn.nn.summary import Summary, summary
 
 __all__ = [
@@ -54,6 +64,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "Stateless",
     "Summary",
     "Tanh",
     "fuse",

@@ -12,8 +12,7 @@ from xpcnn.nn.init import Initializer, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
-from xpcnn.nn.pool import MaxPool2d
-from xpcnn.ops import ConvGeometry, fused
+from xpcnn.ops import ConvGeometry
 from xpcnn.ops.checks import flag, pair, plain
 from xpcnn.ops.conv.registry import check_name
 
@@ -88,28 +87,13 @@ class Conv2d(Layer):
         self.algorithm = algorithm
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        bias = None if self.bias is None else self.bias.data
-        return ops.conv2d(x, self.weight.data, bias, **self._options())
+        return ops.conv2d(x, **self.arguments())
 
-    def forward_relu(self, x: Array, *, train: bool = False) -> tuple[Array, tuple[Any, Any]]:
-        """Return what this layer and a ReLU after it give, in fewer passes over memory, and their contexts.
-
-        Only for a layer with a bias.
-        """
-        assert self.bias is not None
-        return fused.conv2d_relu(x, self.weight.data, self.bias.data, **self._options())
-
-    def relu_max_pool(self, x: Array, pool: MaxPool2d) -> Array:
-        """Return what this layer, a ReLU and a pooling after it give in inference, in fewer passes.
-
-        Only for a layer with a bias.
-        """
-        assert self.bias is not None
-        windows = pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode
-        return fused.conv2d_relu_max_pool2d(x, self.weight.data, self.bias.data, *windows, **self._options())
-
-    def _options(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
+        """Return what `xpcnn.ops.conv2d` takes beside x."""
         return {
+            "weight": self.weight.data,
+            "bias": None if self.bias is None else self.bias.data,
             "stride": self.stride,
             "padding": self.padding,
             "dilation": self.dilation,

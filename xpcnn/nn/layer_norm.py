@@ -11,6 +11,7 @@ from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.stateless import Stateless
 from xpcnn.ops.checks import flag, real, sizes, whole
 
 __all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm"]
@@ -136,7 +137,7 @@ class GroupNorm(Layer):
         return shown + (", affine=False" if self.weight is None else "")
 
 
-class LocalResponseNorm(Layer):
+class LocalResponseNorm(Stateless):
     """Divide each value by a power of the energy in neighbouring channels.
 
     See `xpcnn.ops.local_response_norm`.
@@ -156,6 +157,8 @@ class LocalResponseNorm(Layer):
     array([[0.2, 0.4, 0. ]])
     """
 
+    op = ops.local_response_norm
+    options = ("size", "alpha", "beta", "k")
     per_sample = True
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
@@ -163,12 +166,6 @@ class LocalResponseNorm(Layer):
         self.alpha = real("LocalResponseNorm: alpha", alpha, 0)
         self.beta = real("LocalResponseNorm: beta", beta)
         self.k = real("LocalResponseNorm: k", k, 0)
-
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.local_response_norm.backward(ctx, dy) if need_dx else None
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

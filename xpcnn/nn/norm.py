@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from xpcnn import ops
@@ -12,8 +11,8 @@ from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Buffer, Parameter
-from xpcnn.ops import fused
 from xpcnn.ops.checks import flag, real, require_array, whole
+from xpcnn.ops.norm import BatchNormContext
 
 __all__ = ["BatchNorm1d", "BatchNorm2d"]
 
@@ -63,8 +62,8 @@ class _BatchNorm(Layer):
         self.num_batches_tracked = Buffer(0, "int64")
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        y, ctx = self._apply(ops.batch_norm, x, train)
-        self._keep_statistics(ctx)
+        y, ctx = ops.batch_norm(self.checked(x), **self.arguments(), train=train)
+        self.keep_statistics(ctx)
         return y, ctx
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
@@ -72,39 +71,29 @@ class _BatchNorm(Layer):
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx if need_dx else None
 
-    def forward_relu(self, x: Array, *, train: bool = False) -> tuple[Array, tuple[Any, Any]]:
-        """Return what this layer and a ReLU after it give, in fewer passes, and their contexts."""
-        y, both = self._apply(fused.batch_norm_relu, x, train)
-        self._keep_statistics(both[0])
-        return y, both
-
-    def backward_relu(
-        self, ctx: tuple[Any, Any], dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
-    ) -> Any:
-        """Return the gradient of the input, given that of the ReLU's output, and their contexts."""
-        dx, dweight, dbias = fused.batch_norm_relu.backward(ctx, dy)
-        self.accumulate(grads, weight=dweight, bias=dbias)
-        return dx if need_dx else None
-
-    def _apply(self, op: Callable[..., Any], x: Array, train: bool) -> Any:
+    def checked(self, x: Array) -> Array:
+        """Return `x`, once it is an array with as many axes as this layer takes."""
         x = require_array(type(self).__name__, "x", x)
         if x.ndim not in self.ranks:
             raise ShapeError(
                 f"{type(self).__name__}: x must have {' or '.join(map(str, self.ranks))} axes, "
                 f"got shape {tuple(x.shape)}"
             )
-        return op(
-            x,
-            None if self.weight is None else self.weight.data,
-            None if self.bias is None else self.bias.data,
-            self.running_mean.data,
-            self.running_var.data,
-            train=train,
-            momentum=self.momentum,
-            eps=self.eps,
-        )
+        return x
 
-    def _keep_statistics(self, ctx: Any) -> None:
+    def arguments(self) -> dict[str, Any]:
+        """Return what `xpcnn.ops.batch_norm` takes beside x and `train`."""
+        return {
+            "weight": None if self.weight is None else self.weight.data,
+            "bias": None if self.bias is None else self.bias.data,
+            "running_mean": self.running_mean.data,
+            "running_var": self.running_var.data,
+            "momentum": self.momentum,
+            "eps": self.eps,
+        }
+
+    def keep_statistics(self, ctx: BatchNormContext) -> None:
+        """Take over the running statistics after a training pass."""
         if ctx.train:
             self.running_mean.data, self.running_var.data = ctx.running_mean, ctx.running_var
             self.num_batches_tracked.data = self.num_batches_tracked.data + 1

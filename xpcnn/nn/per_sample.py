@@ -10,8 +10,8 @@ __all__ = ["is_per_sample"]
 def is_per_sample(layer: Layer, *, train: bool) -> bool:
     """Return whether each sample's result depends on that sample alone, in `layer` and all its children.
 
-    A layer must say so (`Layer.per_sample`), in the class that defines its `forward` or in one derived from
-    that: a subclass with a `forward` of its own may do something else.
+    A layer must say so (`Layer.per_sample`), in the class that defines its `forward` (of a `Stateless`, its
+    `op`) or in one derived from that: a subclass with another one may do something else.
 
     Examples
     --------
@@ -21,9 +21,8 @@ def is_per_sample(layer: Layer, *, train: bool) -> bool:
     (True, False)
     """
     lineage = type(layer).__mro__
-    says, does = (
-        next(i for i, kind in enumerate(lineage) if name in vars(kind)) for name in ("per_sample", "forward")
-    )
+    says = next(i for i, kind in enumerate(lineage) if "per_sample" in vars(kind))
+    does = next(i for i, kind in enumerate(lineage) if not vars(kind).keys().isdisjoint(("forward", "op")))
     if not layer.per_sample or says > does or (train and layer.batch_statistics):
         return False
     return all(is_per_sample(child, train=train) for child in layer.children().values())

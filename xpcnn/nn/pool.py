@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from xpcnn import ops
-from xpcnn.backend import Array, Key
-from xpcnn.nn.gradients import Gradients
-from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.layer import ReceptiveField
+from xpcnn.nn.stateless import Stateless
 from xpcnn.ops.checks import flag, pair, plain
 from xpcnn.ops.pool_geometry import PoolGeometry
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
 
 
-class _Pool2d(Layer):
+class _Pool2d(Stateless):
     """What both pooling layers with a window share."""
 
-    def __init__(self, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> None:
+    options: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode")
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
+    ) -> None:
         name = type(self).__name__
         self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair(name, "stride", stride, 1)
@@ -40,23 +43,15 @@ class _Pool2d(Layer):
 class MaxPool2d(_Pool2d):
     """The maximum of each window; see `xpcnn.ops.max_pool2d`."""
 
+    op = ops.max_pool2d
     per_sample = True
-
-    def __init__(
-        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.max_pool2d.backward(ctx, dy) if need_dx else None
 
 
 class AvgPool2d(_Pool2d):
     """The average of each window; see `xpcnn.ops.avg_pool2d`."""
 
+    op = ops.avg_pool2d
+    options = (*_Pool2d.options, "count_include_pad")
     per_sample = True
 
     def __init__(
@@ -70,18 +65,12 @@ class AvgPool2d(_Pool2d):
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.count_include_pad = flag("AvgPool2d: count_include_pad", count_include_pad)
 
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
-        )
 
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.avg_pool2d.backward(ctx, dy) if need_dx else None
-
-
-class AdaptiveAvgPool2d(Layer):
+class AdaptiveAvgPool2d(Stateless):
     """The average of OH × OW regions that cover the image; see `xpcnn.ops.adaptive_avg_pool2d`."""
 
+    op = ops.adaptive_avg_pool2d
+    options = ("output_size",)
     per_sample = True
 
     def __init__(self, output_size: Any) -> None:
@@ -89,14 +78,5 @@ class AdaptiveAvgPool2d(Layer):
         wanted = self.output_size if isinstance(self.output_size, tuple) else (self.output_size,) * 2
         pair("AdaptiveAvgPool2d", "output_size", [1 if size is None else size for size in wanted], 1)
 
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.adaptive_avg_pool2d(x, self.output_size)
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return ops.adaptive_avg_pool2d.backward(ctx, dy) if need_dx else None
-
     def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
         return None
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from xpcnn.backend import Array
 from xpcnn.io.recipe import Recipe
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+__all__ = ["LoadReport", "ReceptiveField", "Recipe", "TraceRow", "Traced"]
 
 
 class _LeftOut(NamedTuple):
@@ -52,3 +53,7 @@ class TraceRow(NamedTuple):
     output_shape: tuple[int, ...]
     macs: int
     field: ReceptiveField | None
+
+
+Traced = tuple[Array, ReceptiveField | None, list[TraceRow]]
+"""What `Layer.trace` returns: y, its receptive field, and a row for each layer passed."""

@@ -22,8 +22,9 @@ from xpcnn.ops.norm import (
     of_parameters,
 )
 from xpcnn.ops.op import native_arrays, op
+from xpcnn.ops.pool import MaxPool2dContext, max_pool2d
 
-__all__ = ["batch_norm_relu", "conv2d_relu", "conv2d_relu_max_pool2d"]
+__all__ = ["batch_norm_relu", "conv2d_relu", "conv2d_relu_max_pool2d", "relu_max_pool2d_gradient"]
 
 
 @native_arrays
@@ -190,3 +191,15 @@ def batch_norm_relu_gradients(
 ) -> tuple[Array, Array, Array]:
     """Return what `batch_norm_gradients` does, where the output y of the ReLU is positive."""
     return batch_norm_gradients(kept_where_positive(dy, y), x, weight, mean, inverse_std, train)
+
+
+@native_arrays
+def relu_max_pool2d_gradient(ctx: tuple[OutputContext, MaxPool2dContext], dy: Array) -> Array:
+    """Return dx, to the bit that of `max_pool2d.backward` and then `relu.backward`, given both contexts.
+
+    A maximum is positive where the ReLU let it through: the mask of the pooled image, a fraction of the size,
+    gives the same gradients.
+    """
+    _, pool = ctx
+    check_dy("max_pool2d.backward", dy, pool.y.shape, pool.y)
+    return max_pool2d.backward(pool, kept_where_positive(dy, pool.y))
