@@ -9,7 +9,7 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
-from xpcnn.ops.add import added
+from xpcnn.ops.activation import added
 from xpcnn.ops.checks import in_words, require_array
 
 __all__ = ["Concat", "Residual"]

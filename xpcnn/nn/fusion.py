@@ -22,7 +22,7 @@ from xpcnn.nn.pool import MaxPool2d
 from xpcnn.nn.stateless import ReLU, Stateless
 from xpcnn.ops import fused
 
-__all__ = ["PATTERNS", "Pattern", "Run", "runs"]
+__all__ = ["PATTERNS", "Pattern", "Row", "Run"]
 
 Norm = BatchNorm1d | BatchNorm2d
 
@@ -66,9 +66,8 @@ def _relu_max_pool_gradient(
 class Pattern(NamedTuple):
     """Layers one after the other, and the functions that run them as one; without one, they run one by one.
 
-    `forward` takes the layers, x and `train`, and returns y and a context for each layer. `inference` takes
-    the layers and x, and returns y and whatever. `backward` takes the layers, their contexts, dy, the store
-    of gradients and `need_dx`, and returns dx.
+    `forward(*layers, x, train)` gives y and a context for each layer; `inference(*layers, x)` gives y and
+    whatever; `backward(*layers, contexts, dy, grads, need_dx)` gives dx.
     """
 
     layers: tuple[type[Layer], ...]
@@ -94,69 +93,82 @@ def _kind(layer: Layer) -> type[Layer] | None:
 
 
 class Run(NamedTuple):
-    """A layer of a row, or neighbours that a function of the table runs as one."""
+    """Layers `start` to `stop` of a row, and what runs them as one; None for one layer by itself."""
 
-    row: Container
     start: int
-    children: list[tuple[str, Layer]]
+    stop: int
     function: Callable[..., Any] | None
-
-    def forward(self, x: Array, train: bool, key: Key | None) -> tuple[Array, tuple[Any, ...]]:
-        """Return y, and a context for each layer."""
-        if self.function is not None:
-            return self._fused(self.function, x, train)
-        [(name, layer)] = self.children
-        y, ctx = self.row._call(name, layer.forward, x, train=train, key=folded(key, name))
-        return y, (ctx,)
-
-    def inference(self, x: Array) -> Array:
-        """Return y alone."""
-        if self.function is not None:
-            return self._fused(self.function, x)[0]
-        [(name, layer)] = self.children
-        return self.row._call(name, layer, x)
-
-    def backward(self, contexts: list[Any], dy: Array, grads: Gradients | None, need_dx: bool) -> Any:
-        """Return dx. The list ends with the contexts of these layers, which are taken from it."""
-        if self.function is not None:
-            own = tuple(contexts[self.start :])
-            del contexts[self.start :]
-            return self._fused(self.function, own, dy, grads, need_dx)
-        [(name, layer)] = self.children
-        return self.row._call(name, layer.backward, contexts.pop(), dy, grads, need_dx=need_dx)
-
-    def _fused(self, function: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return function(*(layer for _, layer in self.children), *args)
-        except XpcnnError as error:
-            # Each message begins with the op, or the layer, that it comes from.
-            named = {layer.op.__name__: name for name, layer in self.children if isinstance(layer, Stateless)}
-            op = str(error).partition(":")[0].removesuffix(".backward")
-            self.row._note(named.get(op, self.children[0][0]), error)
-            raise
-
-
-def runs(row: Container, which: Literal["forward", "inference", "backward"], first: int = 0) -> list[Run]:
-    """Return what is to be run of a row of layers from the `first` on, in order; backward, from the end."""
-    children = list(row._layers.items())
-    kinds = tuple([_kind(layer) for _, layer in children])
-    parts = _partition(kinds, which, first, in_reference())
-    return [Run(row, start, children[start:stop], function) for start, stop, function in parts]
 
 
 @lru_cache(maxsize=256)
-def _partition(
-    kinds: tuple[type[Layer] | None, ...], which: str, first: int, alone: bool
-) -> list[tuple[int, int, Callable[..., Any] | None]]:
-    """Return (start, stop, function) of each run: the longest pattern that fits, else one layer."""
+def _runs(kinds: tuple[type[Layer] | None, ...], which: str, first: int, alone: bool) -> tuple[Run, ...]:
+    """Return the runs of a row in their order: the longest pattern that fits, else one layer."""
     table: dict[Any, Any] = {} if alone else {p.layers: getattr(p, which) for p in PATTERNS}
     longest, start, stop = max(map(len, table), default=1), first, len(kinds)
-    parts = []
+    found = []
     while start < stop:
         for length in range(min(longest, stop - start), 0, -1):
             a, b = (stop - length, stop) if which == "backward" else (start, start + length)
             if (function := table.get(kinds[a:b])) is not None:
                 break
-        parts.append((a, b, function))
+        found.append(Run(a, b, function))
         start, stop = (start, a) if which == "backward" else (b, stop)
-    return parts
+    return tuple(found)
+
+
+class Row:
+    """The layers of a container as they are now, one after the other, and how its runs are called."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._names, self._layers = tuple(container._layers), tuple(container._layers.values())
+
+    def runs(self, which: Literal["forward", "inference", "backward"], first: int = 0) -> tuple[Run, ...]:
+        """Return the runs from the `first` layer on; backward, they are in the order from the end."""
+        return _runs(tuple(map(_kind, self._layers)), which, first, in_reference())
+
+    def forward(self, run: Run, x: Array, contexts: list[Any], train: bool, key: Key | None) -> Array:
+        """Return y, and append a context for each layer."""
+        start, stop, function = run
+        try:
+            if function is None:
+                y, ctx = self._layers[start].forward(x, train=train, key=folded(key, self._names[start]))
+                contexts.append(ctx)
+            else:
+                y, more = function(*self._layers[start:stop], x, train)
+                contexts.extend(more)
+            return y
+        except XpcnnError as error:
+            self._note(run, error)
+            raise
+
+    def inference(self, run: Run, x: Array) -> Array:
+        """Return y alone."""
+        start, stop, function = run
+        try:
+            return self._layers[start](x) if function is None else function(*self._layers[start:stop], x)[0]
+        except XpcnnError as error:
+            self._note(run, error)
+            raise
+
+    def backward(
+        self, run: Run, dy: Array, contexts: list[Any], grads: Gradients | None, need_dx: bool
+    ) -> Any:
+        """Return dx. The contexts of this run, the last ones, are taken off: what they hold can go then."""
+        start, stop, function = run
+        try:
+            if function is None:
+                return self._layers[start].backward(contexts.pop(), dy, grads, need_dx=need_dx)
+            own = tuple(contexts[start:])
+            del contexts[start:]
+            return function(*self._layers[start:stop], own, dy, grads, need_dx)
+        except XpcnnError as error:
+            self._note(run, error)
+            raise
+
+    def _note(self, run: Run, error: XpcnnError) -> None:
+        """Add the path of the layer that an error comes from: its message begins with the layer's op."""
+        op = str(error).partition(":")[0].removesuffix(".backward")
+        layers = enumerate(self._layers[run.start : run.stop], run.start)
+        named = (i for i, layer in layers if isinstance(layer, Stateless) and layer.op.__name__ == op)
+        self._container._note(self._names[next(named, run.start)], error)

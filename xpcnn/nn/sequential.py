@@ -7,7 +7,7 @@ from typing import Any
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.container import Container, join_paths
-from xpcnn.nn.fusion import runs
+from xpcnn.nn.fusion import Row
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.records import ReceptiveField, Traced, TraceRow
 
@@ -34,30 +34,31 @@ class Sequential(Container):
     per_sample = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        row = Row(self)
         contexts: list[Any] = []
-        for run in runs(self, "forward"):
-            x, more = run.forward(x, train, key)
-            contexts += more
+        for run in row.runs("forward"):
+            x = row.forward(run, x, contexts, train, key)
         return x, tuple(contexts)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         if grads is not None:
             grads.bind(self)
-        # A list is emptied on the way: what a layer kept is free when its gradients are there.
-        contexts = ctx if isinstance(ctx, list) else list(ctx)
+        contexts = ctx if isinstance(ctx, list) else list(ctx)  # a list is emptied on the way
         if len(contexts) != len(self):
             raise ArgumentError(f"Sequential: ctx has {len(contexts)} parts for {len(self)} layers")
         # Where nobody asks for dx, no gradient need reach what comes before the first layer to be trained.
         layers = enumerate(self._layers.values())
         trained = (i for i, layer in layers if layer.trainable(*layer.parameters().values()))
         first = 0 if need_dx else next(trained, len(self))
-        for run in runs(self, "backward", first):
-            dy = run.backward(contexts, dy, grads, need_dx or run.start > first)
+        row = Row(self)
+        for run in row.runs("backward", first):
+            dy = row.backward(run, dy, contexts, grads, need_dx or run.start > first)
         return dy if need_dx else None
 
     def __call__(self, x: Array) -> Array:
-        for run in runs(self, "inference"):
-            x = run.inference(x)
+        row = Row(self)
+        for run in row.runs("inference"):
+            x = row.inference(run, x)
         return x
 
     def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:

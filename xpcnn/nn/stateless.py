@@ -87,6 +87,8 @@ class Stateless(Layer):
             cls.op = staticmethod(op)  # type: ignore[assignment]  # else ``self.op`` is a method
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        if not self.options:
+            return self.op(x)
         return self.op(x, **{name: getattr(self, name) for name in self.options})
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:

@@ -1,4 +1,4 @@
-"""Element-wise non-linearities and the softmax pair. Each keeps its input's memory order."""
+"""Element-wise functions and the softmax pair. Each keeps its input's memory order."""
 
 from __future__ import annotations
 
@@ -76,6 +76,12 @@ def _relu_grad(ctx: OutputContext, dy: Array) -> Array:
 def kept_where_positive(dy: Array, y: Array) -> Array:
     """Return `dy` where `y` is positive, else 0."""
     return backend_of(dy).keep_where(y > 0, dy)
+
+
+@primitive
+def added(x: Array, other: Array) -> Array:
+    """Return ``x + other``, arrays of one shape: the sum of what two branches give."""
+    return x + other
 
 
 class LeakyReluContext(NamedTuple):

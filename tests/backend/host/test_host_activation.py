@@ -7,8 +7,7 @@ import pytest
 
 from xpcnn import ops
 from xpcnn.backend.host import table
-from xpcnn.ops.activation import kept_where_positive, rectified
-from xpcnn.ops.add import added
+from xpcnn.ops.activation import added, kept_where_positive, rectified
 from xpcnn.ops.conv import _layout
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, readonly, same_bits
