@@ -17,6 +17,7 @@ __all__ = [
     "PluginError",
     "ShapeError",
     "StateDictError",
+    "UnpreparedImagesWarning",
     "XpcnnError",
 ]
 
@@ -67,3 +68,7 @@ class PluginError(XpcnnError, ImportError):
 
 class NonFiniteWarning(UserWarning):
     """Weights that were loaded hold NaN or infinite numbers."""
+
+
+class UnpreparedImagesWarning(UserWarning):
+    """Floating images have values of 0 to 255, which a model takes as they are."""

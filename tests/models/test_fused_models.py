@@ -137,8 +137,6 @@ def test_a_fused_models_file(tmp_path: Path) -> None:
 
 def test_an_ensemble() -> None:
     members = trained("resnet20"), trained("resnet20", seed=3), tiny("lenet5")
-    for member in members:
-        member.recipe = member.recipe._replace(mean=0.0, std=1.0)
     ensemble = nn.Ensemble(*members)
     fused: Any = nn.fuse(ensemble)
     assert norms(fused) == 0
@@ -153,7 +151,7 @@ def test_models_with_a_layer_in_common() -> None:
     shared = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     members = [nn.Sequential(shared, nn.ReLU()), nn.Sequential(shared)]
     for member in members:
-        member.recipe = nn.Recipe("mine", {}, 0.0, 1.0)
+        member.recipe = nn.Recipe("mine", {})
     fused: Any = nn.fuse(nn.Ensemble(*members))
     assert [member.recipe.name for member in fused.members] == ["fused mine", "fused mine"]
 

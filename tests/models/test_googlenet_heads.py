@@ -185,4 +185,4 @@ def test_errors_name_the_layer() -> None:
     for train in (False, True):
         with pytest.raises(xpcnn.errors.ShapeError) as caught:
             model.forward(images(1, 3, 9, 9, dtype="float32"), train=train)
-        assert caught.value.__notes__ == ["in Sequential.images (Images)"]
+        assert caught.value.__notes__ == ["in Sequential (Images)"]

@@ -68,11 +68,11 @@ def test_the_smallest_is_the_smallest_that_works(name: str, small_images: bool) 
             f"{name}: images of {size[0]}x{size[1]} are too small, it takes {smallest}x{smallest} and more; "
             + ("enlarge or pad them" if small_images else hint)
         )
-        assert caught.value.__notes__ == ["in Sequential.images (Images)"]
-        model["images"], checked = nn.Identity(), model["images"]
+        assert caught.value.__notes__ == ["in Sequential (Images)"]
+        model[""], checked = nn.Identity(), model[""]
         with pytest.raises(XpcnnError):  # nor could the layers do anything with them
             logits(model, 3, *size)
-        model["images"] = checked
+        model[""] = checked
 
 
 def test_deep_convnet_takes_what_its_affine_layer_fits() -> None:

@@ -130,7 +130,7 @@ def test_unknown_variant() -> None:
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (27, 32), (1, 5)])
 def test_images_get_zeros_on_all_sides(make: Any, size: tuple[int, int], dtype: str) -> None:
-    layer = Images("test", 2, smallest=1, pad_to=32)
+    layer = Images("test", 2, 0.0, 1.0, smallest=1, pad_to=32)
     x = images(3, 2, *size, dtype=dtype)
     (top, bottom), (left, right) = (((32 - s) // 2, 32 - s - (32 - s) // 2) for s in size)
     expected = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -147,9 +147,9 @@ def test_images_get_zeros_on_all_sides(make: Any, size: tuple[int, int], dtype: 
 
 
 def test_padding_adds_nothing_to_what_is_seen() -> None:
-    y, field, rows = Images("test", 1, 1, pad_to=32).trace(images(1, 1, 28, 28), "images", ReceptiveField())
-    assert (y.shape, field) == ((1, 1, 32, 32), ReceptiveField())
-    assert (rows[0].path, rows[0].output_shape, rows[0].macs) == ("images", (1, 1, 32, 32), 0)
+    layer = Images("test", 1, 0.0, 1.0, smallest=1, pad_to=32)
+    y, field, rows = layer.trace(images(1, 1, 28, 28), "", ReceptiveField())
+    assert (y.shape, field, rows) == ((1, 1, 32, 32), ReceptiveField(), [])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -168,4 +168,4 @@ def test_larger_images_are_refused() -> None:
             ShapeError, match=r"lenet5: images of .* are too large, it takes 1x1 to 32x32; crop"
         ):
             model(images(1, 1, *size, dtype="float32"))
-    assert repr(model.images) == "Images(1 channels, 1x1 to 32x32, padded to 32x32)"
+    assert repr(model[""]) == "Images(1 channels, 1x1 to 32x32, mean=0.0, std=0.3081, padded to 32x32)"

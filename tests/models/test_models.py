@@ -197,11 +197,11 @@ def test_a_model_of_ones_own_has_no_recipe() -> None:
 )
 def test_preprocessing(name: str, mean: Any, std: Any) -> None:
     with narrow():
-        recipe = models.build(name).recipe
-        assert recipe is not None
-        assert (recipe.mean, recipe.std) == (mean, std)
+        layer = nn.preprocess_of(models.build(name))
+        assert layer is not None
+        assert (layer.mean, layer.std) == (mean, std)
         if isinstance(mean, tuple):  # for images of one channel, the average
-            grey = models.build(name, in_channels=1).recipe
+            grey = nn.preprocess_of(models.build(name, in_channels=1))
             assert grey is not None
             assert grey.mean == pytest.approx(sum(mean) / 3)
             assert grey.std == pytest.approx(sum(std) / 3)

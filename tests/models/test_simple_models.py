@@ -33,14 +33,13 @@ def test_simple_convnet_as_published() -> None:
         "fc2.bias": (10,),
     }
     assert count(model) == 433_890
-    assert list(model.children()) == ["conv1", "relu1", "pool1", "flatten", "fc1", "relu2", "fc2"]
+    assert list(model.children()) == ["", "conv1", "relu1", "pool1", "flatten", "fc1", "relu2", "fc2"]
     assert all(parameter.dtype == "float32" for parameter in model.parameters().values())
     assert model(images(2, 1, 28, 28, dtype="float32")).shape == (2, 10)
     weights, biases = model.fc1.weight.data, model.fc1.bias.data
     assert abs(weights.std() / 0.01 - 1) < 0.01
     assert not biases.any()
-    assert model.recipe is not None
-    assert (model.recipe.mean, model.recipe.std) == (0.0, 1.0)
+    assert (model[""].mean, model[""].std) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +93,7 @@ def test_tiny_convnet_as_published() -> None:
     shapes = {path: parameter.shape for path, parameter in model.parameters().items()}
     assert shapes == {"conv1.weight": (8, 1, 3, 3), "fc.weight": (10, 8 * 13 * 13), "fc.bias": (10,)}
     assert list(models.tiny_convnet(bias=True).parameters())[1] == "conv1.bias"
-    assert model.recipe is not None
-    assert (model.recipe.mean, model.recipe.std) == (0.5, 1.0)
+    assert (model[""].mean, model[""].std) == (0.5, 1.0)
     assert abs(model.fc.weight.data.std() * 1352 - 1) < 0.02
 
 

@@ -54,6 +54,7 @@ LAYERS: dict[str, nn.Layer] = {
     "GroupNorm": nn.GroupNorm(2, 4),
     "LocalResponseNorm": nn.LocalResponseNorm(2),
     "Identity": nn.Identity(),
+    "Preprocess": nn.Preprocess(),
     "ScaledAvgPool2d": nn.ScaledAvgPool2d(4, 2),
     "Residual": nn.Residual(nn.Identity()),
     "Concat": nn.Concat(nn.Identity(), nn.Identity()),

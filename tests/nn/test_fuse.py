@@ -207,7 +207,7 @@ class Backwards(nn.Sequential):
 )
 def test_all_else_is_only_copied(model: nn.Layer) -> None:
     model.load_state_dict(drawn_state(model))
-    model.recipe = nn.Recipe("mine", {}, 0.0, 1.0)
+    model.recipe = nn.Recipe("mine", {})
     fused = nn.fuse(model)
     assert fused is not model
     assert repr(fused) == repr(model)

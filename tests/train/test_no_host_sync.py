@@ -47,6 +47,7 @@ def trainer_of(model: nn.Layer, optimizer: str = "Adam", dtype: str | None = Non
 def every_layer() -> nn.Sequential:
     """A layer of each kind."""
     return nn.Sequential(
+        {"": nn.Preprocess(0.5, 0.5)},
         conv=nn.Conv2d(1, 8, 5, stride=2, padding=2, seed=0),
         norm1=nn.GroupNorm(2, 8),
         gelu=nn.GELU(),

@@ -57,12 +57,16 @@ def test_a_recipe_of_ones_own_with_nested_containers(tmp_path: Path) -> None:
         "blocks": [[np.int64(1), 2], (np.float32(0.5), [np.bool_(False)])],
         "table": {"a": np.arange(2)},
     }
-    model.recipe = nn.Recipe("mine", arguments, np.float32(0.5), np.array([1.0, 2.0]))
+    model.recipe = nn.Recipe("mine", arguments)
+    layer = nn.preprocess_of(model)
+    assert layer is not None
+    layer.mean, layer.std = np.float32(0.5), np.array([1.0, 2.0])
     io.save_weights(tmp_path / "m.npz", model)
-    recipe = io.load_weights(tmp_path / "m.npz").recipe
+    file = io.load_weights(tmp_path / "m.npz")
+    recipe = file.recipe
     assert recipe is not None
     assert recipe.arguments == {"blocks": ((1, 2), (0.5, (False,))), "table": {"a": (0, 1)}}
-    assert (recipe.mean, recipe.std) == (0.5, (1.0, 2.0))
+    assert file.preprocessing == {"": (0.5, (1.0, 2.0))}
 
 
 SCHEDULES: dict[str, Any] = {

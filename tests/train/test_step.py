@@ -51,12 +51,14 @@ def test_the_loss_is_a_0d_array_where_the_model_is(
         make.check_kind(trainer.step(x, t), (), "float32")
 
 
-def test_uint8_is_normalised_as_the_recipe_says(digits: Dataset) -> None:
+def test_uint8_is_normalised_by_the_model(digits: Dataset) -> None:
     images, labels = digits[:8]
     bytes_, prepared = (
         Trainer(model := models.tiny_convnet(dtype="float64"), optim.SGD(model)) for _ in range(2)
     )
-    assert (bytes_.model.recipe.mean, bytes_.model.recipe.std) == (0.5, 1.0)
+    layer = nn.preprocess_of(bytes_.model)
+    assert layer is not None
+    assert (layer.mean, layer.std) == (0.5, 1.0)
     losses = [bytes_.step(images, labels), prepared.step(images / 255 - 0.5, labels)]
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-12)
 

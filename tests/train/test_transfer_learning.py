@@ -70,7 +70,7 @@ def test_the_pages_features_are_those_of_the_whole_network(small: tuple[Dataset,
     source = models.resnet20(in_channels=1)
     layers = source.children()
     fc = layers.pop("fc")
-    images = small[0].images[:3].astype("float32")
+    images = small[0].images[:3]
     np.testing.assert_array_equal(fc(nn.Sequential(layers)(images)), source(images))
 
 

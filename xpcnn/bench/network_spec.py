@@ -58,8 +58,8 @@ def spec_of(layer: nn.Layer) -> Spec:
             options = {"p": layer.p}
         case nn.ReLU() | nn.Flatten() | nn.Identity():
             options = {}
-        case _ if not layer.children() and not layer.parameters() and kind == "Images":
-            return "Identity", {}  # it checks shapes, and computes nothing
+        case nn.Preprocess():
+            return "Identity", {}  # floating images pass as they are
         case _:
             raise ArgumentError(f"xpcnn bench: PyTorch's side cannot build a layer of the kind {kind}")
     return kind, options

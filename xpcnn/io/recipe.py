@@ -11,7 +11,15 @@ from xpcnn.errors import CheckpointError
 from xpcnn.io.checks import Range, checked
 from xpcnn.io.json_files import parse_json
 
-__all__ = ["PREPARATIONS", "Recipe", "checked_recipe", "describe_recipe", "parse_recipe"]
+__all__ = [
+    "PREPARATIONS",
+    "Preprocessing",
+    "Recipe",
+    "checked_recipe",
+    "describe_recipe",
+    "parse_preprocessing",
+    "parse_recipe",
+]
 
 _Size = Annotated[int, Range(1, 2**31 - 1)]
 # With more, images become infinite, or all the same.
@@ -29,19 +37,23 @@ MOST_PIXELS = 1 << 26
 
 
 class Recipe(NamedTuple):
-    """How a published model was built, and what it expects: saved with its weights.
+    """How a published model was built, and which pictures it was trained on: saved with its weights.
 
-    `mean` and `std` are the preprocessing of inputs in [0, 1]: ``(x − mean) / std``; numbers, or one for
-    each channel. `input_shape` is (C, H, W) of the images that it was trained on, once it was.
+    `input_shape` is (C, H, W) of the images that it was trained on, once it was.
     `preparation` is how pictures become such images, one of `PREPARATIONS`.
     """
 
     name: str
     arguments: dict[str, Any]
-    mean: _Mean | tuple[_Mean, ...]
-    std: _Std | tuple[_Std, ...]
     input_shape: tuple[_Size, _Size, _Size] | None = None
     preparation: str | None = None
+
+
+class Preprocessing(NamedTuple):
+    """How bytes become a model's images, ``(x/255 − mean) / std``: numbers, or one for each channel."""
+
+    mean: _Mean | tuple[_Mean, ...]
+    std: _Std | tuple[_Std, ...]
 
 
 def describe_recipe(recipe: Recipe) -> str:
@@ -58,8 +70,8 @@ def describe_recipe(recipe: Recipe) -> str:
         raise CheckpointError(f"{recipe.name}: its arguments cannot be written to a file: {error}") from error
 
 
-def parse_recipe(text: str, where: str) -> Recipe:
-    """Return the recipe that a weight file holds; `where` stands for it in messages.
+def parse_recipe(text: str, where: str) -> tuple[Recipe, Preprocessing | None]:
+    """Return the recipe that a weight file holds, as `checked_recipe` does; `where` stands for the file.
 
     Raises
     ------
@@ -68,21 +80,39 @@ def parse_recipe(text: str, where: str) -> Recipe:
 
     Examples
     --------
-    >>> text = describe_recipe(Recipe("tiny_convnet", {"filters": 4, "input_shape": (1, 28, 28)}, 0.5, 1.0))
-    >>> parse_recipe(text, "tiny.safetensors").arguments
+    >>> text = describe_recipe(Recipe("tiny_convnet", {"filters": 4, "input_shape": (1, 28, 28)}))
+    >>> parse_recipe(text, "tiny.safetensors")[0].arguments
     {'filters': 4, 'input_shape': (1, 28, 28)}
     """
     return checked_recipe(parse_json(text, where), where)
 
 
-def checked_recipe(fields: Any, where: str) -> Recipe:
+def parse_preprocessing(text: str, where: str) -> dict[str, Preprocessing]:
+    """Return the preprocessing that a weight file holds, by the paths of the layers that do it.
+
+    Raises
+    ------
+    CheckpointError
+        When the text is no such thing; the message names the field.
+    """
+    found: dict[str, Preprocessing] = checked(dict[str, Preprocessing], parse_json(text, where), where)
+    return found
+
+
+def checked_recipe(fields: Any, where: str) -> tuple[Recipe, Preprocessing | None]:
     """Return a recipe from its fields as JSON has them; `where` stands for their place in messages.
+
+    Older ones have the model's mean and std among their fields, which are returned beside it.
 
     Raises
     ------
     CheckpointError
         When a field is missing, unknown or not what it must be.
     """
+    older: dict[str, Any] = {}
+    if isinstance(fields, dict):
+        older = {name: fields[name] for name in Preprocessing._fields if name in fields}
+        fields = {name: value for name, value in fields.items() if name not in older}
     recipe: Recipe = checked(Recipe, fields, where)
     arguments: dict[str, Any] = plain(recipe.arguments)  # JSON has no tuples
     if "seed" in arguments:
@@ -95,12 +125,16 @@ def checked_recipe(fields: Any, where: str) -> Recipe:
         raise CheckpointError(
             f"{where}: input_shape: images of {shape} are too large; {MOST_PIXELS:,} is the most"
         )
+    recipe = recipe._replace(arguments=arguments)
+    if not older:
+        return recipe, None
+    preprocessing: Preprocessing = checked(Preprocessing, older, where)
     channels = _channels(recipe, arguments)
-    for name, values in (("mean", recipe.mean), ("std", recipe.std)):
+    for name, values in preprocessing._asdict().items():
         if isinstance(values, tuple) and (not values or channels not in (None, len(values))):
             wanted = "at least 1" if channels is None else f"{channels}, one for each channel"
             raise CheckpointError(f"{where}: {name}: has {len(values)} numbers, expected {wanted}")
-    return recipe._replace(arguments=arguments)
+    return recipe, preprocessing
 
 
 def _channels(recipe: Recipe, arguments: dict[str, Any]) -> int | None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from xpcnn.io.files import replacing
 from xpcnn.io.json_files import parse_json
 from xpcnn.io.narrow import NARROW, read_narrow
 from xpcnn.io.npz import NUMBERS, read_npz
-from xpcnn.io.recipe import Recipe, describe_recipe, parse_recipe
+from xpcnn.io.recipe import Preprocessing, Recipe, describe_recipe, parse_preprocessing, parse_recipe
 from xpcnn.io.wanted import Wanted, is_placeholder, is_wanted, placeholder
 
 __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays", "save_weights"]
@@ -45,22 +45,35 @@ class Model(Protocol):
     def fitting_recipe(self) -> Recipe | None:
         """How it was built, where that is known."""
 
+    def preprocessing(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return how bytes become its images: mean and std, by the paths of the layers that have such."""
+
     def state_dict(self) -> dict[str, Array]:
         """Return the arrays by name."""
 
 
-class WeightFile(NamedTuple):
-    """The arrays of a weight file, on the host, and the recipe of its model if it says one."""
-
+class _ArraysAndRecipe(NamedTuple):
     arrays: dict[str, np.ndarray]
     recipe: Recipe | None
 
 
+class WeightFile(_ArraysAndRecipe):
+    """The arrays of a weight file, on the host, and the recipe of its model if it says one.
+
+    `preprocessing` says how bytes become the model's images, by the path of the layer that does it.
+    """
+
+    preprocessing: Mapping[str, Preprocessing] = {}
+
+
 def save_weights(path: str | PathLike[str], model: Model) -> None:
-    """Write a model's `state_dict` and recipe; see `Layer.save`."""
+    """Write a model's `state_dict`, recipe and preprocessing; see `Layer.save`."""
     arrays = {name: to_numpy(array) for name, array in model.state_dict().items()}
-    recipe = model.fitting_recipe
-    save_arrays(path, arrays, {} if recipe is None else {"recipe": describe_recipe(recipe)})
+    recipe, preprocessing = model.fitting_recipe, model.preprocessing()
+    described = {} if recipe is None else {"recipe": describe_recipe(recipe)}
+    if preprocessing:
+        described["preprocess"] = json.dumps(preprocessing)
+    save_arrays(path, arrays, described)
 
 
 def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile:
@@ -85,9 +98,13 @@ def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile
     arrays, metadata = load_arrays(path, wanted=wanted)
     if metadata.get("kind", "").startswith("xpcnn "):
         raise CheckpointError(f"{path}: an {metadata['kind']}, not the weights of a model")
-    recipe = None
+    recipe, preprocessing = None, {}
+    where = f"{path}: the model's description is unreadable"
     if "recipe" in metadata:
-        recipe = parse_recipe(metadata["recipe"], f"{path}: the model's description is unreadable")
+        recipe, older = parse_recipe(metadata["recipe"], where)
+        preprocessing = {} if older is None else {"": older}
+    if "preprocess" in metadata:
+        preprocessing = parse_preprocessing(metadata["preprocess"], where)
     read = {name: array for name, array in arrays.items() if not is_placeholder(array)}
     ruined = sorted(name for name, array in read.items() if not np.isfinite(array).all())
     if ruined:
@@ -98,7 +115,9 @@ def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile
             NonFiniteWarning,
             stacklevel=2,
         )
-    return WeightFile(arrays, recipe)
+    file = WeightFile(arrays, recipe)
+    file.preprocessing = preprocessing
+    return file
 
 
 def save_arrays(

@@ -1,27 +1,34 @@
-"""The first child of a published network: says clearly when images do not fit it."""
+"""The first child of a published network: prepares images, and says clearly when they do not fit it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of
-from xpcnn.errors import ShapeError
-from xpcnn.nn import Gradients, Layer
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn import Gradients, Preprocess
 from xpcnn.ops.checks import require_array
 
-__all__ = ["SMALL_IMAGES_HINT", "Images"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALL_IMAGES_HINT", "Images"]
+
+# Of red, green and blue over ImageNet's training images, as torchvision's weights expect them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+PerChannel = float | tuple[float, ...]
 
 SMALL_IMAGES_HINT = "pass small_images=True for images of about 28x28 to 32x32"
 
 
-class Images(Layer):
-    """Hands images on, once they have the channels and a size that the network can take.
+class Images(Preprocess):
+    """A `Preprocess` for images that have the channels and a size that the network can take.
 
     Parameters
     ----------
     model : str
         The network's name, for the message.
     channels : int
+    mean, std : float or tuple of float
+        As for `Preprocess`; of another number than `channels`, their averages.
     smallest : int
         Of the height and of the width, in pixels.
     largest : int, optional
@@ -29,7 +36,10 @@ class Images(Layer):
     hint : str
         What else to do about images that are too small.
     pad_to : int, optional
-        Smaller images get zeros on all sides, up to this height and width; larger ones are refused.
+        Smaller images get zeros on all sides, up to this height and width; larger ones are refused. The
+        zeros come after the normalisation.
+    dtype : str
+        As for `Preprocess`.
     """
 
     per_sample = True
@@ -38,14 +48,28 @@ class Images(Layer):
         self,
         model: str,
         channels: int,
+        mean: PerChannel,
+        std: PerChannel,
         smallest: int,
         largest: int | None = None,
         hint: str = "",
         pad_to: int | None = None,
+        *,
+        dtype: Any = "float32",
     ) -> None:
         self.model, self.channels, self.hint = model, channels, hint
+        super().__init__(_for(channels, mean), _for(channels, std), dtype=dtype)
         self.smallest, self.largest = smallest, largest if pad_to is None else pad_to
         self.pad_to = pad_to
+
+    def _set(self, mean: Any, std: Any) -> None:
+        super()._set(mean, std)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if isinstance(values, tuple) and len(values) != self.channels:
+                raise ArgumentError(
+                    f"{self.model}: {name} has {len(values)} numbers, expected {self.channels}, one for each "
+                    f"channel"
+                )
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         x = require_array(self.model, "x", x)
@@ -65,20 +89,22 @@ class Images(Layer):
                 f"{self.model}: images of {height}x{width} are too large, it takes {self._range()}; "
                 f"crop or shrink them"
             )
+        x, of_bytes = super().forward(x)
         if self.pad_to is None or (height, width) == (self.pad_to, self.pad_to):
-            return x, None
+            return x, (of_bytes, None)
         rows, columns = (_middle(size, self.pad_to) for size in (height, width))
         backend = backend_of(x)
         shape = (x.shape[0], self.pad_to, self.pad_to, self.channels)
         memory = backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
         y = backend.xp.permute_dims(memory, (0, 3, 1, 2))  # channels-last, as a convolution takes images
         y[:, :, rows, columns] = x
-        return y, (rows, columns)
+        return y, (of_bytes, (rows, columns))
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        if not need_dx:
-            return None
-        return dy if ctx is None else dy[:, :, ctx[0], ctx[1]]
+        of_bytes, inside = ctx
+        if need_dx and inside is not None:
+            dy = dy[:, :, inside[0], inside[1]]
+        return super().backward(of_bytes, dy, grads, need_dx=need_dx)
 
     def _range(self) -> str:
         if self.largest is None:
@@ -86,7 +112,7 @@ class Images(Layer):
         return f"{self.smallest}x{self.smallest} to {self.largest}x{self.largest}"
 
     def extra_repr(self) -> str:
-        shown = f"{self.channels} channels, {self._range()}"
+        shown = f"{self.channels} channels, {self._range()}, {super().extra_repr()}"
         return shown + (f", padded to {self.pad_to}x{self.pad_to}" if self.pad_to else "")
 
 
@@ -94,3 +120,9 @@ def _middle(size: int, padded: int) -> slice:
     """Return where the image lies on an axis; of an odd number of zeros, one more comes after it."""
     start = (padded - size) // 2
     return slice(start, start + size)
+
+
+def _for(channels: int, values: PerChannel) -> PerChannel:
+    if isinstance(values, tuple) and len(values) != channels:
+        return sum(values) / len(values)
+    return values

@@ -6,13 +6,13 @@ from typing import Any
 
 from xpcnn import nn
 from xpcnn.backend import host_generator
-from xpcnn.models._images import SMALL_IMAGES_HINT, Images
-from xpcnn.models.catalog import IMAGENET_MEAN, IMAGENET_STD, published
+from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
+from xpcnn.models.catalog import published
 
 __all__ = ["alexnet"]
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def alexnet(
     classes: int = 1000,
     in_channels: int = 3,
@@ -70,11 +70,19 @@ def _alexnet(
 ) -> nn.Sequential:
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
     if small_images:
-        images = Images("alexnet", in_channels, smallest=1)
+        images = Images("alexnet", in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=1, dtype=dtype)
         conv1 = nn.Conv2d(in_channels, width, 3, padding=1, **options)
         padding, regions = 1, 4
     else:
-        images = Images("alexnet", in_channels, smallest=63, hint=SMALL_IMAGES_HINT)
+        images = Images(
+            "alexnet",
+            in_channels,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            smallest=63,
+            hint=SMALL_IMAGES_HINT,
+            dtype=dtype,
+        )
         conv1 = nn.Conv2d(in_channels, width, 11, stride=4, padding=2, **options)
         padding, regions = 0, 6
 
@@ -101,7 +109,7 @@ def _alexnet(
     }
     hidden = 64 * width
     return nn.Sequential(
-        images=images,
+        {"": images},
         features=nn.Sequential(features),
         avgpool=nn.AdaptiveAvgPool2d(regions),
         flatten=nn.Flatten(),

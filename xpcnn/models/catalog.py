@@ -13,12 +13,7 @@ from xpcnn.models._arguments import checked_arguments
 from xpcnn.nn import Layer, Recipe
 from xpcnn.ops.checks import in_words, plain
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build", "model_names", "published"]
-
-# Of red, green and blue over ImageNet's training images, as torchvision's weights expect them.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-PerChannel = float | tuple[float, ...]
+__all__ = ["build", "model_names", "published"]
 
 Arguments = ParamSpec("Arguments")
 Model = TypeVar("Model", bound=Layer)
@@ -29,43 +24,24 @@ _builders: dict[str, Callable[..., Layer]] = {}
 _REMOVED: dict[str, dict[str, Any]] = {"deep_convnet": {"deskew": False, "digit_size": None}}
 
 
-def published(
-    *, mean: PerChannel, std: PerChannel
-) -> Callable[[Callable[Arguments, Model]], Callable[Arguments, Model]]:
-    """Return a decorator that lists a builder under its name, and notes each model's recipe on the model.
+def published(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
+    """List a builder under its name, and note each model's recipe on the model."""
+    signature = inspect.signature(builder)
+    name = builder.__name__
 
-    `mean` and `std` say how inputs in [0, 1] are prepared: ``(x − mean) / std``; with a number for each
-    channel, or their averages where the model is built for another number of channels.
-    """
+    @functools.wraps(builder)
+    def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        # NumPy's numbers and small arrays as Python's: the recipe is to fit into a file.
+        bound.arguments.update(plain(bound.arguments))
+        bound.arguments.update(checked_arguments(name, bound.arguments, signature.parameters))
+        model = builder(*bound.args, **bound.kwargs)
+        model.note_recipe(Recipe(name, _saved(bound.arguments)))
+        return model
 
-    def decorate(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
-        signature = inspect.signature(builder)
-        name = builder.__name__
-
-        @functools.wraps(builder)
-        def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            # NumPy's numbers and small arrays as Python's: the recipe is to fit into a file.
-            bound.arguments.update(plain(bound.arguments))
-            bound.arguments.update(checked_arguments(name, bound.arguments, signature.parameters))
-            model = builder(*bound.args, **bound.kwargs)
-            channels = bound.arguments.get("in_channels", 1)
-            model.note_recipe(
-                Recipe(name, _saved(bound.arguments), _for(channels, mean), _for(channels, std))
-            )
-            return model
-
-        _builders[name] = built
-        return built
-
-    return decorate
-
-
-def _for(channels: int, values: PerChannel) -> PerChannel:
-    if isinstance(values, tuple) and len(values) != channels:
-        return sum(values) / len(values)
-    return values
+    _builders[name] = built
+    return built
 
 
 def _saved(arguments: dict[str, Any]) -> dict[str, Any]:

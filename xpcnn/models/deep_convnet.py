@@ -13,7 +13,7 @@ from xpcnn.models.catalog import published
 __all__ = ["deep_convnet"]
 
 
-@published(mean=0.0, std=1.0)
+@published
 def deep_convnet(
     classes: int = 10,
     in_channels: int = 1,
@@ -81,7 +81,7 @@ def deep_convnet(
         return layers
 
     return nn.Sequential(
-        images=Images("deep_convnet", in_channels, smallest=28, largest=35),
+        {"": Images("deep_convnet", in_channels, 0.0, 1.0, smallest=28, largest=35, dtype=dtype)},
         **conv(1, in_channels, first),
         **conv(2, first, first),
         pool1=nn.MaxPool2d(2),

@@ -9,6 +9,7 @@ from xpcnn import nn
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io.recipe import checked_recipe
 from xpcnn.models import catalog
+from xpcnn.nn.preprocess import set_preprocessing
 from xpcnn.ops.checks import in_words, plain
 
 __all__ = ["build", "ensemble"]
@@ -20,8 +21,9 @@ def ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> nn.Ens
     Parameters
     ----------
     members : sequence of mappings
-        The fields of each member's `Recipe`: `name` and `arguments` of its builder, `mean`, `std` and, where
-        it is known, `input_shape`.
+        The fields of each member's `Recipe`: `name` and `arguments` of its builder and, where they are known,
+        `input_shape` and `preparation`. With `mean` and `std`, as older files have them, bytes are
+        normalised by these.
     vote : "mean" or "geometric"
 
     Raises
@@ -31,7 +33,7 @@ def ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> nn.Ens
 
     Examples
     --------
-    >>> tiny = {"name": "tiny_convnet", "arguments": {"filters": 4}, "mean": 0.5, "std": 1.0}
+    >>> tiny = {"name": "tiny_convnet", "arguments": {"filters": 4}}
     >>> [member.conv1.weight.shape for member in ensemble([tiny, tiny])]
     [(4, 1, 3, 3), (4, 1, 3, 3)]
     """
@@ -59,9 +61,13 @@ def build(name: str, **arguments: Any) -> nn.Layer:
 
 def _member(number: int, described: Mapping[str, Any]) -> nn.Layer:
     try:
-        recipe = checked_recipe(plain(described), f"ensemble: member {number} is no model's description")
+        recipe, preprocessing = checked_recipe(
+            plain(described), f"ensemble: member {number} is no model's description"
+        )
     except CheckpointError as error:
         raise ArgumentError(str(error)) from error
     model = build(recipe.name, **recipe.arguments)
     model.recipe = recipe
+    if preprocessing is not None:
+        set_preprocessing(model, {"": preprocessing})
     return model

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from xpcnn import nn, ops
 from xpcnn.backend import Array, Key, backend_of, host_generator
-from xpcnn.models._images import SMALL_IMAGES_HINT, Images
-from xpcnn.models.catalog import IMAGENET_MEAN, IMAGENET_STD, published
+from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
+from xpcnn.models.catalog import published
 from xpcnn.nn.layer import ReceptiveField, TraceRow
 
 __all__ = ["GoogLeNet", "GoogLeNetLogits", "googlenet", "googlenet_loss"]
@@ -120,7 +120,7 @@ evaluation, or without heads, it is softmax cross-entropy.
 """
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def googlenet(
     classes: int = 1000,
     in_channels: int = 3,
@@ -157,8 +157,8 @@ def googlenet(
     Notes
     -----
     The file of weights that torchvision offers includes auxiliary heads, untrained ones (build with
-    ``aux=True``, or load with ``strict=False``), and expects inputs ``(x − 0.5) / 0.5``: give the model
-    ``model.recipe._replace(mean=0.5, std=0.5)`` as its recipe.
+    ``aux=True``, or load with ``strict=False``), and expects inputs ``(x − 0.5) / 0.5``: set mean and std of
+    ``nn.preprocess_of(model)`` to 0.5.
 
     References
     ----------
@@ -186,10 +186,18 @@ def _googlenet(
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
     row: dict[str, nn.Layer] = {}
     if small_images:
-        row["images"] = Images("googlenet", in_channels, smallest=2)
+        row[""] = Images("googlenet", in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=2, dtype=dtype)
         row["conv1"] = _conv_bn_relu(in_channels, width, 3, options)
     else:
-        row["images"] = Images("googlenet", in_channels, smallest=15, hint=SMALL_IMAGES_HINT)
+        row[""] = Images(
+            "googlenet",
+            in_channels,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            smallest=15,
+            hint=SMALL_IMAGES_HINT,
+            dtype=dtype,
+        )
         row["conv1"] = _conv_bn_relu(in_channels, width, 7, options, stride=2)
         row["maxpool1"] = nn.MaxPool2d(3, 2, ceil_mode=True)
     row["conv2"] = _conv_bn_relu(width, width, 1, options)

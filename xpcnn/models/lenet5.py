@@ -109,8 +109,7 @@ class PartialConv2d(nn.Conv2d):
         return backend_of(weight).keep_where(self.connections.data, weight)
 
 
-# The deviation is that of MNIST's pixels. The background stays 0, as what is put around the images.
-@published(mean=0.0, std=0.3081)
+@published
 def lenet5(
     classes: int = 10,
     in_channels: int = 1,
@@ -157,7 +156,7 @@ def lenet5(
     Examples
     --------
     >>> list(lenet5().children())[:5]
-    ['images', 'c1', 'squash1', 's2', 'squash2']
+    ['', 'c1', 'squash1', 's2', 'squash2']
     """
     kinds: dict[str, type[nn.Layer]] = {"tanh": ScaledTanh, "sigmoid": nn.Sigmoid, "modern": nn.ReLU}
     if variant not in list(kinds):
@@ -174,7 +173,9 @@ def lenet5(
             layer.bias.data = layer.bias.data - 2
         return layer
 
-    layers: dict[str, nn.Layer] = {"images": Images("lenet5", in_channels, smallest=1, pad_to=32)}
+    # The deviation is that of MNIST's pixels. The background stays 0, as what is put around the images.
+    images = Images("lenet5", in_channels, mean=0.0, std=0.3081, smallest=1, pad_to=32, dtype=dtype)
+    layers: dict[str, nn.Layer] = {"": images}
     layers |= {"c1": nn.Conv2d(in_channels, 6, 5, **options), "squash1": squash()}
     if variant == "modern":
         layers["s2"] = nn.MaxPool2d(2)

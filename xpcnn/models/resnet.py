@@ -7,8 +7,8 @@ from typing import Any
 
 from xpcnn import nn
 from xpcnn.backend import host_generator
-from xpcnn.models._images import Images
-from xpcnn.models.catalog import IMAGENET_MEAN, IMAGENET_STD, published
+from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, Images
+from xpcnn.models.catalog import published
 
 __all__ = ["conv_bn_relu_conv_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -110,15 +110,16 @@ def _resnet(
             block, inputs, width << i, count, 1 if i == 0 else 2, options, expansion
         )
         inputs = (width << i) * expansion
+    images = Images(name, in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=1, dtype=dtype)
     return nn.Sequential(
-        {"images": Images(name, in_channels, smallest=1), **stem, **stages},
+        {"": images, **stem, **stages},
         avgpool=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
         fc=nn.Linear(inputs, classes, **options),
     )
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def resnet18(
     classes: int = 1000,
     in_channels: int = 3,
@@ -152,7 +153,7 @@ def resnet18(
     return _resnet("resnet18", _basic_block, (2, 2, 2, 2), classes, in_channels, small_images, seed, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def resnet34(
     classes: int = 1000,
     in_channels: int = 3,
@@ -165,7 +166,7 @@ def resnet34(
     return _resnet("resnet34", _basic_block, (3, 4, 6, 3), classes, in_channels, small_images, seed, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def resnet50(
     classes: int = 1000,
     in_channels: int = 3,
@@ -178,7 +179,7 @@ def resnet50(
     return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), classes, in_channels, small_images, seed, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def resnet101(
     classes: int = 1000,
     in_channels: int = 3,
@@ -191,7 +192,7 @@ def resnet101(
     return _resnet("resnet101", _bottleneck, (3, 4, 23, 3), classes, in_channels, small_images, seed, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def resnet152(
     classes: int = 1000,
     in_channels: int = 3,

@@ -68,7 +68,7 @@ def _resnet(depth: int, classes: int, in_channels: int, seed: Any, dtype: Any) -
         inputs = width
     return nn.Sequential(
         {
-            "images": Images(f"resnet{depth}", in_channels, smallest=1),
+            "": Images(f"resnet{depth}", in_channels, _MEAN, _STD, smallest=1, dtype=dtype),
             "conv1": nn.Conv2d(in_channels, 16, 3, padding=1, bias=False, **options),
             "bn1": nn.BatchNorm2d(16, dtype=dtype),
             "relu": nn.ReLU(),
@@ -80,7 +80,7 @@ def _resnet(depth: int, classes: int, in_channels: int, seed: Any, dtype: Any) -
     )
 
 
-@published(mean=_MEAN, std=_STD)
+@published
 def resnet20(
     classes: int = 10,
     in_channels: int = 3,
@@ -113,7 +113,7 @@ def resnet20(
     return _resnet(20, classes, in_channels, seed, dtype)
 
 
-@published(mean=_MEAN, std=_STD)
+@published
 def resnet32(
     classes: int = 10,
     in_channels: int = 3,
@@ -126,7 +126,7 @@ def resnet32(
     return _resnet(32, classes, in_channels, seed, dtype)
 
 
-@published(mean=_MEAN, std=_STD)
+@published
 def resnet44(
     classes: int = 10,
     in_channels: int = 3,
@@ -139,7 +139,7 @@ def resnet44(
     return _resnet(44, classes, in_channels, seed, dtype)
 
 
-@published(mean=_MEAN, std=_STD)
+@published
 def resnet56(
     classes: int = 10,
     in_channels: int = 3,
@@ -152,7 +152,7 @@ def resnet56(
     return _resnet(56, classes, in_channels, seed, dtype)
 
 
-@published(mean=_MEAN, std=_STD)
+@published
 def resnet110(
     classes: int = 10,
     in_channels: int = 3,

@@ -13,7 +13,7 @@ from xpcnn.ops import ConvGeometry
 __all__ = ["simple_convnet"]
 
 
-@published(mean=0.0, std=1.0)
+@published
 def simple_convnet(
     input_shape: tuple[int, int, int] = (1, 28, 28),
     filters: int = 30,
@@ -75,6 +75,7 @@ def simple_convnet(
         )
     options: dict[str, Any] = {"weight_init": weight_std, "seed": host_generator(seed), "dtype": dtype}
     return nn.Sequential(
+        {"": nn.Preprocess(mean=0.0, std=1.0, dtype=dtype)},
         conv1=nn.Conv2d(channels, filters, filter_size, stride, padding, **options),
         relu1=nn.ReLU(),
         pool1=nn.MaxPool2d(2),

@@ -12,7 +12,7 @@ from xpcnn.models.catalog import published
 __all__ = ["tiny_convnet"]
 
 
-@published(mean=0.5, std=1.0)
+@published
 def tiny_convnet(
     input_shape: tuple[int, int, int] = (1, 28, 28),
     filters: int = 8,
@@ -56,6 +56,7 @@ def tiny_convnet(
     rng = host_generator(seed)
     features = filters * ((height - 2) // 2) * ((width - 2) // 2)
     return nn.Sequential(
+        {"": nn.Preprocess(mean=0.5, std=1.0, dtype=dtype)},
         conv1=nn.Conv2d(channels, filters, 3, bias=bias, weight_init=1 / 9, seed=rng, dtype=dtype),
         pool1=nn.MaxPool2d(2),
         flatten=nn.Flatten(),

@@ -6,8 +6,8 @@ from typing import Any
 
 from xpcnn import nn
 from xpcnn.backend import host_generator
-from xpcnn.models._images import SMALL_IMAGES_HINT, Images
-from xpcnn.models.catalog import IMAGENET_MEAN, IMAGENET_STD, published
+from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
+from xpcnn.models.catalog import published
 
 __all__ = [
     "vgg11",
@@ -50,14 +50,16 @@ def _vgg(
     name = f"vgg{depth}_bn" if batch_norm else f"vgg{depth}"
     if small_images:
         features.pop()
-        images = Images(name, in_channels, smallest=16)
+        images = Images(name, in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=16, dtype=dtype)
         regions = 1
     else:
-        images = Images(name, in_channels, smallest=32, hint=SMALL_IMAGES_HINT)
+        images = Images(
+            name, in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=32, hint=SMALL_IMAGES_HINT, dtype=dtype
+        )
         regions = 7
     hidden = 64 * width
     return nn.Sequential(
-        images=images,
+        {"": images},
         features=nn.Sequential(*features),
         avgpool=nn.AdaptiveAvgPool2d(regions),
         flatten=nn.Flatten(),
@@ -73,7 +75,7 @@ def _vgg(
     )
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg11(
     classes: int = 1000,
     in_channels: int = 3,
@@ -116,7 +118,7 @@ def vgg11(
     return _vgg(11, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg11_bn(
     classes: int = 1000,
     in_channels: int = 3,
@@ -130,7 +132,7 @@ def vgg11_bn(
     return _vgg(11, True, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg13(
     classes: int = 1000,
     in_channels: int = 3,
@@ -144,7 +146,7 @@ def vgg13(
     return _vgg(13, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg13_bn(
     classes: int = 1000,
     in_channels: int = 3,
@@ -158,7 +160,7 @@ def vgg13_bn(
     return _vgg(13, True, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg16(
     classes: int = 1000,
     in_channels: int = 3,
@@ -172,7 +174,7 @@ def vgg16(
     return _vgg(16, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg16_bn(
     classes: int = 1000,
     in_channels: int = 3,
@@ -186,7 +188,7 @@ def vgg16_bn(
     return _vgg(16, True, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg19(
     classes: int = 1000,
     in_channels: int = 3,
@@ -200,7 +202,7 @@ def vgg19(
     return _vgg(19, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+@published
 def vgg19_bn(
     classes: int = 1000,
     in_channels: int = 3,

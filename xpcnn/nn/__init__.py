@@ -14,6 +14,7 @@ from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.nn.per_sample import is_per_sample
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from xpcnn.nn.preprocess import Preprocess, preprocess_of
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.sequential import Sequential
 from xpcnn.nn.stateless import (
@@ -55,6 +56,7 @@ __all__ = [
     "LocalResponseNorm",
     "MaxPool2d",
     "Parameter",
+    "Preprocess",
     "ReLU",
     "ReceptiveField",
     "Recipe",
@@ -70,5 +72,6 @@ __all__ = [
     "fuse",
     "init",
     "is_per_sample",
+    "preprocess_of",
     "summary",
 ]

@@ -73,7 +73,7 @@ class Residual(Container):
         if self.shortcut_name is not None:
             name = self.shortcut_name
             around = self._call(name, self._layers[name].backward, shortcut_ctx, dy, grads, need_dx=need_dx)
-        return added(dx, around) if need_dx else None
+        return added(dx, around) if dx is not None else None  # bytes have no gradient
 
     def __call__(self, x: Array) -> Array:
         y = self._call("", self._layers[""], x)
@@ -142,7 +142,7 @@ class Concat(Container):
             part = dy[:, start : start + width, ...]
             start += width
             branch_dx = self._call(name, layer.backward, branch_ctx, part, grads, need_dx=need_dx)
-            if need_dx:
+            if branch_dx is not None:  # bytes have no gradient
                 dx = branch_dx if dx is None else added(dx, branch_dx)
         return dx
 

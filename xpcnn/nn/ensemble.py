@@ -6,11 +6,12 @@ import math
 from typing import Any, NamedTuple
 
 from xpcnn import ops
-from xpcnn.backend import Array, Backend, Key, backend_of, is_array
+from xpcnn.backend import Array, Backend, Key, backend_of, is_array, is_floating
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, Recipe, TraceRow
+from xpcnn.nn.preprocess import prepared
 from xpcnn.ops.activation import SoftmaxContext
 from xpcnn.ops.checks import check_dy, in_words, plain, widened
 
@@ -20,12 +21,16 @@ VOTES = ("mean", "geometric")
 
 
 class EnsembleContext(NamedTuple):
-    """What each member keeps, its log-probabilities, and the result before it was rounded to its dtype."""
+    """What each member keeps, its log-probabilities, and the result before it was rounded to its dtype.
+
+    Also whether images were bytes, which have no gradient.
+    """
 
     members: tuple[Any, ...]
     softmaxes: tuple[SoftmaxContext, ...]
     answered: Array
     y: Array
+    of_bytes: bool
 
 
 class Ensemble(Container):
@@ -35,8 +40,8 @@ class Ensemble(Container):
     ----------
     *members : Layer
         Ending in logits (N, classes), for the same classes. Their paths begin with their number:
-        ``"0.conv1.weight"``. Those that say how their images are prepared must all say the same, as each
-        gets the same images; one that does not say takes them in [0, 1].
+        ``"0.conv1.weight"``. Each normalises bytes as it was trained to; one without a `Preprocess` takes
+        them as ``x / 255``. Floating images all members take as they are.
     vote : "mean" or "geometric"
         ``"mean"``: y is the logarithm of the members' averaged softmax probabilities, so that the softmax of
         y are the averages. Exact where a probability itself would round to 0.
@@ -53,7 +58,7 @@ class Ensemble(Container):
     Raises
     ------
     ArgumentError
-        Without members, for an unknown vote, or when members prepare their images differently.
+        Without members, or for an unknown vote.
 
     Notes
     -----
@@ -107,13 +112,6 @@ class Ensemble(Container):
             raise ArgumentError(
                 f"Ensemble: members are numbered, so the next is {str(len(self._layers))!r}, not {name!r}"
             )
-        for other, member in self._layers.items():
-            if other != name and isinstance(layer, Layer) and _prepared(member) != _prepared(layer):
-                raise ArgumentError(
-                    f"Ensemble: members {other} and {name} prepare their images differently, by (mean, std) "
-                    f"{_prepared(member)} and {_prepared(layer)}; all members get the same images, so only "
-                    f"models with one preprocessing fit together"
-                )
         super()._add(name, layer)
         self.note_recipe(self._describe())
         if any(member.fitting_recipe is None for member in self.members):
@@ -129,7 +127,7 @@ class Ensemble(Container):
         shape = shapes.pop() if len(shapes) == 1 else None
         preparations = {recipe.preparation for recipe in known}
         preparation = preparations.pop() if len(preparations) == 1 else None
-        return Recipe("ensemble", arguments, known[0].mean, known[0].std, shape, preparation)
+        return Recipe("ensemble", arguments, shape, preparation)
 
     # -- as a layer -------------------------------------------------------------------
 
@@ -138,11 +136,12 @@ class Ensemble(Container):
     ) -> tuple[Array, EnsembleContext]:
         outputs, contexts = [], []
         for name, member in self._layers.items():
-            y, ctx = self._call(name, member.forward, x, train=train, key=folded(key, name))
+            images = prepared(member, x)
+            y, ctx = self._call(name, member.forward, images, train=train, key=folded(key, name))
             outputs.append(y)
             contexts.append(ctx)
         y, answered, softmaxes = self._together(outputs)
-        return y, EnsembleContext(tuple(contexts), softmaxes, answered, y)
+        return y, EnsembleContext(tuple(contexts), softmaxes, answered, y, not is_floating(x.dtype))
 
     def backward(
         self, ctx: EnsembleContext, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
@@ -150,7 +149,7 @@ class Ensemble(Container):
         backend = check_dy("Ensemble.backward", dy, ctx.y.shape, ctx.y)
         if grads is not None:
             grads.bind(self)
-        wide_dy, dx = widened(backend, dy), None
+        wide_dy, dx, need_dx = widened(backend, dy), None, need_dx and not ctx.of_bytes
         for (name, member), member_ctx, softmax in zip(
             self._layers.items(), ctx.members, ctx.softmaxes, strict=True
         ):
@@ -172,7 +171,9 @@ class Ensemble(Container):
         return xp.where(possible, dy * part, nothing)
 
     def __call__(self, x: Array) -> Array:
-        return self._together([self._call(name, member, x) for name, member in self._layers.items()])[0]
+        return self._together(
+            [self._call(name, member, prepared(member, x)) for name, member in self._layers.items()]
+        )[0]
 
     def trace(
         self, x: Array, path: str = "", field: ReceptiveField | None = None
@@ -180,7 +181,8 @@ class Ensemble(Container):
         rows: list[TraceRow] = []
         outputs, fields = [], []
         for name, member in self._layers.items():
-            y, member_field, more = self._call(name, member.trace, x, join_paths(path, name), field)
+            images = prepared(member, x)
+            y, member_field, more = self._call(name, member.trace, images, join_paths(path, name), field)
             outputs.append(y)
             fields.append(member_field)
             rows += more
@@ -220,14 +222,3 @@ def _check_outputs(outputs: list[Any]) -> Backend:
                 f"all must know the same classes"
             )
     return backend_of(*outputs)
-
-
-def _prepared(layer: Layer) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return a model's mean and std, as many of each as it names."""
-    if layer.recipe is None:
-        return (0.0,), (1.0,)
-    mean, std = (
-        tuple(value) if isinstance(value, tuple) else (value,)
-        for value in (layer.recipe.mean, layer.recipe.std)
-    )
-    return mean, std

@@ -184,8 +184,9 @@ class Layer:
     @property
     def backend(self) -> Backend:
         """The backend the parameters live on; the current one for a layer without any."""
-        for state in self._states().values():
-            return home_of(state.data)
+        for _, layer in walked(self):
+            for state in layer.own_states().values():
+                return home_of(state.data)
         return get_backend()
 
     @property
@@ -197,6 +198,16 @@ class Layer:
     def note_recipe(self, recipe: Recipe | None) -> None:
         """Set the recipe, which is to build this model as it now is."""
         self.recipe, self._structure = recipe, structure_of(self)
+
+    @property
+    def _normalisation(self) -> dict[str, Any] | None:
+        """What a weight file says of how this layer normalises images; None if it does not."""
+        return None
+
+    def preprocessing(self) -> dict[str, dict[str, Any]]:
+        """Return the mean and std of each layer that normalises images, by path."""
+        found = {path: layer._normalisation for path, layer in walked(self)}
+        return {path: how for path, how in found.items() if how is not None}
 
     # -- saved state ------------------------------------------------------------------
 
@@ -279,7 +290,13 @@ class Layer:
             new = old if stays else load_backend(old.name if backend is None else backend, device)
             floating = is_floating(state.data.dtype)
             state.data = new.asarray(state.data, dtype if floating else None)
+        if dtype is not None:
+            for _, layer in walked(self):
+                layer._note_dtype(dtype)
         return self
+
+    def _note_dtype(self, dtype: Any) -> None:
+        """Follow `to` to another dtype, where a layer makes results of a dtype that no parameter has."""
 
     # -- looking at it ----------------------------------------------------------------
 

@@ -14,7 +14,14 @@ from xpcnn.backend.numbers import whole
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.ops.checks import widened
-from xpcnn.train.inputs import InputPipeline, are_probabilities, pair_of, require_array
+from xpcnn.train.inputs import (
+    are_probabilities,
+    pair_of,
+    require_array,
+    require_layer,
+    to_images,
+    to_targets,
+)
 from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.shards import ShardedModel
 
@@ -57,7 +64,7 @@ def evaluate(
     ----------
     model : Layer
     data : Dataset or (images, targets)
-        uint8 images are normalised as the model's recipe says.
+        uint8 images are normalised by the model's `nn.Preprocess`, or become ``x / 255`` where it has none.
     batch_size : int, optional
         By default 50 to 1,000, fewer the larger the images are: a million numbers.
     loss : op, or (forward, backward)
@@ -73,22 +80,23 @@ def evaluate(
     """
     images, targets = pair_of(data)
     batches = _batches("evaluate", images, batch_size)
-    inputs, run, loss = InputPipeline("evaluate", model), ShardedModel(model), as_loss("evaluate", loss)
-    xp, samples = inputs.backend.xp, int(images.shape[0])
+    require_layer("evaluate", model)
+    run, loss = ShardedModel(model), as_loss("evaluate", loss)
+    backend, samples = model.backend, int(images.shape[0])
+    xp = backend.xp
     correct: list[Array] = []
     total: list[Array] = []
-    with inputs.backend.model_run():
+    with backend.model_run():
         for rows in batches:
-            x, t = inputs.images(images[rows, ...]), inputs.targets(targets[rows, ...])
+            x, t = to_images(model, images[rows, ...]), to_targets(model, targets[rows, ...])
             y = run(x)
             value, _ = loss(y, t)
             right = _right_answers(loss, y, t)
             if right is not None:
                 correct.append(right)
-            total.append(widened(inputs.backend, value) * t.shape[0])
+            total.append(widened(backend, value) * t.shape[0])
             if between is not None:
                 between()
-        backend = inputs.backend
         mean = float(backend.to_numpy(xp.sum(xp.stack(total)))) / samples
         counts = backend.to_numpy(xp.stack(correct)) if len(correct) == len(batches) else np.array([-1])
     if counts.min() < 0:
@@ -122,7 +130,8 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     model : Layer
         Ending in logits.
     images : array (N, C, H, W)
-        uint8, normalised as the model's recipe says, or floating and prepared already.
+        uint8, normalised by the model's `nn.Preprocess` (``x / 255`` where it has none), or floating and
+        prepared already.
     batch_size : int, optional
         As for `evaluate`.
 
@@ -132,14 +141,15 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     >>> predict(models.tiny_convnet(), data.synthetic_digits(3).images).shape
     (3, 10)
     """
-    inputs, run = InputPipeline("predict", model), ShardedModel(model)
+    require_layer("predict", model)
+    backend, run = model.backend, ShardedModel(model)
     require_array("images", images)
     if images.ndim and images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
     batches = _batches("predict", images, batch_size)
-    with inputs.backend.model_run():
+    with backend.model_run():
         parts = [
-            inputs.backend.to_numpy(ops.softmax(run(inputs.images(images[rows, ...])))[0]) for rows in batches
+            backend.to_numpy(ops.softmax(run(to_images(model, images[rows, ...])))[0]) for rows in batches
         ]
     return np.concatenate(parts)
 

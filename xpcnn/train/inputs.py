@@ -1,4 +1,4 @@
-"""From host images to what a model computes on: moved as bytes, normalised on the device."""
+"""From arrays of any library to what a model and its loss compute on: moved, bytes as bytes, and cast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from xpcnn.backend import (
     Key,
     backend_of,
     dtype_name,
-    home_of,
     is_array,
     is_floating,
     itemsize,
@@ -22,119 +21,96 @@ from xpcnn.backend import (
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, is_per_sample
+from xpcnn.nn.preprocess import first_parameter, prepared
 from xpcnn.ops.checks import widened
-from xpcnn.ops.images import scaled_images
 
 __all__ = [
-    "InputPipeline",
     "are_probabilities",
     "as_dataset",
+    "joined",
     "labelled",
     "note_input_shape",
     "pair_of",
     "require_array",
+    "require_layer",
+    "to_images",
+    "to_targets",
 ]
 
 
-class InputPipeline:
-    """Brings images and labels to a model's device and dtype.
+def require_layer(where: str, model: Any) -> None:
+    """Require that a model is a `Layer`; `where` is what takes it, for the message."""
+    if not isinstance(model, Layer):
+        raise ArgumentError(f"{where}: model must be a Layer, got {type(model).__name__}")
 
-    uint8 images are copied as they are, a quarter of the bytes of float32, and become
-    ``(x/255 − mean) / std`` there, with the mean and std of the model's recipe (0 and 1 without one).
-    Floating images are taken as prepared already: they are moved, and cast to the model's dtype.
 
-    Parameters
-    ----------
-    where : str
-        What takes the model, for messages.
-    model : Layer
+def to_images(model: Layer, x: Any) -> Array:
+    """Return images (N, ...) where a model lives, as it takes them.
 
-    Raises
-    ------
-    ArgumentError
-        When `model` is none.
+    uint8 images are copied as they are, a quarter of the bytes of float32, and normalised there: by the
+    model's `nn.Preprocess`, or as ``x/255`` where it has none. Floating images are prepared already: they are
+    cast to the model's dtype.
     """
+    x = _here(model.backend, "images", x)
+    if is_floating(x.dtype):
+        return _cast(model, x)
+    if dtype_name(x.dtype) != "uint8":
+        raise DtypeError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
+    return prepared(model, x)
 
-    def __init__(self, where: str, model: Layer) -> None:
-        if not isinstance(model, Layer):
-            raise ArgumentError(f"{where}: model must be a Layer, got {type(model).__name__}")
-        self._model = model
-        parameters = list(model.parameters().values())
-        self._like = parameters[0] if parameters else None
-        mean, std = (0.0, 1.0) if model.recipe is None else (model.recipe.mean, model.recipe.std)
-        self._mean = mean if isinstance(mean, tuple) else (mean,)
-        self._std = std if isinstance(std, tuple) else (std,)
 
-    @property
-    def backend(self) -> Backend:
-        """Where the model lives now."""
-        return self._model.backend if self._like is None else home_of(self._like.data)
+def to_targets(model: Layer, t: Any) -> Array:
+    """Return targets where a model lives, as the loss is to take them.
 
-    def images(self, x: Any) -> Array:
-        """Return images (N, ...) on the model's device, in its dtype."""
-        backend = self.backend
-        dtype = backend.xp.float32 if self._like is None else self._like.dtype
-        x = _here(backend, "images", x)
-        if is_floating(x.dtype):
-            return backend.xp.astype(x, dtype, copy=False)
-        if x.dtype != backend.xp.uint8:
-            raise DtypeError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
-        return scaled_images(x, *self._scales_and_shifts(x), dtype)
+    Labels, integers or bools of shape (N,) or (N, 1), become (N,) int64. Rows (N, K) of integers become
+    floating in the model's dtype, and so do floats of any shape. Other integers stay as they are.
+    """
+    backend = model.backend
+    t = _here(backend, "targets", t)
+    labels = t.ndim == 1 or (t.ndim == 2 and t.shape[1] == 1)
+    if is_floating(t.dtype) or (t.ndim == 2 and not labels):
+        return _cast(model, t)
+    return backend.xp.astype(backend.xp.reshape(t, (-1,)), backend.xp.int64, copy=False) if labels else t
 
-    def _scales_and_shifts(self, x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return what bytes are multiplied by, and what is taken off then."""
-        if len(self._mean) > 1 and (x.ndim != 4 or x.shape[1] != len(self._mean)):
-            raise ShapeError(
-                f"images have shape {tuple(x.shape)}, but the model's preprocessing is for "
-                f"(N, {len(self._mean)}, H, W)"
-            )
-        scales = tuple(1 / (255 * std) for std in self._std)
-        return scales, tuple(mean / std for mean, std in zip(self._mean, self._std, strict=True))
 
-    def targets(self, t: Any) -> Array:
-        """Return targets on the model's device, as the loss is to take them.
+def _cast(model: Layer, x: Array) -> Array:
+    """Return an array in the model's dtype."""
+    xp = backend_of(x).xp
+    like = first_parameter(model)
+    return xp.astype(x, xp.float32 if like is None else like.dtype, copy=False)
 
-        Labels, integers or bools of shape (N,) or (N, 1), become (N,) int64. Rows (N, K) of integers become
-        floating in the model's dtype, and so do floats of any shape. Other integers stay as they are.
-        """
-        backend = self.backend
-        t = _here(backend, "targets", t)
-        labels = t.ndim == 1 or (t.ndim == 2 and t.shape[1] == 1)
-        if is_floating(t.dtype) or (t.ndim == 2 and not labels):
-            dtype = backend.xp.float32 if self._like is None else self._like.dtype
-            return backend.xp.astype(t, dtype, copy=False)
-        return backend.xp.astype(backend.xp.reshape(t, (-1,)), backend.xp.int64, copy=False) if labels else t
 
-    def joined(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        """Yield batches, a last one of a single sample joined to the one before if the model refuses it.
+def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Yield batches, a last one of a single sample joined to the one before if the model refuses it.
 
-        It does where batch statistics would be taken of one value for each channel.
-        """
-        if is_per_sample(self._model, train=True):
-            yield from batches
-            return
-        held = None
-        for batch in batches:
-            if held is not None:
-                if len(held[1]) > 1 == len(batch[1]) and self._refuses(batch[0]):
-                    batch = (np.concatenate([held[0], batch[0]]), np.concatenate([held[1], batch[1]]))
-                else:
-                    yield held
-            held = batch
+    It does where batch statistics would be taken of one value for each channel.
+    """
+    if is_per_sample(model, train=True):
+        yield from batches
+        return
+    held = None
+    for batch in batches:
         if held is not None:
-            yield held
+            if len(held[1]) > 1 == len(batch[1]) and _refuses(model, batch[0]):
+                batch = (np.concatenate([held[0], batch[0]]), np.concatenate([held[1], batch[1]]))
+            else:
+                yield held
+        held = batch
+    if held is not None:
+        yield held
 
-    def _refuses(self, images: Any) -> bool:
-        """Return whether training on these images ends in a shape that statistics cannot be taken of."""
-        buffers = [(buffer, buffer.data) for buffer in self._model.buffers().values()]
-        try:
-            self._model.forward(self.images(images), train=True, key=Key(0))
-        except ShapeError:
-            return True
-        finally:
-            for buffer, old in buffers:
-                buffer.data = old
-        return False
+
+def _refuses(model: Layer, images: Any) -> bool:
+    """Return whether training on these images ends in a shape that statistics cannot be taken of."""
+    buffers = [(buffer, buffer.data) for buffer in model.buffers().values()]
+    try:
+        model.forward(to_images(model, images), train=True, key=Key(0))
+    except ShapeError:
+        return True
+    finally:
+        for buffer, old in buffers:
+            buffer.data = old
+    return False
 
 
 def _here(backend: Backend, name: str, x: Any) -> Array:

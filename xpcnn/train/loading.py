@@ -6,11 +6,12 @@ import os
 from os import PathLike
 from pathlib import Path
 
-from xpcnn.errors import CheckpointError, XpcnnError
+from xpcnn.errors import ArgumentError, CheckpointError, XpcnnError
 from xpcnn.io import load_weights
 from xpcnn.models import build
 from xpcnn.nn import Layer
 from xpcnn.nn.init import at_most
+from xpcnn.nn.preprocess import set_preprocessing
 from xpcnn.train.run import RunDirectory
 
 __all__ = ["load_model"]
@@ -42,8 +43,8 @@ def load_model(path: str | PathLike[str]) -> Layer:
     path = Path(path)
     if os.path.isdir(path):
         path = RunDirectory(path).weights_file
-    # Of a file that describes no model, nothing is read.
-    arrays, recipe = load_weights(path, {})
+    file = load_weights(path, {})  # of a file that describes no model, nothing is read
+    arrays, recipe = file
     if recipe is None:
         raise CheckpointError(
             f"{path}: does not say which model it belongs to, as that is no published one or was changed "
@@ -57,4 +58,8 @@ def load_model(path: str | PathLike[str]) -> Layer:
         raise CheckpointError(f"{path}: {reason}") from error
     model.load_state_dict(arrays)
     model.recipe = recipe  # the file knows what the weights were trained on
+    try:
+        set_preprocessing(model, file.preprocessing)
+    except ArgumentError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return model

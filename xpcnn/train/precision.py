@@ -198,7 +198,8 @@ class Half(Precision):
         backend = backend_of(x)
         half, wide = backend.dtype(self.dtype), backend.xp.float32
         twin, found, grads = self._twin.layer(), Gradients(), Gradients()
-        y, ctx = twin.forward(cast(x, half), train=True, key=key)
+        x = cast(x, half) if is_floating(x.dtype) else x
+        y, ctx = twin.forward(x, train=True, key=key)
         value, loss_ctx = loss(cast(y, wide), t)
         twin.backward(ctx, cast(self._scaled(loss.backward(loss_ctx)), half), found, need_dx=False)
         grads.bind(self._model)
@@ -283,9 +284,7 @@ class Float16(Half):
 
 def _computed(x: Array, t: Array, value: Array, grads: Gradients) -> Iterator[Array]:
     """Yield all floating arrays of a step that must be finite."""
-    yield x
-    if is_floating(t.dtype):
-        yield t
+    yield from (array for array in (x, t) if is_floating(array.dtype))
     yield value
     for _, gradient in grads.items():
         yield gradient

@@ -104,6 +104,7 @@ class ShardedModel:
         shape = tuple(x.shape[1:])
         if shape not in self._largest:
             with conv_algorithm("im2col"):  # of a single image there is nothing to be measured
-                _, _, rows = self.model.trace(x[:1, ...])
-            self._largest[shape] = max((math.prod(row.output_shape[1:]) for row in rows), default=1)
-        return max(self._largest[shape] * itemsize(x.dtype), 1)
+                y, _, rows = self.model.trace(x[:1, ...])
+            largest = max((math.prod(row.output_shape[1:]) for row in rows), default=1)
+            self._largest[shape] = max(largest * itemsize(y.dtype), 1)
+        return self._largest[shape]

@@ -19,7 +19,7 @@ from xpcnn.train.callback import Callback, stop_all, watchers_of
 from xpcnn.train.divergence import Problem, check_losses, divergence, require_finite
 from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.inputs import InputPipeline, as_dataset, note_input_shape
+from xpcnn.train.inputs import as_dataset, joined, note_input_shape, require_layer, to_images, to_targets
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
 from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.parts import require_parts
@@ -101,7 +101,7 @@ class Trainer:
         average: WeightAverage | None = None,
         dtype: Any = None,
     ) -> None:
-        self._inputs = InputPipeline("Trainer", model)
+        require_layer("Trainer", model)
         require_parts(model, optimizer, schedule, average)
         self.model = model
         self.optimizer = optimizer
@@ -140,7 +140,8 @@ class Trainer:
         Parameters
         ----------
         x : array (N, ...)
-            uint8 images, or floating ones that are prepared already; moved if they are elsewhere.
+            uint8 images, or floating ones that are prepared already; moved if they are elsewhere. Bytes
+            become ``x / 255`` where the model has no `nn.Preprocess`.
         t : array (N, ...)
             Labels, integers of shape (N,) or (N, 1), reach the loss as (N,) int64. Integer rows (N, K) and
             all floats reach it in the model's dtype, other integers as they are.
@@ -151,8 +152,8 @@ class Trainer:
             When the loss, a gradient or an image is not finite; nothing is updated then. Where looking at a
             value would wait for a device, the device takes the step back and the loss is NaN.
         """
-        with self._inputs.backend.model_run():
-            x, t = self._inputs.images(x), self._inputs.targets(t)
+        with self.model.backend.model_run():
+            x, t = to_images(self.model, x), to_targets(self.model, t)
             key = self._key.fold(self.steps)
             loss, grads = self.precision.gradients(self.loss, x, t, key, self.steps)
             if self.precision.problem is not None:
@@ -244,7 +245,7 @@ class Trainer:
         try:
             with (
                 graceful_interrupt() as interrupt,
-                self._inputs.backend.model_run(),
+                self.model.backend.model_run(),
                 np.errstate(over="ignore", invalid="ignore"),  # a loss that is not finite raises below
             ):
                 for watcher in watchers:
@@ -281,7 +282,7 @@ class Trainer:
         begun, before = time.perf_counter(), self.epoch_seconds
         patience = min(self.precision.patience, len(loader))
         try:
-            for images, targets in self._inputs.joined(loader.epoch(self.epoch, start=self.position)):
+            for images, targets in joined(self.model, loader.epoch(self.epoch, start=self.position)):
                 pending.append(self.step(images, targets))
                 self.position += len(targets)
                 self.epoch_steps += 1
@@ -296,7 +297,7 @@ class Trainer:
 
     def _read(self, pending: list[Array], watchers: Sequence[Callback], patience: int) -> None:
         """Read the losses of the last steps from the device, and stop if they tell of a divergence."""
-        backend, loss_scale = self._inputs.backend, self.precision.loss_scale
+        backend, loss_scale = self.model.backend, self.precision.loss_scale
         scale = [] if loss_scale is None else [loss_scale.scale]  # read with them: one wait for the device
         values = backend.to_numpy(backend.xp.stack([*pending, *scale])).tolist()
         losses = values[: len(pending)]

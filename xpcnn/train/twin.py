@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of, is_floating
-from xpcnn.nn import Gradients, Layer, Parameter
+from xpcnn.nn import Gradients, Layer, Parameter, Preprocess
 from xpcnn.nn.parameter import Buffer
 
 __all__ = ["HalfTwin", "cast", "map_arrays"]
@@ -55,6 +55,8 @@ class HalfTwin:
         for layer in self._layers:
             if _owns_statistics(layer):
                 memo[id(layer)] = _InFloat32(layer)
+            elif isinstance(layer, Preprocess):
+                memo[id(layer)] = _Rounded(layer, self._dtype)
             elif not layer.parameters() and not layer.buffers():
                 memo[id(layer)] = layer
         for layer in _walk(self._model, inside=lambda layer: id(layer) not in memo):
@@ -78,6 +80,20 @@ class _InFloat32(Layer):
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         dx = self.layer.backward(ctx, cast(dy, backend_of(dy).xp.float32), grads, need_dx=need_dx)
         return cast(dx, dy.dtype) if need_dx else None
+
+
+class _Rounded(Layer):
+    """A layer without parameters whose results are rounded to half precision."""
+
+    def __init__(self, layer: Layer, dtype: str) -> None:
+        self.layer, self.dtype = layer, dtype
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        y, ctx = self.layer.forward(x, train=train, key=key)
+        return cast(y, backend_of(y).dtype(self.dtype)), ctx
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return self.layer.backward(ctx, dy, grads, need_dx=need_dx)
 
 
 def _walk(layer: Layer, inside: Callable[[Layer], bool] = lambda layer: True) -> Iterator[Layer]:

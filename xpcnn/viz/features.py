@@ -40,7 +40,7 @@ def plot_feature_maps(
     ----------
     model : Layer
     image : array (C, H, W) or (1, C, H, W)
-        uint8 is normalised as the model's recipe says; floating images are prepared already.
+        uint8, or floating images that are prepared already.
     path : path, optional
         Of a ``.png``, ``.svg`` or ``.pdf`` file.
     layers : str, optional

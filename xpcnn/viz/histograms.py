@@ -51,7 +51,7 @@ def plot_activations(
     models : Layer or mapping of label to Layer
         Several models are drawn one in each row.
     x : array (N, ...)
-        uint8 images are normalised as the model's recipe says, floating input is prepared already.
+        uint8 images, or floating ones that are prepared already.
     path : path, optional
         Of a ``.png``, ``.svg`` or ``.pdf`` file.
     layers : str, optional

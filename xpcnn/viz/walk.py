@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
-from xpcnn.nn import Flatten, Layer
-from xpcnn.train.inputs import InputPipeline
+from xpcnn.nn import Flatten, Layer, Preprocess
+from xpcnn.train.inputs import to_images
 
 __all__ = ["Activation", "activations", "evenly", "leaves", "walk"]
 
@@ -29,12 +29,14 @@ class Activation(NamedTuple):
 def activations(model: Layer, x: Any) -> list[Activation]:
     """Run images through a model, and return the output of every layer that has no children.
 
+    What prepares the images, `nn.Preprocess`, is not among them.
+
     Parameters
     ----------
     model : Layer
         Of any containers, nested as one likes; it is not changed.
     x : array (N, ...)
-        uint8 images are normalised as the model's recipe says, floating ones are prepared already.
+        uint8 images, or floating ones that are prepared already.
 
     Returns
     -------
@@ -65,9 +67,8 @@ def walk(model: Layer, x: Any, see: Callable[[str, Layer, Array, Array], None]) 
     # The deep copy is told that it has copied the leaves already, to watched ones.
     copied: dict[int, Any] = {which: _watched(leaf, paths, see) for which, (leaf, paths) in found.items()}
     watched: Layer = copy.deepcopy(model, copied)
-    inputs = InputPipeline("viz", model)
-    with inputs.backend.model_run():
-        return watched(inputs.images(x))
+    with model.backend.model_run():
+        return watched(to_images(model, x))
 
 
 class _Watched(Layer):
@@ -96,11 +97,11 @@ def _watched(layer: Layer, paths: list[str], see: Callable[[str, Layer, Array, A
 
 
 def leaves(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
-    """Yield (path, layer) for every layer without children, in definition order."""
+    """Yield (path, layer) for every layer without children, in definition order; not what prepares images."""
     if not isinstance(model, Layer):
         raise ArgumentError(f"viz: model must be a Layer, got {type(model).__name__}")
     children = model.children()
-    if not children:
+    if not children and not isinstance(model, Preprocess):  # which has no path
         yield path, model
     for name, child in children.items():
         yield from leaves(child, ".".join(part for part in (path, name) if part))

@@ -1,0 +1,236 @@
+"""Bytes to normalised floats, as a layer: the first of every published model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+from weakref import WeakSet
+
+from xpcnn.backend import Array, Key, backend_of, dtype_name, is_array, is_floating
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.held import walked
+from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.nn.options import floating
+from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.sequential import Sequential
+from xpcnn.ops.checks import in_words, plain, real, require_array
+from xpcnn.ops.images import scaled_images
+
+__all__ = ["Preprocess", "first_parameter", "prepared", "preprocess_of", "set_preprocessing"]
+
+PerChannel = float | tuple[float, ...]
+
+# With more, images become infinite, or all the same.
+MOST, SMALLEST_STD = 1_000_000, 1e-6
+
+BRIGHT = 32
+"""Floating images in 0 … 255 have brighter pixels; prepared ones that are nowhere negative have not."""
+
+
+class Preprocess(Layer):
+    """Turn the bytes of images into normalised floats, ``(x/255 − mean) / std``, on their own device.
+
+    Floating images are prepared already, and pass as they are. The layer has no parameters and no entry in
+    `state_dict`; named ``""`` it adds no segment to any path. Weight files keep `mean` and `std` beside the
+    weights.
+
+    Parameters
+    ----------
+    mean, std : float or sequence of float
+        Of images in [0, 1]: a number, or one for each channel. They may be set later, too.
+    dtype : str
+        Of the results. `Layer.to` changes it with that of the parameters.
+
+    Raises
+    ------
+    ArgumentError
+        For a mean or std that is not finite, a std that is not above 0, or different numbers of them.
+    DtypeError
+        From `forward`, for images that are neither uint8 nor floating.
+    ShapeError
+        From `forward`, for bytes that do not have as many channels as there are means.
+
+    Warns
+    -----
+    UnpreparedImagesWarning
+        Once for each layer, where the first of floating images has values as bytes have, up to 255. On a
+        device nothing is looked at, as that would wait for it.
+
+    Notes
+    -----
+    Half precision is computed in float32 and rounded once. Bytes have no gradient: the dx of a backward pass
+    is None for them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpcnn import nn
+    >>> layer = nn.Preprocess(mean=0.5, std=0.5)
+    >>> layer(np.array([[[[0, 255]]]], np.uint8))
+    array([[[[-1.,  1.]]]], dtype=float32)
+    """
+
+    per_sample = True
+
+    def __init__(self, mean: Any = 0.0, std: Any = 1.0, *, dtype: Any = "float32") -> None:
+        self._set(mean, std)
+        self._dtype = dtype_name(floating("Preprocess", dtype))
+
+    @property
+    def mean(self) -> PerChannel:
+        """What is taken off images in [0, 1]."""
+        return self._mean
+
+    @mean.setter
+    def mean(self, mean: Any) -> None:
+        self._set(mean, self._std)
+
+    @property
+    def std(self) -> PerChannel:
+        """What they are divided by then."""
+        return self._std
+
+    @std.setter
+    def std(self, std: Any) -> None:
+        self._set(self._mean, std)
+
+    def _set(self, mean: Any, std: Any) -> None:
+        mean, std = _numbers("mean", mean, -MOST), _numbers("std", std, SMALLEST_STD)
+        means, stds = _alike(mean, std)
+        if len(means) != len(stds):
+            raise ArgumentError(f"Preprocess: mean has {len(means)} numbers but std has {len(stds)}")
+        self._mean, self._std = mean, std
+
+    @property
+    def dtype(self) -> str:
+        """The name of the dtype that bytes become."""
+        return self._dtype
+
+    @property
+    def _normalisation(self) -> dict[str, PerChannel]:
+        return {"mean": self._mean, "std": self._std}
+
+    def _note_dtype(self, dtype: Any) -> None:
+        self._dtype = dtype_name(dtype)
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        x = require_array("Preprocess", "x", x)
+        if is_floating(x.dtype):
+            self._look_at(x)
+            return x, False
+        if dtype_name(x.dtype) != "uint8":
+            raise DtypeError(
+                f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; convert them: "
+                f"xpcnn.asarray(x, dtype='uint8')"
+            )
+        means, stds = _alike(self._mean, self._std)
+        if len(means) > 1 and (x.ndim != 4 or x.shape[1] != len(means)):
+            raise ShapeError(
+                f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
+                f"(N, {len(means)}, H, W)"
+            )
+        scales = tuple(1 / (255 * std) for std in stds)
+        shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
+        return scaled_images(x, scales, shifts, backend_of(x).dtype(self._dtype)), True
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        of_bytes = ctx
+        return require_array("Preprocess", "dy", dy) if need_dx and not of_bytes else None
+
+    def trace(
+        self, x: Array, path: str = "", field: ReceptiveField | None = None
+    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+        return self(x), field, []  # without a path, parameters or MACs there is nothing to tell
+
+    def _look_at(self, x: Array) -> None:
+        """Warn, once, where the first of floating images looks like bytes that nobody has prepared."""
+        backend = backend_of(x)
+        if not backend.reads_are_free or 0 in x.shape:
+            return
+        first = x[:1, ...]
+        if not BRIGHT <= float(backend.xp.max(first)) <= 255 or float(backend.xp.min(first)) < 0:
+            return
+        means, stds = _alike(self._mean, self._std)
+        if max((1 - mean) / std for mean, std in zip(means, stds, strict=True)) >= BRIGHT:
+            return  # so bright are images that are prepared as this layer would
+        with _lock:
+            if self in _warned:
+                return
+            _warned.add(self)
+        warnings.warn(
+            f"floating images have values from 0 to {float(backend.xp.max(first)):g}, and are taken as they "
+            f"are; give them as uint8, or as (x / 255 - mean) / std with mean={self.mean}, std={self.std}",
+            UnpreparedImagesWarning,
+            stacklevel=2,
+        )
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, std={self.std}"
+
+
+_warned: WeakSet[Preprocess] = WeakSet()
+_lock = Lock()
+
+
+def _numbers(name: str, value: Any, least: float) -> PerChannel:
+    """Return a finite number, or one for each channel."""
+    values = plain(value)
+    if not isinstance(values, tuple):
+        return real(f"Preprocess: {name}", values, least, MOST)
+    if not values:
+        raise ArgumentError(
+            f"Preprocess: {name} must be a number or one for each channel, got {in_words(value)}"
+        )
+    return tuple(real(f"Preprocess: {name}", one, least, MOST) for one in values)
+
+
+def _alike(mean: PerChannel, std: PerChannel) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return as many means as standard deviations, where one of them is a single number."""
+    means = mean if isinstance(mean, tuple) else (mean,)
+    stds = std if isinstance(std, tuple) else (std,)
+    return means * (1 if len(means) > 1 else len(stds)), stds * (1 if len(stds) > 1 else len(means))
+
+
+def set_preprocessing(model: Layer, preprocessing: Mapping[str, Any]) -> None:
+    """Set mean and std of layers by their paths, as a weight file has them."""
+    for path, layer in walked(model):
+        if isinstance(layer, Preprocess) and path in preprocessing:
+            layer._set(*preprocessing[path])
+
+
+def preprocess_of(model: Layer) -> Preprocess | None:
+    """Return the layer that prepares a model's images; None where there is none at its front.
+
+    Of models that answer together it is that of the first which has one.
+
+    Examples
+    --------
+    >>> from xpcnn import models, nn
+    >>> layer = nn.preprocess_of(models.tiny_convnet())
+    >>> layer.mean, layer.std = 0.5, 0.5
+    >>> layer
+    Preprocess(mean=0.5, std=0.5)
+    """
+    if isinstance(model, Preprocess):
+        return model
+    children = list(model.children().values())
+    if isinstance(model, Sequential):
+        children = children[:1]  # behind another layer it gets no bytes
+    return next(filter(None, map(preprocess_of, children)), None)
+
+
+def prepared(model: Layer, x: Array) -> Array:
+    """Return images as a model takes them: bytes as ``x / 255`` where no layer of its own prepares them."""
+    if not is_array(x) or dtype_name(x.dtype) != "uint8" or preprocess_of(model) is not None:
+        return x
+    like = first_parameter(model)
+    return Preprocess(dtype="float32" if like is None else like.dtype)(x)
+
+
+def first_parameter(model: Layer) -> Parameter | None:
+    """Return the parameter whose dtype is that of a model."""
+    own = (state for _, layer in walked(model) for state in layer.own_states().values())
+    return next((state for state in own if isinstance(state, Parameter)), None)
