@@ -13,6 +13,7 @@ from model_cases import ALL, FAMILIES, OF_ONE_SIZE, count, drawn_state, images, 
 import xpcnn
 from xpcnn import models, nn
 from xpcnn.errors import ArgumentError, CheckpointError, DtypeError, ShapeError
+from xpcnn.train import predict
 
 every_model = pytest.mark.parametrize("name", ALL)
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -176,6 +177,18 @@ def test_build() -> None:
         models.build("tiny_convnet", depth=3)
     with pytest.raises(ArgumentError, match=r"deep_convnet: filters must be three .* got \(8, 16\); say"):
         models.build("deep_convnet", filters=[8, 16])
+
+
+@every_model
+def test_a_model_takes_what_a_dataset_holds(name: str) -> None:
+    model, shape = tiny(name), tiny_shape(name)
+    x = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+    layer = nn.preprocess_of(model)
+    assert layer is model[""] is model[0]
+    logits = model(x)
+    np.testing.assert_allclose(logits, model((x / 255 - layer.mean) / layer.std), rtol=1e-9, atol=1e-12)
+    expected = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(predict(model, x), expected / expected.sum(axis=1, keepdims=True), rtol=1e-9)
 
 
 def test_a_model_of_ones_own_has_no_recipe() -> None:

@@ -56,8 +56,8 @@ class Preprocess(Layer):
     Warns
     -----
     UnpreparedImagesWarning
-        Once for each layer, where the first of floating images has values as bytes have, up to 255. On a
-        device nothing is looked at, as that would wait for it.
+        Once for each layer, where the first of floating images has values as bytes have, up to 255. Values
+        on a device are not looked at, as that would wait for it.
 
     Notes
     -----
@@ -119,7 +119,7 @@ class Preprocess(Layer):
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         x = require_array("Preprocess", "x", x)
         if is_floating(x.dtype):
-            self._look_at(x)
+            self.look_at(x)
             return x, False
         if dtype_name(x.dtype) != "uint8":
             raise DtypeError(
@@ -145,7 +145,7 @@ class Preprocess(Layer):
     ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
         return self(x), field, []  # without a path, parameters or MACs there is nothing to tell
 
-    def _look_at(self, x: Array) -> None:
+    def look_at(self, x: Array) -> None:
         """Warn, once, where the first of floating images looks like bytes that nobody has prepared."""
         backend = backend_of(x)
         if not backend.reads_are_free or 0 in x.shape:
@@ -161,8 +161,8 @@ class Preprocess(Layer):
                 return
             _warned.add(self)
         warnings.warn(
-            f"floating images have values from 0 to {float(backend.xp.max(first)):g}, and are taken as they "
-            f"are; give them as uint8, or as (x / 255 - mean) / std with mean={self.mean}, std={self.std}",
+            f"floating images have values up to {float(backend.xp.max(first)):g}, and are taken as they are; "
+            f"give them as uint8, or as (x / 255 - mean) / std with mean={self.mean}, std={self.std}",
             UnpreparedImagesWarning,
             stacklevel=2,
         )

@@ -9,7 +9,6 @@ import numpy as np
 
 from xpcnn.backend import (
     Array,
-    Backend,
     Key,
     backend_of,
     dtype_name,
@@ -21,7 +20,7 @@ from xpcnn.backend import (
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, is_per_sample
-from xpcnn.nn.preprocess import first_parameter, prepared
+from xpcnn.nn.preprocess import first_parameter, prepared, preprocess_of
 from xpcnn.ops.checks import widened
 
 __all__ = [
@@ -51,12 +50,16 @@ def to_images(model: Layer, x: Any) -> Array:
     model's `nn.Preprocess`, or as ``x/255`` where it has none. Floating images are prepared already: they are
     cast to the model's dtype.
     """
-    x = _here(model.backend, "images", x)
+    require_array("images", x)
+    backend = model.backend
     if is_floating(x.dtype):
-        return _cast(model, x)
+        layer = None if backend.reads_are_free else preprocess_of(model)
+        if layer is not None:
+            layer.look_at(x)  # while it may be on the host
+        return _cast(model, backend.asarray(x))
     if dtype_name(x.dtype) != "uint8":
         raise DtypeError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
-    return prepared(model, x)
+    return prepared(model, backend.asarray(x))
 
 
 def to_targets(model: Layer, t: Any) -> Array:
@@ -65,8 +68,9 @@ def to_targets(model: Layer, t: Any) -> Array:
     Labels, integers or bools of shape (N,) or (N, 1), become (N,) int64. Rows (N, K) of integers become
     floating in the model's dtype, and so do floats of any shape. Other integers stay as they are.
     """
+    require_array("targets", t)
     backend = model.backend
-    t = _here(backend, "targets", t)
+    t = backend.asarray(t)
     labels = t.ndim == 1 or (t.ndim == 2 and t.shape[1] == 1)
     if is_floating(t.dtype) or (t.ndim == 2 and not labels):
         return _cast(model, t)
@@ -111,11 +115,6 @@ def _refuses(model: Layer, images: Any) -> bool:
         for buffer, old in buffers:
             buffer.data = old
     return False
-
-
-def _here(backend: Backend, name: str, x: Any) -> Array:
-    require_array(name, x)
-    return backend.asarray(x)
 
 
 def require_array(name: str, x: Any) -> None:

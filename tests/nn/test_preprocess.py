@@ -1,0 +1,380 @@
+"""Bytes become normalised floats in the model's first layer; floating images pass as they are."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import Trainer, load_model, models, nn, optim
+from xpcnn.errors import ArgumentError, CheckpointError, DtypeError, ShapeError, UnpreparedImagesWarning
+from xpcnn.train import evaluate, predict
+
+Array = np.ndarray[Any, Any]
+
+THREE = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def pixels(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def by_hand(x: Array, mean: Any, std: Any) -> Array:
+    """In float64, channel by channel."""
+    y = np.empty(x.shape)
+    for c in range(x.shape[1]):
+        one_mean, one_std = (value[c] if isinstance(value, tuple) else value for value in (mean, std))
+        y[:, c] = (x[:, c].astype(np.float64) / 255 - one_mean) / one_std
+    return y
+
+
+def preprocess_of(model: nn.Layer) -> nn.Preprocess:
+    layer = nn.preprocess_of(model)
+    assert layer is not None
+    return layer
+
+
+# -- what it computes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mean": 0.5},
+        {"mean": 0.1307, "std": 0.3081},
+        THREE,
+        {"mean": 0.5, "std": (0.2, 0.3, 0.4)},
+        {"mean": [0.1, 0.2, 0.3], "std": np.float32(0.25)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 3, 1, 1), (0, 3, 2, 2)], ids=str)
+def test_bytes(make: Any, dtype: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    layer, x = nn.Preprocess(**options, dtype=dtype), make.array(pixels(*shape))
+    expected = by_hand(pixels(*shape), layer.mean, layer.std)
+    with make.unchanged(x):
+        y, ctx = layer.forward(x, train=True)
+    make.check(y, expected, dtype)
+    make.check(layer(x), make.to_numpy(y), dtype, rtol=0)
+    for need_dx in (True, False):  # bytes have no gradient
+        assert layer.backward(ctx, y, nn.Gradients(), need_dx=need_dx) is None
+
+
+def test_bytes_of_any_rank(make: Any) -> None:
+    for shape in ((4,), (3, 5), (2, 3, 4)):
+        x = pixels(*shape)
+        y = nn.Preprocess(0.5)(make.array(x))
+        make.check(y, x / 255 - 0.5, "float32")
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_is_rounded_once(make: Any, half: str) -> None:
+    if not make.has(half):
+        pytest.skip(f"no {half}")
+    x = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    layer, wide = nn.Preprocess(0.1307, 0.3081, dtype=half), nn.Preprocess(0.1307, 0.3081)
+    expected = make.xp.astype(wide(make.array(x)), make.dtype(half))
+    assert layer(make.array(x)).dtype == make.dtype(half)
+    np.testing.assert_array_equal(make.to_numpy(layer(make.array(x))), make.to_numpy(expected))
+
+
+def test_floating_images_pass_as_they_are(make: Any, dtype: str) -> None:
+    layer, values = nn.Preprocess(0.5, 0.5), np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    x = make.array(values, dtype)  # whatever the dtype of the layer
+    y, ctx = layer.forward(x)
+    make.check(y, make.to_numpy(x), dtype, rtol=0)
+    dy = make.array(values[::-1], dtype)
+    make.check(layer.backward(ctx, dy), make.to_numpy(dy), dtype, rtol=0)
+    assert layer.backward(ctx, dy, need_dx=False) is None
+
+
+@pytest.mark.parametrize("kind", ["int8", "int32", "int64", "uint16", "bool"])
+def test_other_integers_are_refused(make: Any, kind: str) -> None:
+    x = make.array(np.ones((2, 1, 28, 28)), kind)
+    for layer in (nn.Preprocess(), models.tiny_convnet()):
+        with pytest.raises(DtypeError, match=f"images must be uint8 or floating, got {kind}"):
+            layer(x)
+
+
+def test_channels_that_do_not_fit() -> None:
+    for shape in ((2, 1, 4, 5), (2, 3, 4), (2, 3)):
+        with pytest.raises(ShapeError, match=r"mean and std are for \(N, 3, H, W\)"):
+            nn.Preprocess(**THREE)(pixels(*shape))  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"resnet20: x must have shape \(N, 3, H, W\)"):
+        models.resnet20()(pixels(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"mean": np.nan}, "mean must be a finite number"),
+        ({"mean": "0.5"}, "mean must be a finite number, got '0.5'"),
+        ({"mean": (0.1, None, 0.3)}, "mean must be a finite number, got None"),
+        ({"mean": ()}, "mean must be a number or one for each channel"),
+        ({"mean": 1e9}, "mean must be from"),
+        ({"std": 0}, "std must be from"),
+        ({"std": (0.5, -1)}, "std must be from"),
+        ({"std": np.inf}, "std must be a finite number"),
+        ({"mean": (0.1, 0.2), "std": (1, 1, 1)}, "mean has 2 numbers but std has 3"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ArgumentError, match=told):
+        nn.Preprocess(**options)
+    layer = nn.Preprocess(0.25, 0.5)
+    if len(options) == 1:
+        ((name, value),) = options.items()
+        with pytest.raises(ArgumentError, match=told):
+            setattr(layer, name, value)
+        assert (layer.mean, layer.std) == (0.25, 0.5)
+
+
+def test_a_dtype_that_cannot_be() -> None:
+    with pytest.raises(DtypeError, match="Preprocess: dtype must be float16"):
+        nn.Preprocess(dtype="int8")
+
+
+# -- as a layer ----------------------------------------------------------------------------
+
+
+def test_it_leaves_no_trace() -> None:
+    """No entry, no parameter, no segment of a path, no row of a summary."""
+    layers = {"conv1": nn.Conv2d(3, 2, 3, seed=0), "bn1": nn.BatchNorm2d(2), "flat": nn.Flatten()}
+    with_it, without = nn.Sequential({"": nn.Preprocess(**THREE), **layers}), nn.Sequential(layers)
+    assert list(with_it.state_dict()) == list(without.state_dict())
+    assert with_it.parameters() == without.parameters()
+    assert not nn.Preprocess().state_dict()
+    assert xpcnn.summary(with_it, (3, 4, 4)) == xpcnn.summary(without, (3, 4, 4))
+    assert nn.is_per_sample(nn.Preprocess(), train=True)
+    fused = nn.fuse(with_it)
+    np.testing.assert_allclose(fused(pixels(2, 3, 4, 4)), with_it(pixels(2, 3, 4, 4)), rtol=1e-5)
+
+
+def test_its_dtype_follows_the_model(make: Any) -> None:
+    model, x = models.tiny_convnet(filters=2), pixels(3, 1, 28, 28)
+    expected = model(x)
+    model.to(backend=make.backend, dtype="float64")
+    assert preprocess_of(model).dtype == "float64"
+    make.check(model(make.array(x)), expected, "float64", rtol=1e-5)
+    model.to(dtype=make.dtype("float32"))  # a dtype of the library's own
+    make.check(model(make.array(x)), expected, "float32")
+    assert nn.preprocess_of(models.tiny_convnet(dtype="float64")).dtype == "float64"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("use", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies(use: Callable[[Any], Any]) -> None:
+    model = models.tiny_convnet(filters=2, dtype="float64")
+    preprocess_of(model).mean = 0.25
+    again = use(model)
+    np.testing.assert_array_equal(again(pixels(2, 1, 28, 28)), model(pixels(2, 1, 28, 28)))
+    preprocess_of(again).mean = 0.5
+    assert preprocess_of(model).mean == 0.25
+
+
+def test_containers_of_models_that_prepare_bytes() -> None:
+    """Their backward passes have no gradient to add up."""
+    x = pixels(2, 1, 28, 28)
+    one, other = models.tiny_convnet(filters=2, seed=0), models.tiny_convnet(filters=2, seed=1)
+    for both in (nn.Concat(one, other), nn.Residual(one, other), nn.Ensemble(one, other)):
+        y, ctx = both.forward(x, train=True)
+        grads = nn.Gradients()
+        assert both.backward(ctx, np.ones_like(y), grads) is None
+        assert len(list(grads.items())) == 6
+
+
+def test_the_layer_at_the_front() -> None:
+    first, body = nn.Preprocess(), models.tiny_convnet(filters=2)
+    assert nn.preprocess_of(nn.Sequential(first, nn.ReLU())) is first
+    assert nn.preprocess_of(nn.Sequential(body=body, out=nn.Softmax())) is body[""]
+    assert nn.preprocess_of(nn.Ensemble(nn.Sequential(nn.Flatten()), body)) is body[""]
+    assert nn.preprocess_of(nn.Sequential(nn.Conv2d(1, 1, 3), body)) is None  # it gets no bytes there
+    assert nn.preprocess_of(nn.Linear(2, 2)) is None
+
+
+# -- models and what trains, measures and asks them ------------------------------------------
+
+
+def test_lenet5_pads_normalised_images_with_zeros() -> None:
+    model = models.lenet5(dtype="float64")
+    preprocess_of(model).mean = 0.5  # so that the margin is not what black pixels become
+    x = pixels(2, 1, 28, 28)
+    margin = np.pad(by_hand(x, 0.5, 0.3081), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    np.testing.assert_allclose(model(x), model(margin), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_training_on_bytes_is_training_on_normalised_images(dtype: str | None) -> None:
+    x, labels = pixels(8, 1, 28, 28), np.arange(8)
+    trained = []
+    for images in (x, nn.Preprocess(0.5)(x)):
+        model = models.tiny_convnet(filters=2, seed=3)
+        trainer = Trainer(model, optim.Adam(model), dtype=dtype)
+        losses = [float(trainer.step(images, labels)) for _ in range(3)]
+        trained.append((losses, model.state_dict(), evaluate(model, (images, labels))))
+    np.testing.assert_equal(trained[0], trained[1])
+
+
+def test_half_precision_follows_new_settings() -> None:
+    x, labels = pixels(8, 1, 28, 28), np.arange(8)
+    model, other = (models.tiny_convnet(filters=2, seed=3) for _ in range(2))
+    trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype="float16")
+    trainer.step(x, labels)
+    preprocess_of(other).mean = preprocess_of(model).mean = 0.25
+    model.load_state_dict(other.state_dict())
+    again = Trainer(other, optim.SGD(other, lr=0.1), dtype="float16")
+    assert float(trainer.step(x, labels)) == float(again.step(x, labels))
+
+
+def test_a_model_without_it_is_trained_on_fractions_of_255() -> None:
+    def new() -> nn.Sequential:
+        return nn.Sequential(flat=nn.Flatten(), fc=nn.Linear(16, 3, seed=0, dtype="float64"))
+
+    x, labels = pixels(6, 1, 4, 4), np.arange(6) % 3
+    with pytest.raises(DtypeError, match="uint8"):
+        new()(x)
+    for images in (x, x / 255):
+        model = new()
+        trainer = Trainer(model, optim.SGD(model, lr=0.1))
+        loss = trainer.step(images, labels)
+        found = (float(loss), evaluate(model, (images, labels)).loss, *predict(model, images).ravel())
+        if images is x:
+            expected = found
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+# -- weight files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz"])
+def test_files_keep_mean_and_std(tmp_path: Path, ending: str) -> None:
+    model, path = models.resnet20(classes=3), tmp_path / f"m.{ending}"
+    layer = preprocess_of(model)
+    layer.mean, layer.std = 0.5, (0.1, 0.2, 0.3)
+    model.save(path)
+    again = load_model(path)
+    assert (preprocess_of(again).mean, preprocess_of(again).std) == (0.5, (0.1, 0.2, 0.3))
+    x = pixels(2, 3, 8, 8)
+    np.testing.assert_array_equal(again(x), model(x))
+    assert xpcnn.io.load_weights(path).preprocessing == {"": (0.5, (0.1, 0.2, 0.3))}
+
+
+def test_a_file_whose_channels_do_not_fit(tmp_path: Path) -> None:
+    model = models.resnet20(classes=3)
+    model.save(tmp_path / "m.npz")
+    arrays, metadata = xpcnn.io.load_arrays(tmp_path / "m.npz")
+    for text, told in (
+        ('{"": {"mean": [0, 0], "std": 1}}', "mean has 2 numbers, expected 3"),
+        ('{"": {"mean": [0, 0], "std": [1, 1, 1]}}', "mean has 2 numbers but std has 3"),
+        ('{"": {"mean": [], "std": 1}}', "mean must be a number"),
+        ('{"": {"mean": 0, "std": 0}}', "unreadable: .*std: expected a number of at least 1e-06"),
+        ('{"": {"mean": 0}}', "unreadable: .*lacks std"),
+        ("[]", "unreadable: expected a mapping"),
+    ):
+        xpcnn.io.save_arrays(tmp_path / "odd.npz", arrays, {**metadata, "preprocess": text})
+        with pytest.raises(CheckpointError, match=rf"odd\.npz: .*{told}"):
+            load_model(tmp_path / "odd.npz")
+
+
+OLDER = Path(__file__).parents[1] / "io" / "files"
+FIRST = [[0.33056387, 0.33437124, 0.3350649], [0.3229541, 0.34327582, 0.3337701]]
+BOTH = [[0.3316579, 0.3328386, 0.33550346], [0.32702783, 0.33882862, 0.33414358]]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("tiny_with_mean_and_std.safetensors", FIRST), ("ensemble_with_mean_and_std.npz", BOTH)],
+)
+def test_older_files_have_them_in_the_recipe(tmp_path: Path, name: str, expected: Any) -> None:
+    """Written before models normalised bytes themselves; and what such a model answered."""
+    model = load_model(OLDER / name)
+    members = model.members if isinstance(model, nn.Ensemble) else (model,)
+    assert [(preprocess_of(one).mean, preprocess_of(one).std) for one in members] == [(0.25, 0.5)] * len(
+        members
+    )
+    x = (np.arange(288) * 7 % 256).astype(np.uint8).reshape(2, 1, 12, 12)
+    np.testing.assert_allclose(predict(model, x), expected, rtol=1e-6)
+    model.save(tmp_path / name)
+    np.testing.assert_array_equal(load_model(tmp_path / name)(x), model(x))
+
+
+# -- floating images that nobody prepared -----------------------------------------------------
+
+
+def test_unprepared_images_are_told_once() -> None:
+    x = pixels(3, 1, 28, 28).astype(np.float32)
+    model = models.tiny_convnet()
+    with pytest.warns(UnpreparedImagesWarning, match="mean=0.5, std=1.0"):
+        expected = model(x)
+    np.testing.assert_array_equal(model(x), expected)  # once: a second warning would be an error
+    with pytest.warns(UnpreparedImagesWarning):
+        copy.deepcopy(model)(x)  # another layer
+
+
+def many(seed: int, *shape: int) -> Array:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+PREPARED: dict[str, Array] = {
+    "fractions": many(0, 2, 1, 8, 8),
+    "standardised": (many(1, 2, 1, 8, 8) - 0.5) / 0.01,
+    "a mean taken off": many(2, 2, 1, 8, 8) * 255 - 120,
+    "divided by a small deviation": many(3, 2, 1, 8, 8) / 0.05,
+    "of 16 bits": many(4, 2, 1, 8, 8) * 65535,
+    "black": np.zeros((2, 1, 8, 8), np.float32),
+    "NaN": np.full((2, 1, 8, 8), np.nan, np.float32),
+    "none": np.zeros((0, 1, 8, 8), np.float32),
+    "empty": np.zeros((2, 1, 0, 8), np.float32),
+}
+
+
+@pytest.mark.parametrize("images", PREPARED.values(), ids=PREPARED)
+def test_prepared_images_are_not_told(images: Array) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nn.Preprocess()(images)
+
+
+def test_a_layer_that_prepares_images_so_bright() -> None:
+    x = pixels(2, 1, 8, 8)
+    layer = nn.Preprocess(0.0, 1 / 255)
+    np.testing.assert_allclose(layer(layer(x)), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [np.full((1, 1, 4, 4), 128.0), np.arange(256.0).reshape(1, 1, 16, 16)])
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_bytes_as_floats(make: Any, values: Array, kind: str) -> None:
+    if not make.has(kind):
+        pytest.skip(f"no {kind}")
+    x = make.array(values, kind)
+    with pytest.warns(UnpreparedImagesWarning):
+        nn.Preprocess()(x)
+
+
+def test_a_device_is_not_waited_for(looks: list[str]) -> None:
+    """Images on the device are not looked at; those of a trainer are, while they are on the host."""
+    host = pixels(3, 1, 28, 28).astype(np.float32)
+    model = models.tiny_convnet(filters=2)
+    x = xpcnn.asarray(host)
+    looks.clear()
+    model(x)
+    assert looks == []
+    trainer = Trainer(model, optim.SGD(model, lr=1e-6))
+    with pytest.warns(UnpreparedImagesWarning):
+        trainer.step(host, np.arange(3))
+
+
+def test_tensors_that_require_gradients() -> None:
+    torch = pytest.importorskip("torch")
+    with xpcnn.use_backend("torch"):
+        model = models.tiny_convnet(filters=2)
+    y, _ = model.forward(torch.rand(2, 1, 28, 28, requires_grad=True))
+    assert not y.requires_grad
