@@ -103,6 +103,8 @@ class Preprocess(Layer):
         if len(means) != len(stds):
             raise ArgumentError(f"Preprocess: mean has {len(means)} numbers but std has {len(stds)}")
         self._mean, self._std = mean, std
+        self._scales = tuple(1 / (255 * std) for std in stds)
+        self._shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
 
     @property
     def dtype(self) -> str:
@@ -126,15 +128,13 @@ class Preprocess(Layer):
                 f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; convert them: "
                 f"xpcnn.asarray(x, dtype='uint8')"
             )
-        means, stds = _alike(self._mean, self._std)
-        if len(means) > 1 and (x.ndim != 4 or x.shape[1] != len(means)):
+        channels = len(self._scales)
+        if channels > 1 and (x.ndim != 4 or x.shape[1] != channels):
             raise ShapeError(
                 f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
-                f"(N, {len(means)}, H, W)"
+                f"(N, {channels}, H, W)"
             )
-        scales = tuple(1 / (255 * std) for std in stds)
-        shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
-        return scaled_images(x, scales, shifts, backend_of(x).dtype(self._dtype)), True
+        return scaled_images(x, self._scales, self._shifts, backend_of(x).dtype(self._dtype)), True
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes = ctx

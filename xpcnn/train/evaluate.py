@@ -16,9 +16,9 @@ from xpcnn.nn import Layer
 from xpcnn.ops.checks import widened
 from xpcnn.train.inputs import (
     are_probabilities,
+    like_of,
     pair_of,
     require_array,
-    require_layer,
     to_images,
     to_targets,
 )
@@ -80,7 +80,7 @@ def evaluate(
     """
     images, targets = pair_of(data)
     batches = _batches("evaluate", images, batch_size)
-    require_layer("evaluate", model)
+    like = like_of("evaluate", model)
     run, loss = ShardedModel(model), as_loss("evaluate", loss)
     backend, samples = model.backend, int(images.shape[0])
     xp = backend.xp
@@ -88,7 +88,7 @@ def evaluate(
     total: list[Array] = []
     with backend.model_run():
         for rows in batches:
-            x, t = to_images(model, images[rows, ...]), to_targets(model, targets[rows, ...])
+            x, t = to_images(model, images[rows, ...], like), to_targets(model, targets[rows, ...], like)
             y = run(x)
             value, _ = loss(y, t)
             right = _right_answers(loss, y, t)
@@ -141,7 +141,7 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     >>> predict(models.tiny_convnet(), data.synthetic_digits(3).images).shape
     (3, 10)
     """
-    require_layer("predict", model)
+    like = like_of("predict", model)
     backend, run = model.backend, ShardedModel(model)
     require_array("images", images)
     if images.ndim and images.shape[0] == 0:
@@ -149,7 +149,8 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     batches = _batches("predict", images, batch_size)
     with backend.model_run():
         parts = [
-            backend.to_numpy(ops.softmax(run(to_images(model, images[rows, ...])))[0]) for rows in batches
+            backend.to_numpy(ops.softmax(run(to_images(model, images[rows, ...], like)))[0])
+            for rows in batches
         ]
     return np.concatenate(parts)
 

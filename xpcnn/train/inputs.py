@@ -9,9 +9,11 @@ import numpy as np
 
 from xpcnn.backend import (
     Array,
+    Backend,
     Key,
     backend_of,
     dtype_name,
+    home_of,
     is_array,
     is_floating,
     itemsize,
@@ -19,68 +21,80 @@ from xpcnn.backend import (
 )
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.nn import Layer, is_per_sample
+from xpcnn.nn import Layer, Parameter, is_per_sample
 from xpcnn.nn.preprocess import first_parameter, prepared, preprocess_of
 from xpcnn.ops.checks import widened
 
 __all__ = [
     "are_probabilities",
     "as_dataset",
+    "backend_like",
     "joined",
     "labelled",
+    "like_of",
     "note_input_shape",
     "pair_of",
     "require_array",
-    "require_layer",
     "to_images",
     "to_targets",
 ]
 
 
-def require_layer(where: str, model: Any) -> None:
-    """Require that a model is a `Layer`; `where` is what takes it, for the message."""
+def like_of(where: str, model: Any) -> Parameter | None:
+    """Return the first parameter of a model, whose place and dtype are the model's; None if it has none.
+
+    Raises
+    ------
+    ArgumentError
+        For what is no `Layer`; `where` says what takes it.
+    """
     if not isinstance(model, Layer):
         raise ArgumentError(f"{where}: model must be a Layer, got {type(model).__name__}")
+    return first_parameter(model)
 
 
-def to_images(model: Layer, x: Any) -> Array:
-    """Return images (N, ...) where a model lives, as it takes them.
+def to_images(model: Layer, x: Any, like: Parameter | None) -> Array:
+    """Return images (N, ...) where a model lives, as it takes them; `like` is what `like_of` returned.
 
     uint8 images are copied as they are, a quarter of the bytes of float32, and normalised there: by the
     model's `nn.Preprocess`, or as ``x/255`` where it has none. Floating images are prepared already: they are
     cast to the model's dtype.
     """
     require_array("images", x)
-    backend = model.backend
+    backend = backend_like(model, like)
     if is_floating(x.dtype):
         layer = None if backend.reads_are_free else preprocess_of(model)
         if layer is not None:
             layer.look_at(x)  # while it may be on the host
-        return _cast(model, backend.asarray(x))
+        return _cast(backend.asarray(x), like)
     if dtype_name(x.dtype) != "uint8":
         raise DtypeError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
     return prepared(model, backend.asarray(x))
 
 
-def to_targets(model: Layer, t: Any) -> Array:
-    """Return targets where a model lives, as the loss is to take them.
+def to_targets(model: Layer, t: Any, like: Parameter | None) -> Array:
+    """Return targets where a model lives, as the loss is to take them; `like` is as for `to_images`.
 
     Labels, integers or bools of shape (N,) or (N, 1), become (N,) int64. Rows (N, K) of integers become
     floating in the model's dtype, and so do floats of any shape. Other integers stay as they are.
     """
     require_array("targets", t)
-    backend = model.backend
+    backend = backend_like(model, like)
     t = backend.asarray(t)
     labels = t.ndim == 1 or (t.ndim == 2 and t.shape[1] == 1)
     if is_floating(t.dtype) or (t.ndim == 2 and not labels):
-        return _cast(model, t)
+        return _cast(t, like)
     return backend.xp.astype(backend.xp.reshape(t, (-1,)), backend.xp.int64, copy=False) if labels else t
 
 
-def _cast(model: Layer, x: Array) -> Array:
-    """Return an array in the model's dtype."""
+def backend_like(model: Layer, like: Parameter | None) -> Backend:
+    """Return where a model lives now, without a walk through it where its first parameter is known."""
+    return model.backend if like is None else home_of(like.data)
+
+
+def _cast(x: Array, like: Parameter | None) -> Array:
+    """Return an array in the dtype of a model's first parameter."""
     xp = backend_of(x).xp
-    like = first_parameter(model)
     return xp.astype(x, xp.float32 if like is None else like.dtype, copy=False)
 
 
@@ -108,7 +122,7 @@ def _refuses(model: Layer, images: Any) -> bool:
     """Return whether training on these images ends in a shape that statistics cannot be taken of."""
     buffers = [(buffer, buffer.data) for buffer in model.buffers().values()]
     try:
-        model.forward(to_images(model, images), train=True, key=Key(0))
+        model.forward(to_images(model, images, first_parameter(model)), train=True, key=Key(0))
     except ShapeError:
         return True
     finally:

@@ -19,7 +19,15 @@ from xpcnn.train.callback import Callback, stop_all, watchers_of
 from xpcnn.train.divergence import Problem, check_losses, divergence, require_finite
 from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.inputs import as_dataset, joined, note_input_shape, require_layer, to_images, to_targets
+from xpcnn.train.inputs import (
+    as_dataset,
+    backend_like,
+    joined,
+    like_of,
+    note_input_shape,
+    to_images,
+    to_targets,
+)
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
 from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.parts import require_parts
@@ -101,7 +109,7 @@ class Trainer:
         average: WeightAverage | None = None,
         dtype: Any = None,
     ) -> None:
-        require_layer("Trainer", model)
+        self._like = like_of("Trainer", model)
         require_parts(model, optimizer, schedule, average)
         self.model = model
         self.optimizer = optimizer
@@ -152,8 +160,8 @@ class Trainer:
             When the loss, a gradient or an image is not finite; nothing is updated then. Where looking at a
             value would wait for a device, the device takes the step back and the loss is NaN.
         """
-        with self.model.backend.model_run():
-            x, t = to_images(self.model, x), to_targets(self.model, t)
+        with backend_like(self.model, self._like).model_run():
+            x, t = to_images(self.model, x, self._like), to_targets(self.model, t, self._like)
             key = self._key.fold(self.steps)
             loss, grads = self.precision.gradients(self.loss, x, t, key, self.steps)
             if self.precision.problem is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Flatten, Layer, Preprocess
-from xpcnn.train.inputs import to_images
+from xpcnn.train.inputs import like_of, to_images
 
 __all__ = ["Activation", "activations", "evenly", "leaves", "walk"]
 
@@ -68,7 +68,7 @@ def walk(model: Layer, x: Any, see: Callable[[str, Layer, Array, Array], None]) 
     copied: dict[int, Any] = {which: _watched(leaf, paths, see) for which, (leaf, paths) in found.items()}
     watched: Layer = copy.deepcopy(model, copied)
     with model.backend.model_run():
-        return watched(to_images(model, x))
+        return watched(to_images(model, x, like_of("viz", model)))
 
 
 class _Watched(Layer):
