@@ -138,6 +138,15 @@ def test_settings_that_cannot_be(options: dict[str, Any], told: str) -> None:
         assert (layer.mean, layer.std) == (0.25, 0.5)
 
 
+def test_numbers_for_other_channels_change_nothing() -> None:
+    layer = preprocess_of(models.resnet20())
+    before = layer.mean, layer.std
+    for name in ("mean", "std"):
+        with pytest.raises(ArgumentError, match=f"{name} has 2 numbers, expected 3, one for each channel"):
+            setattr(layer, name, (0.5, 0.5))
+    assert (layer.mean, layer.std) == before
+
+
 def test_a_dtype_that_cannot_be() -> None:
     with pytest.raises(DtypeError, match="Preprocess: dtype must be float16"):
         nn.Preprocess(dtype="int8")
@@ -273,7 +282,7 @@ def test_a_file_whose_channels_do_not_fit(tmp_path: Path) -> None:
     arrays, metadata = xpcnn.io.load_arrays(tmp_path / "m.npz")
     for text, told in (
         ('{"": {"mean": [0, 0], "std": 1}}', "mean has 2 numbers, expected 3"),
-        ('{"": {"mean": [0, 0], "std": [1, 1, 1]}}', "mean has 2 numbers but std has 3"),
+        ('{"": {"mean": 0, "std": [1, 1]}}', "std has 2 numbers, expected 3"),
         ('{"": {"mean": [], "std": 1}}', "mean must be a number"),
         ('{"": {"mean": 0, "std": 0}}', "unreadable: .*std: expected a number of at least 1e-06"),
         ('{"": {"mean": 0}}', "unreadable: .*lacks std"),

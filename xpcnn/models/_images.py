@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of
-from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.errors import ShapeError
 from xpcnn.nn import Gradients, Preprocess
 from xpcnn.ops.checks import require_array
 
@@ -61,15 +61,6 @@ class Images(Preprocess):
         super().__init__(_for(channels, mean), _for(channels, std), dtype=dtype)
         self.smallest, self.largest = smallest, largest if pad_to is None else pad_to
         self.pad_to = pad_to
-
-    def _set(self, mean: Any, std: Any) -> None:
-        super()._set(mean, std)
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if isinstance(values, tuple) and len(values) != self.channels:
-                raise ArgumentError(
-                    f"{self.model}: {name} has {len(values)} numbers, expected {self.channels}, one for each "
-                    f"channel"
-                )
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         x = require_array(self.model, "x", x)

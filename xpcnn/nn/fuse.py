@@ -48,9 +48,9 @@ def fuse(model: Layer) -> Layer:
     It can be trained, but not as the original: there are no batch statistics any more, neither taken nor
     tracked. Train the original, and fuse it again.
 
-    Its recipe, with the preprocessing of the images, is that of the model under the name ``"fused NAME"``:
-    `load_model` does not build a fused model, and refuses its file by that name. Save the original, and fuse
-    what was loaded; or read the file by ``nn.fuse(models.NAME(...)).load(path)``.
+    Its recipe is that of the model under the name ``"fused NAME"``: `load_model` does not build a fused
+    model, and refuses its file by that name. Save the original, and fuse what was loaded; or read the file by
+    ``nn.fuse(models.NAME(...)).load(path)``.
 
     References
     ----------

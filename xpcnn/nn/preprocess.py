@@ -74,6 +74,8 @@ class Preprocess(Layer):
     """
 
     per_sample = True
+    channels: int | None = None
+    """Of the images, where a subclass knows."""
 
     def __init__(self, mean: Any = 0.0, std: Any = 1.0, *, dtype: Any = "float32") -> None:
         self._set(mean, std)
@@ -99,12 +101,16 @@ class Preprocess(Layer):
 
     def _set(self, mean: Any, std: Any) -> None:
         mean, std = _numbers("mean", mean, -MOST), _numbers("std", std, SMALLEST_STD)
+        for name, values in (("mean", mean), ("std", std)):
+            if isinstance(values, tuple) and self.channels not in (None, len(values)):
+                raise ArgumentError(
+                    f"{type(self).__name__}: {name} has {len(values)} numbers, expected {self.channels}, one "
+                    f"for each channel"
+                )
         means, stds = _alike(mean, std)
         if len(means) != len(stds):
             raise ArgumentError(f"Preprocess: mean has {len(means)} numbers but std has {len(stds)}")
         self._mean, self._std = mean, std
-        self._scales = tuple(1 / (255 * std) for std in stds)
-        self._shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
 
     @property
     def dtype(self) -> str:
@@ -128,13 +134,15 @@ class Preprocess(Layer):
                 f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; convert them: "
                 f"xpcnn.asarray(x, dtype='uint8')"
             )
-        channels = len(self._scales)
-        if channels > 1 and (x.ndim != 4 or x.shape[1] != channels):
+        means, stds = _alike(self._mean, self._std)
+        if len(means) > 1 and (x.ndim != 4 or x.shape[1] != len(means)):
             raise ShapeError(
                 f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
-                f"(N, {channels}, H, W)"
+                f"(N, {len(means)}, H, W)"
             )
-        return scaled_images(x, self._scales, self._shifts, backend_of(x).dtype(self._dtype)), True
+        scales = tuple(1 / (255 * std) for std in stds)
+        shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
+        return scaled_images(x, scales, shifts, backend_of(x).dtype(self._dtype)), True
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes = ctx

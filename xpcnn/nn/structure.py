@@ -14,9 +14,7 @@ __all__ = ["structure_of"]
 
 _PLAIN = (str, int, float, bool, type(None))
 # How a result is computed is no part of what it is. A file keeps mean and std beside the recipe.
-_PASSED_OVER = frozenset(
-    {"recipe", "algorithm", "_structure", "_layers", "_mean", "_std", "_scales", "_shifts", "_dtype"}
-)
+_PASSED_OVER = frozenset({"recipe", "algorithm", "_structure", "_layers", "_mean", "_std", "_dtype"})
 
 
 def structure_of(layer: Layer) -> tuple[str, ...]:
