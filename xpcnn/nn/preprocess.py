@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 from threading import Lock
@@ -134,14 +135,12 @@ class Preprocess(Layer):
                 f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; convert them: "
                 f"xpcnn.asarray(x, dtype='uint8')"
             )
-        means, stds = _alike(self._mean, self._std)
-        if len(means) > 1 and (x.ndim != 4 or x.shape[1] != len(means)):
+        scales, shifts = _scales_and_shifts(self._mean, self._std)
+        if len(scales) > 1 and (x.ndim != 4 or x.shape[1] != len(scales)):
             raise ShapeError(
                 f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
-                f"(N, {len(means)}, H, W)"
+                f"(N, {len(scales)}, H, W)"
             )
-        scales = tuple(1 / (255 * std) for std in stds)
-        shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
         return scaled_images(x, scales, shifts, backend_of(x).dtype(self._dtype)), True
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
@@ -200,6 +199,14 @@ def _alike(mean: PerChannel, std: PerChannel) -> tuple[tuple[float, ...], tuple[
     means = mean if isinstance(mean, tuple) else (mean,)
     stds = std if isinstance(std, tuple) else (std,)
     return means * (1 if len(means) > 1 else len(stds)), stds * (1 if len(stds) > 1 else len(means))
+
+
+@functools.lru_cache(maxsize=64)
+def _scales_and_shifts(mean: PerChannel, std: PerChannel) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return what bytes are multiplied by, and what is taken off then."""
+    means, stds = _alike(mean, std)
+    scales = tuple(1 / (255 * one) for one in stds)
+    return scales, tuple(one_mean / one_std for one_mean, one_std in zip(means, stds, strict=True))
 
 
 def set_preprocessing(model: Layer, preprocessing: Mapping[str, Any]) -> None:
