@@ -12,11 +12,11 @@ from xpcnn.nn.layer_norm import GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Buffer, Parameter
-from xpcnn.nn.per_sample import is_per_sample
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.preprocess import Preprocess, preprocess_of
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.sequential import Sequential
+from xpcnn.nn.shards import is_per_sample
 from xpcnn.nn.stateless import (
     GELU,
     Dropout,
@@ -31,6 +31,7 @@ from xpcnn.nn.stateless import (
     Tanh,
 )
 from xpcnn.nn.summary import Summary, summary
+from xpcnn.nn.value_and_grad import value_and_grad
 
 __all__ = [
     "GELU",
@@ -74,4 +75,5 @@ __all__ = [
     "is_per_sample",
     "preprocess_of",
     "summary",
+    "value_and_grad",
 ]

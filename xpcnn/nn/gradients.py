@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.checks import real, require_array
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
@@ -76,12 +76,29 @@ class Gradients:
             raise ArgumentError(f"Gradients.replace: no gradient is stored for {parameter!r}; add it instead")
         self._entries[parameter] = gradient
 
-    def merge(self, other: Gradients) -> None:
-        """Add all gradients of another store, as when the shards of a batch are summed."""
+    def merge(self, other: Gradients, *, weight: float = 1.0) -> None:
+        """Add all gradients of another store, as when the shards of a batch are summed.
+
+        Parameters
+        ----------
+        other : Gradients
+            It stays as it is.
+        weight : float
+            What each of its gradients is multiplied by: for a micro-batch of n of the N samples of a batch,
+            and a loss that is a mean, n / N.
+
+        Raises
+        ------
+        ArgumentError
+            When `other` is no store, or `weight` no finite number.
+        """
+        if not isinstance(other, Gradients):
+            raise ArgumentError(f"Gradients.merge: expected Gradients, got {type(other).__name__}")
+        weight = real("Gradients.merge: weight", weight)
         if other._root is not None:
             self.bind(other._root)
         for parameter, gradient in other.items():
-            self.add(parameter, gradient)
+            self.add(parameter, gradient if weight == 1 else gradient * weight)
 
     def items(self) -> Iterator[tuple[Parameter, Array]]:
         """Yield each parameter with its gradient, in the order they were first added."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +13,10 @@ from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array, is_floating, namespace
 from xpcnn.backend.numbers import whole
 from xpcnn.errors import ArgumentError
+from xpcnn.models import googlenet_loss
 from xpcnn.nn import Layer
+from xpcnn.nn.shards import ShardedModel
+from xpcnn.nn.value_and_grad import Loss, as_loss
 from xpcnn.ops.checks import widened
 from xpcnn.train.inputs import (
     are_probabilities,
@@ -22,8 +26,6 @@ from xpcnn.train.inputs import (
     to_images,
     to_targets,
 )
-from xpcnn.train.loss import Loss, as_loss
-from xpcnn.train.shards import ShardedModel
 
 __all__ = ["Evaluation", "evaluate", "predict"]
 
@@ -115,11 +117,19 @@ def _right_answers(loss: Loss, y: Any, t: Array) -> Array | None:
     xp = namespace(y)
     if not is_floating(t.dtype):
         return xp.sum(xp.astype(xp.argmax(y, axis=1) == t, xp.int64)) if t.ndim == 1 else None
-    if tuple(t.shape) != tuple(y.shape) or not loss.is_cross_entropy:
+    if tuple(t.shape) != tuple(y.shape) or not _is_cross_entropy(loss):
         return None
     rows, probabilities = widened(backend_of(t), t), are_probabilities(t)
     right = xp.sum(xp.astype(xp.argmax(y, axis=1) == xp.argmax(rows, axis=1), xp.int64))
     return xp.where(probabilities, right, xp.full_like(right, -1))
+
+
+def _is_cross_entropy(loss: Loss) -> bool:
+    """Return whether rows of targets are taken for probabilities of classes."""
+    forward: Any = loss.forward
+    while isinstance(forward, functools.partial):
+        forward = forward.func
+    return forward in (ops.softmax_cross_entropy, googlenet_loss[0])
 
 
 def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.ndarray:

@@ -1,12 +1,7 @@
-"""What a training step computes in: the model's own dtype, or half precision with float32 weights [1]_.
+"""What a training step computes in, and that a step which is not finite changes nothing.
 
-float16 has no numbers below 2⁻²⁴, so small gradients become 0 in it. The gradient of the loss is therefore
-multiplied by a scale before it is rounded to float16, and the parameters' gradients are divided by it in
-float32. Where something overflows, the scale is halved and the step taken back. Nothing of that is looked at
-on the host: the scale, its count of good steps and the flag of a step are 0-d arrays on the device, and
-`where` takes the step back.
-
-.. [1] P. Micikevicius et al., "Mixed precision training", ICLR 2018.
+Where reading a value would wait for a device, the host reads nothing: the loss scale, its count of good steps
+and the flag of a step are 0-d arrays on the device, and `where` takes the step back.
 """
 
 from __future__ import annotations
@@ -21,13 +16,12 @@ import numpy as np
 
 from xpcnn.backend import Array, Key, backend_of, dtype_name, home_of, is_floating, namespace
 from xpcnn.errors import ArgumentError, BackendError, DtypeError
-from xpcnn.nn import Gradients, Layer, Parameter
+from xpcnn.nn import Gradients, Layer
+from xpcnn.nn.value_and_grad import ValueAndGrad
 from xpcnn.optim import Optimizer, WeightAverage
+from xpcnn.train.amp import LowPrecisionModel
 from xpcnn.train.divergence import Problem, find_problem, finite_gradients, finite_rows
-from xpcnn.train.loss import Loss
 from xpcnn.train.loss_scale import SMALLEST_SCALE, LossScale
-from xpcnn.train.shards import ShardedModel
-from xpcnn.train.twin import HalfTwin, cast, map_arrays
 
 __all__ = ["UNREAD", "Precision", "precision_of"]
 
@@ -65,18 +59,22 @@ def precision_of(model: Layer, dtype: Any) -> Precision:
         model.backend.dtype(name)
     except BackendError as error:
         raise BackendError(f"Trainer: dtype={name!r}: {error}; use float32, or another backend") from None
-    return Float16(model, name) if name == "float16" else Half(model, name)
+    return Float16(model) if name == "float16" else Precision(model, LowPrecisionModel(model, name))
 
 
 class Precision:
-    """Steps in the dtype of the model's parameters, of which one that is not finite changes nothing.
+    """Steps of which one that is not finite changes nothing.
 
     Where values are on the host, `problem` names what is not finite in a step, and the step is not to be
     applied. Where looking would wait for a device, `updating` takes such a step back there.
-    """
 
-    dtype: str | None = None
-    """The name of the half precision, if it is one."""
+    Parameters
+    ----------
+    model : Layer
+        Whose parameters are trained.
+    computing : LowPrecisionModel, optional
+        What computes for it in half precision.
+    """
 
     patience = 1
     """So many losses in a row that are not finite are a divergence."""
@@ -86,23 +84,32 @@ class Precision:
     problem: Problem | None = None
     """What is not finite in the step at hand."""
 
-    def __init__(self, model: Layer) -> None:
+    def __init__(self, model: Layer, computing: LowPrecisionModel | None = None) -> None:
         self._model = model
-        self._shards = ShardedModel(model)
+        self.computing: Layer = model if computing is None else computing
+        self.dtype = None if computing is None else computing.dtype
         self.find_buffers()
         self._finite: Array = None  # whether the step at hand is to be kept, 0-d; None keeps it
         self.unread: deque[tuple[int, Array]] = deque(maxlen=UNREAD)
         """Of the last steps on a device, their numbers and which samples were finite."""
 
-    def gradients(self, loss: Loss, x: Array, t: Array, key: Key, step: int = 0) -> tuple[Array, Gradients]:
+    def gradients(
+        self, compute: ValueAndGrad, x: Array, t: Array, key: Key, step: int = 0
+    ) -> tuple[Array, Gradients]:
         """Return the loss of a batch, a 0-d array, and the gradients of the model's parameters.
 
         Batch statistics of a step that is not finite are put back; on a device its loss is NaN.
+
+        Parameters
+        ----------
+        compute : function
+            What `nn.value_and_grad` returned for `computing`.
         """
         backend, self.problem = backend_of(x), None
         buffers = [(buffer, buffer.data) for buffer in self._buffers]
         with _overflow_is_expected():
-            value, grads = self._gradients(loss, x, t, key)
+            value, grads = compute(x, t, key=key)
+            self._finite = self._overflow_flag(value)
             if not backend.reads_are_free:
                 rows = finite_rows(x, t)
                 self.unread.append((step, rows))
@@ -121,12 +128,9 @@ class Precision:
         """Look for the model's buffers; done for a new trainer and by each fit, not by each step."""
         self._buffers = list(self._model.buffers().values())
 
-    def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
-        y, ctx = self._shards.forward(x, key)
-        value, loss_ctx = loss(y, t)
-        grads = Gradients()
-        self._shards.backward(ctx, loss.backward(loss_ctx), grads)
-        return value, grads
+    def _overflow_flag(self, value: Array) -> Array:
+        """Return whether nothing overflowed, 0-d on the device; None without a loss scale."""
+        return None
 
     def _problem(self, value: Array, grads: Gradients, rows: Array) -> Problem | None:
         return find_problem(self._model, value, grads, rows)
@@ -182,43 +186,8 @@ class Precision:
             self.loss_scale.load_state_dict(state)
 
 
-class Half(Precision):
-    """Steps in half precision, of a model whose parameters stay float32: a `HalfTwin` computes for it.
-
-    The loss is computed in float32, and its gradient rounded. That is all bfloat16 needs, which has the
-    exponents of float32.
-    """
-
-    def __init__(self, model: Layer, dtype: str) -> None:
-        super().__init__(model)
-        self.dtype = dtype
-        self._twin = HalfTwin(model, dtype)
-
-    def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
-        backend = backend_of(x)
-        half, wide = backend.dtype(self.dtype), backend.xp.float32
-        twin, found, grads = self._twin.layer(), Gradients(), Gradients()
-        x = cast(x, half) if is_floating(x.dtype) else x
-        y, ctx = twin.forward(x, train=True, key=key)
-        value, loss_ctx = loss(cast(y, wide), t)
-        twin.backward(ctx, cast(self._scaled(loss.backward(loss_ctx)), half), found, need_dx=False)
-        grads.bind(self._model)
-        for parameter, gradient in self._unscaled(found, value):
-            grads.add(self._twin.master_of(parameter), gradient)
-        return value, grads
-
-    def _scaled(self, dy: Any) -> Any:
-        """Return the gradient of the loss as it enters backward, before it is rounded."""
-        return dy
-
-    def _unscaled(self, found: Gradients, loss: Array) -> list[tuple[Parameter, Array]]:
-        """Return the gradients that backward found, in float32."""
-        wide = namespace(loss).float32
-        return [(parameter, cast(gradient, wide)) for parameter, gradient in found.items()]
-
-
-class Float16(Half):
-    """`Half` with a loss scale, and without the steps in which something overflows.
+class Float16(Precision):
+    """Steps in float16 with a loss scale, and without those in which something overflows.
 
     Of such a step nothing stays on the device: parameters, the arrays of the optimiser and of the averaged
     weights, and batch-norm's statistics keep their bits. What the host counts has moved on, since it does not
@@ -229,13 +198,14 @@ class Float16(Half):
 
     patience = 10
 
-    def __init__(self, model: Layer, dtype: str) -> None:
-        super().__init__(model, dtype)
+    def __init__(self, model: Layer) -> None:
         self.loss_scale: LossScale = LossScale()
+        self._low = LowPrecisionModel(model, "float16", self.loss_scale)
+        super().__init__(model, self._low)
 
-    def _gradients(self, loss: Loss, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
-        self.loss_scale.move(backend_of(x))
-        return super()._gradients(loss, x, t, key)
+    def _overflow_flag(self, value: Array) -> Array:
+        finite = namespace(value).isfinite(value)
+        return finite if self._low.finite is None else finite & self._low.finite
 
     def _problem(self, value: Array, grads: Gradients, rows: Array) -> Problem | None:
         return find_problem(self._model, None, None, rows)  # what overflows is taken back
@@ -245,28 +215,6 @@ class Float16(Half):
         finite = xp.all(rows)
         self._finite = self._finite & finite
         return xp.where(finite, value, xp.full_like(value, math.nan))
-
-    def _scaled(self, dy: Any) -> Any:
-        return map_arrays(lambda array: array * self.loss_scale.scale, dy)
-
-    def _unscaled(self, found: Gradients, loss: Array) -> list[tuple[Parameter, Array]]:
-        xp, inverse = namespace(loss), 1 / self.loss_scale.scale
-        self._finite = xp.isfinite(loss)
-        # All of one dtype as one array: a few kernels, where launching one for each would take the time.
-        alike: dict[str, list[tuple[Parameter, Array]]] = {}
-        for parameter, gradient in found.items():
-            alike.setdefault(dtype_name(gradient.dtype), []).append((parameter, gradient))
-        unscaled = []
-        for pairs in alike.values():
-            start = 0
-            joined = xp.concat([xp.reshape(gradient, (-1,)) for _, gradient in pairs])
-            joined = cast(joined, xp.float32) * inverse
-            self._finite = self._finite & xp.all(xp.isfinite(joined))
-            for parameter, gradient in pairs:
-                end = start + math.prod(gradient.shape)
-                unscaled.append((parameter, xp.reshape(joined[start:end], gradient.shape)))
-                start = end
-        return unscaled
 
     @contextmanager
     def updating(

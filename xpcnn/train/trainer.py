@@ -13,7 +13,8 @@ from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.backend.numbers import flag, positive, whole
 from xpcnn.data import Dataset, Loader
-from xpcnn.nn import Layer
+from xpcnn.nn import Layer, value_and_grad
+from xpcnn.nn.value_and_grad import Loss, as_loss
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, stop_all, watchers_of
 from xpcnn.train.divergence import Problem, check_losses, divergence, require_finite
@@ -29,7 +30,6 @@ from xpcnn.train.inputs import (
     to_targets,
 )
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
-from xpcnn.train.loss import Loss, as_loss
 from xpcnn.train.parts import require_parts
 from xpcnn.train.precision import UNREAD, precision_of
 from xpcnn.train.same_data import require_same_data
@@ -60,7 +60,7 @@ class Trainer:
     dtype : "float16" or "bfloat16", optional
         What forward and backward compute in. The model's parameters stay float32: they are what is updated,
         evaluated and saved. In float16 the loss is scaled, and a step in which something overflows is taken
-        back; see `xpcnn.train.precision`.
+        back; see `xpcnn.train.amp`.
 
     Attributes
     ----------
@@ -113,12 +113,12 @@ class Trainer:
         require_parts(model, optimizer, schedule, average)
         self.model = model
         self.optimizer = optimizer
+        self.precision = precision_of(model, dtype)
         self.loss = loss
         self.seed = whole("Trainer: seed", seed, 0)
         self.schedule = schedule
         self.clip_norm = None if clip_norm is None else positive("Trainer: clip_norm", clip_norm)
         self.average = average
-        self.precision = precision_of(model, dtype)
         self.steps = self.epoch = self.position = self.epoch_steps = 0
         self.epoch_seconds = 0.0
         self.data: str | None = None
@@ -136,6 +136,7 @@ class Trainer:
     @loss.setter
     def loss(self, loss: Any) -> None:
         self._loss = as_loss("Trainer", loss)
+        self._value_and_grad = value_and_grad(self.precision.computing, self._loss)
 
     @property
     def evaluated(self) -> Layer:
@@ -163,7 +164,7 @@ class Trainer:
         with backend_like(self.model, self._like).model_run():
             x, t = to_images(self.model, x, self._like), to_targets(self.model, t, self._like)
             key = self._key.fold(self.steps)
-            loss, grads = self.precision.gradients(self.loss, x, t, key, self.steps)
+            loss, grads = self.precision.gradients(self._value_and_grad, x, t, key, self.steps)
             if self.precision.problem is not None:
                 raise divergence(self, self.precision.problem, self.steps)
             self.whole = False

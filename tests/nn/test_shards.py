@@ -12,8 +12,8 @@ import xpcnn
 from xpcnn import data, errors, models, nn, ops
 from xpcnn.backend import Key
 from xpcnn.nn import Gradients
+from xpcnn.nn.shards import ShardedModel, Shards
 from xpcnn.train.evaluate import evaluate, predict
-from xpcnn.train.shards import ShardedModel, Shards
 
 
 def convnet() -> nn.Layer:

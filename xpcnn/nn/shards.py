@@ -1,19 +1,23 @@
-"""Running a model shard by shard: parts of a batch whose activations stay in a cache, one thread a core.
+"""Run a model shard by shard: parts of a batch whose activations stay in a cache, one thread a core.
 
-Shards depend on the model and the images alone, never on the number of threads, and gradients are summed in
-their order; so neither do the bits.
+This is for speed alone; reference mode switches it off. Shards depend on the model and the images, never on
+the number of threads, and gradients are summed in their order; so neither do the bits.
 """
 
 from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from xpcnn.backend import Array, Key, backend_of, itemsize
-from xpcnn.nn import Gradients, Layer, Sequential, is_per_sample
-from xpcnn.ops import conv_algorithm
+from xpcnn.backend.reference import in_reference
+from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.layer import Layer
+from xpcnn.nn.sequential import Sequential
+from xpcnn.ops.conv import conv_algorithm
 
-__all__ = ["ShardedModel"]
+__all__ = ["ShardedModel", "Shards", "is_per_sample"]
 
 # Images in a shard: with fewer, the calls cost more than their work; with more, a core runs dry at the end.
 FEWEST, MOST = 10, 50
@@ -24,6 +28,32 @@ CACHES_INFERENCE, ENOUGH_INFERENCE = 4, 8
 
 # Gradients of shards, each as large as the parameters, that may wait to be summed.
 MOST_GRADIENTS = 8
+
+_largest: WeakKeyDictionary[Layer, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+"""The most numbers that a layer of a model returns for one image, by the shape of the image."""
+
+
+def is_per_sample(layer: Layer, *, train: bool) -> bool:
+    """Return whether each sample's result depends on that sample alone, in `layer` and all its children.
+
+    A layer must say so (`Layer.per_sample`), in the class that defines its `forward` (of a layer that is an
+    op, its `op`) or in one derived from that: a subclass with another one may do something else.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    >>> nn.is_per_sample(model, train=False), nn.is_per_sample(model, train=True)
+    (True, False)
+    """
+    if not layer.per_sample or (train and layer.batch_statistics):
+        return False
+    for kind in type(layer).__mro__:
+        if "per_sample" in vars(kind):
+            break
+        if "forward" in vars(kind) or "op" in vars(kind):
+            return False
+    return all(is_per_sample(child, train=train) for child in layer.children().values())
 
 
 class Shards(NamedTuple):
@@ -37,8 +67,8 @@ class ShardedModel:
     """Forward, backward and inference of a model, in shards where that gives the same and pays.
 
     It does where the backend computes on the host, each sample by itself. Batch statistics are taken of
-    whole batches, so models with batch-norm are trained on them; what their convolutions do in pieces runs on
-    several threads all the same.
+    whole batches, so models with batch-norm are trained on them; their convolutions use several threads all
+    the same.
 
     Parameters
     ----------
@@ -47,7 +77,6 @@ class ShardedModel:
 
     def __init__(self, model: Layer) -> None:
         self.model = model
-        self._largest: dict[tuple[int, ...], int] = {}
 
     def forward(self, x: Array, key: Key) -> tuple[Array, Any]:
         """Return y and a context, while training."""
@@ -90,8 +119,10 @@ class ShardedModel:
 
     def _rows(self, x: Array, *, train: bool) -> list[slice] | None:
         """Return the rows of each shard, or None where the batch is better run whole."""
-        backend, n = backend_of(x), x.shape[0]
-        if backend.cache_block is None or n < 2 * FEWEST or not is_per_sample(self.model, train=train):
+        backend, n = backend_of(x), x.shape[0] if x.ndim else 0
+        if backend.cache_block is None or n < 2 * FEWEST or in_reference():
+            return None
+        if not is_per_sample(self.model, train=train):
             return None
         most, caches = (MOST, 1) if train else (max(MOST, n // ENOUGH_INFERENCE), CACHES_INFERENCE)
         size = min(max(caches * backend.cache_block // self._largest_activation(x), FEWEST), most)
@@ -100,11 +131,19 @@ class ShardedModel:
         return None if count < 2 else [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
 
     def _largest_activation(self, x: Array) -> int:
-        """Return the bytes of what the largest layer gives for one image."""
+        """Return the bytes of what the largest layer returns for one image.
+
+        A layer of one's own need not say what shape it returns, so one image is run through the model, once
+        for each shape of images.
+        """
         shape = tuple(x.shape[1:])
-        if shape not in self._largest:
+        try:
+            known = _largest.setdefault(self.model, {})
+        except TypeError:  # a layer of one's own that cannot be hashed
+            known = {}
+        if shape not in known:
             with conv_algorithm("im2col"):  # of a single image there is nothing to be measured
                 y, _, rows = self.model.trace(x[:1, ...])
             largest = max((math.prod(row.output_shape[1:]) for row in rows), default=1)
-            self._largest[shape] = max(largest * itemsize(y.dtype), 1)
-        return self._largest[shape]
+            known[shape] = max(largest * itemsize(y.dtype), 1)
+        return known[shape]

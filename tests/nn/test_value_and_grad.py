@@ -1,0 +1,368 @@
+"""`nn.value_and_grad`: the loss and its gradients, whatever computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import xpcnn
+from xpcnn import Key, Trainer, errors, nn, ops, optim
+from xpcnn.backend.reference import reference_mode
+from xpcnn.nn import shards
+from xpcnn.nn.shards import ShardedModel, Shards
+from xpcnn.train.amp import LowPrecisionModel
+from xpcnn.train.loss_scale import LossScale
+
+from .helpers import build, draw, mentions
+
+labels = np.arange(90) % 4
+
+
+def small() -> nn.Layer:
+    return nn.Sequential(
+        conv=nn.Conv2d(1, 3, 3, padding=1),
+        act=nn.Tanh(),
+        pool=nn.AvgPool2d(2),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(27, 4),
+    )
+
+
+def wide(drop: float = 0.0) -> nn.Sequential:
+    """A model whose batches of 90 are cut on NumPy."""
+    return nn.Sequential(
+        conv=nn.Conv2d(1, 8, 3, padding=1, seed=0),
+        relu=nn.ReLU(),
+        pool=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        drop=nn.Dropout(drop),
+        fc=nn.Linear(8 * 14 * 14, 4, seed=1),
+    )
+
+
+def images(dtype: str = "float32", seed: int = 0) -> np.ndarray[Any, Any]:
+    return draw(90, 1, 28, 28, dtype=dtype, seed=seed)
+
+
+def cross_entropy(scores: np.ndarray[Any, Any], t: np.ndarray[Any, Any]) -> float:
+    """The mean of −log of the softmax at the labels, by its formula."""
+    scores = scores.astype(np.float64)
+    return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(t)), t]))
+
+
+def weights_of(grads: nn.Gradients, model: nn.Layer) -> dict[str, np.ndarray[Any, Any]]:
+    return {path: np.array(xpcnn.to_numpy(grads[path])) for path in model.parameters()}
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any], atol: float = 0.0) -> None:
+    assert list(a) == list(b)
+    for path, gradient in a.items():
+        np.testing.assert_allclose(gradient, b[path], rtol=0, atol=atol, err_msg=path)
+
+
+# -- what it computes --------------------------------------------------------------------
+
+
+def test_against_finite_differences(make: Any) -> None:
+    model = build(make, small)
+    x, t = draw(5, 1, 6, 6, seed=3), labels[:5]
+    loss, grads = nn.value_and_grad(model, ops.softmax_cross_entropy)(make.array(x), make.array(t))
+    make.check(loss, cross_entropy(make.to_numpy(model(make.array(x))), t), "float64")
+    step = 1e-6
+    for path, parameter in model.parameters().items():
+        make.check_kind(grads[path], parameter.shape, "float64")
+        found, old = make.to_numpy(grads[path]), np.array(make.to_numpy(parameter.data))
+        for at in list(np.ndindex(old.shape))[:: max(1, old.size // 7)]:
+            values = []
+            for sign in (1, -1):
+                moved = old.copy()
+                moved[at] += sign * step
+                parameter.data = make.array(moved)
+                values.append(cross_entropy(make.to_numpy(model(make.array(x))), t))
+            parameter.data = make.array(old)
+            assert found[at] == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-8), (path, at)
+
+
+def test_dtypes_and_inputs(make: Any, dtype: str) -> None:
+    model = build(make, small, dtype)
+    x, t = make.array(draw(5, 1, 6, 6, dtype=dtype)), make.array(labels[:5])
+    with make.unchanged(x, t, *(p.data for p in model.parameters().values())):
+        loss, grads = nn.value_and_grad(model, ops.softmax_cross_entropy)(x, t)
+    make.check_kind(loss, (), dtype)
+    for path, parameter in model.parameters().items():
+        make.check_kind(grads[path], parameter.shape, dtype)
+
+
+def test_an_op_and_a_pair_are_the_same(make: Any) -> None:
+    model = build(make, lambda: nn.Linear(3, 2))
+    x, t = make.array(draw(4, 3)), make.array(draw(4, 2, seed=5))
+    expected = ((make.to_numpy(model(x)) - make.to_numpy(t)) ** 2).mean()
+    pair = ops.mean_squared_error, ops.mean_squared_error.backward
+    for loss in (ops.mean_squared_error, pair, list(pair)):
+        value, grads = nn.value_and_grad(model, loss)(x, t)
+        make.check(value, expected, "float64")
+        assert set(dict(grads.items())) == set(model.parameters().values())
+
+
+def test_a_loss_that_is_a_number_of_the_host(make: Any) -> None:
+    model = build(make, lambda: nn.Linear(3, 2))
+    x, t = make.array(draw(4, 3)), make.array(draw(4, 2, seed=5))
+    value, _ = nn.value_and_grad(model, ((lambda y, t: (1.5, y)), lambda y: y))(x, t)
+    make.check(value, 1.5, "float32")
+
+
+def test_it_trains(make: Any) -> None:
+    with make.use():
+        model = nn.Sequential(conv=nn.Conv2d(1, 2, 3), norm=nn.BatchNorm2d(2), flatten=nn.Flatten())
+    x, t = make.array(draw(4, 1, 5, 5, dtype="float32")), make.array(draw(4, 18, dtype="float32"))
+    nn.value_and_grad(model, ops.mean_squared_error)(x, t)
+    assert int(make.to_numpy(model.norm.num_batches_tracked.data)) == 1
+
+
+def test_frozen_parameters_have_no_gradients(make: Any) -> None:
+    model = build(make, small)
+    model.freeze("conv.*")
+    x, t = make.array(draw(5, 1, 6, 6)), make.array(labels[:5])
+    _, grads = nn.value_and_grad(model, ops.softmax_cross_entropy)(x, t)
+    assert {path for path in model.parameters() if path in grads} == {"fc.weight", "fc.bias"}
+    model.freeze()
+    _, grads = nn.value_and_grad(model, ops.softmax_cross_entropy)(x, t)
+    assert len(grads) == 0
+
+
+# -- random masks ------------------------------------------------------------------------
+
+
+def test_a_key_decides_on_the_masks() -> None:
+    model, x = wide(0.5), images()
+    compute = nn.value_and_grad(model, ops.softmax_cross_entropy)
+    first = weights_of(compute(x, labels, key=Key(3))[1], model)
+    assert_same(first, weights_of(compute(x, labels, key=Key(3))[1], model))
+    assert_same(first, weights_of(compute(x, labels, key=3)[1], model))
+    other = weights_of(compute(x, labels, key=Key(4))[1], model)
+    assert not np.array_equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_without_a_key_masks_are_drawn_afresh() -> None:
+    model, x = wide(0.5), images()
+    compute = nn.value_and_grad(model, ops.softmax_cross_entropy)
+    one, two = (weights_of(compute(x, labels)[1], model) for _ in range(2))
+    assert not np.array_equal(one["fc.weight"], two["fc.weight"])
+
+
+@pytest.mark.parametrize("count", [7, 90])
+def test_a_loop_of_ones_own_is_the_trainers(count: int) -> None:
+    """The same bits, in shards and in a batch that stays whole, with the key of each step."""
+    own, trained = wide(0.3), wide(0.3)
+    trainer = Trainer(trained, optim.Adam(trained), seed=5)
+    compute, optimizer = nn.value_and_grad(own, ops.softmax_cross_entropy), optim.Adam(own)
+    for i in range(3):
+        x = images(seed=i)[:count]
+        loss, grads = compute(x, labels[:count], key=Key(5).fold("step").fold(i))
+        optimizer.step(grads)
+        np.testing.assert_array_equal(trainer.step(x, labels[:count]), loss)
+    for path, array in own.state_dict().items():
+        np.testing.assert_array_equal(array, trained.state_dict()[path], err_msg=path)
+
+
+# -- the engine behind it ----------------------------------------------------------------
+
+
+def test_shards_give_what_the_whole_batch_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wide().to(dtype="float64")
+    compute, x = nn.value_and_grad(model, ops.softmax_cross_entropy), images("float64")
+    assert isinstance(ShardedModel(model).forward(x, Key(0))[1], Shards)
+    loss, grads = compute(x, labels)
+    monkeypatch.setattr(shards, "FEWEST", 100)  # nothing is cut
+    whole, expected = compute(x, labels)
+    np.testing.assert_allclose(loss, whole, rtol=1e-14)
+    assert_same(weights_of(grads, model), weights_of(expected, model), atol=1e-13)
+
+
+def test_the_reference_has_no_shards() -> None:
+    model, x = wide(), images()
+    with reference_mode():
+        _, ctx = ShardedModel(model).forward(x, Key(0))
+        assert not isinstance(ctx, Shards)
+        seen: list[int] = []
+        model.drop.forward = lambda x, **options: (seen.append(len(x)), nn.Dropout.forward(model.drop, x))[1]
+        ShardedModel(model)(x)
+        nn.value_and_grad(model, ops.softmax_cross_entropy)(x, labels)
+    assert seen == [90, 90]
+    nn.value_and_grad(model, ops.softmax_cross_entropy)(x, labels)
+    assert len(seen) > 3
+
+
+def test_the_reference_gives_the_same_to_rounding() -> None:
+    model, x = wide().to(dtype="float64"), images("float64")
+    compute = nn.value_and_grad(model, ops.softmax_cross_entropy)
+    loss, grads = compute(x, labels)
+    with reference_mode():
+        plain, expected = compute(x, labels)
+    np.testing.assert_allclose(loss, plain, rtol=1e-13)
+    assert_same(weights_of(grads, model), weights_of(expected, model), atol=1e-12)
+
+
+def test_bits_do_not_depend_on_threads() -> None:
+    model, x = wide(0.5), images()
+    compute, found = nn.value_and_grad(model, ops.softmax_cross_entropy), []
+    for threads in (1, 2, 3):
+        xpcnn.set_num_threads(threads)
+        found.append(weights_of(compute(x, labels, key=Key(0))[1], model))
+    xpcnn.set_num_threads(None)
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+
+
+def test_blas_has_one_thread() -> None:
+    """Or the bits of its products would depend on how many it has."""
+    counts: list[int] = []
+
+    def note(y: Any, t: Any) -> Any:
+        found = threadpoolctl.threadpool_info()
+        counts.extend(library["num_threads"] for library in found if library["user_api"] == "blas")
+        return ops.mean_squared_error(y, t)
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        nn.value_and_grad(nn.Linear(3, 2), (note, ops.mean_squared_error.backward))(
+            draw(4, 3, dtype="float32"), draw(4, 2, dtype="float32")
+        )
+    assert set(counts) == {1}
+
+
+def test_sizes_are_found_once_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making the function for each step, as the one-line loop does, runs no image more than once."""
+    model, traced = wide(), []
+    trace = nn.Sequential.trace
+    monkeypatch.setattr(nn.Sequential, "trace", lambda self, *args: traced.append(1) or trace(self, *args))
+    for _ in range(3):
+        nn.value_and_grad(model, ops.softmax_cross_entropy)(images(), labels)
+    assert len(traced) == 1
+    nn.value_and_grad(wide(), ops.softmax_cross_entropy)(images(), labels)
+    assert len(traced) == 2
+
+
+class Unhashable(nn.Linear):
+    """A layer of a user's that compares by value."""
+
+    per_sample = True
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_layer_that_cannot_be_hashed() -> None:
+    model = Unhashable(3, 2)
+    x, t = draw(50, 3, dtype="float32"), draw(50, 2, dtype="float32")
+    _, grads = nn.value_and_grad(model, ops.mean_squared_error)(x, t)
+    assert len(grads) == 2
+
+
+# -- micro-batches -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cuts", [(45,), (10, 11, 60)])
+def test_micro_batches_add_up_to_the_batch(make: Any, cuts: tuple[int, ...]) -> None:
+    model = build(make, small)
+    x, t = draw(90, 1, 6, 6), labels
+    compute, total, losses = nn.value_and_grad(model, ops.softmax_cross_entropy), nn.Gradients(), 0.0
+    for rows in np.split(np.arange(90), cuts):
+        loss, grads = compute(make.array(x[rows]), make.array(t[rows]))
+        before = make.snapshot([gradient for _, gradient in grads.items()])
+        total.merge(grads, weight=len(rows) / 90)
+        np.testing.assert_equal(make.snapshot([gradient for _, gradient in grads.items()]), before)
+        losses += float(make.to_numpy(loss)) * len(rows) / 90
+    whole, expected = compute(make.array(x), make.array(t))
+    assert losses == pytest.approx(float(make.to_numpy(whole)), rel=1e-12)
+    for path, parameter in model.parameters().items():
+        make.check(total[path], make.to_numpy(expected[path]), "float64", rtol=1e-12)
+        make.check_kind(total[path], parameter.shape, "float64")
+
+
+def test_a_weight_of_one_keeps_the_bits_and_the_array() -> None:
+    parameter, one, total = nn.Parameter([1.0]), nn.Gradients(), nn.Gradients()
+    one.add(parameter, np.array([0.1]))
+    total.merge(one)
+    assert total[parameter] is one[parameter]
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, "half", None, True])
+def test_weights_that_are_none(weight: Any) -> None:
+    with pytest.raises(errors.ArgumentError, match=mentions("Gradients.merge", "weight", "finite number")):
+        nn.Gradients().merge(nn.Gradients(), weight=weight)
+
+
+def test_only_stores_are_merged() -> None:
+    with pytest.raises(errors.ArgumentError, match=mentions("Gradients.merge", "Gradients", "dict")):
+        nn.Gradients().merge({})  # type: ignore[arg-type]
+
+
+# -- half precision ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [None, 2.0**4])
+def test_half_precision_is_a_layer(scale: float | None) -> None:
+    """Float32 goes in and comes out, and the gradients are of the model's own parameters."""
+    model = wide()
+    loss_scale = None
+    if scale is not None:
+        loss_scale = LossScale()
+        loss_scale.load_state_dict({"scale": scale, "good_steps": 0})
+    low = LowPrecisionModel(model, "float16", loss_scale)
+    assert list(low.parameters()) == list(model.parameters())
+    x = images()
+    loss, grads = nn.value_and_grad(low, ops.softmax_cross_entropy)(x, labels)
+    exact, expected = nn.value_and_grad(model, ops.softmax_cross_entropy)(x, labels)
+    assert loss.dtype == np.float32
+    assert loss == pytest.approx(exact, rel=2e-3)
+    assert loss != exact
+    for path, parameter in model.parameters().items():
+        assert grads[path] is grads[parameter]
+        assert grads[path].dtype == np.float32
+        np.testing.assert_allclose(grads[path], expected[path], rtol=0, atol=5e-3)
+    assert (low.finite is None) == (scale is None)
+    assert scale is None or bool(low.finite)
+
+
+@pytest.mark.parametrize("scale", [None, 2.0**4])
+def test_dx_of_half_precision(scale: float | None) -> None:
+    layer = nn.Linear(3, 2, seed=0)
+    loss_scale = None
+    if scale is not None:
+        loss_scale = LossScale()
+        loss_scale.load_state_dict({"scale": scale, "good_steps": 0})
+    low = LowPrecisionModel(layer, "float16", loss_scale)
+    _, ctx = low.forward(draw(4, 3, dtype="float32"))
+    dy = draw(4, 2, dtype="float32")
+    dx = low.backward(ctx, dy)
+    assert dx.dtype == np.float32
+    np.testing.assert_allclose(dx, dy @ layer.weight.data, rtol=0, atol=1e-2)
+    assert low.backward(ctx, dy, nn.Gradients(), need_dx=False) is None
+
+
+# -- refusals ----------------------------------------------------------------------------
+
+
+def test_refusals() -> None:
+    with pytest.raises(errors.ArgumentError, match=mentions("value_and_grad", "model", "Layer", "str")):
+        nn.value_and_grad("model", ops.softmax_cross_entropy)  # type: ignore[arg-type]
+    for loss in (None, "mse", len, ops.softmax_cross_entropy.backward, (len,), int):
+        with pytest.raises(errors.ArgumentError, match=mentions("value_and_grad: loss", "ops.mean_squared")):
+            nn.value_and_grad(nn.Linear(3, 2), loss)
+    x, t = draw(4, 3, dtype="float32"), draw(4, 2, dtype="float32")
+    with pytest.raises(errors.BackendError, match="list"):
+        nn.value_and_grad(nn.Linear(3, 2), ops.mean_squared_error)(x.tolist(), t)
+    with pytest.raises(errors.ArgumentError, match="integer"):
+        nn.value_and_grad(nn.Linear(3, 2), ops.mean_squared_error)(x, t, key="seed")  # type: ignore[arg-type]
+    for forward, named in (((lambda y, t: (y, None)), "shape"), ((lambda y, t: y), "pair")):
+        with pytest.raises(errors.XpcnnError, match=named):
+            nn.value_and_grad(nn.Linear(3, 2), (forward, lambda ctx: ctx))(x, t)
+
+
+def test_arrays_of_another_backend(make: Any) -> None:
+    x, t = make.array(draw(4, 3, dtype="float32")), make.array(draw(4, 2, dtype="float32"))
+    with xpcnn.use_backend("array_api_strict" if make.backend == "numpy" else "numpy"):
+        model = nn.Linear(3, 2)
+    with pytest.raises(errors.BackendError, match=mentions("numpy", make.backend)):
+        nn.value_and_grad(model, ops.mean_squared_error)(x, t)

@@ -1,0 +1,197 @@
+"""Half precision with float32 weights: a layer that computes for a model in float16 or bfloat16 [1]_.
+
+float16 has no numbers below 2⁻²⁴, so small gradients become 0 in it. The gradient of the loss is therefore
+multiplied by a loss scale before it is rounded to float16, and the parameters' gradients are divided by it in
+float32. bfloat16 has the exponents of float32, and needs no scale.
+
+.. [1] P. Micikevicius et al., "Mixed precision training", ICLR 2018.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from xpcnn.backend import Array, Key, backend_of, dtype_name, is_floating, namespace
+from xpcnn.nn import Gradients, Layer, Parameter, Preprocess
+from xpcnn.nn.parameter import Buffer, State
+from xpcnn.train.loss_scale import LossScale
+
+__all__ = ["LowPrecisionModel"]
+
+
+class LowPrecisionModel(Layer):
+    """A model that computes in half precision, with float32 weights, and takes and returns float32.
+
+    A copy of the model computes, whose parameters are the model's, rounded before each forward pass. What
+    must not be rounded is not copied, but shared: a layer that owns floating buffers, such as batch-norm with
+    its running statistics, is the model's own and computes in float32 between two casts. So are layers
+    without any parameters, whose attributes may change: a dropout's `p`.
+
+    Gradients are those of the model's own parameters, in float32.
+
+    Parameters
+    ----------
+    model : Layer
+        Its parameters are float32.
+    dtype : str
+        "float16" or "bfloat16".
+    loss_scale : LossScale, optional
+        By whose scale gradients are multiplied on their way through the copy.
+
+    Attributes
+    ----------
+    finite : 0-d array of bool, or None
+        With a loss scale, whether all gradients of the last backward pass are finite; on the device.
+    """
+
+    finite: Array = None
+
+    def __init__(self, model: Layer, dtype: str, loss_scale: LossScale | None = None) -> None:
+        self.model, self.dtype, self.loss_scale = model, dtype, loss_scale
+        self._layers: list[Layer] = []
+        self._copy_model()
+
+    def children(self) -> dict[str, Layer]:
+        return {"": self.model}
+
+    def own_states(self) -> dict[str, State]:
+        return {}
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        backend = backend_of(x)
+        if self.loss_scale is not None:
+            self.loss_scale.move(backend)
+        self._round_weights()
+        x = _astype(x, self.dtype) if is_floating(x.dtype) else x  # bytes are for the model's Preprocess
+        y, ctx = self._copy.forward(x, train=train, key=key)
+        return cast(y, backend.xp.float32), ctx
+
+    def backward(self, ctx: Any, dy: Any, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        found = None if grads is None else Gradients()
+        scale = None if self.loss_scale is None else self.loss_scale.scale
+        if scale is not None:
+            dy = map_arrays(lambda array: array * scale, dy)
+        dy = map_arrays(lambda array: _astype(array, self.dtype), dy)
+        dx = self._copy.backward(ctx, dy, found, need_dx=need_dx)
+        if found is not None and grads is not None:
+            grads.bind(self.model)
+            for parameter, gradient in self._in_float32(found):
+                grads.add(self._masters.get(parameter, parameter), gradient)
+        if not need_dx:
+            return None
+        dx = _astype(dx, "float32")
+        return dx if scale is None else dx * (1 / scale)
+
+    def _in_float32(self, found: Gradients) -> Iterator[tuple[Parameter, Array]]:
+        """Yield gradients in float32, without the loss scale."""
+        if self.loss_scale is None:
+            for parameter, gradient in found.items():
+                yield parameter, _astype(gradient, "float32")
+            return
+        self.finite = None
+        # All of one dtype as one array: a few kernels, where launching one for each would take the time.
+        alike: dict[str, list[tuple[Parameter, Array]]] = {}
+        for parameter, gradient in found.items():
+            alike.setdefault(dtype_name(gradient.dtype), []).append((parameter, gradient))
+        for pairs in alike.values():
+            xp, start = namespace(pairs[0][1]), 0
+            joined = xp.concat([xp.reshape(gradient, (-1,)) for _, gradient in pairs])
+            joined = cast(joined, xp.float32) * (1 / self.loss_scale.scale)
+            finite = xp.all(xp.isfinite(joined))
+            self.finite = finite if self.finite is None else self.finite & finite
+            for parameter, gradient in pairs:
+                end = start + math.prod(gradient.shape)
+                yield parameter, xp.reshape(joined[start:end], gradient.shape)
+                start = end
+
+    def _round_weights(self) -> None:
+        """Give the copy the model's present weights, and its present layers."""
+        layers = list(_walk(self.model))
+        if [id(layer) for layer in layers] != [id(layer) for layer in self._layers]:  # some were replaced
+            self._copy_model()
+        for own, master in self._masters.items():
+            own.data = _astype(master.data, self.dtype)
+            own.trainable = master.trainable
+
+    def _copy_model(self) -> None:
+        self._layers = list(_walk(self.model))
+        # What deepcopy finds here, it takes for the copy of what has that id.
+        memo: dict[int, Any] = {}
+        copies: dict[Parameter, Parameter] = {}
+        for layer in self._layers:
+            if _owns_statistics(layer):
+                memo[id(layer)] = _InFloat32(layer)
+            elif isinstance(layer, Preprocess):
+                memo[id(layer)] = _Rounded(layer, self.dtype)
+            elif not layer.parameters() and not layer.buffers():
+                memo[id(layer)] = layer
+        for layer in _walk(self.model, inside=lambda layer: id(layer) not in memo):
+            for master in layer.own_states().values():
+                if isinstance(master, Parameter) and id(layer) not in memo and master not in copies:
+                    copies[master] = memo[id(master)] = copy.copy(master)
+        self._copy: Layer = copy.deepcopy(self.model, memo)
+        self._masters = {own: master for master, own in copies.items()}
+
+
+class _InFloat32(Layer):
+    """A layer that computes in float32, between casts from and to half precision."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        y, ctx = self.layer.forward(_astype(x, "float32"), train=train, key=key)
+        return cast(y, x.dtype), ctx
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        dx = self.layer.backward(ctx, _astype(dy, "float32"), grads, need_dx=need_dx)
+        return cast(dx, dy.dtype) if need_dx else None
+
+
+class _Rounded(Layer):
+    """A layer without parameters whose results are rounded to half precision."""
+
+    def __init__(self, layer: Layer, dtype: str) -> None:
+        self.layer, self.dtype = layer, dtype
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        y, ctx = self.layer.forward(x, train=train, key=key)
+        return _astype(y, self.dtype), ctx
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        return self.layer.backward(ctx, dy, grads, need_dx=need_dx)
+
+
+def _walk(layer: Layer, inside: Callable[[Layer], bool] = lambda layer: True) -> Iterator[Layer]:
+    """Yield a layer and all that are in it, but not what is in those that `inside` is false for."""
+    yield layer
+    if inside(layer):
+        for child in layer.children().values():
+            yield from _walk(child, inside)
+
+
+def _owns_statistics(layer: Layer) -> bool:
+    return any(
+        isinstance(state, Buffer) and is_floating(state.dtype) for state in layer.own_states().values()
+    )
+
+
+def map_arrays(function: Callable[[Array], Array], value: Any) -> Any:
+    """Return what a model or a loss gave, an array or a tuple of them, with each array changed."""
+    if not isinstance(value, tuple):
+        return function(value)
+    changed = [map_arrays(function, item) for item in value]
+    return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """Return an array, or a tuple of them, in another dtype."""
+    return map_arrays(lambda array: namespace(array).astype(array, dtype, copy=False), value)
+
+
+def _astype(array: Array, dtype: str) -> Array:
+    backend = backend_of(array)
+    return backend.xp.astype(array, backend.dtype(dtype), copy=False)
