@@ -6,7 +6,7 @@ The same source runs on NumPy, CuPy, PyTorch tensors or any array-API library:
 
 from typing import TYPE_CHECKING
 
-from xpcnn import errors, nn, ops
+from xpcnn import errors
 from xpcnn.backend import (
     Key,
     asarray,
@@ -22,11 +22,11 @@ from xpcnn.backend import (
     use_backend,
 )
 from xpcnn.lazy import lazily
-from xpcnn.nn import summary
-from xpcnn.ops import autotune, conv_algorithm, get_workspace_limit, set_workspace_limit
 
 if TYPE_CHECKING:
-    from xpcnn import data, models, optim
+    from xpcnn import data, models, nn, ops, optim
+    from xpcnn.nn.summary import summary
+    from xpcnn.ops import autotune, conv_algorithm, get_workspace_limit, set_workspace_limit
     from xpcnn.train import Trainer, load_model
 
 __version__ = "0.1.0"
@@ -34,10 +34,17 @@ __getattr__ = lazily(
     __name__,
     {
         "Trainer": "xpcnn.train",
+        "autotune": "xpcnn.ops",
+        "conv_algorithm": "xpcnn.ops",
         "data": "xpcnn.data",
+        "get_workspace_limit": "xpcnn.ops",
         "load_model": "xpcnn.train",
         "models": "xpcnn.models",
+        "nn": "xpcnn.nn",
+        "ops": "xpcnn.ops",
         "optim": "xpcnn.optim",
+        "set_workspace_limit": "xpcnn.ops",
+        "summary": "xpcnn.nn",
     },
 )
 

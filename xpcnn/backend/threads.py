@@ -11,14 +11,16 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from xpcnn.backend.blas import one_blas_thread
 from xpcnn.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = [
     "THREADS_VARIABLE",
@@ -236,6 +238,8 @@ def _pool_of(threads: int) -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # here, because it loads a dozen modules
+
             _pool = ThreadPoolExecutor(threads, "xpcnn", initializer=_begin_worker)
         return _pool
 
