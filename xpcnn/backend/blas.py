@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 __all__ = ["one_blas_thread"]
 
-# The limit holds for the whole process, so the first to enter sets it and the last to leave lifts it.
+# The limit holds for the whole process, so the first thread to enter sets it and the last to leave lifts it.
 _lock = threading.Lock()
 _users = 0
 _inside = threading.local()  # its `depth`: in how many such blocks this thread is
@@ -22,9 +21,30 @@ _libraries: list[Any] | None = None
 _before: list[int] = []
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> AbstractContextManager[None]:
     """Hold NumPy's BLAS to one thread, in all threads of the process, until the last such block ends."""
+    return _block
+
+
+class _Block:
+    """The block; those that a thread enters inside another are counted, and cost no lock."""
+
+    def __enter__(self) -> None:
+        depth = _depth()
+        if depth == 0:
+            _hold()
+        _inside.depth = depth + 1
+
+    def __exit__(self, *error: object) -> None:
+        _inside.depth = depth = _depth() - 1
+        if depth == 0:
+            _release()
+
+
+_block = _Block()
+
+
+def _hold() -> None:
     global _users, _before
     with _lock:
         if _users == 0:
@@ -32,15 +52,14 @@ def one_blas_thread() -> Iterator[None]:
             _before = [library.num_threads for library in libraries]
             _set(libraries, [1] * len(libraries))
         _users += 1
-        _inside.depth = _depth() + 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            _inside.depth = _depth() - 1
-            if _users == 0:
-                _set(_found(), _before)
+
+
+def _release() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _set(_found(), _before)
 
 
 def _depth() -> int:
@@ -68,7 +87,7 @@ def _reset_in_child() -> None:
     """Release, in a forked child, the limits and the lock that other threads of its parent held."""
     global _lock, _users
     held = _users > 0 or _lock.locked()
-    _users, _lock = _depth(), threading.Lock()
+    _users, _lock = min(_depth(), 1), threading.Lock()
     if held and _users == 0 and _libraries is not None and len(_before) == len(_libraries):
         _set(_libraries, _before)
 
