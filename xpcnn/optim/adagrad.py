@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
 from xpcnn.nn import Layer, Parameter
-from xpcnn.optim._entries import together
-from xpcnn.optim._rules import Rule, non_negative
-from xpcnn.optim.optimizer import Optimizer
+from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.options import Rule, non_negative
 
 __all__ = ["AdaGrad"]
 
@@ -67,7 +66,7 @@ class AdaGrad(Optimizer):
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("h",)
 
-    @together("adagrad_step")
+    @foreach("adagrad_step")
     def update(
         self,
         data: Array,

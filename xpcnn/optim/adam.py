@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
 from xpcnn.nn import Layer, Parameter
-from xpcnn.optim._entries import together
-from xpcnn.optim._rules import Rule, non_negative, two_fractions
-from xpcnn.optim.optimizer import Optimizer
+from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.options import Rule, non_negative, two_fractions
 
 __all__ = ["Adam", "AdamW"]
 
@@ -77,7 +76,7 @@ class Adam(Optimizer):
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("m", "v")
 
-    @together("adam_step")
+    @foreach("adam_step")
     def update(
         self,
         data: Array,
@@ -157,7 +156,7 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(model, lr, betas, eps, weight_decay, groups)
 
-    @together("adamw_step")
+    @foreach("adamw_step")
     def update(
         self,
         data: Array,

@@ -10,7 +10,7 @@ from xpcnn.backend import Array, Backend, dtype_name, home_of, is_floating
 from xpcnn.errors import ArgumentError, StateDictError
 from xpcnn.nn import Layer
 from xpcnn.nn.parameter import State
-from xpcnn.optim._rules import count, fraction
+from xpcnn.optim.options import count, fraction
 
 __all__ = ["WeightAverage"]
 

@@ -6,8 +6,8 @@ from xpcnn.backend import Array, Backend, backend_of, dtype_name, get_backend
 from xpcnn.errors import BackendError
 from xpcnn.nn import Gradients
 from xpcnn.ops.checks import require_array
-from xpcnn.optim._entries import require_store
-from xpcnn.optim._rules import positive
+from xpcnn.optim.optimizer import require_store
+from xpcnn.optim.options import positive
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
 

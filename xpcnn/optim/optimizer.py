@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, home_of, native
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
-from xpcnn.ops.checks import accumulator, widened
-from xpcnn.optim._entries import Due, Entry, alike, kernel_of, require_store
-from xpcnn.optim._rules import Rule, non_negative
-from xpcnn.optim._settings import Settings, parameters_by_path
+from xpcnn.ops.checks import widened
+from xpcnn.optim.options import Rule, Settings, non_negative, parameters_by_path
+from xpcnn.optim.param_state import ParamState, refuse_strangers
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "foreach", "require_store"]
+
+Update = TypeVar("Update", bound=Callable[..., Any])
 
 
 class Optimizer:
@@ -84,7 +85,7 @@ class Optimizer:
         self._name = type(self).__name__
         self._steps = 0
         self._model = model if isinstance(model, Layer) else None
-        self._entries = {path: Entry(p) for path, p in parameters_by_path(self._name, model).items()}
+        self._entries = {path: ParamState(p) for path, p in parameters_by_path(self._name, model).items()}
         self.lr = lr
         settings = Settings.of(self._name, self._check, self.lr, options, {} if groups is None else groups)
         settings.require_all_used(self._name, list(self._entries))
@@ -127,14 +128,14 @@ class Optimizer:
         for one in due:
             self._prepare_state(one)
             one.entry.steps += 1
-        for group in alike(due):
-            if not self._update_together(group):
+        for group in _group_by_dtype(due):
+            if not self._update_foreach(group):
                 self._update_one_by_one(group)
         self._steps += 1
 
-    def _update_together(self, group: list[Due]) -> bool:
+    def _update_foreach(self, group: list[Due]) -> bool:
         """Let a kernel of the backend update parameters of one dtype, and return whether it did."""
-        kernel = kernel_of(self.update, group[0].backend)
+        kernel = group[0].backend.kernels.get(getattr(self.update, "kernel", ""))
         if kernel is None:
             return False
         updated = kernel(
@@ -161,8 +162,9 @@ class Optimizer:
         self._settings = settings
         for path, entry in self._entries.items():
             entry.lr_ratio, entry.options = settings.at(path)
+            entry.slots = None
 
-    def _options_of(self, entry: Entry) -> dict[str, Any]:
+    def _options_of(self, entry: ParamState) -> dict[str, Any]:
         return {"lr": self._lr * entry.lr_ratio, **entry.options}
 
     def _due(self, grads: Gradients) -> list[Due]:
@@ -182,27 +184,8 @@ class Optimizer:
                 f"{len(self._entries)} parameters of this optimiser; was it made for another model?"
             )
         if len(grads) > known:
-            self._check_strangers(grads)
+            refuse_strangers(self._name, grads, self._entries.values(), self._model)
         return due
-
-    def _check_strangers(self, grads: Gradients) -> None:
-        """Refuse gradients of parameters that nobody trains."""
-        own = {entry.parameter for entry in self._entries.values()}
-        root = grads.root
-        paths = {} if root is None else {parameter: path for path, parameter in root.parameters().items()}
-        # Where this was made for a part of the model, other optimisers may have the rest.
-        rest = set(paths) if root is not self._model and own <= set(paths) else set()
-        strangers = [parameter for parameter, _ in grads.items() if parameter not in own | rest]
-        if strangers:
-            shown = [f"{paths.get(each, 'without a path')} {each.shape}" for each in strangers[:5]]
-            more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
-            raise ArgumentError(
-                f"{self._name}.step: {len(strangers)} of the {len(grads)} gradients are for parameters that "
-                f"this optimiser does not have, and would not be trained: {', '.join(shown)}{more}; make the "
-                f"optimiser after all layers are in place, keep layers in attributes, lists or dicts of the "
-                f"model, freeze what is not to be trained, and where other optimisers train it, begin "
-                f"backward of your own layer with grads.bind(self)"
-            )
 
     def _common_backend(self, path: str, data: Array, gradient: Array) -> Backend:
         where = f"{self._name}.step: the gradient of {path}"
@@ -223,8 +206,10 @@ class Optimizer:
 
     def _prepare_state(self, due: Due) -> None:
         """Make a parameter's state at its first update, and let it follow a parameter that was moved."""
-        data, state, backend = due.data, due.entry.state, due.backend
-        for slot in self.slots(due.entry.options):
+        (entry, data, _, backend), state = due, due.entry.state
+        if entry.slots is None:
+            entry.slots = self.slots(entry.options)
+        for slot in entry.slots:
             if slot not in state:
                 state[slot] = backend.xp.zeros(data.shape, dtype=data.dtype, device=backend.device)
             elif home_of(state[slot]) is not backend or state[slot].dtype != data.dtype:
@@ -265,10 +250,7 @@ class Optimizer:
             "lr": self._lr,
             **self._settings.to_saved(),
             "steps": {path: entry.steps for path, entry in self._entries.items()},
-            "state": {
-                path: {slot: home_of(array).copy(array) for slot, array in entry.state.items()}
-                for path, entry in self._entries.items()
-            },
+            "state": {path: entry.copied() for path, entry in self._entries.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -297,10 +279,10 @@ class Optimizer:
             else:
                 step, lr = int(state["step"]), non_negative("lr", state["lr"])
                 settings = Settings.from_saved(self._check, state["options"], state["groups"])
-                for path in self._entries:
+                for path, entry in self._entries.items():
                     slots = self.slots(settings.at(path)[1]) if steps.get(path) else ()
-                    arrays[path] = self._convert(path, saved.get(path, {}))
-                    problems += self._misfits(path, slots, arrays[path])
+                    arrays[path] = entry.converted(saved.get(path, {}))
+                    problems += entry.misfits(path, slots, arrays[path])
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise StateDictError(f"{where}: not the state of an optimiser: {error!r}") from error
         if problems:
@@ -310,26 +292,50 @@ class Optimizer:
         for path, entry in self._entries.items():
             entry.steps, entry.state = steps[path], arrays[path]
 
-    def _convert(self, path: str, saved: Mapping[str, Any]) -> dict[str, Array]:
-        data = self._entries[path].parameter.data
-        backend = home_of(data)
-        dtype = accumulator(backend, data.dtype) or data.dtype
-        return {slot: backend.copy(backend.asarray(array, dtype)) for slot, array in saved.items()}
 
-    def _misfits(self, path: str, slots: tuple[str, ...], arrays: Mapping[str, Array]) -> list[str]:
-        expected = self._entries[path].parameter.shape
-        return [
-            *(f"missing: {path} {slot}" for slot in slots if slot not in arrays),
-            *(f"unexpected: {path} {slot}" for slot in arrays if slot not in slots),
-            *(
-                f"wrong shape: {path} {slot} is {tuple(array.shape)} but the parameter has {expected}"
-                for slot, array in arrays.items()
-                if tuple(array.shape) != expected
-            ),
-        ]
+class Due(NamedTuple):
+    """A parameter that a step updates; `data` and `gradient` are float32 where it is half precision."""
+
+    entry: ParamState
+    data: Array
+    gradient: Array
+    backend: Backend
+
+
+def foreach(kernel: str) -> Callable[[Update], Update]:
+    """Mark an `Optimizer.update` as one that a backend may do for all parameters at once.
+
+    The function of this name in `Backend.kernels`, where there is one, takes a list with
+    ``(data, gradient, state, steps, options)`` for each parameter, all of one dtype. It changes the arrays in
+    ``state`` in place and returns the list of new arrays, or NotImplemented. A subclass that defines an
+    `update` of its own is not marked by this one.
+    """
+
+    def mark(update: Update) -> Update:
+        update.kernel = kernel  # type: ignore[attr-defined]
+        return update
+
+    return mark
+
+
+def require_store(where: str, grads: Any) -> None:
+    """Refuse anything but a store of gradients."""
+    if not isinstance(grads, Gradients):
+        raise ArgumentError(
+            f"{where}: grads must be the nn.Gradients that backward filled, got {type(grads).__name__}"
+        )
+
+
+def _group_by_dtype(due: Iterable[Due]) -> list[list[Due]]:
+    """Return what is due by backend and dtype."""
+    groups: dict[tuple[Backend, str], list[Due]] = {}
+    for one in due:
+        groups.setdefault((one.backend, dtype_name(one.gradient.dtype)), []).append(one)
+    return list(groups.values())
 
 
 def _replace(due: Due, data: Array) -> None:
     """Give a parameter its new values, in its own dtype."""
     parameter = due.entry.parameter
-    parameter.data = due.backend.xp.astype(data, native(parameter.data).dtype, copy=False)
+    own = native(parameter.data).dtype
+    parameter.data = data if data.dtype == own else due.backend.xp.astype(data, own)

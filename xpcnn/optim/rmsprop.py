@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
 from xpcnn.nn import Layer, Parameter
-from xpcnn.optim._entries import together
-from xpcnn.optim._rules import Rule, fraction, non_negative
-from xpcnn.optim.optimizer import Optimizer
+from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.options import Rule, fraction, non_negative
 
 __all__ = ["RMSprop"]
 
@@ -81,7 +80,7 @@ class RMSprop(Optimizer):
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("v", "velocity") if options["momentum"] else ("v",)
 
-    @together("rmsprop_step")
+    @foreach("rmsprop_step")
     def update(
         self,
         data: Array,

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer, Parameter
-from xpcnn.optim._entries import together
-from xpcnn.optim._rules import Rule, flag, fraction, non_negative
-from xpcnn.optim.optimizer import Optimizer
+from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.options import Rule, flag, fraction, non_negative
 
 __all__ = ["SGD"]
 
@@ -89,7 +88,7 @@ class SGD(Optimizer):
         if options["nesterov"] and not options["momentum"]:
             raise ArgumentError(f"{where}: nesterov=True needs a momentum above 0, such as momentum=0.9")
 
-    @together("sgd_step")
+    @foreach("sgd_step")
     def update(
         self,
         data: Array,

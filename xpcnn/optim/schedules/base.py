@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpcnn.errors import ArgumentError, StateDictError
-from xpcnn.optim._rules import Rule, count, non_negative
 from xpcnn.optim.optimizer import Optimizer
+from xpcnn.optim.options import Rule, count, non_negative
 
 __all__ = ["Schedule"]
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-from xpcnn.optim._rules import Rule, non_negative, positive, positive_count
 from xpcnn.optim.optimizer import Optimizer
+from xpcnn.optim.options import Rule, non_negative, positive, positive_count
 from xpcnn.optim.schedules.base import Schedule
 
 __all__ = ["CosineAnnealingLR", "ExponentialLR", "StepLR"]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpcnn.errors import ArgumentError
-from xpcnn.optim._rules import Rule, positive, positive_count, share
 from xpcnn.optim.optimizer import Optimizer
+from xpcnn.optim.options import Rule, positive, positive_count, share
 from xpcnn.optim.schedules.base import Schedule
 
 __all__ = ["OneCycleLR"]
