@@ -80,7 +80,7 @@ class NumpyBackend(Backend):
         return np.array(x, order="C")
 
     def dense(self, x: np.ndarray) -> np.ndarray:
-        from xpcnn.backend.host.memory import dense
+        from xpcnn.backend.host.blocking import dense
 
         return dense(x)
 

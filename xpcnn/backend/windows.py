@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 __all__ = ["window_count", "window_indices", "window_view"]
@@ -12,6 +13,7 @@ def window_count(size: int, kernel: int, stride: int, dilation: int) -> int:
     return (size - dilation * (kernel - 1) - 1) // stride + 1
 
 
+@functools.lru_cache(maxsize=1024)
 def window_view(
     shape: tuple[int, ...],
     strides: tuple[int, ...],

@@ -17,8 +17,8 @@ from xpcnn.ops.checks import (
     require_possible,
 )
 from xpcnn.ops.op import op
-from xpcnn.ops.pool_geometry import PoolGeometry
 from xpcnn.ops.pool_windows import (
+    PoolGeometry,
     avg_pool_scatter,
     avg_pool_windows,
     full_channels_last,

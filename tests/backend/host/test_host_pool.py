@@ -10,7 +10,7 @@ import pytest
 from xpcnn import ops
 from xpcnn.backend.host import pool
 from xpcnn.ops import pool_windows
-from xpcnn.ops.pool_geometry import PoolGeometry
+from xpcnn.ops.pool_windows import PoolGeometry
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, same_bits
 

@@ -12,7 +12,7 @@ import pytest
 
 import xpcnn
 from xpcnn.backend.host import table
-from xpcnn.backend.host.shares import run_in_shares
+from xpcnn.backend.host.blocking import run_in_shares
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.winograd import Tiling
 

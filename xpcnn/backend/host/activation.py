@@ -10,8 +10,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.memory import Array, blocks, channel_matrix, flat_pair, is_served, zeros
-from xpcnn.backend.host.shares import run_in_shares
+from xpcnn.backend.host.blocking import (
+    Array,
+    blocks,
+    channel_matrix,
+    flat_pair,
+    is_served,
+    run_in_shares,
+    zeros,
+)
 
 __all__ = ["KERNELS", "keep_where_positive", "rectify"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.host.memory import Array
+from xpcnn.backend.host.blocking import Array
 
 __all__ = ["Padding", "framed", "last", "place_for", "steps", "view"]
 

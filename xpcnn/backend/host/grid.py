@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpcnn.backend.host.memory import Array, blocks
+from xpcnn.backend.host.blocking import Array, blocks
 
 __all__ = ["Centred", "Grid", "Sum"]
 

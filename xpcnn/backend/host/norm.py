@@ -15,9 +15,15 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.host.activation import keep_where_positive, rectify
+from xpcnn.backend.host.blocking import (
+    Array,
+    channel_matrix,
+    empty_like_channel_matrix,
+    is_served,
+    run_in_shares,
+    sum_of_shares,
+)
 from xpcnn.backend.host.grid import Centred, Grid, Sum
-from xpcnn.backend.host.memory import Array, channel_matrix, empty_like_channel_matrix, is_served
-from xpcnn.backend.host.shares import run_in_shares, sum_of_shares
 
 __all__ = ["KERNELS"]
 

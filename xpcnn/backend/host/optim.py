@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.memory import Array, is_served
-from xpcnn.backend.host.shares import run_in_shares
+from xpcnn.backend.host.blocking import Array, is_served, run_in_shares
 
 __all__ = ["KERNELS"]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.memory import BLOCK_BYTES, Array, blocks, is_served
+from xpcnn.backend.host.blocking import BLOCK_BYTES, Array, blocks, is_served
 
 __all__ = ["KERNELS"]
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from xpcnn.backend.host.memory import Array, blocks
+from xpcnn.backend.host.blocking import Array, blocks
 from xpcnn.backend.threads import run_on_threads
 
 __all__ = ["SMALL", "multiply", "multiply_columns", "multiply_stack"]

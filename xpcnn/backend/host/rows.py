@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from xpcnn.backend.host.blocking import Array, is_served
 from xpcnn.backend.host.convolution import framed, last, place_for, steps, view
-from xpcnn.backend.host.memory import Array, is_served
 from xpcnn.backend.host.products import SMALL
 
 __all__ = ["KERNELS"]

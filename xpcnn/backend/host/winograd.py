@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpcnn.backend.host.blocking import Array, blocks, is_served
 from xpcnn.backend.host.convolution import Padding, framed, last, place_for, steps, view
-from xpcnn.backend.host.memory import Array, blocks, is_served
 from xpcnn.backend.host.products import multiply_columns
 
 __all__ = ["KERNELS"]

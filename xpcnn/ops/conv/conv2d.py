@@ -13,8 +13,7 @@ from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.registry import requested
 from xpcnn.ops.op import op
-from xpcnn.ops.pool_geometry import PoolGeometry
-from xpcnn.ops.pool_windows import max_pool_windows
+from xpcnn.ops.pool_windows import PoolGeometry, max_pool_windows
 
 __all__ = ["Conv2dContext", "conv2d", "convolve"]
 

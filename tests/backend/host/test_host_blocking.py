@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xpcnn.backend.host.memory import dense
+from xpcnn.backend.host.blocking import dense
 
 from .helpers import draw, readonly
 

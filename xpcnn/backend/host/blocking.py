@@ -1,9 +1,13 @@
-"""How arrays lie in memory, and how they are cut into blocks that stay in a cache."""
+"""The layout of arrays in memory, blocks of them that stay in a cache, and passes on several threads.
+
+Blocks, and what each thread does, depend on the size alone, and sums are added up in a fixed order: the bits
+do not depend on the number of threads.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +22,8 @@ __all__ = [
     "empty_like_channel_matrix",
     "flat_pair",
     "is_served",
+    "run_in_shares",
+    "sum_of_shares",
     "zeros",
 ]
 
@@ -27,7 +33,7 @@ BLOCK_BYTES: Final = 512 << 10
 """Bytes of one operand of a block: short enough to be in a cache for the next pass over it, long enough to
 hide what the call of a ufunc costs."""
 
-_LARGE: Final = 1 << 19
+_LARGE_COPY: Final = 1 << 19
 _SIDE: Final = 64
 
 _SERVED: Final = (np.dtype("float32"), np.dtype("float64"))
@@ -88,7 +94,7 @@ def dense(x: Array) -> Array:
     """Return `x` in C order; a large array in square blocks of its first axes, which fit a cache."""
     if x.flags.c_contiguous:
         return x
-    if x.ndim < 2 or x.size < _LARGE:
+    if x.ndim < 2 or x.size < _LARGE_COPY:
         return np.ascontiguousarray(x)
     y = np.empty(x.shape, x.dtype)
 
@@ -106,3 +112,37 @@ def zeros(dtype: Any) -> Array:
     block = np.zeros(BLOCK_BYTES // np.dtype(dtype).itemsize, dtype)
     block.flags.writeable = False
     return block
+
+
+# -- on several threads ------------------------------------------------------------------
+
+_LARGE: Final = 1 << 21
+"""Elements from which on a pass over memory gains from a second thread; smaller arrays stay in a cache."""
+
+_SHARES: Final = 4
+
+
+def run_in_shares(function: Callable[[slice], None], size: int, step: int, large: int = _LARGE) -> None:
+    """Call ``function(share)`` for the shares of `size` elements, all but the last a multiple of `step`.
+
+    Fewer than `large` elements are one share.
+    """
+    run_on_threads(function, _shares(size, step, large))
+
+
+def sum_of_shares(function: Callable[[slice], Array], size: int, step: int) -> Array:
+    """Return the sum of ``function(share)`` over the shares."""
+    shares = list(_shares(size, step))
+    found: dict[int, Array] = {}
+
+    def keep(i: int) -> None:
+        found[i] = function(shares[i])
+
+    run_on_threads(keep, range(len(shares)))
+    return functools.reduce(np.add, (found[i] for i in range(len(shares))))
+
+
+def _shares(size: int, step: int, large: int = _LARGE) -> Iterator[slice]:
+    if size < large:
+        return iter([slice(0, size)])
+    return blocks(size, -(-size // (_SHARES * step)) * step)
