@@ -58,7 +58,9 @@ class Gradients:
         """
         if not isinstance(parameter, Parameter):
             raise ArgumentError(f"Gradients.add: expected a Parameter, got {type(parameter).__name__}")
-        gradient = require_array("Gradients.add", "gradient", gradient)
+        self._add(parameter, require_array("Gradients.add", "gradient", gradient))
+
+    def _add(self, parameter: Parameter, gradient: Array) -> None:
         before = self._entries.get(parameter)
         self._entries[parameter] = gradient if before is None else before + gradient
 
@@ -98,11 +100,11 @@ class Gradients:
         if other._root is not None:
             self.bind(other._root)
         for parameter, gradient in other.items():
-            self.add(parameter, gradient if weight == 1 else gradient * weight)
+            self._add(parameter, gradient if weight == 1 else gradient * weight)
 
     def items(self) -> Iterator[tuple[Parameter, Array]]:
         """Yield each parameter with its gradient, in the order they were first added."""
-        yield from self._entries.items()
+        return iter(self._entries.items())
 
     def get(self, parameter: Parameter) -> Array | None:
         """Return the gradient of `parameter`, or None when it has none."""

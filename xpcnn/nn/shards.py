@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from xpcnn.backend import Array, Key, backend_of, itemsize
+from xpcnn.backend import Array, Key, backend_of, dtype_name, itemsize
 from xpcnn.backend.reference import in_reference
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
@@ -29,8 +29,8 @@ CACHES_INFERENCE, ENOUGH_INFERENCE = 4, 8
 # Gradients of shards, each as large as the parameters, that may wait to be summed.
 MOST_GRADIENTS = 8
 
-_largest: WeakKeyDictionary[Layer, dict[tuple[int, ...], int]] = WeakKeyDictionary()
-"""The most numbers that a layer of a model returns for one image, by the shape of the image."""
+_largest: WeakKeyDictionary[Layer, dict[tuple[Any, ...], int]] = WeakKeyDictionary()
+"""The bytes of what the largest layer of a model returns for one image, by the image's shape and dtype."""
 
 
 def is_per_sample(layer: Layer, *, train: bool) -> bool:
@@ -136,14 +136,14 @@ class ShardedModel:
         A layer of one's own need not say what shape it returns, so one image is run through the model, once
         for each shape of images.
         """
-        shape = tuple(x.shape[1:])
+        kind = (dtype_name(x.dtype), *x.shape[1:])
         try:
             known = _largest.setdefault(self.model, {})
         except TypeError:  # a layer of one's own that cannot be hashed
             known = {}
-        if shape not in known:
+        if kind not in known:
             with conv_algorithm("im2col"):  # of a single image there is nothing to be measured
                 y, _, rows = self.model.trace(x[:1, ...])
             largest = max((math.prod(row.output_shape[1:]) for row in rows), default=1)
-            known[shape] = max(largest * itemsize(y.dtype), 1)
-        return known[shape]
+            known[kind] = max(largest * itemsize(y.dtype), 1)
+        return known[kind]

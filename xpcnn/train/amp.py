@@ -65,7 +65,8 @@ class LowPrecisionModel(Layer):
         if self.loss_scale is not None:
             self.loss_scale.move(backend)
         self._round_weights()
-        x = _astype(x, self.dtype) if is_floating(x.dtype) else x  # bytes are for the model's Preprocess
+        if is_floating(x.dtype):  # bytes are normalised by the model, and rounded then
+            x = _astype(x, self.dtype)
         y, ctx = self._copy.forward(x, train=train, key=key)
         return cast(y, backend.xp.float32), ctx
 

@@ -230,12 +230,10 @@ class Float16(Precision):
         return f"gradients overflow float16 even with the loss times {scale:g}"
 
 
-def _computed(x: Array, t: Array, value: Array, grads: Gradients) -> Iterator[Array]:
-    """Yield all floating arrays of a step that must be finite."""
-    yield from (array for array in (x, t) if is_floating(array.dtype))
-    yield value
-    for _, gradient in grads.items():
-        yield gradient
+def _computed(x: Array, t: Array, value: Array, grads: Gradients) -> list[Array]:
+    """Return all floating arrays of a step that must be finite."""
+    given = [array for array in (x, t) if is_floating(array.dtype)]
+    return [*given, value, *(gradient for _, gradient in grads.items())]
 
 
 def _if(flag: Array, new: Array, old: Array) -> Array:

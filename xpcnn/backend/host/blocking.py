@@ -127,7 +127,10 @@ def run_in_shares(function: Callable[[slice], None], size: int, step: int, large
 
     Fewer than `large` elements are one share.
     """
-    run_on_threads(function, _shares(size, step, large))
+    if size < large:
+        function(slice(0, size))
+    else:
+        run_on_threads(function, _shares(size, step, large))
 
 
 def sum_of_shares(function: Callable[[slice], Array], size: int, step: int) -> Array:

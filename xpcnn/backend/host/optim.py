@@ -1,4 +1,4 @@
-"""Updates of an optimiser's parameters, in blocks that stay in a cache; see `together` in `xpcnn.optim`.
+"""Updates of an optimiser's parameters, in blocks that stay in a cache; see `optim.optimizer.foreach`.
 
 Each rule does the operations of the portable `update` in their order: the bits are the same.
 """
@@ -122,10 +122,12 @@ def _step(rule: Rule, updates: list[Update]) -> Any:
 def _updated(rule: Rule, data: Array, gradient: Array, state: State, steps: int, options: Options) -> Array:
     """Return the new array of one parameter."""
     new = np.empty(data.shape, data.dtype)
-    flat_new, flat_data = new.reshape(-1), np.ascontiguousarray(data).reshape(-1)
-    flat_gradient = np.ascontiguousarray(gradient).reshape(-1)
-    flat_state = {name: array.reshape(-1) for name, array in state.items()}
     length = _BLOCK_BYTES // data.itemsize
+    if data.size <= min(length, _LARGE):
+        rule(new, data, gradient, state, steps, options)
+        return new
+    flat_new, flat_data, flat_gradient = new.reshape(-1), data.reshape(-1), gradient.reshape(-1)
+    flat_state = {name: array.reshape(-1) for name, array in state.items()}
 
     def update(share: slice) -> None:
         for start in range(share.start, share.stop, length):
