@@ -114,6 +114,9 @@ class NumpyBackend(Backend):
     def has_finite_sums(self, arrays: Iterable[Array]) -> bool:
         return all(math.isfinite(np.add.reduce(array, axis=None)) for array in arrays)
 
+    def one_hot(self, labels: Array, classes: int, dtype: Any) -> Array:
+        return np.asarray(labels[:, None] == np.arange(classes), dtype=dtype)
+
     def erfc(self, x: Array) -> Array:
         y = np.array(x, order="K")  # dense, so that the next line is a view
         flat = y.ravel(order="K")
