@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, home_of, native
+from xpcnn.backend.reference import in_reference
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.ops.checks import widened
@@ -136,7 +137,7 @@ class Optimizer:
     def _update_foreach(self, group: list[Due]) -> bool:
         """Let a kernel of the backend update parameters of one dtype, and return whether it did."""
         kernel = group[0].backend.kernels.get(getattr(self.update, "kernel", ""))
-        if kernel is None:
+        if kernel is None or in_reference():
             return False
         updated = kernel(
             [

@@ -9,6 +9,7 @@ import pytest
 
 import xpcnn
 from xpcnn import nn, optim
+from xpcnn.backend.reference import reference_mode
 
 from .helpers import CASES
 
@@ -78,6 +79,18 @@ def test_a_kernel_that_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kernel.calls) == 1
     for path, parameter in model.items():
         np.testing.assert_array_equal(parameter.data, expected[path].data)
+
+
+def test_the_reference_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel()
+    install(monkeypatch, adam_step=kernel)
+    model, expected = parameters(), parameters()
+    optim.Adam(expected).step(gradients(*expected.values()))
+    assert len(kernel.calls) == 1
+    with reference_mode():
+        optim.Adam(model).step(gradients(*model.values()))
+    assert len(kernel.calls) == 1
+    np.testing.assert_allclose(model["first"].data, [1 - 1e-3, 2 + 1e-3], rtol=1e-7)
 
 
 def test_each_dtype_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
