@@ -81,7 +81,7 @@ class LowPrecisionModel(Layer):
             grads.bind(self.model)
             for parameter, gradient in self._in_float32(found):
                 grads.add(self._masters.get(parameter, parameter), gradient)
-        if not need_dx:
+        if not need_dx or dx is None:  # bytes have no gradient
             return None
         dx = _astype(dx, "float32")
         return dx if scale is None else dx * (1 / scale)
