@@ -14,6 +14,8 @@ __all__ = ["Key", "host_generator"]
 
 _DIGEST_BYTES: Final = 16
 
+_set = object.__setattr__
+
 
 class Key:
     """An immutable key from which random numbers are derived.
@@ -34,13 +36,16 @@ class Key:
     (True, False)
     """
 
-    __slots__ = ("_state",)
-    _state: bytes
+    __slots__ = ("_digest", "_folded", "_parent")
+    _digest: bytes | None
+    _parent: Key | None
+    _folded: tuple[bytes, bytes]
 
     def __init__(self, seed: int) -> None:
         from xpcnn.backend.numbers import whole  # here, because `numbers` imports this module
 
-        object.__setattr__(self, "_state", _digest(b"seed", str(whole("Key: seed", seed)).encode()))
+        _set(self, "_digest", _digest(b"seed", str(whole("Key: seed", seed)).encode()))
+        _set(self, "_parent", None)
 
     @classmethod
     def fresh(cls) -> Key:
@@ -57,9 +62,29 @@ class Key:
         if not isinstance(data, str) and (isinstance(data, bool) or not hasattr(data, "__index__")):
             raise ArgumentError(f"Key.fold: expected a name or an integer, got {data!r}")
         tag = b"name" if isinstance(data, str) else b"number"
-        folded = object.__new__(Key)
-        object.__setattr__(folded, "_state", _digest(self._state, tag, str(data).encode()))
-        return folded
+        key = object.__new__(Key)
+        _set(key, "_digest", None)
+        _set(key, "_folded", (tag, str(data).encode()))
+        _set(key, "_parent", self)
+        return key
+
+    @property
+    def _state(self) -> bytes:
+        """What makes this key unlike others, computed when first needed: most keys are folded in vain."""
+        keys, key = [], self
+        while True:
+            parent = key._parent  # before the digest is looked at, as another thread may be about to drop it
+            if key._digest is not None or parent is None:
+                break
+            keys.append(key)
+            key = parent
+        state = key._digest
+        assert state is not None
+        for key in reversed(keys):
+            state = _digest(state, *key._folded)
+            _set(key, "_digest", state)
+            _set(key, "_parent", None)  # a chain of keys is not kept
+        return state
 
     @property
     def seed64(self) -> int:
@@ -94,7 +119,8 @@ def _digest(*parts: bytes) -> bytes:
 
 def _restore(state: bytes) -> Key:
     key = object.__new__(Key)
-    object.__setattr__(key, "_state", state)
+    _set(key, "_digest", state)
+    _set(key, "_parent", None)
     return key
 
 

@@ -45,7 +45,7 @@ def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[st
     for name, value in attributes.items():
         if isinstance(value, kind):
             all_found[name] = value
-        elif _may_hold(type(value)) and name not in _DESCRIPTIONS:
+        elif _containers.get(type(value), True) and _may_hold(type(value)) and name not in _DESCRIPTIONS:
             all_found.update(_in(owner, name, value, kind))
     return all_found
 
