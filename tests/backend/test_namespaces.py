@@ -112,3 +112,35 @@ def test_limits_and_kinds(make: Any, kind: str) -> None:
     for other in ("integral", "bool", ("bool", "complex floating"), xp.int32):
         assert not xp.isdtype(dtype, other)
     assert not xp.isdtype(xp.int32, dtype)
+
+
+def test_numpy_functions_without_wrappers() -> None:
+    """They answer as array_api_compat's do, which stays as it is."""
+    compat = pytest.importorskip("array_api_compat.numpy")
+    xp, x = xpcnn.namespace(np.zeros(1)), np.asarray([[1, 2], [3, 4]], np.int8)
+    assert {name for name in vars(compat) if not name.startswith("_")} <= set(vars(xp))
+    calls = {
+        **{name: ((2, 3), {"dtype": np.float32}) for name in ("empty", "ones", "zeros")},
+        **{name: (x, {"dtype": np.int16}) for name in ("empty_like", "ones_like", "zeros_like")},
+        "arange": (5, {"dtype": np.int8}),
+    }
+    for name, (argument, options) in calls.items():
+        got, expected = (getattr(module, name)(argument, device="cpu", **options) for module in (xp, compat))
+        assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+        if "empty" not in name:
+            np.testing.assert_array_equal(got, expected)
+    for module in (xp, compat):
+        assert module.full((2,), 7, dtype=np.float32, device="cpu").tolist() == [7, 7]
+        assert module.full_like(x, 7, dtype=np.float32, device="cpu").dtype == np.float32
+        assert module.sum(x).dtype == np.int64
+        assert module.sum(x.astype(np.float16), axis=1, keepdims=True).dtype == np.float16
+        assert module.astype(x, np.float64, copy=False, device="cpu").dtype == np.float64
+        assert module.astype(x, x.dtype, copy=False) is x
+        assert module.astype(x, x.dtype) is not x
+        assert module.astype(np.float32(1), np.float64).dtype == np.float64  # a scalar, as sums are
+        for name, (argument, _) in calls.items():
+            with pytest.raises(ValueError, match=r"[dD]evice"):
+                getattr(module, name)(argument, device="gpu")
+        with pytest.raises(ValueError, match="device"):
+            module.astype(x, np.float64, device="gpu")
+    assert compat.zeros is not np.zeros

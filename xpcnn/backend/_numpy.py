@@ -6,11 +6,12 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.base import MIB, Array, Backend, host_array, host_uniform
+from xpcnn.backend.base import MIB, Array, Backend, Namespace, host_array, host_uniform
 from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.heap import keep_freed_memory, release_freed_memory
 from xpcnn.backend.random import Key
@@ -46,9 +47,7 @@ class NumpyBackend(Backend):
     cache_block = 9 * MIB // 2
 
     def __init__(self, device: str) -> None:
-        import array_api_compat.numpy as xp
-
-        super().__init__("numpy", xp, device)
+        super().__init__("numpy", _namespace(), device)
 
     @functools.cached_property
     def kernels(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
@@ -127,6 +126,29 @@ class NumpyBackend(Backend):
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return host_uniform(key, shape, dtype).astype(dtype, copy=False)
+
+
+_AS_THE_STANDARD: Final = (
+    *("arange", "empty", "empty_like", "full", "full_like"),
+    *("ones", "ones_like", "zeros", "zeros_like"),
+)
+"""Functions that are NumPy's own from version 2 on: they know `device`, and need no wrapper."""
+
+
+def _namespace() -> Namespace:
+    """Return array_api_compat's namespace, without a Python call around each new array."""
+    import array_api_compat.numpy as compat
+
+    xp = ModuleType(compat.__name__)
+    vars(xp).update(vars(compat))
+    vars(xp).update({name: getattr(np, name) for name in _AS_THE_STANDARD}, astype=_astype)
+    return xp
+
+
+def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
+    if device not in (None, "cpu"):
+        raise ValueError(f"unsupported device for NumPy: {device!r}")
+    return x.astype(dtype, copy=copy)
 
 
 def create(device: str) -> Backend:
