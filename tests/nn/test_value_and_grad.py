@@ -13,6 +13,7 @@ from xpcnn import Key, Trainer, errors, nn, ops, optim
 from xpcnn.backend.reference import reference_mode
 from xpcnn.nn import shards
 from xpcnn.nn.shards import ShardedModel, Shards
+from xpcnn.train import trainer as trainer_module
 from xpcnn.train.amp import LowPrecisionModel
 from xpcnn.train.loss_scale import LossScale
 
@@ -166,6 +167,24 @@ def test_a_loop_of_ones_own_is_the_trainers(count: int) -> None:
         np.testing.assert_array_equal(trainer.step(x, labels[:count]), loss)
     for path, array in own.state_dict().items():
         np.testing.assert_array_equal(array, trained.state_dict()[path], err_msg=path)
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_a_trainers_step_is_one_call_of_it(dtype: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def counting(model: nn.Layer, loss: Any) -> Any:
+        compute = nn.value_and_grad(model, loss)
+        return lambda x, t, *, key: calls.append(x.shape) or compute(x, t, key=key)
+
+    monkeypatch.setattr(trainer_module, "value_and_grad", counting)
+    model = wide()
+    trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype=dtype)
+    for count in (90, 7):
+        trainer.step(images()[:count], labels[:count])
+    trainer.loss = ops.mean_squared_error
+    trainer.step(images()[:5], np.ones((5, 4), np.float32))
+    assert calls == [(90, 1, 28, 28), (7, 1, 28, 28), (5, 1, 28, 28)]
 
 
 # -- the engine behind it ----------------------------------------------------------------
