@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -185,6 +187,25 @@ def test_a_trainers_step_is_one_call_of_it(dtype: str | None, monkeypatch: pytes
     trainer.loss = ops.mean_squared_error
     trainer.step(images()[:5], np.ones((5, 4), np.float32))
     assert calls == [(90, 1, 28, 28), (7, 1, 28, 28), (5, 1, 28, 28)]
+
+
+def pickled(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_copies_have_a_model_of_their_own(copied: Any, dtype: str | None) -> None:
+    model, x = wide(), images()
+    trainer = Trainer(model, optim.Adam(model), dtype=dtype)
+    trainer.step(x, labels)
+    twin, before = copied(trainer), model.state_dict()
+    loss = twin.step(x, labels)
+    for path, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[path])
+    np.testing.assert_array_equal(trainer.step(x, labels), loss)
+    for path, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, twin.model.state_dict()[path])
 
 
 # -- the engine behind it ----------------------------------------------------------------

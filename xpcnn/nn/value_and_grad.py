@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Key, backend_of, is_array
 from xpcnn.errors import ArgumentError, ShapeError
@@ -13,13 +13,6 @@ from xpcnn.nn.shards import ShardedModel
 from xpcnn.ops.checks import in_words
 
 __all__ = ["Loss", "ValueAndGrad", "as_loss", "value_and_grad"]
-
-
-class ValueAndGrad(Protocol):
-    """What `value_and_grad` returns."""
-
-    def __call__(self, x: Array, t: Array, *, key: Key | int | None = None) -> tuple[Array, Gradients]:
-        """Return the loss of a batch and its gradients."""
 
 
 def value_and_grad(model: Layer, loss: Any) -> ValueAndGrad:
@@ -75,17 +68,24 @@ def value_and_grad(model: Layer, loss: Any) -> ValueAndGrad:
     """
     if not isinstance(model, Layer):
         raise ArgumentError(f"value_and_grad: model must be a Layer, got {type(model).__name__}")
-    run, of_batch = ShardedModel(model), as_loss("value_and_grad", loss)
+    return ValueAndGrad(model, as_loss("value_and_grad", loss))
 
-    def compute(x: Array, t: Array, *, key: Key | int | None = None) -> tuple[Array, Gradients]:
+
+class ValueAndGrad:
+    """What `value_and_grad` returns: a function of a batch, to be copied and pickled with its model."""
+
+    def __init__(self, model: Layer, loss: Loss) -> None:
+        self._run = ShardedModel(model)
+        self._loss = loss
+
+    def __call__(self, x: Array, t: Array, *, key: Key | int | None = None) -> tuple[Array, Gradients]:
+        """Return the loss of a batch, and its gradients."""
         with backend_of(x).model_run():
-            y, ctx = run.forward(x, Key.fresh() if key is None else Key.of(key))
-            value, loss_ctx = of_batch(y, t)
+            y, ctx = self._run.forward(x, Key.fresh() if key is None else Key.of(key))
+            value, loss_ctx = self._loss(y, t)
             grads = Gradients()
-            run.backward(ctx, of_batch.backward(loss_ctx), grads)
+            self._run.backward(ctx, self._loss.backward(loss_ctx), grads)
         return value, grads
-
-    return compute
 
 
 class Loss(NamedTuple):
