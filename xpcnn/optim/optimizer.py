@@ -9,7 +9,7 @@ from xpcnn.backend import Array, Backend, backend_of, dtype_name, home_of, nativ
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
-from xpcnn.ops.checks import widened
+from xpcnn.ops.checks import accumulator
 from xpcnn.optim.options import Rule, Settings, non_negative, parameters_by_path
 from xpcnn.optim.param_state import ParamState, refuse_strangers
 
@@ -178,7 +178,10 @@ class Optimizer:
             if entry.parameter.trainable:
                 data = native(entry.parameter.data)
                 backend = self._common_backend(path, data, gradient)
-                due.append(Due(entry, widened(backend, data), widened(backend, gradient), backend))
+                wide = accumulator(backend, data.dtype)
+                if wide is not None:
+                    data, gradient = backend.xp.astype(data, wide), backend.xp.astype(gradient, wide)
+                due.append(Due(entry, data, gradient, backend))
         if len(grads) and not known:
             raise ArgumentError(
                 f"{self._name}.step: none of the {len(grads)} gradients is for one of the "
