@@ -58,9 +58,8 @@ class Trainer:
     average : WeightAverage, optional
         Of the same model; updated after each step. Its model is the one that is evaluated then.
     dtype : "float16" or "bfloat16", optional
-        What forward and backward compute in. The model's parameters stay float32: they are what is updated,
-        evaluated and saved. In float16 the loss is scaled, and a step in which something overflows is taken
-        back; see `xpcnn.train.amp`.
+        What forward and backward compute in; see `xpcnn.train.amp`. Parameters stay float32. In float16 the
+        loss is scaled, and a step in which something overflows is taken back.
 
     Attributes
     ----------
