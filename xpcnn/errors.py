@@ -17,6 +17,7 @@ __all__ = [
     "PluginError",
     "ShapeError",
     "StateDictError",
+    "UnknownLayerError",
     "UnpreparedImagesWarning",
     "XpcnnError",
 ]
@@ -36,6 +37,10 @@ class DtypeError(XpcnnError, TypeError):
 
 class ArgumentError(XpcnnError, ValueError):
     """An argument outside its allowed values."""
+
+
+class UnknownLayerError(ArgumentError):
+    """A description that names a layer which no class is registered for."""
 
 
 class BackendError(XpcnnError, ValueError):

@@ -6,7 +6,7 @@ from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ShapeError
-from xpcnn.nn import Gradients, Preprocess
+from xpcnn.nn import Gradients, Preprocess, registered
 from xpcnn.ops.checks import require_array
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALL_IMAGES_HINT", "Images"]
@@ -19,6 +19,7 @@ PerChannel = float | tuple[float, ...]
 SMALL_IMAGES_HINT = "pass small_images=True for images of about 28x28 to 32x32"
 
 
+@registered("Images")
 class Images(Preprocess):
     """A `Preprocess` for images that have the channels and a size that the network can take.
 

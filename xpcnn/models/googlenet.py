@@ -36,6 +36,7 @@ class GoogLeNetLogits(NamedTuple):
     logits: Array
 
 
+@nn.registered("GoogLeNet")
 class GoogLeNet(nn.Sequential):
     """A row of layers, from which two auxiliary heads branch off on the way.
 

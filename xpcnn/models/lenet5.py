@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpcnn import nn, ops
-from xpcnn.backend import Array, Key, backend_of, host_generator
+from xpcnn.backend import Array, Key, backend_of, host_generator, to_numpy
 from xpcnn.errors import ArgumentError
 from xpcnn.models._images import Images
 from xpcnn.models.catalog import published
@@ -27,6 +27,7 @@ def _xavier_for_sigmoid(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: 
     return nn.init.xavier()(rng, shape, fan_in, fan_out) * 4
 
 
+@nn.registered("ScaledTanh")
 class ScaledTanh(nn.Layer):
     """``1.7159·tanh(2x/3)``, which is about 1 at 1 and −1 at −1, and is curved most there.
 
@@ -48,6 +49,7 @@ class ScaledTanh(nn.Layer):
         return ops.tanh.backward(ctx, dy) * (1.7159 * 2 / 3) if need_dx else None
 
 
+@nn.registered("PartialConv2d")
 class PartialConv2d(nn.Conv2d):
     """A convolution of which each filter sees some of the channels only.
 
@@ -55,7 +57,8 @@ class PartialConv2d(nn.Conv2d):
     ----------
     table : sequence of sequences of int
         The channels that each filter sees.
-    in_channels, kernel_size : int
+    in_channels : int
+    kernel_size : int or (height, width)
     weight_init, seed, dtype
         As for `xpcnn.nn.Conv2d`; the fan-in and fan-out are the averages of what is connected.
 
@@ -76,7 +79,7 @@ class PartialConv2d(nn.Conv2d):
         self,
         table: tuple[tuple[int, ...], ...],
         in_channels: int,
-        kernel_size: int,
+        kernel_size: Any,
         *,
         weight_init: nn.init.Initializer | str | float = "xavier",
         seed: Any = None,
@@ -91,6 +94,11 @@ class PartialConv2d(nn.Conv2d):
         rows = [[[[channel in seen]] for channel in range(in_channels)] for seen in table]
         self.connections = nn.Buffer(rows, "bool")
         self.weight.data = self._seen(self.weight.data)
+
+    @property
+    def table(self) -> tuple[tuple[int, ...], ...]:
+        rows = to_numpy(self.connections.data)[:, :, 0, 0]
+        return tuple(tuple(i for i, seen in enumerate(row) if seen) for row in rows)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.conv2d(x, self._seen(self.weight.data), self.bias.data)

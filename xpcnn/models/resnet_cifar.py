@@ -15,6 +15,7 @@ __all__ = ["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
 
 
+@nn.registered("ZeroChannels")
 class ZeroChannels(nn.Layer):
     """Append channels of zeros: with a subsampling before it, the paper's shortcut A.
 

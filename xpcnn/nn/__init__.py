@@ -2,6 +2,7 @@
 
 from xpcnn.nn import init
 from xpcnn.nn.branches import Concat, Residual
+from xpcnn.nn.config import registered
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.ensemble import Ensemble
@@ -14,6 +15,7 @@ from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.preprocess import Preprocess, preprocess_of
+from xpcnn.nn.rebuild import from_config
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.sequential import Sequential
 from xpcnn.nn.shards import is_per_sample
@@ -70,10 +72,43 @@ __all__ = [
     "Stateless",
     "Summary",
     "Tanh",
+    "from_config",
     "fuse",
     "init",
     "is_per_sample",
     "preprocess_of",
+    "registered",
     "summary",
     "value_and_grad",
 ]
+
+for _kind in (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Dropout,
+    Ensemble,
+    Flatten,
+    GELU,
+    GroupNorm,
+    Identity,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    Preprocess,
+    ReLU,
+    Residual,
+    ScaledAvgPool2d,
+    Sequential,
+    SiLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+):
+    registered(_kind.__name__)(_kind)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from xpcnn.backend import Array, Key, backend_of, native
 from xpcnn.errors import ArgumentError, ShapeError
@@ -51,6 +52,12 @@ class Residual(Container):
             )
         super().__init__({"": body} if shortcut is None else {"": body, shortcut_name: shortcut})
         self.shortcut_name = None if shortcut is None else shortcut_name
+
+    @classmethod
+    def from_children(cls, children: Mapping[str, Layer]) -> Self:
+        body, *shortcuts = children.values()
+        named = [name for name in children if name]
+        return cls(body, *shortcuts, shortcut_name=named[0]) if named else cls(body)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         y, body_ctx = self._call("", self._layers[""].forward, x, train=train, key=key)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from xpcnn.backend import Key
 from xpcnn.errors import ArgumentError, XpcnnError
+from xpcnn.nn.config import join_paths
 from xpcnn.nn.held import held
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.ops.checks import in_words
@@ -27,6 +28,17 @@ class Container(Layer):
             if isinstance(name, str) and name in self._layers:
                 raise ArgumentError(f"{type(self).__name__}: two children have the name {name!r}")
             self._add(name, layer)
+
+    @classmethod
+    def from_children(cls, children: Mapping[str, Layer]) -> Self:
+        """Return one of named children; see `nn.from_config`."""
+        return cls(children)
+
+    def replace_child(self, path: str, layer: Layer) -> None:
+        if path in self._layers or path not in self.children():
+            self[path] = layer  # which refuses a name that no child can have
+        else:
+            super().replace_child(path, layer)
 
     def _add(self, name: str, layer: Any) -> None:
         if not isinstance(name, str):
@@ -96,11 +108,6 @@ class Container(Layer):
 def folded(key: Key | int | None, name: str) -> Key | None:
     """Return the key of a child, if there is one."""
     return None if key is None else Key.of(key).fold(name)
-
-
-def join_paths(path: str, name: str) -> str:
-    """Return the path of a child."""
-    return ".".join(part for part in (path, name) if part)
 
 
 def widest(*fields: ReceptiveField | None) -> ReceptiveField | None:

@@ -8,7 +8,7 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.nn.gradients import Gradients
-from xpcnn.nn.init import Initializer, draw
+from xpcnn.nn.init import Initializer, constant, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
@@ -82,9 +82,21 @@ class Conv2d(Layer):
         dtype, bias = floating("Conv2d", dtype), flag("Conv2d: bias", bias)
         fan_in, fan_out = math.prod(shape[1:]), out_channels * math.prod(kernel)
         self.weight = Parameter(draw(weight_init, seed, shape, fan_in, fan_out), dtype)
-        self.bias = Parameter([0.0] * out_channels, dtype) if bias else None
+        self.bias = Parameter(constant(0.0, (out_channels,), dtype)) if bias else None
         self.stride, self.padding, self.dilation, self.groups = plain((stride, padding, dilation, groups))
         self.algorithm = algorithm
+
+    @property
+    def in_channels(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def out_channels(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        return self.weight.shape[2:]
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.conv2d(x, **self.arguments())

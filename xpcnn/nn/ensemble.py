@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 from xpcnn import ops
 from xpcnn.backend import Array, Backend, Key, backend_of, is_array, is_floating
@@ -96,6 +97,10 @@ class Ensemble(Container):
             raise ArgumentError("Ensemble: it has no members; give at least one model")
         self._vote = vote
         super().__init__({str(i): member for i, member in enumerate(members)})
+
+    @classmethod
+    def from_children(cls, children: Mapping[str, Layer], vote: str = "mean") -> Self:
+        return cls(*children.values(), vote=vote)
 
     @property
     def vote(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn.config import registered
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.layer import Layer
@@ -74,6 +75,7 @@ def fuse(model: Layer) -> Layer:
     return fused
 
 
+@registered("FoldedLinear")
 class _FoldedLinear(Linear):
     """A linear layer that has taken in a batch-norm, and so holds for rows (N, C) alone.
 
@@ -82,8 +84,12 @@ class _FoldedLinear(Linear):
 
     per_sample = True
 
-    def __init__(self, linear: Linear) -> None:
-        vars(self).update(vars(linear))
+    @classmethod
+    def like(cls, linear: Linear) -> _FoldedLinear:
+        """Return one with the attributes of a linear layer."""
+        folded = cls.__new__(cls)
+        vars(folded).update(vars(linear))
+        return folded
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         if require_array("Linear", "x", x).ndim != 2:
@@ -170,7 +176,7 @@ def _folded(layer: Any, norm: Any) -> Layer:
         scaled = xp.reshape(by_group * xp.reshape(scale, (layer.groups, 1, k, 1, 1)), weight.shape)
     else:
         scaled = widened(backend, weight) * xp.reshape(scale, (-1,) + (1,) * (weight.ndim - 1))
-    folded = _FoldedLinear(layer) if isinstance(layer, Linear) else copy.copy(layer)
+    folded = _FoldedLinear.like(layer) if isinstance(layer, Linear) else copy.copy(layer)
     folded.weight = _like(layer.weight, scaled)
     folded.bias = _like(layer.weight if layer.bias is None else layer.bias, shift)
     return folded

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from xpcnn.backend import Array, host_generator
+from xpcnn.backend import Array, get_backend, host_generator
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.checks import real, require_possible
 
-__all__ = ["Initializer", "at_most", "draw", "he", "normal", "xavier"]
+__all__ = ["Initializer", "at_most", "constant", "draw", "he", "normal", "xavier"]
 
 # (host generator, shape, fan_in, fan_out) -> host array. fan_in counts the values an output sums over,
 # fan_out the outputs a value goes into (of all groups together, as PyTorch counts).
@@ -62,9 +62,10 @@ _left: ContextVar[list[int] | None] = ContextVar("how many weights may still be 
 
 @contextmanager
 def at_most(weights: int) -> Iterator[None]:
-    """Refuse to draw more than so many weights, all layers together, inside a ``with`` block.
+    """Refuse to make more than so many weights, all layers together, inside a ``with`` block.
 
-    So a model that is described by a file takes no more memory than the file says it does.
+    So a model that is described by a file takes no more memory than the file says it does. Weights are zeros
+    there, and not drawn: those of the file come in their place.
 
     Examples
     --------
@@ -104,18 +105,30 @@ def draw(
         init = known[init]()
     elif not callable(init):
         init = normal(real("weight_init", init, 0))
-    left = _left.get()
-    if left is not None and math.prod(shape) > left[0]:
-        raise ArgumentError(f"weights of shape {shape} are more than the {left[0]:,} that are there")
+    if _counted(shape):
+        backend = get_backend()
+        return backend.xp.zeros(shape, dtype=backend.xp.float32, device=backend.device)
     require_possible("weight_init", "the weight", shape)
-    token = _left.set(None)  # an Initializer may itself call `draw`
-    try:
-        values = init(host_generator(seed), shape, fan_in, fan_out)
-    finally:
-        _left.reset(token)
-    if left is not None:
-        left[0] -= math.prod(shape)
+    values = init(host_generator(seed), shape, fan_in, fan_out)
     given = tuple(getattr(values, "shape", ()))
     if given != shape:
         raise ArgumentError(f"weight_init: the initialiser gave shape {given} for a weight of shape {shape}")
     return values
+
+
+def constant(value: float, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return initial weights that are one number, on the current backend."""
+    _counted(shape)
+    backend = get_backend()
+    return backend.xp.full(shape, value, dtype=backend.dtype(dtype), device=backend.device)
+
+
+def _counted(shape: tuple[int, ...]) -> bool:
+    """Return whether weights are counted, and take these from what is left."""
+    left = _left.get()
+    if left is None:
+        return False
+    if math.prod(shape) > left[0]:
+        raise ArgumentError(f"weights of shape {shape} are more than the {left[0]:,} that are there")
+    left[0] -= math.prod(shape)
+    return True

@@ -13,6 +13,7 @@ from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of,
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.io import load_weights, save_weights
+from xpcnn.nn.config import Configurable
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import held, walked
 from xpcnn.nn.loading import load_state
@@ -26,7 +27,7 @@ __all__ = ["Layer", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
 _log = logging.getLogger(__name__)
 
 
-class Layer:
+class Layer(Configurable):
     """A function with parameters, and its derivative. It holds no activations and no gradients.
 
     A subclass sets its parameters, buffers and child layers as attributes in ``__init__``, alone or in lists,

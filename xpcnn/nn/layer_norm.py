@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from xpcnn import ops
-from xpcnn.backend import Array, Key, get_backend
+from xpcnn.backend import Array, Key
 from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
@@ -56,8 +57,12 @@ class LayerNorm(Layer):
         self.normalized_shape = sizes("LayerNorm", "normalized_shape", normalized_shape)
         self.eps = real("LayerNorm: eps", eps, 0)
         dtype, affine = floating("LayerNorm", dtype), flag("LayerNorm: affine", affine)
-        self.weight = _full(self.normalized_shape, 1.0, dtype) if affine else None
-        self.bias = _full(self.normalized_shape, 0.0, dtype) if affine else None
+        self.weight = Parameter(constant(1.0, self.normalized_shape, dtype)) if affine else None
+        self.bias = Parameter(constant(0.0, self.normalized_shape, dtype)) if affine else None
+
+    @property
+    def affine(self) -> bool:
+        return self.weight is not None
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         weight, bias = _data(self.weight), _data(self.bias)
@@ -118,8 +123,12 @@ class GroupNorm(Layer):
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps = real("GroupNorm: eps", eps, 0)
         dtype, affine = floating("GroupNorm", dtype), flag("GroupNorm: affine", affine)
-        self.weight = _full((num_channels,), 1.0, dtype) if affine else None
-        self.bias = _full((num_channels,), 0.0, dtype) if affine else None
+        self.weight = Parameter(constant(1.0, (num_channels,), dtype)) if affine else None
+        self.bias = Parameter(constant(0.0, (num_channels,), dtype)) if affine else None
+
+    @property
+    def affine(self) -> bool:
+        return self.weight is not None
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.group_norm(x, self.num_groups, _data(self.weight), _data(self.bias), eps=self.eps)
@@ -169,11 +178,6 @@ class LocalResponseNorm(Stateless):
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
-
-
-def _full(shape: tuple[int, ...], value: float, dtype: Any) -> Parameter:
-    backend = get_backend()
-    return Parameter(backend.xp.full(shape, value, dtype=backend.dtype(dtype), device=backend.device))
 
 
 def _data(parameter: Parameter | None) -> Array | None:

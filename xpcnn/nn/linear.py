@@ -8,7 +8,7 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.nn.gradients import Gradients
-from xpcnn.nn.init import Initializer, draw
+from xpcnn.nn.init import Initializer, constant, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
@@ -60,7 +60,15 @@ class Linear(Layer):
         dtype, bias = floating("Linear", dtype), flag("Linear: bias", bias)
         shape = (out_features, in_features)
         self.weight = Parameter(draw(weight_init, seed, shape, in_features, out_features), dtype)
-        self.bias = Parameter([0.0] * out_features, dtype) if bias else None
+        self.bias = Parameter(constant(0.0, (out_features,), dtype)) if bias else None
+
+    @property
+    def in_features(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return self.weight.shape[0]
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return ops.linear(x, self.weight.data, None if self.bias is None else self.bias.data)

@@ -8,6 +8,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Buffer, Parameter
@@ -55,11 +56,19 @@ class _BatchNorm(Layer):
         self.eps = real(f"{name}: eps", eps, 0)
         self.momentum = real(f"{name}: momentum", momentum, 0, 1)
         dtype, affine = floating(name, dtype), flag(f"{name}: affine", affine)
-        self.weight = Parameter([1.0] * num_features, dtype) if affine else None
-        self.bias = Parameter([0.0] * num_features, dtype) if affine else None
-        self.running_mean = Buffer([0.0] * num_features, dtype)
-        self.running_var = Buffer([1.0] * num_features, dtype)
+        self.weight = Parameter(constant(1.0, (num_features,), dtype)) if affine else None
+        self.bias = Parameter(constant(0.0, (num_features,), dtype)) if affine else None
+        self.running_mean = Buffer(constant(0.0, (num_features,), dtype))
+        self.running_var = Buffer(constant(1.0, (num_features,), dtype))
         self.num_batches_tracked = Buffer(0, "int64")
+
+    @property
+    def num_features(self) -> int:
+        return self.running_mean.shape[0]
+
+    @property
+    def affine(self) -> bool:
+        return self.weight is not None
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         y, ctx = ops.batch_norm(self.checked(x), **self.arguments(), train=train)

@@ -8,6 +8,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, Key, native
 from xpcnn.errors import ShapeError
 from xpcnn.nn.gradients import Gradients
+from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
@@ -58,8 +59,12 @@ class ScaledAvgPool2d(Layer):
         dtype = floating("ScaledAvgPool2d", dtype)
         self.kernel_size = pair("ScaledAvgPool2d", "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair("ScaledAvgPool2d", "stride", stride, 1)
-        self.weight = Parameter([1.0] * channels, dtype)
-        self.bias = Parameter([0.0] * channels, dtype)
+        self.weight = Parameter(constant(1.0, (channels,), dtype))
+        self.bias = Parameter(constant(0.0, (channels,), dtype))
+
+    @property
+    def channels(self) -> int:
+        return self.weight.shape[0]
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         weight, bias = native(self.weight.data), native(self.bias.data)
