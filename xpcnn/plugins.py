@@ -11,14 +11,20 @@ Nothing is imported before an object is asked for by its name.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from xpcnn.errors import PluginError
+from xpcnn.errors import ArgumentError, PluginError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["load", "names"]
+__all__ = ["Registry", "check_name", "load", "names"]
+
+Object = TypeVar("Object")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -67,3 +73,81 @@ def _found(group: str) -> dict[str, tuple[EntryPoint, ...]]:
 
 def _distribution(point: EntryPoint) -> str:
     return "an unknown one" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+
+
+class Registry(MutableMapping[str, Object], Generic[Object]):
+    """Objects by name: those put in here, and those that other distributions declare in a group.
+
+    The latter are imported when they are asked for by name, and asked about when no other name fits.
+
+    Parameters
+    ----------
+    group : str
+    adopted : callable
+        Is given the name and the object of a distribution, and returns what is kept.
+    """
+
+    def __init__(self, group: str, adopted: Callable[[str, Any], Object]) -> None:
+        self._group, self._adopted = group, adopted
+        self._own: dict[str, Object] = {}
+
+    def __getitem__(self, name: str) -> Object:
+        if name not in self._own:
+            if name not in self:
+                raise KeyError(name)
+            found = load(self._group, name)
+            try:
+                self._own[name] = self._adopted(name, found)
+            except ArgumentError as error:
+                raise PluginError(f"{self._group}: {name!r:.60}: {error}") from error
+        return self._own[name]
+
+    def __setitem__(self, name: str, value: Object) -> None:
+        self._own[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in names(self._group)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from list(self._own)
+        yield from (name for name in names(self._group) if name not in self._own)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def add(self, what: str, name: Any, value: Object, same: Callable[[Object], bool]) -> None:
+        """Put an object in under a name that none has, or that it has itself.
+
+        Parameters
+        ----------
+        what : str
+            What it is, for messages.
+        name : str
+        value : object
+        same : callable
+            Whether the one that is there is the same: a file or a cell that is run again brings it anew.
+
+        Raises
+        ------
+        ArgumentError
+            For a name that is taken or is none.
+        """
+        check_name(what, name)
+        if name in self._own and not same(self._own[name]):
+            raise ArgumentError(f"{what}: the name {name!r} is taken; choose another one")
+        self._own[name] = value
+
+
+def check_name(what: str, name: Any) -> None:
+    """Require a name that a file and a command line can hold."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if callable(name):
+            raise ArgumentError(f'{what}: its name is missing; write @{what}("my_name") before it')
+        shown = repr(name)[:90] if isinstance(name, str) else type(name).__name__
+        raise ArgumentError(
+            f"{what}: a name must be a letter followed by letters, digits, dots, hyphens and underscores, at "
+            f"most 80 in all, got {shown}"
+        )

@@ -14,6 +14,7 @@ from xpcnn.cli import datasets
 from xpcnn.cli.options import for_images, input_shape_of, model_options
 from xpcnn.cli.parser import UsageError
 from xpcnn.data import Dataset
+from xpcnn.models.catalog import MODELS
 from xpcnn.train import Evaluation
 
 pytest.importorskip("PIL")
@@ -118,8 +119,7 @@ def made_up(
 
 @pytest.fixture
 def a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "made_up", made_up, raising=False)
-    monkeypatch.setattr(models, "model_names", lambda: ("made_up",))
+    monkeypatch.setitem(MODELS, "made_up", made_up)
 
 
 @pytest.mark.parametrize(

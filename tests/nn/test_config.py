@@ -301,7 +301,7 @@ BAD_NAMES = ("", " ", "1st", "a b", "a/b", "ä", "x" * 81, "a\n", None, 3, nn.Re
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_names_that_no_layer_can_have(name: Any) -> None:
-    with pytest.raises(ArgumentError, match="the name must be a letter followed by"):
+    with pytest.raises(ArgumentError, match="registered: a name must be a letter followed by"):
         nn.registered(name)
 
 

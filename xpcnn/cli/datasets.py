@@ -1,33 +1,17 @@
-"""The datasets by the names they have on the command line."""
+"""The datasets that commands take by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from xpcnn import data
 from xpcnn.cli.parser import UsageError
 from xpcnn.data import Dataset
+from xpcnn.data.catalog import DATASETS, load_dataset
 
 __all__ = ["DATASETS", "first", "load"]
-
-_TRAINING_DIGITS, _HELD_OUT_DIGITS = 10_000, 2_000
-
-
-def _synthetic_digits() -> tuple[Dataset, Dataset]:
-    digits = data.synthetic_digits(_TRAINING_DIGITS + _HELD_OUT_DIGITS, seed=0)
-    return digits[:_TRAINING_DIGITS], digits[_TRAINING_DIGITS:]
-
-
-DATASETS: dict[str, Callable[[], tuple[Dataset, Dataset]]] = {
-    "synthetic-digits": _synthetic_digits,
-    "mnist": lambda: data.mnist(),
-    "fashion-mnist": lambda: data.fashion_mnist(),
-}
 
 
 def load(name: str) -> tuple[Dataset, Dataset]:
     """Return the training and the test set of that name."""
-    return DATASETS[name]()
+    return load_dataset(name)
 
 
 def first(dataset: Dataset, samples: int | None, option: str) -> Dataset:

@@ -33,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's folder or a weight file; several are asked together",
     )
     add_vote_option(parser)
-    parser.add_argument("--dataset", choices=datasets.DATASETS, help="(default: the run's own)")
+    parser.add_argument(
+        "--dataset",
+        choices=datasets.DATASETS,
+        metavar="NAME",
+        help="one of %(choices)s (default: the run's own)",
+    )
     parser.add_argument("--test-samples", type=count, metavar="N", help="use the first N only (default: all)")
     parser.add_argument(
         "--batch-size", type=count, metavar="N", help="images at a time (default: 50 to 1000, by their size)"

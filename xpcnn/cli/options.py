@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from xpcnn import models
 from xpcnn.backend import Backend, backend_names, get_backend, set_backend
 from xpcnn.cli.parser import UsageError
 from xpcnn.data import augment
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.io import checked
+from xpcnn.models.catalog import parameters_of
 from xpcnn.nn import Layer
 
 __all__ = [
@@ -108,9 +108,9 @@ def input_shape(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not channels,height,width, such as 1,28,28") from None
 
 
-def _sizes(text: str, many: int) -> tuple[int, ...]:
+def _sizes(text: str, many: int | None) -> tuple[int, ...]:
     sizes = tuple(count(size) for size in text.split(","))
-    if len(sizes) != many:
+    if many not in (None, len(sizes)):
         raise argparse.ArgumentTypeError(f"{text!r} is not {many} whole numbers")
     return sizes
 
@@ -157,9 +157,8 @@ def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
         except (ValueError, argparse.ArgumentTypeError):
             example = known[name].default
             written = ",".join(map(str, example)) if isinstance(example, tuple) else example
-            raise UsageError(
-                f"--model-option {pair}: {text!r} is no value for {name}, whose default is {written}"
-            ) from None
+            told = "" if example is inspect.Parameter.empty else f", whose default is {written}"
+            raise UsageError(f"--model-option {pair}: {text!r} is no value for {name}{told}") from None
     return options
 
 
@@ -175,7 +174,8 @@ def checked_options(model: str, options: Mapping[str, Any], where: str) -> dict[
     for name in options:
         if name not in known:
             raise CheckpointError(f"{where}: {model} has no argument {name!r:.60}; it has {', '.join(known)}")
-    return {name: checked(known[name].annotation, value, where, name) for name, value in options.items()}
+    kinds = {name: Any if one.annotation is one.empty else one.annotation for name, one in known.items()}
+    return {name: checked(kinds[name], value, where, name) for name, value in options.items()}
 
 
 def for_images(
@@ -185,7 +185,7 @@ def for_images(
     fitting = {"input_shape": shape, "in_channels": shape[0], "small_images": max(shape[1:]) <= _SMALL}
     if classes is not None:
         fitting["classes"] = classes
-    taken = _taken_by(model)
+    taken = parameters_of(model)
     return {**{name: value for name, value in fitting.items() if name in taken}, **options}
 
 
@@ -200,8 +200,8 @@ def input_shape_of(model: Layer) -> tuple[int, int, int] | None:
     shape = model.recipe.input_shape or arguments.get("input_shape")
     if shape is None and "in_channels" in arguments:
         channels, size = arguments["in_channels"], 28 if arguments["in_channels"] == 1 else 32
-        classes = _taken_by(model.recipe.name).get("classes")
-        if classes is not None and classes.default == _IMAGENET_CLASSES and not arguments["small_images"]:
+        classes = parameters_of(model.recipe.name).get("classes")
+        if classes is not None and classes.default == _IMAGENET_CLASSES and not arguments.get("small_images"):
             size = _IMAGENET_SIZE
         shape = channels, size, size
     if shape is None:
@@ -212,18 +212,14 @@ def input_shape_of(model: Layer) -> tuple[int, int, int] | None:
 
 def _optional(model: str) -> dict[str, inspect.Parameter]:
     """Return the arguments of a published model that settings have no other names for."""
-    return {name: taken for name, taken in _taken_by(model).items() if name not in ("seed", "dtype")}
-
-
-def _taken_by(model: str) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments of a published model; none for an unknown name, which `models.build` refuses."""
-    if model not in models.model_names():
-        return {}
-    return inspect.signature(getattr(models, model), eval_str=True).parameters
+    return {name: taken for name, taken in parameters_of(model).items() if name not in ("seed", "dtype")}
 
 
 def _read(argument: inspect.Parameter, text: str) -> Any:
-    kinds = get_args(argument.annotation) if _is_union(argument) else (argument.annotation,)
+    annotation = argument.annotation
+    if annotation is argument.empty:  # of a model of somebody's own
+        annotation = str if argument.default is argument.empty else type(argument.default)
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     for kind, read in _KINDS.items():
         for taken in kinds:
             if kind in (taken, get_origin(taken)):
@@ -234,16 +230,12 @@ def _read(argument: inspect.Parameter, text: str) -> Any:
     raise ValueError(text)
 
 
-def _is_union(argument: inspect.Parameter) -> bool:
-    return get_origin(argument.annotation) in (Union, UnionType)
-
-
 # Tried in this order, where an argument is annotated with several.
 _KINDS: dict[Any, Callable[[Any, Any, str], Any]] = {
     NoneType: lambda kind, default, text: (None,)[("none",).index(text.lower())],
     bool: lambda kind, default, text: ("false", "true").index(text.lower()) == 1,
-    int: lambda kind, default, text: _whole(text, min(default or 0, 1)),
+    int: lambda kind, default, text: _whole(text, min(default, 1) if isinstance(default, int) else 0),
     float: lambda kind, default, text: float(text),
-    tuple: lambda kind, default, text: _sizes(text, len(get_args(kind))),
+    tuple: lambda kind, default, text: _sizes(text, None if ... in get_args(kind) else len(get_args(kind))),
     str: lambda kind, default, text: text,
 }

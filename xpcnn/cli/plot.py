@@ -70,7 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="png", help="(default: %(default)s)")
     what = parser.add_argument_group("what is shown")
     what.add_argument(
-        "--dataset", choices=datasets.DATASETS, help="(default: the run's own, without one synthetic-digits)"
+        "--dataset",
+        choices=datasets.DATASETS,
+        metavar="NAME",
+        help="one of %(choices)s (default: the run's own, without one synthetic-digits)",
     )
     what.add_argument(
         "--test-samples",

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from xpcnn import __version__
+from xpcnn.cli.imports import add_import_option, import_files, without_imports
 from xpcnn.cli.output import log_on_stderr, one_line, plain_output, shown
 from xpcnn.cli.parser import Parser, UsageError
 from xpcnn.cli.streams import flush_stdout, give_up, writable_streams
@@ -80,8 +81,10 @@ def command() -> NoReturn:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = _parser(sys.argv[1:] if argv is None else argv)
-    args, unknown = parser.parse_known_args(argv)
+    words, files = without_imports(sys.argv[1:] if argv is None else argv)
+    import_files(files)
+    parser = _parser(words)
+    args, unknown = parser.parse_known_args(words)
     command: Parser = args.parser
     if unknown:
         command.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -112,6 +115,7 @@ def _parser(argv: Sequence[str]) -> Parser:
             module = importlib.import_module(f"xpcnn.cli.{name}")
             command.description = (module.__doc__ or "").replace("\n\n", " ", 1)
             module.add_arguments(command)
+            add_import_option(command)
             command.set_defaults(run=module.run, parser=command)
     return parser
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from xpcnn.cli import datasets
+from xpcnn.cli.imports import import_options
 from xpcnn.cli.options import (
     DTYPES,
     add_device_options,
@@ -29,7 +30,7 @@ from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import OPTIMIZERS, Settings
 from xpcnn.errors import CheckpointError
 from xpcnn.io import replacing
-from xpcnn.models import model_names
+from xpcnn.models.catalog import MODELS
 from xpcnn.nn import summary
 from xpcnn.train import Trainer, Trial, random_search, ranked, split
 from xpcnn.train.interrupt import status_of
@@ -45,14 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [OPTION ...]"
     shown = "(default: %(default)s)"
     what = parser.add_argument_group("data and model")
-    what.add_argument("--dataset", choices=datasets.DATASETS, default=Settings.dataset, help=shown)
+    what.add_argument(
+        "--dataset",
+        choices=datasets.DATASETS,
+        default=Settings.dataset,
+        metavar="NAME",
+        help=f"one of %(choices)s {shown}",
+    )
     samples = f"use the first N only, validation included {shown}"
     what.add_argument("--train-samples", type=count, default=500, metavar="N", help=samples)
     share = f"the share of them that is held out for validation {shown}"
     what.add_argument("--validation", type=_fraction, default=0.2, metavar="SHARE", help=share)
-    names = model_names()
-    one_of = f"one of {', '.join(names)} {shown}"
-    what.add_argument("--model", choices=names, metavar="MODEL", default=Settings.model, help=one_of)
+    one_of = f"one of %(choices)s {shown}"
+    what.add_argument("--model", choices=MODELS, metavar="MODEL", default=Settings.model, help=one_of)
     add_model_option(what)
 
     how = parser.add_argument_group("search")
@@ -167,7 +173,9 @@ def _conclude(args: argparse.Namespace, trials: list[Trial], settings: Settings,
     print(f"all {len(trials)} in {out}")
     if trials and trials[0].accuracy is not None:
         pairs = "".join(f" --model-option {name}={value}" for name, value in settings.model_options.items())
+        settings_of = f"--dataset {settings.dataset} --model {settings.model}{pairs}"
         print(
-            f"next: xpcnn train --dataset {settings.dataset} --model {settings.model}{pairs} --optimizer "
-            f"{settings.optimizer} --lr {trials[0].lr:.3g} --weight-decay {trials[0].weight_decay:.3g}"
+            f"next: xpcnn train{import_options()} {settings_of} "
+            f"--optimizer {settings.optimizer} --lr {trials[0].lr:.3g} "
+            f"--weight-decay {trials[0].weight_decay:.3g}"
         )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from xpcnn.cli import datasets
+from xpcnn.cli.imports import import_options
 from xpcnn.cli.introduction import introduce
 from xpcnn.cli.output import lasting_output, shown
 from xpcnn.cli.parser import UsageError
@@ -122,7 +123,7 @@ def _train(
             told = f"interrupted and saved after step {trainer.steps}"
         else:  # by a second signal
             told = "interrupted in the middle of a step; the checkpoint of the last epoch stands"
-        print(f"{told}; go on with: xpcnn train --resume {run}", flush=True)
+        print(f"{told}; go on with: xpcnn train{import_options()} --resume {run}", flush=True)
         _draw_curves(trainer.history, directory)
         return status_of(error)
     result = evaluate(trainer.evaluated, test)  # by cross-entropy without label smoothing
@@ -133,8 +134,8 @@ def _train(
     _tell_best(history, directory)
     _draw_curves(history, directory)
     print("next:")
-    print(f"  xpcnn evaluate {run}")
-    print(f"  xpcnn predict --model {run} IMAGE_OR_FOLDER")
+    print(f"  xpcnn evaluate{import_options()} {run}")
+    print(f"  xpcnn predict{import_options()} --model {run} IMAGE_OR_FOLDER")
     return 0
 
 

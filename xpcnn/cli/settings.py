@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from xpcnn.data import Dataset
 from xpcnn.data.augment import Compose, parse
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.io import Range, checked
+from xpcnn.models.catalog import MODELS, parameters_of
 from xpcnn.models.googlenet import googlenet_loss
 from xpcnn.nn import Layer
 from xpcnn.train import Trainer
@@ -106,15 +107,16 @@ class Settings:
                 f"{source}: lacks {', '.join(missing)}; was this run begun by `xpcnn train`?"
             )
         settings: Settings = checked(cls, config, str(source), more=True)
-        choices = {
+        choices: dict[str, Container[str]] = {
             "dataset": DATASETS,
-            "model": models.model_names(),
+            "model": MODELS,
             "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
         }
         for name, known in choices.items():
             if getattr(settings, name) not in known:
-                raise CheckpointError(f"{source}: unknown {name} {getattr(settings, name)!r:.60}")
+                own = "; --import FILE.py brings one of your own" if name in ("dataset", "model") else ""
+                raise CheckpointError(f"{source}: unknown {name} {getattr(settings, name)!r:.60}{own}")
         stepwise = settings.schedule in ("step", "exponential")
         if stepwise and (settings.lr_step is None or settings.lr_gamma is None):
             raise CheckpointError(f"{source}: the schedule {settings.schedule} needs lr_step and lr_gamma")
@@ -137,7 +139,9 @@ class Settings:
         """Return the model, newly initialised, for the images and classes of a training set."""
         options = for_images(self.model, self.model_options, train.images.shape[1:], train.classes)
         dtype = "float32" if self.dtype in HALF_DTYPES else self.dtype
-        return models.build(self.model, **options, seed=self.seed, dtype=dtype)
+        own = {"seed": self.seed, "dtype": dtype}
+        taken = parameters_of(self.model)
+        return models.build(self.model, **options, **{name: own[name] for name in own if name in taken})
 
     def build_optimizer(self, model: Layer) -> optim.Optimizer:
         """Return the optimiser of that model."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from xpcnn import models
 from xpcnn.cli.options import add_model_option, for_images, input_shape, input_shape_of, model_options
 from xpcnn.cli.parser import UsageError
-from xpcnn.models import model_names
+from xpcnn.models.catalog import MODELS
 from xpcnn.nn import summary
 from xpcnn.train import load_model
 
@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=f"one of {', '.join(model_names())}; or a run's folder, or a weight file",
-    )
+        help="one of %(known)s; or a run's folder, or a weight file",
+    ).known = _Known()  # type: ignore[attr-defined]
     parser.add_argument(
         "--input-shape",
         type=input_shape,
@@ -31,9 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(parser)
 
 
+class _Known:
+    """The models by name, looked up when the help is shown."""
+
+    def __str__(self) -> str:
+        return ", ".join(MODELS)
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    if args.model in model_names():
+    if args.model in MODELS:
         options = model_options(args.model, args.model_option or ())
         if args.input_shape is not None:
             options = for_images(args.model, options, args.input_shape)
@@ -43,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     elif Path(args.model).exists():
         model = load_model(args.model)
     else:
-        known = ", ".join(model_names())
+        known = ", ".join(MODELS)
         raise UsageError(f"{args.model!r} is no model ({known}), and no run or weight file either")
     shape = args.input_shape or input_shape_of(model)
     if shape is None:

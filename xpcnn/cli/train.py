@@ -26,7 +26,7 @@ from xpcnn.cli.options import (
 from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import HALF_DTYPES, OF_FIXED_LENGTH, OPTIMIZERS, SCHEDULES, Settings
 from xpcnn.data import augment
-from xpcnn.models import model_names
+from xpcnn.models.catalog import MODELS
 from xpcnn.train import RunDirectory
 
 __all__ = ["add_arguments", "run"]
@@ -46,14 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS
     parser.usage = "%(prog)s [OPTION ...]"
     what = parser.add_argument_group("data and model")
-    what.add_argument("--dataset", choices=datasets.DATASETS, help=f"(default: {Settings.dataset})")
+    what.add_argument(
+        "--dataset",
+        choices=datasets.DATASETS,
+        metavar="NAME",
+        help=f"one of %(choices)s (default: {Settings.dataset})",
+    )
     what.add_argument("--train-samples", type=count, metavar="N", help="use the first N only (default: all)")
     what.add_argument("--test-samples", type=count, metavar="N", help="use the first N only (default: all)")
     what.add_argument(
         "--model",
-        choices=model_names(),
+        choices=MODELS,
         metavar="MODEL",
-        help=f"one of {', '.join(model_names())} (default: {Settings.model})",
+        help=f"one of %(choices)s (default: {Settings.model})",
     )
     add_model_option(what)
 

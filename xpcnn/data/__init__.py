@@ -8,6 +8,7 @@ a network, `Dataset` holds images and labels, and `Loader` cuts them into batche
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from xpcnn.data.catalog import load_dataset, register_dataset
 from xpcnn.data.dataset import Dataset
 from xpcnn.data.idx import read_idx
 from xpcnn.data.loader import Loader
@@ -17,7 +18,17 @@ from xpcnn.data.synthetic import synthetic_digits
 if TYPE_CHECKING:
     from xpcnn.data import augment
 
-__all__ = ["Dataset", "Loader", "augment", "fashion_mnist", "mnist", "read_idx", "synthetic_digits"]
+__all__ = [
+    "Dataset",
+    "Loader",
+    "augment",
+    "fashion_mnist",
+    "load_dataset",
+    "mnist",
+    "read_idx",
+    "register_dataset",
+    "synthetic_digits",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Published networks, one file each, built from the containers alone."""
 
 from xpcnn.models.alexnet import alexnet
-from xpcnn.models.catalog import model_names
+from xpcnn.models.catalog import model_names, register_model
 from xpcnn.models.deep_convnet import deep_convnet
 from xpcnn.models.ensemble import build, ensemble
 from xpcnn.models.googlenet import googlenet, googlenet_loss
@@ -21,6 +21,7 @@ __all__ = [
     "googlenet_loss",
     "lenet5",
     "model_names",
+    "register_model",
     "resnet18",
     "resnet20",
     "resnet32",

@@ -7,12 +7,12 @@ from typing import Any
 from xpcnn import nn
 from xpcnn.backend import host_generator
 from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 
 __all__ = ["alexnet"]
 
 
-@published
+@register_model("alexnet")
 def alexnet(
     classes: int = 1000,
     in_channels: int = 3,

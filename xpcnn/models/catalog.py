@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from xpcnn.backend import dtype_name
@@ -12,22 +12,100 @@ from xpcnn.errors import ArgumentError
 from xpcnn.models._arguments import checked_arguments
 from xpcnn.nn import Layer, Recipe
 from xpcnn.ops.checks import in_words, plain
+from xpcnn.plugins import Registry, check_name
 
-__all__ = ["build", "model_names", "published"]
+__all__ = [
+    "MODELS",
+    "build",
+    "model_names",
+    "parameters_of",
+    "register_model",
+]
 
 Arguments = ParamSpec("Arguments")
 Model = TypeVar("Model", bound=Layer)
 
-_builders: dict[str, Callable[..., Layer]] = {}
+Builder = Callable[..., Layer]
+
+
+def _adopted(name: str, builder: Any) -> Builder:
+    """Return the builder that another distribution declares under a name."""
+    if not hasattr(builder, "model_name"):
+        return register_model(name)(builder)
+    if builder.model_name != name:
+        raise ArgumentError(f"the model is registered as {builder.model_name!r}; declare it under that name")
+    found: Builder = builder
+    return found
+
+
+MODELS: Registry[Builder] = Registry("xpcnn.models", _adopted)
+"""Functions that build models, by name."""
 
 # Arguments that builders took once, which older files name, with the value that asked for nothing.
 _REMOVED: dict[str, dict[str, Any]] = {"deep_convnet": {"deskew": False, "digit_size": None}}
 
 
-def published(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
-    """List a builder under its name, and note each model's recipe on the model."""
+def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable[Arguments, Model]]:
+    """Return a decorator that makes a function known which builds a model, under a name.
+
+    The name then stands wherever that of a published model does: `build`, ``xpcnn train --model NAME``, and
+    in files of such a model, which keep the arguments that it was built with. Other distributions can bring
+    one as an entry point of the group ``xpcnn.models``.
+
+    Parameters
+    ----------
+    name : str
+        A letter, then letters, digits, dots, hyphens and underscores. Files refer to it: keep it.
+
+    Raises
+    ------
+    ArgumentError
+        For another spelling, or a name that is taken; for what is no function, or takes ``*args`` or
+        ``**kwargs``.
+
+    Notes
+    -----
+    Each argument needs a name; all should have defaults. ``xpcnn train`` gives those called ``classes``,
+    ``in_channels``, ``input_shape`` (C, H, W), ``small_images``, ``seed`` and ``dtype`` where the function
+    takes them, and others by ``--model-option``: annotated as int, float, bool, str or tuples of int.
+
+    Examples
+    --------
+    >>> from xpcnn import models, nn
+    >>> @models.register_model("example_net")
+    ... def example_net(classes: int = 10, in_channels: int = 1, seed: int = 0) -> nn.Layer:
+    ...     return nn.Sequential(
+    ...         conv=nn.Conv2d(in_channels, 4, 3, seed=seed),
+    ...         act=nn.ReLU(),
+    ...         pool=nn.AdaptiveAvgPool2d(1),
+    ...         flatten=nn.Flatten(),
+    ...         fc=nn.Linear(4, classes, seed=seed),
+    ...     )
+    >>> models.build("example_net", classes=3).fc.weight.shape
+    (3, 4)
+    """
+
+    check_name("register_model", name)
+
+    def decorate(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
+        if not callable(builder) or isinstance(builder, type) or not hasattr(builder, "__name__"):
+            raise ArgumentError(
+                f"register_model: {in_words(name)} must be a function that returns a model, got "
+                f"{in_words(builder)}"
+            )
+        for one in inspect.signature(builder).parameters.values():
+            if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+                raise ArgumentError(
+                    f"register_model: {builder.__name__} takes {one}, which has no name to keep it"
+                )
+        return _noting(name, builder)
+
+    return decorate
+
+
+def _noting(name: str, builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
+    """List a builder under a name, and return one that notes on each model how it was built."""
     signature = inspect.signature(builder)
-    name = builder.__name__
 
     @functools.wraps(builder)
     def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
@@ -37,26 +115,44 @@ def published(builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]
         bound.arguments.update(plain(bound.arguments))
         bound.arguments.update(checked_arguments(name, bound.arguments, signature.parameters))
         model = builder(*bound.args, **bound.kwargs)
+        if not isinstance(model, Layer):
+            raise ArgumentError(f"{name}: its function must return a layer, got {type(model).__name__}")
         model.note_recipe(Recipe(name, _saved(bound.arguments)))
         return model
 
-    _builders[name] = built
+    built.model_name = name  # type: ignore[attr-defined]
+    place = builder.__module__, builder.__qualname__
+    MODELS.add("register_model", name, built, lambda other: (other.__module__, other.__qualname__) == place)
     return built
 
 
 def _saved(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return a builder's arguments as what a file can hold: a generator as None, a dtype by its name."""
-    seed = arguments["seed"] if isinstance(arguments["seed"], int) else None
-    return {**arguments, "seed": seed, "dtype": dtype_name(arguments["dtype"])}
+    found = dict(arguments)
+    if "seed" in found and not isinstance(found["seed"], int):
+        found["seed"] = None
+    if "dtype" in found:
+        found["dtype"] = dtype_name(found["dtype"])
+    return found
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names `build` takes."""
-    return tuple(_builders)
+    """Return the names `build` takes: the published models, those registered, and those of distributions."""
+    return tuple(MODELS)
+
+
+def parameters_of(name: str) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments of a model by name, their annotations as types; none for an unknown name."""
+    if name not in MODELS:
+        return {}
+    try:
+        return inspect.signature(MODELS[name], eval_str=True).parameters
+    except NameError:  # annotations that only a type checker knows
+        return inspect.signature(MODELS[name]).parameters
 
 
 def build(name: str, **arguments: Any) -> Layer:
-    """Return a new published model by name.
+    """Return a new model by name.
 
     Raises
     ------
@@ -68,9 +164,12 @@ def build(name: str, **arguments: Any) -> Layer:
     >>> build("tiny_convnet", filters=4).conv1.weight.shape
     (4, 1, 3, 3)
     """
-    if not isinstance(name, str) or name not in _builders:
-        raise ArgumentError(f"unknown model {in_words(name)}; known: {', '.join(_builders)}")
-    builder = _builders[name]
+    if not isinstance(name, str) or name not in MODELS:
+        raise ArgumentError(
+            f"unknown model {in_words(name)}; known: {', '.join(MODELS)}; import the file that registers "
+            f"one of your own first: on the command line, by --import FILE.py"
+        )
+    builder = MODELS[name]
     for argument, nothing in _REMOVED.get(name, {}).items():
         value = arguments.pop(argument, nothing)
         if value != nothing:

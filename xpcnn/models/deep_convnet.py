@@ -8,12 +8,12 @@ from xpcnn import nn
 from xpcnn.backend import host_generator
 from xpcnn.errors import ArgumentError
 from xpcnn.models._images import Images
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 
 __all__ = ["deep_convnet"]
 
 
-@published
+@register_model("deep_convnet")
 def deep_convnet(
     classes: int = 10,
     in_channels: int = 1,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from xpcnn import nn, ops
 from xpcnn.backend import Array, Key, backend_of, host_generator
 from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 from xpcnn.nn.layer import ReceptiveField, TraceRow
 
 __all__ = ["GoogLeNet", "GoogLeNetLogits", "googlenet", "googlenet_loss"]
@@ -121,7 +121,7 @@ evaluation, or without heads, it is softmax cross-entropy.
 """
 
 
-@published
+@register_model("googlenet")
 def googlenet(
     classes: int = 1000,
     in_channels: int = 3,

@@ -8,7 +8,7 @@ from xpcnn import nn, ops
 from xpcnn.backend import Array, Key, backend_of, host_generator, to_numpy
 from xpcnn.errors import ArgumentError
 from xpcnn.models._images import Images
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 from xpcnn.ops.checks import in_words
 
 __all__ = ["PartialConv2d", "ScaledTanh", "lenet5"]
@@ -117,7 +117,7 @@ class PartialConv2d(nn.Conv2d):
         return backend_of(weight).keep_where(self.connections.data, weight)
 
 
-@published
+@register_model("lenet5")
 def lenet5(
     classes: int = 10,
     in_channels: int = 1,

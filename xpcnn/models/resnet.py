@@ -8,7 +8,7 @@ from typing import Any
 from xpcnn import nn
 from xpcnn.backend import host_generator
 from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, Images
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 
 __all__ = ["conv_bn_relu_conv_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -119,7 +119,7 @@ def _resnet(
     )
 
 
-@published
+@register_model("resnet18")
 def resnet18(
     classes: int = 1000,
     in_channels: int = 3,
@@ -153,7 +153,7 @@ def resnet18(
     return _resnet("resnet18", _basic_block, (2, 2, 2, 2), classes, in_channels, small_images, seed, dtype)
 
 
-@published
+@register_model("resnet34")
 def resnet34(
     classes: int = 1000,
     in_channels: int = 3,
@@ -166,7 +166,7 @@ def resnet34(
     return _resnet("resnet34", _basic_block, (3, 4, 6, 3), classes, in_channels, small_images, seed, dtype)
 
 
-@published
+@register_model("resnet50")
 def resnet50(
     classes: int = 1000,
     in_channels: int = 3,
@@ -179,7 +179,7 @@ def resnet50(
     return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), classes, in_channels, small_images, seed, dtype)
 
 
-@published
+@register_model("resnet101")
 def resnet101(
     classes: int = 1000,
     in_channels: int = 3,
@@ -192,7 +192,7 @@ def resnet101(
     return _resnet("resnet101", _bottleneck, (3, 4, 23, 3), classes, in_channels, small_images, seed, dtype)
 
 
-@published
+@register_model("resnet152")
 def resnet152(
     classes: int = 1000,
     in_channels: int = 3,

@@ -7,7 +7,7 @@ from typing import Any
 from xpcnn import nn
 from xpcnn.backend import Array, Key, backend_of, host_generator
 from xpcnn.models._images import Images
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 from xpcnn.models.resnet import conv_bn_relu_conv_bn
 
 __all__ = ["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
@@ -81,7 +81,7 @@ def _resnet(depth: int, classes: int, in_channels: int, seed: Any, dtype: Any) -
     )
 
 
-@published
+@register_model("resnet20")
 def resnet20(
     classes: int = 10,
     in_channels: int = 3,
@@ -114,7 +114,7 @@ def resnet20(
     return _resnet(20, classes, in_channels, seed, dtype)
 
 
-@published
+@register_model("resnet32")
 def resnet32(
     classes: int = 10,
     in_channels: int = 3,
@@ -127,7 +127,7 @@ def resnet32(
     return _resnet(32, classes, in_channels, seed, dtype)
 
 
-@published
+@register_model("resnet44")
 def resnet44(
     classes: int = 10,
     in_channels: int = 3,
@@ -140,7 +140,7 @@ def resnet44(
     return _resnet(44, classes, in_channels, seed, dtype)
 
 
-@published
+@register_model("resnet56")
 def resnet56(
     classes: int = 10,
     in_channels: int = 3,
@@ -153,7 +153,7 @@ def resnet56(
     return _resnet(56, classes, in_channels, seed, dtype)
 
 
-@published
+@register_model("resnet110")
 def resnet110(
     classes: int = 10,
     in_channels: int = 3,

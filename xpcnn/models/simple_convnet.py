@@ -7,13 +7,13 @@ from typing import Any
 from xpcnn import nn
 from xpcnn.backend import host_generator
 from xpcnn.errors import ShapeError
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 from xpcnn.ops import ConvGeometry
 
 __all__ = ["simple_convnet"]
 
 
-@published
+@register_model("simple_convnet")
 def simple_convnet(
     input_shape: tuple[int, int, int] = (1, 28, 28),
     filters: int = 30,

@@ -7,12 +7,12 @@ from typing import Any
 from xpcnn import nn
 from xpcnn.backend import host_generator
 from xpcnn.errors import ShapeError
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 
 __all__ = ["tiny_convnet"]
 
 
-@published
+@register_model("tiny_convnet")
 def tiny_convnet(
     input_shape: tuple[int, int, int] = (1, 28, 28),
     filters: int = 8,

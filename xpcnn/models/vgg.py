@@ -7,7 +7,7 @@ from typing import Any
 from xpcnn import nn
 from xpcnn.backend import host_generator
 from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
-from xpcnn.models.catalog import published
+from xpcnn.models.catalog import register_model
 
 __all__ = [
     "vgg11",
@@ -75,7 +75,7 @@ def _vgg(
     )
 
 
-@published
+@register_model("vgg11")
 def vgg11(
     classes: int = 1000,
     in_channels: int = 3,
@@ -118,7 +118,7 @@ def vgg11(
     return _vgg(11, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published
+@register_model("vgg11_bn")
 def vgg11_bn(
     classes: int = 1000,
     in_channels: int = 3,
@@ -132,7 +132,7 @@ def vgg11_bn(
     return _vgg(11, True, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published
+@register_model("vgg13")
 def vgg13(
     classes: int = 1000,
     in_channels: int = 3,
@@ -146,7 +146,7 @@ def vgg13(
     return _vgg(13, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published
+@register_model("vgg13_bn")
 def vgg13_bn(
     classes: int = 1000,
     in_channels: int = 3,
@@ -160,7 +160,7 @@ def vgg13_bn(
     return _vgg(13, True, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published
+@register_model("vgg16")
 def vgg16(
     classes: int = 1000,
     in_channels: int = 3,
@@ -174,7 +174,7 @@ def vgg16(
     return _vgg(16, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published
+@register_model("vgg16_bn")
 def vgg16_bn(
     classes: int = 1000,
     in_channels: int = 3,
@@ -188,7 +188,7 @@ def vgg16_bn(
     return _vgg(16, True, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published
+@register_model("vgg19")
 def vgg19(
     classes: int = 1000,
     in_channels: int = 3,
@@ -202,7 +202,7 @@ def vgg19(
     return _vgg(19, False, classes, in_channels, small_images, seed, dropout, dtype)
 
 
-@published
+@register_model("vgg19_bn")
 def vgg19_bn(
     classes: int = 1000,
     in_channels: int = 3,

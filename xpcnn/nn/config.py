@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -17,6 +16,7 @@ from xpcnn.backend import dtype_name, is_floating
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import State
 from xpcnn.ops.checks import in_words, plain
+from xpcnn.plugins import check_name
 
 __all__ = [
     "MOST_NESTED",
@@ -35,7 +35,6 @@ MOST_NESTED = 20
 """Layers in layers: JSON of ours is nested 50 deep at most, and each layer takes two of them."""
 
 _INITIAL = frozenset({"seed", "weight_init"})  # of the weights, which are loaded
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
 PARTS = frozenset({"type", "arguments", "children"})
 
 _kinds: dict[str, type[Configurable]] = {}
@@ -255,11 +254,7 @@ def registered(name: str) -> Callable[[Kind], Kind]:
     >>> nn.from_config(Scale(2.0).config()).factor
     2.0
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ArgumentError(
-            f"registered: the name must be a letter followed by letters, digits, dots, hyphens and "
-            f'underscores, at most 80 in all, got {in_words(name)}; write @nn.registered("my_layer")'
-        )
+    check_name("registered", name)
 
     def decorate(kind: Kind) -> Kind:
         if not isinstance(kind, type) or not issubclass(kind, Configurable):

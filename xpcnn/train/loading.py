@@ -17,6 +17,10 @@ from xpcnn.train.run import RunDirectory
 __all__ = ["load_model"]
 
 
+_LACKING = 10_000
+"""Numbers that a file may lack of its model: a few biases are named then, one by one."""
+
+
 def load_model(path: str | PathLike[str]) -> Layer:
     """Return the published model a weight file (or a run's folder) was saved from, with its weights.
 
@@ -51,7 +55,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
             f"since; build the model, replace the same children, and call model.load(path)"
         )
     try:
-        with at_most(sum(array.size for array in arrays.values())):
+        with at_most(sum(array.size for array in arrays.values()) + _LACKING):
             model = build(recipe.name, **recipe.arguments)
     except Exception as error:  # of a newer xpcnn, or damaged: odd arguments fail in any way
         reason = error if isinstance(error, XpcnnError | ValueError | TypeError) else repr(error)
