@@ -26,7 +26,7 @@ from xpcnn.nn.container import Container
 from xpcnn.nn.init import at_most
 
 # What only wraps another layer while something is computed, and is never saved.
-NEVER_SAVED = {"_InFloat32", "_Watched", "_Pool2d", "_BatchNorm"}
+NEVER_SAVED = {"_InFloat32", "_Rounded", "_Watched", "_Pool2d", "_BatchNorm"}
 
 
 def folded() -> nn.Layer:
@@ -39,8 +39,9 @@ MORE: dict[str, tuple[Callable[[], nn.Layer], tuple[int, ...]]] = {
         (2, 4, 7, 6),
     ),
     "NumPy's numbers": (lambda: nn.Conv2d(np.int64(2), np.int32(3), np.array([3, 3])), (1, 2, 4, 4)),
-    "images": (lambda: Images("net", 2, 3, 9, "a hint"), (1, 2, 4, 5)),
-    "padded images": (lambda: Images("net", 2, 3, pad_to=8), (1, 2, 4, 5)),
+    "images": (lambda: Images("net", 2, 0.5, (1.0, 0.5), 3, 9, "a hint", dtype="float64"), (1, 2, 4, 5)),
+    "padded images": (lambda: Images("net", 2, (0.1, 0.2), 0.5, 3, pad_to=8), (1, 2, 4, 5)),
+    "preprocess": (lambda: nn.Preprocess((0.1, 0.2), 0.5, dtype="float64"), (1, 2, 4, 5)),
     "partial conv": (lambda: PartialConv2d(((0, 1), (2,)), 3, 2), (2, 3, 4, 4)),
     "scaled tanh": (ScaledTanh, (2, 3)),
     "zero channels": (lambda: ZeroChannels(2), (1, 2, 3, 3)),
@@ -301,7 +302,7 @@ BAD_NAMES = ("", " ", "1st", "a b", "a/b", "ä", "x" * 81, "a\n", None, 3, nn.Re
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_names_that_no_layer_can_have(name: Any) -> None:
-    with pytest.raises(ArgumentError, match="registered: a name must be a letter followed by"):
+    with pytest.raises(ArgumentError, match="registered: (a name must be a letter|its name is missing)"):
         nn.registered(name)
 
 
