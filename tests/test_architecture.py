@@ -210,7 +210,7 @@ RIGHT = {
     ),
     "relative": ("xpcnn.ops.conv.im2col", "from .geometry import ConvGeometry\nfrom ..checks import pair"),
     "relative from a package": ("xpcnn.ops", "from . import conv\nfrom ..backend import namespace"),
-    "the exception": ("xpcnn.nn.layer", "def save():\n    from xpcnn.io import save_weights"),
+    "downwards": ("xpcnn.nn.layer", "def save():\n    from xpcnn.io import save_arrays"),
     "train": ("xpcnn.train.trainer", "import numpy\nfrom xpcnn import data, io, models, optim, __version__"),
     "bench": ("xpcnn.bench.report", "import numpy\nfrom xpcnn import io, models, ops, optim, train, viz"),
     "cli": ("xpcnn.cli.main", "from xpcnn import bench, scratch, train, viz"),

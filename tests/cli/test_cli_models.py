@@ -40,22 +40,22 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_is_built_for_its_dataset(xpcnn_command: Any, colours: None, model: str) -> None:
     result = xpcnn_command("train", "--model", model, *QUICK, "--out", "run")
     assert (result.status, result.err) == (0, "")
-    recipe = io.load_weights("run/model.safetensors").recipe
-    assert recipe is not None
-    assert recipe.input_shape == (3, 32, 30)
-    assert recipe.arguments["classes"] == 7
+    spec = load_model("run/model.safetensors").spec
+    assert spec is not None
+    assert spec.input_shape == (3, 32, 30)
+    assert spec.arguments["classes"] == 7
     if model == "simple_convnet":
-        assert recipe.arguments["input_shape"] == (3, 32, 30)
+        assert spec.arguments["input_shape"] == (3, 32, 30)
     else:
-        assert (recipe.arguments["in_channels"], recipe.arguments["small_images"]) == (3, True)
+        assert (spec.arguments["in_channels"], spec.arguments["small_images"]) == (3, True)
 
 
 def test_options_go_first(xpcnn_command: Any, colours: None) -> None:
     given = ("--model-option", "small_images=false", "--model-option", "classes=8")
     assert xpcnn_command("train", "--model", "resnet20", *QUICK, *given, "--out", "run").status == 0
-    recipe = io.load_weights("run/model.safetensors").recipe
-    assert recipe is not None
-    assert (recipe.arguments["small_images"], recipe.arguments["classes"]) == (False, 8)
+    spec = load_model("run/model.safetensors").spec
+    assert spec is not None
+    assert (spec.arguments["small_images"], spec.arguments["classes"]) == (False, 8)
 
 
 def test_large_images_get_the_published_network() -> None:
@@ -227,7 +227,7 @@ def test_summary_of_a_published_network(xpcnn_command: Any) -> None:
 def test_summary_of_untrained_weights(xpcnn_command: Any) -> None:
     model = models.resnet20()
     model.save("w.npz")
-    assert load_model("w.npz").recipe == model.recipe
+    assert load_model("w.npz").spec == model.spec
     assert xpcnn_command("summary", "w.npz") == (0, f"{nn.summary(model, (3, 32, 32))}\n", "")
 
 
@@ -235,11 +235,9 @@ def test_weights_of_a_version_that_noted_no_images(xpcnn_command: Any) -> None:
     import json
 
     model = models.simple_convnet((1, 20, 20))
-    model.save("w.npz")
-    arrays, metadata = io.load_arrays("w.npz")
-    recipe = json.loads(metadata["recipe"])
-    assert recipe.pop("input_shape") is None
-    io.save_arrays("w.npz", arrays, {**metadata, "recipe": json.dumps(recipe)})
+    assert model.spec is not None
+    recipe = {"name": "simple_convnet", "arguments": model.spec.arguments, "mean": 0.0, "std": 1.0}
+    io.save_arrays("w.npz", model.state_dict(), {"recipe": json.dumps(recipe)})
     assert input_shape_of(load_model("w.npz")) == (1, 20, 20)
 
 
@@ -249,8 +247,8 @@ def test_a_damaged_note_of_images(xpcnn_command: Any, shape: Any) -> None:
 
     models.tiny_convnet().save("w.npz")
     arrays, metadata = io.load_arrays("w.npz")
-    recipe = {**json.loads(metadata["recipe"]), "input_shape": shape}
-    io.save_arrays("w.npz", arrays, {**metadata, "recipe": json.dumps(recipe)})
+    spec = {**json.loads(metadata["spec"]), "input_shape": shape}
+    io.save_arrays("w.npz", arrays, {**metadata, "spec": json.dumps(spec)})
     status, out, err = xpcnn_command("summary", "w.npz")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "w.npz: the model's description is unreadable" in err

@@ -16,7 +16,7 @@ from xpcnn.data import Dataset, synthetic_digits
 from xpcnn.data import prepare as preparing
 from xpcnn.errors import ArgumentError, CheckpointError, DatasetError
 from xpcnn.io import load_arrays, save_arrays
-from xpcnn.io.recipe import PREPARATIONS
+from xpcnn.nn.spec import PREPARATIONS
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -85,7 +85,7 @@ def test_pictures_are_answered_as_their_arrays(
     right = trainer.evaluate(Dataset(x_test, t_test)).correct
     assert right >= 48  # else the test says little
     model.save(tmp_path / "m.safetensors")
-    assert load_model(tmp_path / "m.safetensors").recipe.preparation == (preparation or "crop")
+    assert load_model(tmp_path / "m.safetensors").spec.preparation == (preparation or "crop")
     for times in (1, 2):
         folder = tmp_path / str(times)
         folder.mkdir()
@@ -123,7 +123,7 @@ def test_a_model_of_digits_says_so(tmp_path: Path) -> None:
     model = models.tiny_convnet(seed=0)
     Trainer(model, optim.SGD(model, lr=0.1)).fit(synthetic_digits(10), epochs=1, progress=None)
     model.save(tmp_path / "m.npz")
-    assert load_model(tmp_path / "m.npz").recipe.preparation == "mnist-digit"
+    assert load_model(tmp_path / "m.npz").spec.preparation == "mnist-digit"
 
 
 # -- the choice ---------------------------------------------------------------------------
@@ -131,8 +131,8 @@ def test_a_model_of_digits_says_so(tmp_path: Path) -> None:
 
 def model_file(path: Path, preparation: str | None, seed: int = 0) -> Path:
     model = models.tiny_convnet(seed=seed)
-    assert model.recipe is not None
-    model.recipe = model.recipe._replace(input_shape=(1, 28, 28), preparation=preparation)
+    assert model.spec is not None
+    model.spec = model.spec._replace(input_shape=(1, 28, 28), preparation=preparation)
     model.save(path)
     return path
 
@@ -168,8 +168,8 @@ def test_models_that_prepare_differently(tmp_path: Path, xpcnn_command: Any) -> 
     assert "prepared differently (crop, mnist-digit): --prepare must name one" in err
     assert xpcnn_command(*command, "--prepare", "crop").status == 0
     both = nn.Ensemble(load_model(one), load_model(model_file(tmp_path / "3.npz", "crop", 2)))
-    assert both.recipe is not None
-    assert both.recipe.preparation == "crop"
+    assert both.spec is not None
+    assert both.spec.preparation == "crop"
     both.save(tmp_path / "both.npz")
     status, out, _ = xpcnn_command("predict", tmp_path / "p.png", "--model", tmp_path / "both.npz")
     assert (status, done(out)) == (0, "40x40 -> 28x28")
@@ -187,7 +187,7 @@ def test_unknown_preparations(tmp_path: Path, xpcnn_command: Any) -> None:
         Dataset(np.zeros((1, 1, 4, 4), np.uint8), np.zeros(1, int), preparation="stretch")
     model = model_file(tmp_path / "m.npz", "crop")
     arrays, metadata = load_arrays(model)
-    metadata["recipe"] = metadata["recipe"].replace('"crop"', '"stretch"')
+    metadata["spec"] = metadata["spec"].replace('"crop"', '"stretch"')
     save_arrays(model, arrays, metadata)
     with pytest.raises(CheckpointError, match="description is unreadable"):
         load_model(model)

@@ -108,7 +108,7 @@ def test_interrupted_and_resumed_with_everything_is_as_never_interrupted(
     for file in ("weights_file", "best_file"):
         ours, theirs = (io.load_weights(getattr(RunDirectory(run), file)) for run in ("broken", "whole"))
         np.testing.assert_equal(ours.arrays, theirs.arrays)
-        assert ours.recipe == theirs.recipe
+        assert ours.metadata == theirs.metadata
     histories = [RunDirectory(run).history() for run in ("broken", "whole")]
     assert histories[0].losses == histories[1].losses
     assert histories[0].test_accuracy == histories[1].test_accuracy

@@ -138,7 +138,7 @@ def test_descriptions_that_say_something_else(tmp_path: Path, change: dict[str, 
     fields = {"name": "tiny_convnet", "arguments": {}, "mean": 0.5, "std": 1.0, **change}
     io.save_arrays(tmp_path / "w.npz", {}, {"recipe": json.dumps(fields)})
     with pytest.raises(CheckpointError) as caught:
-        io.load_weights(tmp_path / "w.npz")
+        load_model(tmp_path / "w.npz")
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'w.npz'}: the model's description is unreadable: ")
     assert told in message

@@ -115,7 +115,7 @@ def test_metadata_of_other_tools_is_passed_over(tmp_path: Path, metadata: dict[s
     path = tmp_path / "w.safetensors"
     weights = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
     safetensors.numpy.save_file(weights, path, metadata)
-    assert io.load_weights(path).recipe is None
+    assert io.load_weights(path).metadata == {}
     layer = nn.Linear(2, 2, seed=0)
     assert layer.load(path).missing == []
     np.testing.assert_array_equal(layer.weight.data, weights["weight"])
@@ -137,7 +137,7 @@ def test_texts_of_other_tools_in_npz_are_passed_over(tmp_path: Path, notes: dict
     path = tmp_path / "w.npz"
     weights = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
     np.savez(path, **weights, **notes)
-    assert io.load_weights(path).recipe is None
+    assert io.load_weights(path).metadata == {}
     layer = nn.Linear(2, 2, seed=0)
     assert layer.load(path).unexpected == []
     np.testing.assert_array_equal(layer.weight.data, weights["weight"])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from xpcnn import io, models, nn
+from xpcnn import io, load_model, models, nn
 from xpcnn.errors import CheckpointError, StateDictError
+from xpcnn.nn.spec import parse_spec
 
 every_ending = pytest.mark.parametrize("ending", [".safetensors", ".npz"])
 
@@ -83,9 +84,9 @@ def test_safetensors_of_others_are_read(tmp_path: Path) -> None:
     safetensors.numpy.save_file(weights, tmp_path / "y.safetensors", {"format": "pt", "kind": "any"})
     np.savez(tmp_path / "z.npz", w=weights["w"])
     for name in ("x.safetensors", "y.safetensors", "z.npz"):
-        arrays, recipe = io.load_weights(tmp_path / name)
+        arrays, metadata = io.load_weights(tmp_path / name)
         assert_same(arrays, weights)
-        assert recipe is None
+        assert metadata == {}
 
 
 # -- writing whole or not at all -------------------------------------------------------
@@ -221,28 +222,27 @@ def test_npz_metadata_that_is_none(tmp_path: Path, metadata: str) -> None:
 
 
 @every_ending
-def test_a_model_with_its_recipe(tmp_path: Path, ending: str) -> None:
+def test_a_model_with_its_spec(tmp_path: Path, ending: str) -> None:
     model = models.simple_convnet(input_shape=(2, 8, 8), filters=3, filter_size=3, hidden=4, seed=5)
     model.save(tmp_path / f"m{ending}")
-    file = io.load_weights(tmp_path / f"m{ending}")
-    arrays, recipe = file
+    arrays, metadata = io.load_weights(tmp_path / f"m{ending}")
     assert_same(arrays, model.state_dict())
-    assert recipe is not None
-    assert recipe.name == "simple_convnet"
-    assert file.preprocessing == {"": (0.0, 1.0)}
-    assert recipe.arguments["filters"] == 3
-    again = models.build(recipe.name, **recipe.arguments)
+    spec = parse_spec(metadata["spec"], "m")
+    assert spec == model.spec
+    assert spec.builder == "simple_convnet"
+    assert spec.arguments["filters"] == 3
+    again = models.build(spec.builder, **spec.arguments)
     again.load(tmp_path / f"m{ending}")
     assert_same(again.state_dict(), model.state_dict())
 
 
-def test_a_model_without_recipe(tmp_path: Path) -> None:
+def test_a_layer_alone(tmp_path: Path) -> None:
     layer = nn.Linear(2, 3, seed=0)
     layer.save(tmp_path / "layer.npz")
-    assert io.load_weights(tmp_path / "layer.npz").recipe is None
     other = nn.Linear(2, 3, seed=1)
     other.load(tmp_path / "layer.npz")
-    assert_same(other.state_dict(), layer.state_dict())
+    for again in (other, load_model(tmp_path / "layer.npz")):
+        assert_same(again.state_dict(), layer.state_dict())
 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 def test_unreadable_recipes(tmp_path: Path, recipe: str) -> None:
     io.save_arrays(tmp_path / "odd.npz", {}, {"recipe": recipe})
     with pytest.raises(CheckpointError, match="the model's description is unreadable"):
-        io.load_weights(tmp_path / "odd.npz")
+        load_model(tmp_path / "odd.npz")
 
 
 def test_a_checkpoint_is_no_weight_file(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def test_small_images(name: str, size: int) -> None:
     y = logits(model, 1, size, size)
     assert y.shape == (2, 5)
     assert not np.array_equal(y[0], y[1])
-    assert model.recipe is not None
-    assert model.recipe.arguments["small_images"] is True
+    assert model.spec is not None
+    assert model.spec.arguments["small_images"] is True
 
 
 @pytest.mark.parametrize("size", [(224, 224), (97, 128)])

@@ -61,25 +61,25 @@ def test_the_seed_decides_the_weights(name: str) -> None:
 
 
 @every_model
-def test_the_recipe_builds_the_same_model_again(name: str) -> None:
+def test_the_spec_builds_the_same_model_again(name: str) -> None:
     model = tiny(name, seed=4)
-    assert model.recipe is not None
-    assert model.recipe.name == name
+    assert model.spec is not None
+    assert model.spec.builder == name
     with narrow():
-        again = models.build(model.recipe.name, **model.recipe.arguments)
-    assert again.recipe == model.recipe
+        again = models.build(model.spec.builder, **model.spec.arguments)
+    assert again.spec == model.spec
     for (path, expected), (found_path, found) in zip(states(model), states(again), strict=True):
         assert found_path == path
         np.testing.assert_array_equal(found, expected)
 
 
 @every_model
-def test_a_recipe_can_be_written_down(name: str) -> None:
+def test_a_spec_can_be_written_down(name: str) -> None:
     with narrow():
-        recipe = models.build(name, seed=np.random.default_rng(1), dtype=np.float64).recipe
-    assert recipe is not None
-    json.dumps(recipe.arguments)
-    assert (recipe.arguments["seed"], recipe.arguments["dtype"]) == (None, "float64")
+        spec = models.build(name, seed=np.random.default_rng(1), dtype=np.float64).spec
+    assert spec is not None
+    json.dumps(spec.arguments)
+    assert (spec.arguments["seed"], spec.arguments["dtype"]) == (None, "float64")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_a_file_tells_the_whole_model(tmp_path: Path, name: str, arguments: dict
         model.load_state_dict(drawn_state(model))
         model.save(tmp_path / "model.safetensors")
         again = xpcnn.load_model(tmp_path / "model.safetensors")
-    assert model.recipe is not None
-    assert again.recipe == model.recipe
-    assert arguments.items() <= model.recipe.arguments.items()
+    assert model.spec is not None
+    assert again.spec == model.spec
+    assert arguments.items() <= model.spec.arguments.items()
     assert repr(again) == repr(model)
     for (path, expected), (found_path, found) in zip(states(model), states(again), strict=True):
         assert (found_path, found.dtype) == (path, expected.dtype)
@@ -115,14 +115,14 @@ def test_a_file_tells_the_whole_model(tmp_path: Path, name: str, arguments: dict
 def test_files_that_name_removed_arguments(tmp_path: Path) -> None:
     """Older files of deep_convnet name them, nearly always to say that they are not used."""
     model = models.deep_convnet(hidden=7, seed=3)
-    recipe = model.recipe
-    assert recipe is not None
+    spec = model.spec
+    assert spec is not None
     x = images(2, 1, 28, 28).astype("float32")
-    model.recipe = recipe._replace(arguments={**recipe.arguments, "deskew": False, "digit_size": None})
+    model.spec = spec._replace(arguments={**spec.arguments, "deskew": False, "digit_size": None})
     model.save(tmp_path / "old.npz")
     np.testing.assert_array_equal(xpcnn.load_model(tmp_path / "old.npz")(x), model(x))
     for removed in ({"deskew": True}, {"digit_size": (20, 16)}, {"digit_size": 20}):
-        model.recipe = recipe._replace(arguments={**recipe.arguments, **removed})
+        model.spec = spec._replace(arguments={**spec.arguments, **removed})
         model.save(tmp_path / "used.npz")
         with pytest.raises(CheckpointError, match=r"used\.npz.*deep_convnet: .* was removed.*train"):
             xpcnn.load_model(tmp_path / "used.npz")
@@ -191,8 +191,8 @@ def test_a_model_takes_what_a_dataset_holds(name: str) -> None:
     np.testing.assert_allclose(predict(model, x), expected / expected.sum(axis=1, keepdims=True), rtol=1e-9)
 
 
-def test_a_model_of_ones_own_has_no_recipe() -> None:
-    assert nn.Sequential(nn.Linear(2, 2)).recipe is None
+def test_a_model_of_ones_own_has_no_spec() -> None:
+    assert nn.Sequential(nn.Linear(2, 2)).spec is None
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ BAD_NAMES = ("", " ", "1st", "a b", "a/b", "ä", "x" * 81, "a\n", None, 3, nn.Re
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_names_that_no_layer_can_have(name: Any) -> None:
-    with pytest.raises(ArgumentError, match="registered: (a name must be a letter|its name is missing)"):
+    with pytest.raises(ArgumentError, match=r"registered: (a name must be a letter|its name is missing)"):
         nn.registered(name)
 
 

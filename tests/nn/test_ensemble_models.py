@@ -13,6 +13,7 @@ import pytest
 
 import xpcnn
 from xpcnn import Trainer, data, errors, load_model, models, nn, optim
+from xpcnn import io as xpcnn_io
 from xpcnn.train import evaluate, predict
 
 from .helpers import draw, mentions
@@ -84,49 +85,82 @@ def test_summary_and_copies() -> None:
 # -- files ----------------------------------------------------------------------------------
 
 
+def seen(member: Any, shape: Any = (1, 28, 28), preparation: str | None = None) -> Any:
+    """A model that was trained on such images."""
+    member.spec = member.spec._replace(input_shape=shape, preparation=preparation)
+    return member
+
+
 @pytest.mark.parametrize("ending", ["safetensors", "npz"])
 @pytest.mark.parametrize("vote", VOTES)
 def test_a_file_tells_the_whole_ensemble(tmp_path: Path, vote: str, ending: str) -> None:
-    first = models.simple_convnet((1, 28, 28), 3, hidden=5)
-    assert first.recipe is not None
-    first.recipe = first.recipe._replace(input_shape=(1, 28, 28))
+    first = seen(models.simple_convnet((1, 28, 28), 3, hidden=5))
     inner = nn.Ensemble(models.simple_convnet(filters=2, seed=3), models.deep_convnet(hidden=4, seed=4))
     ensemble = nn.Ensemble(first, inner, vote=vote)
     ensemble.save(tmp_path / f"both.{ending}")
     again = load_model(tmp_path / f"both.{ending}")
     assert isinstance(again, nn.Ensemble)
-    assert (again.vote, again.members[1].vote) == (vote, "mean")
-    assert again.recipe == ensemble.recipe
-    assert again.members[0].recipe == ensemble.members[0].recipe
+    assert (again.vote, again.members[1].vote) == (vote, "mean")  # type: ignore[attr-defined]
+    assert again.members[0].spec is not None
+    assert again.members[0].spec.input_shape == (1, 28, 28)
     assert repr(again) == repr(ensemble)
     x = draw(3, 1, 28, 28, dtype="float32")
     np.testing.assert_array_equal(again(x), ensemble(x))
-    assert nn.Ensemble(*again.members, vote=vote).recipe == ensemble.recipe
+    again.save(tmp_path / f"again.{ending}")
+    assert (tmp_path / f"again.{ending}").read_bytes() == (tmp_path / f"both.{ending}").read_bytes()
 
 
-def test_its_recipe() -> None:
-    ensemble = nn.Ensemble(tiny(0), tiny(1, input_shape=(1, 28, 28)))
-    assert ensemble.recipe is not None
-    json.dumps(ensemble.recipe)
-    assert ensemble.recipe.input_shape is None
-    trained = tiny(2)
-    assert trained.recipe is not None
-    trained.recipe = trained.recipe._replace(input_shape=(1, 28, 28))
-    ensemble["1"] = trained
-    assert ensemble.recipe.input_shape == (1, 28, 28)
-    assert ensemble.recipe.arguments["members"][1]["arguments"]["seed"] == 2
+def test_which_images_it_takes(tmp_path: Path) -> None:
+    """Those that all members take; where they differ, what each takes is kept."""
+    ensemble = nn.Ensemble(tiny(0), seen(tiny(1), preparation="pad"))
+    assert ensemble.spec is None
+    ensemble["0"] = seen(tiny(2), preparation="crop")
+    assert ensemble.spec == nn.ModelSpec(input_shape=(1, 28, 28))
+    ensemble.save(tmp_path / "w.npz")
+    again: Any = load_model(tmp_path / "w.npz")
+    assert [member.spec.preparation for member in again.members] == ["crop", "pad"]
+    ensemble["1"] = seen(tiny(2), preparation="crop")
+    both = nn.ModelSpec(input_shape=(1, 28, 28), preparation="crop")
+    assert ensemble.spec == both
+    ensemble.save(tmp_path / "w.npz")
+    assert load_model(tmp_path / "w.npz").spec == both
+    ensemble.spec = both._replace(preparation="squash")  # as a trainer notes it
+    ensemble.save(tmp_path / "w.npz")
+    assert load_model(tmp_path / "w.npz").spec == ensemble.spec
 
 
-def test_members_without_a_recipe(tmp_path: Path) -> None:
+def test_members_of_ones_own(tmp_path: Path) -> None:
     plain = nn.Ensemble(nn.Sequential(flat=nn.Flatten(), fc=nn.Linear(784, 10)), models.simple_convnet())
-    assert plain.recipe is None
     plain.save(tmp_path / "w.npz")
-    with pytest.raises(errors.CheckpointError, match="does not say which model"):
-        load_model(tmp_path / "w.npz")
-    again = nn.Ensemble(nn.Sequential(flat=nn.Flatten(), fc=nn.Linear(784, 10)), models.simple_convnet())
-    again.load(tmp_path / "w.npz")
     x = draw(2, 1, 28, 28, dtype="float32")
-    np.testing.assert_array_equal(again(x), plain(x))
+    np.testing.assert_array_equal(load_model(tmp_path / "w.npz")(x), plain(x))
+
+
+# -- files of earlier versions: a description of each member ----------------------------------
+
+TINY: dict[str, Any] = {"name": "tiny_convnet", "arguments": {"filters": 2}, "mean": 0.25, "std": 0.5}
+
+
+def older(path: Path, ensemble: nn.Layer, **changed: Any) -> Path:
+    members = [{**TINY, "arguments": {"filters": 2, "seed": seed}} for seed in range(2)]
+    arguments = {"members": members, "vote": "geometric", **changed}
+    recipe = {"name": "ensemble", "arguments": arguments, "mean": 0.25, "std": 0.5}
+    xpcnn_io.save_arrays(path, ensemble.state_dict(), {"recipe": json.dumps(recipe)})
+    return path
+
+
+def test_files_of_earlier_versions(tmp_path: Path) -> None:
+    ensemble = nn.Ensemble(tiny(0), tiny(1), vote="geometric")
+    for member in ensemble.members:
+        layer = nn.preprocess_of(member)
+        assert layer is not None
+        layer.mean, layer.std = 0.25, 0.5
+    again = load_model(older(tmp_path / "w.npz", ensemble))
+    images = data.synthetic_digits(3).images
+    assert repr(again) == repr(ensemble)
+    np.testing.assert_array_equal(again(images), ensemble(images))
+    again.save(tmp_path / "now.npz")
+    np.testing.assert_array_equal(load_model(tmp_path / "now.npz")(images), ensemble(images))
 
 
 @pytest.mark.parametrize(
@@ -139,51 +173,35 @@ def test_members_without_a_recipe(tmp_path: Path) -> None:
         ({"members": 3}, "members must be a list of descriptions, got 3"),
         ({"vote": "loudest"}, "'mean', 'geometric', got 'loudest'"),
         ({"depth": 3}, "unexpected keyword argument 'depth'"),
-        ({"name": "resnet9000"}, "unknown model 'resnet9000'"),
-        ({"arguments": {"depth": 9}}, "depth"),
-        ({"arguments": None}, "expected a mapping, got None"),
+        ({"members": [TINY, {**TINY, "name": "resnet9000"}]}, "unknown model 'resnet9000'"),
+        ({"members": [TINY, {**TINY, "arguments": {"depth": 9}}]}, "depth"),
+        ({"members": [TINY, {**TINY, "arguments": None}]}, "expected a mapping, got None"),
     ],
 )
 def test_descriptions_that_cannot_be_followed(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    ensemble = nn.Ensemble(tiny(0), tiny(1))
-    assert ensemble.recipe is not None
-    arguments = dict(ensemble.recipe.arguments)
-    if set(change) <= {"name", "arguments"}:
-        arguments["members"] = [arguments["members"][0], {**arguments["members"][1], **change}]
-    else:
-        arguments |= change
-    ensemble.recipe = ensemble.recipe._replace(arguments=arguments)
-    ensemble.save(tmp_path / "w.npz")
+    path = older(tmp_path / "w.npz", nn.Ensemble(tiny(0), tiny(1)), **change)
     with pytest.raises(errors.CheckpointError, match=mentions("w.npz", message)):
-        load_model(tmp_path / "w.npz")
+        load_model(path)
 
 
 def test_files_of_majority_votes(tmp_path: Path) -> None:
     """They say that it was removed and what to do; which then works."""
     ensemble = nn.Ensemble(tiny(0), tiny(1))
-    assert ensemble.recipe is not None
-    arguments = {**ensemble.recipe.arguments, "vote": "majority"}
-    ensemble.recipe = ensemble.recipe._replace(arguments=arguments)
-    ensemble.save(tmp_path / "w.npz")
+    path = older(tmp_path / "w.npz", ensemble, vote="majority")
     with pytest.raises(errors.CheckpointError, match=mentions("w.npz", "'majority' was removed", "'mean'")):
-        load_model(tmp_path / "w.npz")
+        load_model(path)
     with pytest.raises(errors.ArgumentError, match="vote='majority' was removed"):
         nn.Ensemble(tiny(0), vote="majority")
     again = nn.Ensemble(tiny(2), tiny(3), vote="mean")
-    again.load(tmp_path / "w.npz")
+    again.load(path)
     x = draw(2, 1, 28, 28, dtype="float32")
     np.testing.assert_array_equal(again(x), ensemble(x))
-    again.save(tmp_path / "w.npz")
-    np.testing.assert_array_equal(load_model(tmp_path / "w.npz")(x), ensemble(x))
+    again.save(path)
+    np.testing.assert_array_equal(load_model(path)(x), ensemble(x))
 
 
-def test_by_name() -> None:
-    recipe = tiny(5).recipe
-    assert recipe is not None
-    ensemble = models.build("ensemble", members=[recipe._asdict()], vote="geometric")
-    assert isinstance(ensemble, nn.Ensemble)
-    np.testing.assert_array_equal(ensemble.members[0].fc.weight.data, tiny(5).fc.weight.data)
-    assert "ensemble" not in models.model_names()  # it cannot be trained by its name alone
+def test_it_cannot_be_trained_by_its_name_alone() -> None:
+    assert "ensemble" not in models.model_names()
 
 
 # -- members that do not fit ----------------------------------------------------------------

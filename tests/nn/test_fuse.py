@@ -207,11 +207,11 @@ class Backwards(nn.Sequential):
 )
 def test_all_else_is_only_copied(model: nn.Layer) -> None:
     model.load_state_dict(drawn_state(model))
-    model.recipe = nn.Recipe("mine", {})
+    model.spec = nn.ModelSpec("mine")
     fused = nn.fuse(model)
     assert fused is not model
     assert repr(fused) == repr(model)
-    assert fused.recipe == model.recipe
+    assert fused.spec == model.spec
     states = {**fused.parameters(), **fused.buffers()}
     for path, state in {**model.parameters(), **model.buffers()}.items():
         assert states[path] is not state

@@ -10,6 +10,7 @@ import pytest
 
 from xpcnn import Trainer, data, io, load_model, models, nn, optim
 from xpcnn.errors import ArgumentError
+from xpcnn.nn.spec import parse_spec
 from xpcnn.train import EarlyStopping, RunDirectory, restore_checkpoint, save_checkpoint
 
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -43,30 +44,31 @@ def test_a_model_is_built_saved_and_loaded(case: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
     same = models.build(name, **expected)
-    assert loaded.recipe == same.recipe == model.recipe
+    assert loaded.spec == same.spec == model.spec
     for argument, value in expected.items():
-        kept = loaded.recipe.arguments[argument]
+        kept = loaded.spec.arguments[argument]
         assert (kept, type(kept)) == (value, type(value))
     for path, array in same.state_dict().items():
         np.testing.assert_array_equal(loaded.state_dict()[path], array)
 
 
-def test_a_recipe_of_ones_own_with_nested_containers(tmp_path: Path) -> None:
+def test_a_spec_of_ones_own_with_nested_containers(tmp_path: Path) -> None:
     model = models.tiny_convnet()
     arguments = {
         "blocks": [[np.int64(1), 2], (np.float32(0.5), [np.bool_(False)])],
         "table": {"a": np.arange(2)},
     }
-    model.recipe = nn.Recipe("mine", arguments)
+    model.spec = model.spec._replace(arguments=arguments)
+    model.save(tmp_path / "m.npz")
+    spec = parse_spec(io.load_weights(tmp_path / "m.npz").metadata["spec"], "m.npz")
+    assert spec.arguments == {"blocks": ((1, 2), (0.5, (False,))), "table": {"a": (0, 1)}}
     layer = nn.preprocess_of(model)
     assert layer is not None
-    layer.mean, layer.std = np.float32(0.5), np.array([1.0, 2.0])
-    io.save_weights(tmp_path / "m.npz", model)
-    file = io.load_weights(tmp_path / "m.npz")
-    recipe = file.recipe
-    assert recipe is not None
-    assert recipe.arguments == {"blocks": ((1, 2), (0.5, (False,))), "table": {"a": (0, 1)}}
-    assert file.preprocessing == {"": (0.5, (1.0, 2.0))}
+    layer.mean, layer.std = np.float32(0.5), np.array([2.0])
+    model.save(tmp_path / "m.npz")
+    again = nn.preprocess_of(load_model(tmp_path / "m.npz"))
+    assert again is not None
+    assert (again.mean, again.std) == (0.5, (2.0,))
 
 
 SCHEDULES: dict[str, Any] = {

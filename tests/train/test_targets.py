@@ -214,7 +214,7 @@ def test_early_stopping_and_best_weights_of_a_regression(tmp_path: Path, kind: s
     assert len(history.epochs) == 3
     assert stopped.stopped.startswith("no lower test loss in 2 epochs than the ")
     if kind == "vectors":
-        assert load_model(run.best_file).recipe.preparation == "pad"
+        assert load_model(run.best_file).spec.preparation == "pad"
 
 
 def test_the_progress_of_a_regression(capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,17 +312,17 @@ def test_a_run_saves_the_averages_and_what_images_they_take(tmp_path: Path, digi
         for path, parameter in loaded.parameters().items():
             np.testing.assert_array_equal(parameter.data, trainer.evaluated.parameters()[path].data)
             assert not np.array_equal(parameter.data, model.parameters()[path].data)
-        assert loaded.recipe is not None
-        assert loaded.recipe.input_shape == (1, 28, 28)
+        assert loaded.spec is not None
+        assert loaded.spec.input_shape == (1, 28, 28)
 
 
-def test_the_images_are_noted_in_the_recipe(digits: Dataset, tmp_path: Path) -> None:
+def test_the_images_are_noted_in_the_spec(digits: Dataset, tmp_path: Path) -> None:
     model = models.resnet20(in_channels=1, seed=0)
-    assert model.recipe is not None
-    assert model.recipe.input_shape is None
+    assert model.spec is not None
+    assert model.spec.input_shape is None
     model.save(tmp_path / "untrained.npz")
     small = Dataset(digits.images[:20, :, 4:24, 4:20], digits.labels[:20], name="small")
     Trainer(model, optim.SGD(model)).fit(small, None, 1, 20, evaluate_samples=1, progress=None)
     model.save(tmp_path / "trained.npz")
-    shapes = [load_model(tmp_path / f"{name}.npz").recipe for name in ("untrained", "trained")]
-    assert [recipe and recipe.input_shape for recipe in shapes] == [None, (1, 20, 16)]
+    shapes = [load_model(tmp_path / f"{name}.npz").spec for name in ("untrained", "trained")]
+    assert [spec and spec.input_shape for spec in shapes] == [None, (1, 20, 16)]

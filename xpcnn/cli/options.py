@@ -194,13 +194,13 @@ def input_shape_of(model: Layer) -> tuple[int, int, int] | None:
 
     None if it does not say: it is no published model.
     """
-    if model.recipe is None:
+    if model.spec is None:
         return None
-    arguments = model.recipe.arguments
-    shape = model.recipe.input_shape or arguments.get("input_shape")
+    arguments = model.spec.arguments
+    shape = model.spec.input_shape or arguments.get("input_shape")
     if shape is None and "in_channels" in arguments:
         channels, size = arguments["in_channels"], 28 if arguments["in_channels"] == 1 else 32
-        classes = parameters_of(model.recipe.name).get("classes")
+        classes = parameters_of(model.spec.builder or "").get("classes")
         if classes is not None and classes.default == _IMAGENET_CLASSES and not arguments.get("small_images"):
             size = _IMAGENET_SIZE
         shape = channels, size, size

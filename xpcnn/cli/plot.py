@@ -229,10 +229,10 @@ class _Artist:
 
     def _untrained(self) -> Layer | None:
         """Return the model as it was before training; None if it was not drawn from a seed."""
-        recipe = self._model.recipe
-        if recipe is None or recipe.arguments.get("seed") is None:
+        spec = self._model.spec
+        if spec is None or spec.builder is None or spec.arguments.get("seed") is None:
             return None
-        return models.build(recipe.name, **recipe.arguments)
+        return models.build(spec.builder, **spec.arguments)
 
     @cached_property
     def _datasets(self) -> tuple[Dataset, Dataset]:

@@ -99,7 +99,7 @@ def preparation_of(model: Layer, shape: tuple[int, int, int]) -> str:
     ArgumentError
         When the members' differ.
     """
-    noted = None if model.recipe is None else model.recipe.preparation
+    noted = None if model.spec is None else model.spec.preparation
     if noted is None and isinstance(model, Ensemble):
         names = {preparation_of(member, shape) for member in model.members}
         if len(names) > 1:

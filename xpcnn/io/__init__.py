@@ -3,12 +3,10 @@
 from xpcnn.io.checks import Range, checked
 from xpcnn.io.files import keeping, locked_file, replacing, sweep
 from xpcnn.io.json_files import parse_json, read_json, write_json
-from xpcnn.io.recipe import Recipe
-from xpcnn.io.weights import WeightFile, load_arrays, load_weights, save_arrays, save_weights
+from xpcnn.io.weights import WeightFile, load_arrays, load_weights, save_arrays
 
 __all__ = [
     "Range",
-    "Recipe",
     "WeightFile",
     "checked",
     "keeping",
@@ -19,7 +17,6 @@ __all__ = [
     "read_json",
     "replacing",
     "save_arrays",
-    "save_weights",
     "sweep",
     "write_json",
 ]

@@ -8,11 +8,10 @@ import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from xpcnn.backend import Array, to_numpy
 from xpcnn.errors import CheckpointError, NonFiniteWarning
 from xpcnn.io.checks import checked
 from xpcnn.io.digest import DAMAGED, check_digest, digest_of, holds_digest, is_ours
@@ -20,10 +19,9 @@ from xpcnn.io.files import replacing
 from xpcnn.io.json_files import parse_json
 from xpcnn.io.narrow import NARROW, read_narrow
 from xpcnn.io.npz import NUMBERS, read_npz
-from xpcnn.io.recipe import Preprocessing, Recipe, describe_recipe, parse_preprocessing, parse_recipe
 from xpcnn.io.wanted import Wanted, is_placeholder, is_wanted, placeholder
 
-__all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays", "save_weights"]
+__all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays"]
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
@@ -38,42 +36,11 @@ _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors head
 _NAMED = 3  # entries that a warning names
 
 
-class Model(Protocol):
-    """What `save_weights` needs of a model."""
+class WeightFile(NamedTuple):
+    """The arrays of a weight file, on the host, and what it says beside them: texts by name."""
 
-    @property
-    def fitting_recipe(self) -> Recipe | None:
-        """How it was built, where that is known."""
-
-    def preprocessing(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return how bytes become its images: mean and std, by the paths of the layers that have such."""
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return the arrays by name."""
-
-
-class _ArraysAndRecipe(NamedTuple):
     arrays: dict[str, np.ndarray]
-    recipe: Recipe | None
-
-
-class WeightFile(_ArraysAndRecipe):
-    """The arrays of a weight file, on the host, and the recipe of its model if it says one.
-
-    `preprocessing` says how bytes become the model's images, by the path of the layer that does it.
-    """
-
-    preprocessing: Mapping[str, Preprocessing] = {}
-
-
-def save_weights(path: str | PathLike[str], model: Model) -> None:
-    """Write a model's `state_dict`, recipe and preprocessing; see `Layer.save`."""
-    arrays = {name: to_numpy(array) for name, array in model.state_dict().items()}
-    recipe, preprocessing = model.fitting_recipe, model.preprocessing()
-    described = {} if recipe is None else {"recipe": describe_recipe(recipe)}
-    if preprocessing:
-        described["preprocess"] = json.dumps(preprocessing)
-    save_arrays(path, arrays, described)
+    metadata: dict[str, str]
 
 
 def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile:
@@ -98,13 +65,6 @@ def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile
     arrays, metadata = load_arrays(path, wanted=wanted)
     if metadata.get("kind", "").startswith("xpcnn "):
         raise CheckpointError(f"{path}: an {metadata['kind']}, not the weights of a model")
-    recipe, preprocessing = None, {}
-    where = f"{path}: the model's description is unreadable"
-    if "recipe" in metadata:
-        recipe, older = parse_recipe(metadata["recipe"], where)
-        preprocessing = {} if older is None else {"": older}
-    if "preprocess" in metadata:
-        preprocessing = parse_preprocessing(metadata["preprocess"], where)
     read = {name: array for name, array in arrays.items() if not is_placeholder(array)}
     ruined = sorted(name for name, array in read.items() if not np.isfinite(array).all())
     if ruined:
@@ -115,9 +75,7 @@ def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile
             NonFiniteWarning,
             stacklevel=2,
         )
-    file = WeightFile(arrays, recipe)
-    file.preprocessing = preprocessing
-    return file
+    return WeightFile(arrays, metadata)
 
 
 def save_arrays(

@@ -1,4 +1,4 @@
-"""The published models by name, each with the recipe its weight files carry."""
+"""The models by name, each with a note of how it was built, for its weight files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from xpcnn.backend import dtype_name
 from xpcnn.errors import ArgumentError
 from xpcnn.models._arguments import checked_arguments
-from xpcnn.nn import Layer, Recipe
+from xpcnn.nn import Layer
 from xpcnn.ops.checks import in_words, plain
 from xpcnn.plugins import Registry, check_name
 
@@ -111,13 +111,13 @@ def _noting(name: str, builder: Callable[Arguments, Model]) -> Callable[Argument
     def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        # NumPy's numbers and small arrays as Python's: the recipe is to fit into a file.
+        # NumPy's numbers and small arrays as Python's: they are to fit into a file.
         bound.arguments.update(plain(bound.arguments))
         bound.arguments.update(checked_arguments(name, bound.arguments, signature.parameters))
         model = builder(*bound.args, **bound.kwargs)
         if not isinstance(model, Layer):
             raise ArgumentError(f"{name}: its function must return a layer, got {type(model).__name__}")
-        model.note_recipe(Recipe(name, _saved(bound.arguments)))
+        model.note_builder(name, _saved(bound.arguments))
         return model
 
     built.model_name = name  # type: ignore[attr-defined]

@@ -7,9 +7,9 @@ from typing import Any
 
 from xpcnn import nn
 from xpcnn.errors import ArgumentError, CheckpointError
-from xpcnn.io.recipe import checked_recipe
 from xpcnn.models import catalog
 from xpcnn.nn.preprocess import set_preprocessing
+from xpcnn.nn.spec import checked_recipe
 from xpcnn.ops.checks import in_words, plain
 
 __all__ = ["build", "ensemble"]
@@ -61,13 +61,10 @@ def build(name: str, **arguments: Any) -> nn.Layer:
 
 def _member(number: int, described: Mapping[str, Any]) -> nn.Layer:
     try:
-        recipe, preprocessing = checked_recipe(
-            plain(described), f"ensemble: member {number} is no model's description"
-        )
+        older = checked_recipe(plain(described), f"ensemble: member {number} is no model's description")
     except CheckpointError as error:
         raise ArgumentError(str(error)) from error
-    model = build(recipe.name, **recipe.arguments)
-    model.recipe = recipe
-    if preprocessing is not None:
-        set_preprocessing(model, {"": preprocessing})
+    model = build(str(older.spec.builder), **older.spec.arguments)
+    model.spec = older.spec
+    set_preprocessing(model, older.mean, older.std)
     return model

@@ -8,7 +8,7 @@ from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.ensemble import Ensemble
 from xpcnn.nn.fuse import fuse
 from xpcnn.nn.gradients import Gradients
-from xpcnn.nn.layer import Layer, LoadReport, ReceptiveField, Recipe
+from xpcnn.nn.layer import Layer, LoadReport, ModelSpec, ReceptiveField
 from xpcnn.nn.layer_norm import GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
@@ -58,11 +58,11 @@ __all__ = [
     "LoadReport",
     "LocalResponseNorm",
     "MaxPool2d",
+    "ModelSpec",
     "Parameter",
     "Preprocess",
     "ReLU",
     "ReceptiveField",
-    "Recipe",
     "Residual",
     "ScaledAvgPool2d",
     "Sequential",

@@ -19,6 +19,7 @@ from xpcnn.ops.checks import in_words, plain
 from xpcnn.plugins import check_name
 
 __all__ = [
+    "INITIAL",
     "MOST_NESTED",
     "PARTS",
     "Configurable",
@@ -34,7 +35,7 @@ __all__ = [
 MOST_NESTED = 20
 """Layers in layers: JSON of ours is nested 50 deep at most, and each layer takes two of them."""
 
-_INITIAL = frozenset({"seed", "weight_init"})  # of the weights, which are loaded
+INITIAL = frozenset({"seed", "weight_init"})  # of the weights, which are loaded
 PARTS = frozenset({"type", "arguments", "children"})
 
 _kinds: dict[str, type[Configurable]] = {}
@@ -213,7 +214,7 @@ def constructor(kind: Any) -> dict[str, inspect.Parameter]:
     eval_str = kind.__module__.startswith("xpcnn.")  # another's annotations may be anything
     _, *parameters = inspect.signature(made_by, eval_str=eval_str).parameters.values()
     del parameters[: builds_of_children(kind)]
-    return {one.name: one for one in parameters if one.name not in _INITIAL}
+    return {one.name: one for one in parameters if one.name not in INITIAL}
 
 
 def builds_of_children(kind: Any) -> bool:
@@ -285,7 +286,7 @@ def _require_readable(kind: Any) -> None:
                 f"registered: the constructor of {kind.__qualname__} takes {one}, which has no name to "
                 f"be read back by; give its parameters names, or define config_arguments and from_children"
             )
-    for name in _INITIAL.intersection(inspect.signature(kind).parameters):
+    for name in INITIAL.intersection(inspect.signature(kind).parameters):
         if inspect.signature(kind).parameters[name].default is inspect.Parameter.empty:
             raise ArgumentError(
                 f"registered: the constructor of {kind.__qualname__} takes {name!r} without a default; files "

@@ -11,10 +11,11 @@ from xpcnn.backend import Array, Backend, Key, backend_of, is_array, is_floating
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
-from xpcnn.nn.layer import Layer, ReceptiveField, Recipe, TraceRow
+from xpcnn.nn.layer import Layer, ModelSpec, ReceptiveField, TraceRow
 from xpcnn.nn.preprocess import prepared
+from xpcnn.nn.spec import checked_spec, spec_fields
 from xpcnn.ops.activation import SoftmaxContext
-from xpcnn.ops.checks import check_dy, in_words, plain, widened
+from xpcnn.ops.checks import check_dy, in_words, widened
 
 __all__ = ["Ensemble", "EnsembleContext"]
 
@@ -53,8 +54,8 @@ class Ensemble(Container):
 
     Attributes
     ----------
-    recipe : Recipe or None
-        How to build it again, if every member has a recipe; then a saved ensemble is read by `load_model`.
+    spec : ModelSpec or None
+        Which images it was trained on; else those that all its members were.
 
     Raises
     ------
@@ -96,11 +97,20 @@ class Ensemble(Container):
         if not members:
             raise ArgumentError("Ensemble: it has no members; give at least one model")
         self._vote = vote
+        self._spec: ModelSpec | None = None
         super().__init__({str(i): member for i, member in enumerate(members)})
 
     @classmethod
-    def from_children(cls, children: Mapping[str, Layer], vote: str = "mean") -> Self:
-        return cls(*children.values(), vote=vote)
+    def from_children(cls, children: Mapping[str, Layer], vote: str = "mean", specs: Any = ()) -> Self:
+        ensemble = cls(*children.values(), vote=vote)
+        for number, (member, fields) in enumerate(zip(ensemble.members, specs, strict=bool(specs))):
+            if fields is not None:
+                member.spec = checked_spec(fields, f"Ensemble: specs[{number}]")
+        return ensemble
+
+    def config_arguments(self) -> dict[str, Any]:
+        specs = [None if member.spec is None else spec_fields(member.spec) for member in self.members]
+        return {"vote": self._vote} | ({"specs": specs} if any(specs) else {})
 
     @property
     def vote(self) -> str:
@@ -118,21 +128,23 @@ class Ensemble(Container):
                 f"Ensemble: members are numbered, so the next is {str(len(self._layers))!r}, not {name!r}"
             )
         super()._add(name, layer)
-        self.note_recipe(self._describe())
-        if any(member.fitting_recipe is None for member in self.members):
-            self._structure = ()  # a member is not as its recipe says, so neither is this
 
-    def _describe(self) -> Recipe | None:
-        recipes = [member.recipe for member in self.members]
-        known = [recipe for recipe in recipes if recipe is not None]
-        if len(known) < len(recipes):
-            return None
-        shapes = {recipe.input_shape for recipe in known if recipe.input_shape is not None}
-        arguments = {"members": tuple(plain(recipe._asdict()) for recipe in known), "vote": self._vote}
+    @property
+    def spec(self) -> ModelSpec | None:
+        """Which images it was trained on; else those that all members were, where they agree."""
+        if self._spec is not None:
+            return self._spec
+        known = [member.spec or ModelSpec() for member in self.members]
+        shapes, preparations = (
+            {getattr(one, name) for one in known} for name in ("input_shape", "preparation")
+        )
         shape = shapes.pop() if len(shapes) == 1 else None
-        preparations = {recipe.preparation for recipe in known}
         preparation = preparations.pop() if len(preparations) == 1 else None
-        return Recipe("ensemble", arguments, shape, preparation)
+        return ModelSpec(input_shape=shape, preparation=preparation) if shape or preparation else None
+
+    @spec.setter
+    def spec(self, spec: ModelSpec | None) -> None:
+        self._spec = spec
 
     # -- as a layer -------------------------------------------------------------------
 

@@ -49,9 +49,7 @@ def fuse(model: Layer) -> Layer:
     It can be trained, but not as the original: there are no batch statistics any more, neither taken nor
     tracked. Train the original, and fuse it again.
 
-    Its recipe is that of the model under the name ``"fused NAME"``: `load_model` does not build a fused
-    model, and refuses its file by that name. Save the original, and fuse what was loaded; or read the file by
-    ``nn.fuse(models.NAME(...)).load(path)``.
+    Its file holds its structure, batch-norms folded: `load_model` reads it back.
 
     References
     ----------
@@ -115,15 +113,10 @@ def _fold_inside(layer: Layer, known: dict[Layer, bool]) -> bool:
     `known` has the answers for layers that stand in several places.
     """
     if layer not in known:
-        fitting = layer.fitting_recipe
         changed = [_fold_inside(child, known) for child in layer.children().values()]
         if isinstance(layer, Sequential) and _runs_in_order(type(layer)):
             changed.append(_fold_row(layer))
         known[layer] = any(changed)
-        if known[layer] and layer.recipe is not None:
-            layer.recipe = layer.recipe._replace(name=f"fused {layer.recipe.name}")
-            if fitting is not None:
-                layer.note_recipe(layer.recipe)
     return known[layer]
 
 

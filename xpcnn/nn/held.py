@@ -16,7 +16,7 @@ __all__ = ["held", "walked"]
 Kind = TypeVar("Kind")
 
 _WITHOUT_PATHS = (set, frozenset, deque)
-_DESCRIPTIONS = frozenset({"recipe", "_structure"})  # of a model in words, which hold nothing
+_DESCRIPTIONS = frozenset({"spec", "_spec", "_structure"})  # of a model in words, which hold nothing
 
 
 def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[str, Kind]:

@@ -9,20 +9,20 @@ from os import PathLike
 from reprlib import recursive_repr
 from typing import Any, Self
 
-from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating
+from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating, to_numpy
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
-from xpcnn.io import load_weights, save_weights
+from xpcnn.io import load_weights, save_arrays
 from xpcnn.nn.config import Configurable
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import held, walked
 from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
-from xpcnn.nn.records import LoadReport, ReceptiveField, Recipe, TraceRow
-from xpcnn.nn.structure import structure_of
+from xpcnn.nn.records import LoadReport, ReceptiveField, TraceRow
+from xpcnn.nn.spec import ModelSpec, describe_spec, spec_of, structure_of
 from xpcnn.ops.checks import in_words
 
-__all__ = ["Layer", "LoadReport", "ReceptiveField", "Recipe", "TraceRow"]
+__all__ = ["Layer", "LoadReport", "ModelSpec", "ReceptiveField", "TraceRow"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class Layer(Configurable):
 
     Attributes
     ----------
-    recipe : Recipe or None
-        How a whole model was built and what images it wants.
+    spec : ModelSpec or None
+        How a whole model was built, and which images it was trained on.
     per_sample : bool
         Whether each sample's result depends on that sample alone, so that a batch may be run in parts. To be
         stated by the class that defines `forward`; of a container it is a statement about itself alone.
@@ -46,8 +46,8 @@ class Layer(Configurable):
         True where that holds for inference, but not while training.
     """
 
-    recipe: Recipe | None = None
-    _structure: tuple[str, ...] | None = None  # as it was when the recipe described it
+    spec: ModelSpec | None = None
+    _structure: tuple[str, ...] | None = None  # as it was when its builder had built it
     per_sample: bool = False
     batch_statistics: bool = False
 
@@ -190,25 +190,9 @@ class Layer(Configurable):
                 return home_of(state.data)
         return get_backend()
 
-    @property
-    def fitting_recipe(self) -> Recipe | None:
-        """The recipe that is saved; None for a model that was changed since its recipe built it."""
-        changed = self._structure is not None and self._structure != structure_of(self)
-        return None if changed else self.recipe
-
-    def note_recipe(self, recipe: Recipe | None) -> None:
-        """Set the recipe, which is to build this model as it now is."""
-        self.recipe, self._structure = recipe, structure_of(self)
-
-    @property
-    def _normalisation(self) -> dict[str, Any] | None:
-        """What a weight file says of how this layer normalises images; None if it does not."""
-        return None
-
-    def preprocessing(self) -> dict[str, dict[str, Any]]:
-        """Return the mean and std of each layer that normalises images, by path."""
-        found = {path: layer._normalisation for path, layer in walked(self)}
-        return {path: how for path, how in found.items() if how is not None}
+    def note_builder(self, builder: str, arguments: dict[str, Any]) -> None:
+        """Note the name and the arguments by which `xpcnn.models.build` builds this model as it now is."""
+        self.spec, self._structure = ModelSpec(builder, arguments), structure_of(self)
 
     # -- saved state ------------------------------------------------------------------
 
@@ -244,17 +228,22 @@ class Layer(Configurable):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the weights, and how the model was built, to a ``.safetensors`` or ``.npz`` file.
 
-        A published model that was changed since it was built, by another child or option, is saved without
-        its recipe: `load_model` cannot build it.
+        A model that `xpcnn.models` built is described by name and arguments, any other by its structure, as
+        `config` returns it: `load_model` reads both. A model with a layer that is not registered is saved
+        without: its file says so, and so does the log.
 
         Raises
         ------
         CheckpointError
             When the file cannot be written. An existing file is replaced whole or not at all.
         """
-        if self.recipe is not None and self.fitting_recipe is None:
-            _log.info("%s: saved without a recipe: the model is not as %s built it", path, self.recipe.name)
-        save_weights(path, self)
+        spec = spec_of(self)
+        if spec.missing is not None:
+            _log.warning(
+                "%s: saved without its structure, so load_model cannot build it: %s", path, spec.missing
+            )
+        arrays = {path: to_numpy(array) for path, array in self.state_dict().items()}
+        save_arrays(path, arrays, {"spec": describe_spec(spec)})
 
     def load(self, path: str | PathLike[str], *, strict: bool = True) -> LoadReport:
         """Read the weights of a ``.safetensors`` or ``.npz`` file into this layer.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -118,10 +117,6 @@ class Preprocess(Layer):
         """The name of the dtype that bytes become."""
         return self._dtype
 
-    @property
-    def _normalisation(self) -> dict[str, PerChannel]:
-        return {"mean": self._mean, "std": self._std}
-
     def _note_dtype(self, dtype: Any) -> None:
         self._dtype = dtype_name(dtype)
 
@@ -209,11 +204,11 @@ def _scales_and_shifts(mean: PerChannel, std: PerChannel) -> tuple[tuple[float, 
     return scales, tuple(one_mean / one_std for one_mean, one_std in zip(means, stds, strict=True))
 
 
-def set_preprocessing(model: Layer, preprocessing: Mapping[str, Any]) -> None:
-    """Set mean and std of layers by their paths, as a weight file has them."""
+def set_preprocessing(model: Layer, mean: PerChannel, std: PerChannel) -> None:
+    """Set mean and std of the layer in front, as files of earlier versions have them."""
     for path, layer in walked(model):
-        if isinstance(layer, Preprocess) and path in preprocessing:
-            layer._set(*preprocessing[path])
+        if isinstance(layer, Preprocess) and not path:
+            layer._set(mean, std)
 
 
 def preprocess_of(model: Layer) -> Preprocess | None:

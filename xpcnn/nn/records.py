@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpcnn.backend import Array
-from xpcnn.io.recipe import Recipe
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["LoadReport", "ReceptiveField", "Recipe", "TraceRow", "Traced"]
+__all__ = ["LoadReport", "ReceptiveField", "TraceRow", "Traced"]
 
 
 class _LeftOut(NamedTuple):

@@ -21,7 +21,7 @@ from xpcnn.backend import (
 )
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.nn import Layer, Parameter, is_per_sample
+from xpcnn.nn import Layer, ModelSpec, Parameter, is_per_sample
 from xpcnn.nn.preprocess import first_parameter, prepared, preprocess_of
 from xpcnn.ops.checks import widened
 
@@ -198,10 +198,9 @@ def labelled(where: str, data: Any) -> tuple[Any, np.ndarray]:
 
 
 def note_input_shape(data: Dataset, *models: Layer) -> None:
-    """Note on models, where they have a recipe, which images they are trained on and their preparation."""
+    """Note on models which images they are trained on and their preparation."""
     channels, height, width = data.images.shape[1:]
     for model in models:
-        if model.recipe is not None:
-            model.recipe = model.recipe._replace(
-                input_shape=(channels, height, width), preparation=data.preparation or "crop"
-            )
+        model.spec = (model.spec or ModelSpec())._replace(
+            input_shape=(channels, height, width), preparation=data.preparation or "crop"
+        )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-from xpcnn.errors import ArgumentError, CheckpointError, XpcnnError
+from xpcnn import nn, plugins
+from xpcnn.errors import CheckpointError, PluginError, UnknownLayerError, XpcnnError
 from xpcnn.io import load_weights
 from xpcnn.models import build
 from xpcnn.nn import Layer
 from xpcnn.nn.init import at_most
 from xpcnn.nn.preprocess import set_preprocessing
+from xpcnn.nn.spec import ModelSpec, Older, parse_recipe, parse_spec
 from xpcnn.train.run import RunDirectory
 
 __all__ = ["load_model"]
+
+_log = logging.getLogger(__name__)
 
 
 _LACKING = 10_000
@@ -22,13 +28,18 @@ _LACKING = 10_000
 
 
 def load_model(path: str | PathLike[str]) -> Layer:
-    """Return the published model a weight file (or a run's folder) was saved from, with its weights.
+    """Return the model a weight file (or a run's folder) was saved from, with its weights.
+
+    It is built by the function of `xpcnn.models` that the file names, or of the structure that it holds; its
+    weights have the dtype of those in the file. Nothing of a file is run: classes of one's own layers have to
+    be registered before, by `nn.registered`, and functions by `models.register_model`.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged, or does not say which model it belongs to; when it describes a
-        model that has more weights than the file, before memory is taken for them.
+        When the file is missing, damaged, or does not say how its model is built; for a layer that is not
+        known, by its name. When it describes a model that has more weights than the file, before memory is
+        taken for them.
 
     Warns
     -----
@@ -47,23 +58,60 @@ def load_model(path: str | PathLike[str]) -> Layer:
     path = Path(path)
     if os.path.isdir(path):
         path = RunDirectory(path).weights_file
-    file = load_weights(path, {})  # of a file that describes no model, nothing is read
-    arrays, recipe = file
-    if recipe is None:
-        raise CheckpointError(
-            f"{path}: does not say which model it belongs to, as that is no published one or was changed "
-            f"since; build the model, replace the same children, and call model.load(path)"
-        )
+    arrays, metadata = load_weights(path, {})  # of a file that describes no model, nothing is read
+    older = _described(metadata, path)
+    spec = older.spec
     try:
         with at_most(sum(array.size for array in arrays.values()) + _LACKING):
-            model = build(recipe.name, **recipe.arguments)
+            model = _built(spec)
+        if "spec" not in metadata:
+            set_preprocessing(model, older.mean, older.std)
     except Exception as error:  # of a newer xpcnn, or damaged: odd arguments fail in any way
         reason = error if isinstance(error, XpcnnError | ValueError | TypeError) else repr(error)
         raise CheckpointError(f"{path}: {reason}") from error
+    kinds = {array.dtype for array in arrays.values() if array.dtype.kind == "f"}
+    if len(kinds) == 1:
+        model.to(dtype=kinds.pop().name)
     model.load_state_dict(arrays)
-    model.recipe = recipe  # the file knows what the weights were trained on
-    try:
-        set_preprocessing(model, file.preprocessing)
-    except ArgumentError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    model.spec = spec._replace(structure=None)  # the model itself has it
     return model
+
+
+def _described(metadata: Mapping[str, str], path: Path) -> Older:
+    """Return what a file says of its model."""
+    where = f"{path}: the model's description is unreadable"
+    if "spec" in metadata:
+        older = Older(parse_spec(metadata["spec"], where), 0.0, 1.0)
+    elif "recipe" in metadata:
+        older = parse_recipe(metadata["recipe"], where)
+    else:
+        older = Older(ModelSpec(), 0.0, 1.0)
+    spec = older.spec
+    if spec.builder is None and spec.structure is None:
+        reason = "" if spec.missing is None else f", as {spec.missing:.300}"
+        raise CheckpointError(
+            f"{path}: does not say how its model is built{reason}; build the model, and call model.load(path)"
+        )
+    return older
+
+
+def _built(spec: ModelSpec) -> Layer:
+    if spec.builder is not None:
+        return build(spec.builder, **spec.arguments)
+    try:
+        return nn.from_config(spec.structure)
+    except UnknownLayerError:
+        if not _import_plugins():
+            raise
+        return nn.from_config(spec.structure)
+
+
+def _import_plugins() -> bool:
+    """Import what other distributions bring, which may register layers, and return whether there is any."""
+    names = plugins.names("xpcnn.models")
+    for name in names:
+        try:
+            plugins.load("xpcnn.models", name)
+        except PluginError as error:
+            _log.warning("%s", error)
+    return bool(names)

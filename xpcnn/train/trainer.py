@@ -197,7 +197,7 @@ class Trainer:
 
         Each sample is seen once an epoch, in an order that is a function of the seed and the epoch.
         Losses, and accuracies where the targets have classes, are measured after each epoch, of the model
-        `evaluated`. Where the models have a recipe, it notes the images' (C, H, W) and their preparation.
+        `evaluated`. It notes the images' (C, H, W) and their preparation on the models.
 
         Parameters
         ----------
