@@ -252,3 +252,36 @@ def test_a_damaged_note_of_images(xpcnn_command: Any, shape: Any) -> None:
     status, out, err = xpcnn_command("summary", "w.npz")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "w.npz: the model's description is unreadable" in err
+
+
+# -- models of one's own ------------------------------------------------------------------
+
+
+def test_commands_read_any_model(xpcnn_command: Any, digits: Any) -> None:
+    """A user's containers, trained in Python: without a builder the file has all that commands need."""
+    model = nn.Sequential(
+        conv=nn.Conv2d(1, 3, 5, stride=2, seed=0),
+        act=nn.LeakyReLU(0.2),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(432, 10, seed=1),
+    )
+    Trainer(model, optim.Adam(model)).fit(digits[0][:100], epochs=1, progress=None)
+    model.save("own.safetensors")
+    changed: Any = models.tiny_convnet()
+    changed.pool1 = nn.AvgPool2d(2)
+    Trainer(changed, optim.Adam(changed)).fit(digits[0][:100], epochs=1, progress=None)
+    changed.save("changed.npz")
+    picture = pytest.importorskip("PIL.Image").fromarray(digits[1].images[0, 0])
+    picture.save("7.png")
+    for file in ("own.safetensors", "changed.npz"):
+        for command in (
+            ("evaluate", file, "--dataset", "synthetic-digits", "--test-samples", 50),
+            ("predict", "--model", file, "7.png"),
+            ("summary", file),
+            ("plot", file, "filters", "features", "--dataset", "synthetic-digits"),
+        ):
+            status, out, err = xpcnn_command(*command)
+            assert (status, err) == (0, ""), err
+            assert out
+    both = ("--model", "own.safetensors", "--model", "changed.npz")
+    assert xpcnn_command("predict", *both, "7.png").status == 0

@@ -276,14 +276,12 @@ def test_files_keep_mean_and_std(tmp_path: Path, ending: str) -> None:
     np.testing.assert_array_equal(again(x), model(x))
 
 
-def test_a_file_whose_channels_do_not_fit(tmp_path: Path) -> None:
+def test_a_file_with_an_impossible_mean_or_std(tmp_path: Path) -> None:
     model = models.resnet20(classes=3)
     preprocess_of(model).std = 0.5
     model.save(tmp_path / "m.npz")
     arrays, metadata = xpcnn.io.load_arrays(tmp_path / "m.npz")
     for changed, told in (
-        ({"mean": [0, 0], "std": 1}, "mean has 2 numbers, expected 3"),
-        ({"mean": [0, 0], "std": [1, 1, 1]}, "mean has 2 numbers but std has 3"),
         ({"mean": [], "std": 1}, "mean must be a number"),
         ({"mean": 0, "std": 0}, "std must be .*1e-06"),
         ({"mean": "0"}, "mean: expected a number or a list, got '0'"),

@@ -115,6 +115,6 @@ def _middle(size: int, padded: int) -> slice:
 
 
 def _for(channels: int, values: PerChannel) -> PerChannel:
-    if isinstance(values, tuple) and len(values) != channels:
+    if isinstance(values, tuple) and len(values) not in (0, channels):
         return sum(values) / len(values)
     return values

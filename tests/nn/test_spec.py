@@ -1,0 +1,258 @@
+"""What a model's file says of it: saved, read, and the same bits again; and what cannot be said."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from tests.nn.cases import small_net
+from xpcnn import Trainer, data, io, load_model, nn, optim
+from xpcnn.errors import CheckpointError
+from xpcnn.nn.spec import ModelSpec, parse_spec
+
+
+def drawn(model: Any) -> Any:
+    """The model with numbers that no seed draws, in place of all its floating ones."""
+    rng = np.random.default_rng(2)
+    for state in {**model.parameters(), **model.buffers()}.values():
+        if str(state.dtype).startswith("float"):
+            state.data = xpcnn.asarray(rng.uniform(0.01, 0.02, state.shape).astype(str(state.dtype)))
+    return model
+
+
+def own_net() -> nn.Layer:
+    return nn.Sequential(
+        prepare=nn.Preprocess(0.25, 0.5),
+        conv=nn.Conv2d(1, 3, 5, padding=2, bias=False),
+        norm=nn.GroupNorm(3, 3),
+        mix=nn.Concat(nn.Conv2d(3, 2, 1), wide=nn.Residual(nn.Conv2d(3, 3, 3, padding=1))),
+        pool=nn.AvgPool2d(4),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(5 * 49, 10),
+    )
+
+
+def same_after_loading(path: Path, model: Any, x: Any) -> nn.Layer:
+    model.save(path)
+    again = load_model(path)
+    assert repr(again) == repr(model)
+    for name, array in model.state_dict().items():
+        assert again.state_dict()[name].dtype == array.dtype
+        np.testing.assert_array_equal(again.state_dict()[name], array)
+    np.testing.assert_array_equal(again(x), model(x))
+    return again
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("new", [own_net, small_net], ids=["own", "small"])
+def test_a_model_of_ones_own(tmp_path: Path, new: Callable[[], Any], dtype: str, ending: str) -> None:
+    model = drawn(new().to(dtype=dtype))
+    shape = (2, 1, 28, 28) if new is own_net else (2, 1, 4, 4)
+    x = np.random.default_rng(0).random(shape).astype(dtype)
+    again = same_after_loading(tmp_path / f"m{ending}", model, x)
+    again.save(tmp_path / f"again{ending}")
+    assert (tmp_path / f"again{ending}").read_bytes() == (tmp_path / f"m{ending}").read_bytes()
+
+
+def test_what_it_was_trained_on_is_noted(tmp_path: Path) -> None:
+    model = own_net()
+    digits = data.synthetic_digits(20)
+    Trainer(model, optim.SGD(model, lr=0.1)).fit(digits, epochs=1, progress=None)
+    model.save(tmp_path / "m.npz")
+    again = load_model(tmp_path / "m.npz")
+    assert again.spec == ModelSpec(input_shape=(1, 28, 28), preparation="mnist-digit")
+    np.testing.assert_array_equal(again(digits.images), model(digits.images))
+
+
+def test_weights_alone_decide_the_bytes(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz", "c.safetensors", "d.safetensors"):
+        drawn(own_net()).save(tmp_path / name)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "d.safetensors").read_bytes()
+
+
+# -- own layers ---------------------------------------------------------------------------------
+
+
+@nn.registered("tests.spec.Shift")
+class Shift(nn.Layer):
+    """Adds a number; remembers, as some do, what it saw."""
+
+    def __init__(self, by: float = 1.0) -> None:
+        self.by = by
+        self._seen: Any = None
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> tuple[Any, Any]:
+        self._seen = tuple(x.shape)
+        return x + self.by, None
+
+
+@nn.registered("tests.spec.Negated")
+class Negated(nn.Layer):
+    """Keeps something else under its argument's name."""
+
+    def __init__(self, by: float = 1.0) -> None:
+        self.by = -by
+
+
+@nn.registered("tests.spec.Grown")
+class Grown(nn.Layer):
+    """Has a parameter whose shape its arguments do not tell."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self.weight = nn.Parameter(np.ones(3 * size, np.float32))
+
+
+def test_a_model_with_own_layers(tmp_path: Path) -> None:
+    model = drawn(nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(4, 3), shift=Shift(0.5), act=nn.ReLU()))
+    x = np.ones((2, 1, 2, 2), np.float32)
+    model(x)
+    again: Any = same_after_loading(tmp_path / "m.npz", model, x)
+    assert again.shift.by == 0.5
+
+
+def grown() -> Any:
+    layer = Grown()
+    layer.weight = nn.Parameter(np.ones(5, np.float32))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (
+            lambda: Negated(2.0),
+            r"shift: Negated\.by is -2\.0, but the layer's arguments build 2\.0",
+        ),
+        (grown, r"shift\.weight is \(5,\), but its layer's arguments build \(6,\)"),
+        (
+            lambda: nn.Sequential(SAME, SAME),
+            r"shift\.0\.weight and shift\.1\.weight are one Param",
+        ),
+    ],
+)
+def test_what_would_come_back_as_something_else(
+    tmp_path: Path, layer: Callable[[], Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = nn.Sequential(fc=nn.Linear(2, 2), shift=layer())
+    with caplog.at_level(logging.WARNING, "xpcnn"):
+        model.save(tmp_path / "m.npz")
+    assert len(caplog.records) == 1
+    with pytest.raises(CheckpointError, match=rf"m\.npz: does not say how its model is built, as .*{told}"):
+        load_model(tmp_path / "m.npz")
+    nn.Sequential(fc=nn.Linear(2, 2), shift=layer()).load(tmp_path / "m.npz")  # what the error says to do
+
+
+SAME = nn.Linear(2, 2)
+
+PROGRAM = """
+from xpcnn import nn
+@nn.registered("program.Twice")
+class Twice(nn.Layer):
+    per_sample = True
+    def __init__(self, times=2.0):
+        self.times = times
+    def forward(self, x, *, train=False, key=None):
+        return x * self.times, None
+    def backward(self, ctx, dy, grads=None, *, need_dx=True):
+        return dy * self.times if need_dx else None
+"""
+
+MAKE = """
+import sys
+import numpy as np
+from xpcnn import data, nn, optim, Trainer
+from program import Twice
+model = nn.Sequential(flatten=nn.Flatten(), twice=Twice(0.5), fc=nn.Linear(784, 10, seed=0))
+Trainer(model, optim.SGD(model, lr=0.1)).fit(data.synthetic_digits(20), epochs=1, progress=None)
+model.save("m.safetensors")
+np.save("y.npy", model(np.ones((1, 1, 28, 28), np.float32)))
+"""
+
+READ = """
+import numpy as np
+from xpcnn import load_model
+import program
+y = load_model("m.safetensors")(np.ones((1, 1, 28, 28), np.float32))
+assert (y == np.load("y.npy")).all()
+"""
+
+
+def test_a_registered_layer_in_other_processes(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    for code in (MAKE, READ):
+        done = run("-c", code)
+        assert done.returncode == 0, done.stderr
+    for words in (
+        ("evaluate", "m.safetensors", "--dataset", "synthetic-digits", "--test-samples", "50"),
+        ("summary", "m.safetensors"),
+    ):
+        done = run("-m", "xpcnn", *words, "--import", "program.py")
+        assert done.returncode == 0, done.stderr
+        done = run("-m", "xpcnn", *words)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert (
+            "m.safetensors: from_config: twice is a 'program.Twice', which is no known layer" in done.stderr
+        )
+        assert "@nn.registered('program.Twice')" in done.stderr
+        assert "--import FILE.py" in done.stderr
+
+
+# -- files that say something odd -----------------------------------------------------------------
+
+RELU = {"type": "ReLU"}
+
+ODD: dict[str, tuple[Any, str]] = {
+    "nothing": ({}, "does not say how its model is built; build the model"),
+    "two things": ({"builder": "lenet5", "structure": RELU}, "names a builder, and has a structure too"),
+    "another field": ({"builder": "lenet5", "code": "x"}, "unreadable: has the unknown entry 'code'"),
+    "a list": ([], "unreadable: expected a mapping"),
+    "a structure of text": ({"structure": "ReLU"}, "unreadable: structure: expected a mapping"),
+    "no layer": ({"structure": {"a": 1}}, "from_config: the model: has the unknown entry 'a'"),
+    "an unknown layer": ({"structure": {"type": "No.Body"}}, "the model is a 'No.Body', which is no known"),
+    "a huge layer": (
+        {"structure": {"type": "Linear", "arguments": {"in_features": 10**8, "out_features": 10}}},
+        r"weights of shape \(10, 100000000\) are more than",
+    ),
+    "a preparation": ({"structure": RELU, "preparation": "stretch"}, "unreadable: preparation: expected one"),
+    "large images": ({"structure": RELU, "input_shape": [1, 50_000, 50_000]}, "are too large"),
+    "a seed": ({"builder": "lenet5", "arguments": {"seed": -1}}, "arguments.seed: expected a whole number"),
+    "a builder of numbers": ({"builder": 3}, "builder: expected text, got 3"),
+}
+
+
+@pytest.mark.parametrize(("fields", "told"), ODD.values(), ids=ODD.keys())
+def test_descriptions_that_cannot_be_followed(tmp_path: Path, fields: Any, told: str) -> None:
+    io.save_arrays(tmp_path / "m.npz", {"w": np.zeros(3)}, {"spec": json.dumps(fields)})
+    with pytest.raises(CheckpointError, match=rf"m\.npz: .*{told}"):
+        load_model(tmp_path / "m.npz")
+
+
+def test_a_spec_is_text(tmp_path: Path) -> None:
+    own_net().save(tmp_path / "m.npz")
+    text = io.load_weights(tmp_path / "m.npz").metadata["spec"]
+    spec = parse_spec(text, "m.npz")
+    assert spec.builder is None
+    assert nn.from_config(spec.structure).conv.kernel_size == (5, 5)
+    deep: nn.Layer = nn.ReLU()
+    for _ in range(20):
+        deep = nn.Sequential(deep)
+    deep.save(tmp_path / "deep.npz")  # as deep as one can be
+    assert repr(load_model(tmp_path / "deep.npz")) == repr(deep)
