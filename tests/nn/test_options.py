@@ -183,8 +183,8 @@ nn.Sequential(10**5000)                         | Sequential '0' Layer 4,300 dig
 nn.Sequential(np.zeros((99, 99)))               | Sequential '0' Layer
 models.build(['tiny_convnet'])                  | ['tiny_convnet'] known
 models.lenet5(variant=10**5000)                 | lenet5 variant 4,300 digits
-models.ensemble(5)                              | members 5
-models.ensemble([{**TINY, 'mean': 10**400}])     | member 0 mean number
+models.build('ensemble', members=5)             | members 5
+models.build('ensemble', members=[{**TINY, 'mean': 10**400}]) | member 0 mean number
 nn.Residual(nn.ReLU(), nn.ReLU(), shortcut_name=[]) | Residual shortcut_name []
 nn.Linear(1, 1).to(backend=[])                  | backend []
 nn.Linear(1, 1).to(backend='')                  | backend ''

@@ -1,4 +1,4 @@
-"""Ensembles of published models, as weight files describe them."""
+"""Models by name; and ensembles of published ones, as files of earlier versions describe them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> nn.Ens
     Parameters
     ----------
     members : sequence of mappings
-        The fields of each member's `Recipe`: `name` and `arguments` of its builder and, where they are known,
-        `input_shape` and `preparation`. With `mean` and `std`, as older files have them, bytes are
-        normalised by these.
+        `name` and `arguments` of each one's builder, `mean`, `std` and, where they are known, `input_shape`
+        and `preparation`.
     vote : "mean" or "geometric"
 
     Raises
@@ -33,7 +32,7 @@ def ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> nn.Ens
 
     Examples
     --------
-    >>> tiny = {"name": "tiny_convnet", "arguments": {"filters": 4}}
+    >>> tiny = {"name": "tiny_convnet", "arguments": {"filters": 4}, "mean": 0.5, "std": 1.0}
     >>> [member.conv1.weight.shape for member in ensemble([tiny, tiny])]
     [(4, 1, 3, 3), (4, 1, 3, 3)]
     """
