@@ -82,33 +82,7 @@ __all__ = [
     "value_and_grad",
 ]
 
-for _kind in (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
-    Concat,
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Ensemble,
-    Flatten,
-    GELU,
-    GroupNorm,
-    Identity,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    LocalResponseNorm,
-    MaxPool2d,
-    Preprocess,
-    ReLU,
-    Residual,
-    ScaledAvgPool2d,
-    Sequential,
-    SiLU,
-    Sigmoid,
-    Softmax,
-    Tanh,
-):
-    registered(_kind.__name__)(_kind)
+for _name in __all__:
+    _kind = globals()[_name]
+    if isinstance(_kind, type) and issubclass(_kind, Layer) and _kind is not Layer:
+        registered(_name)(_kind)
