@@ -193,6 +193,9 @@ def kinds(folder: Path) -> dict[str, Kind]:
     for name in ("w.safetensors", "w.npz", "described.safetensors", "described.npz"):
         model.save(folder / name)
     both.save(folder / "ensemble.safetensors")
+    rows: Any = models.lenet5(seed=1)
+    rows.squash6 = nn.Residual(nn.LeakyReLU(0.1), nn.Identity())
+    rows.save(folder / "structure.npz")
     for name in ("c.safetensors", "described-c.safetensors"):
         save_checkpoint(folder / name, trained)
     write_idx(folder / "i", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
@@ -227,6 +230,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "npz": Kind(folder / "w.npz", load_model),
         "recipe": Kind(folder / "described.safetensors", load_model).of_metadata(),
         "recipe in npz": Kind(folder / "described.npz", load_model).of_metadata(),
+        "structure": Kind(folder / "structure.npz", load_model).of_metadata(),
         "ensemble": Kind(folder / "ensemble.safetensors", load_model).of_metadata(),
         "checkpoint": Kind(folder / "c.safetensors", lambda path: restore_checkpoint(path, other)),
         "checkpoint's metadata": Kind(
