@@ -93,7 +93,7 @@ def test_runs_on_several_datasets(xpcnn_command: Any, others: list[Path]) -> Non
 
 def test_models_that_do_not_fit_together(xpcnn_command: Any, others: list[Path]) -> None:
     models.simple_convnet(classes=5).save("five.npz")
-    status, out, err = xpcnn_command("predict", "x.png", "--model", "a", "--model", "five.npz")
+    status, out, _ = xpcnn_command("predict", "x.png", "--model", "a", "--model", "five.npz")
     assert (status, out) == (1, "")
 
 

@@ -64,6 +64,17 @@ def test_a_model_of_ones_own(tmp_path: Path, new: Callable[[], Any], dtype: str,
     assert (tmp_path / f"again{ending}").read_bytes() == (tmp_path / f"m{ending}").read_bytes()
 
 
+def test_on_each_backend(make: Any, tmp_path: Path) -> None:
+    with make.use():
+        model = own_net()
+        model.save(tmp_path / "m.npz")
+        again = load_model(tmp_path / "m.npz")
+        assert again.backend.name == make.backend
+        x = np.random.default_rng(0).random((2, 1, 28, 28), dtype=np.float32)
+        expected = make.to_numpy(model(make.array(x)))
+        np.testing.assert_array_equal(make.to_numpy(again(make.array(x))), expected)
+
+
 def test_what_it_was_trained_on_is_noted(tmp_path: Path) -> None:
     model = own_net()
     digits = data.synthetic_digits(20)
