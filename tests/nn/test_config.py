@@ -456,6 +456,12 @@ def test_depth() -> None:
     with pytest.raises(ArgumentError, match="nested more than 20 deep"):
         nn.from_config(data)
 
+    lists: list[Any] = []
+    for _ in range(20_000):
+        lists = [lists]
+    with pytest.raises(ArgumentError, match="nested too deep"):
+        nn.from_config({"type": "tests.Around", "arguments": {"body": {"type": "ReLU"}, "others": lists}})
+
 
 HUGE = {
     "linear": linear(in_features=10**9),

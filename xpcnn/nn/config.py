@@ -28,7 +28,6 @@ __all__ = [
     "is_layer",
     "join_paths",
     "kind_named",
-    "layer_names",
     "registered",
 ]
 
@@ -297,8 +296,3 @@ def _require_readable(kind: Any) -> None:
 def kind_named(name: str) -> Any:
     """Return the class that is registered under a name, or None."""
     return _kinds.get(name)
-
-
-def layer_names() -> tuple[str, ...]:
-    """Return the names of the layers that are registered."""
-    return tuple(sorted(_kinds))

@@ -49,7 +49,10 @@ def from_config(data: Any) -> Any:
     >>> nn.from_config({"type": "Linear", "arguments": {"in_features": 3, "out_features": 2}})
     Linear(3, 2)
     """
-    return _built(data, "", 0)
+    try:
+        return _built(data, "", 0)
+    except RecursionError:
+        raise ArgumentError("from_config: nested too deep") from None
 
 
 def _built(data: Any, path: str, depth: int) -> Any:
