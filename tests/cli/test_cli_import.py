@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import xpcnn
 from tests.cli.conftest import Run
 from xpcnn import data, models, nn, plugins
 from xpcnn.cli.imports import import_file, without_imports
@@ -255,3 +257,29 @@ def test_a_plain_function_and_another_name(site: Path) -> None:
         models.build("import_g")
     with pytest.raises(PluginError, match=r"'import_h': .*must be a function"):
         models.build("import_h")
+
+
+def test_layers_of_distributions_are_found(site: Path) -> None:
+    """By `load_model` alone, in a process that has not heard of them; a broken one is only told of."""
+    own_file(site, "import_i")
+    install(site, "acme", models="import_i = import_i_file:net")
+    install(site, "broken", models="import_j = nowhere_at_all:net")
+    make = (
+        "from xpcnn import models, nn; model = models.build('import_i'); "
+        "model['more'] = nn.ReLU(); model.save('m.npz')"
+    )
+    read = "import logging; logging.basicConfig(); import xpcnn; print(xpcnn.load_model('m.npz'))"
+    path = os.pathsep.join([str(site), str(Path(xpcnn.__file__).parents[1])])
+    for code in (make, read):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=site,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "(double): Double()" in done.stdout
+    assert "(more): ReLU()" in done.stdout
+    assert "'import_j' of the distribution broken 2.0 cannot be imported" in done.stderr
