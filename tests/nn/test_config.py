@@ -26,7 +26,15 @@ from xpcnn.nn.container import Container
 from xpcnn.nn.init import at_most
 
 # What only wraps another layer while something is computed, and is never saved.
-NEVER_SAVED = {"Stateless", "_InFloat32", "_Rounded", "_Watched", "_Pool2d", "_BatchNorm"}
+NEVER_SAVED = {
+    "LowPrecisionModel",
+    "Stateless",
+    "_InFloat32",
+    "_Rounded",
+    "_Watched",
+    "_Pool2d",
+    "_BatchNorm",
+}
 
 
 def folded() -> nn.Layer:
