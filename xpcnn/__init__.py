@@ -26,7 +26,7 @@ from xpcnn.lazy import lazily
 if TYPE_CHECKING:
     from xpcnn import data, models, nn, ops, optim
     from xpcnn.nn.summary import summary
-    from xpcnn.ops import autotune, conv_algorithm, get_workspace_limit, set_workspace_limit
+    from xpcnn.ops import autotune, conv_algorithm, get_workspace_limit, reference, set_workspace_limit
     from xpcnn.train import Trainer, load_model
 
 __version__ = "0.1.0"
@@ -43,6 +43,7 @@ __getattr__ = lazily(
         "nn": "xpcnn.nn",
         "ops": "xpcnn.ops",
         "optim": "xpcnn.optim",
+        "reference": "xpcnn.ops",
         "set_workspace_limit": "xpcnn.ops",
         "summary": "xpcnn.nn",
     },
@@ -68,6 +69,7 @@ __all__ = [
     "nn",
     "ops",
     "optim",
+    "reference",
     "release_memory",
     "set_backend",
     "set_num_threads",

@@ -30,8 +30,6 @@ _LEAST_SHARE = 0.001
 
 _PACKAGE = Path(xpcnn.__file__).parent
 _PASSES = ("forward", "grad_input", "grad_weight")
-_DRIVERS = ("tiling", "registry")
-"""Modules whose functions of these names call those of an algorithm."""
 
 
 class Owner(NamedTuple):
@@ -69,15 +67,15 @@ def owner_of(code: CodeType) -> Owner | None:
     name = code.co_name
     if package != "ops":
         return _PACKAGES.get(package)
-    one_pass = name.removesuffix("_part").removesuffix("_whole").removesuffix("_into")
-    if file.parent.name == "conv" and one_pass in _PASSES and module not in _DRIVERS:
+    one_pass = name.removesuffix("_partial").removeprefix("finish_")
+    if file.parent.name == "algorithms" and one_pass in _PASSES:
         return Owner(4, "convolution", module, one_pass)
     pass_name = "backward" if name.endswith("_grad") else "forward"
     op = name.removeprefix("_").removesuffix("_grad")
     if op not in ops.__all__:
         return None
     if op.startswith("conv2d"):
-        return Owner(3, "convolution", "bias and pieces", pass_name)
+        return Owner(3, "convolution", "bias and tiles", pass_name)
     return Owner(3, op, "", pass_name)
 
 

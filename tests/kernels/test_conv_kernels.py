@@ -11,7 +11,8 @@ import pytest
 
 from xpcnn.backend.kernels import conv, launch
 from xpcnn.ops.conv._layout import add_bias, add_bias_relu
-from xpcnn.ops.conv.im2col import fold, fold_classical, unfold, unfold_classical
+from xpcnn.ops.conv.algorithms.im2col import fold, unfold
+from xpcnn.ops.conv.columns import fold_classical, unfold_classical
 
 from .helpers import LAYOUTS, Array, Target, draw, is_channels_last, kernels_started, plain
 

@@ -11,7 +11,7 @@ from model_cases import ALL, FAMILIES, images, tiny, tiny_shape
 
 import xpcnn
 from xpcnn import Trainer, models, nn, optim
-from xpcnn.ops.conv import tiling
+from xpcnn.ops.conv import executor
 
 Array = np.ndarray[Any, Any]
 Asked = Callable[..., list[str]]
@@ -21,13 +21,13 @@ Asked = Callable[..., list[str]]
 def weights(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
     """The weights of the convolutions whose dx was computed, each time it was."""
     seen: list[Array] = []
-    grad_input = tiling.grad_input
+    grad_input = executor.grad_input
 
-    def noted(algorithm: Any, dy: Any, weight: Any, geometry: Any) -> Any:
+    def noted(plan: Any, dy: Any, weight: Any) -> Any:
         seen.append(xpcnn.to_numpy(weight).copy())
-        return grad_input(algorithm, dy, weight, geometry)
+        return grad_input(plan, dy, weight)
 
-    monkeypatch.setattr(tiling, "grad_input", noted)
+    monkeypatch.setattr(executor, "grad_input", noted)
     return seen
 
 

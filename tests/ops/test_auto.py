@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import xpcnn
-from xpcnn.ops.conv import ConvGeometry, tiling
-from xpcnn.ops.conv.registry import PASSES
+from xpcnn.ops.conv import ConvGeometry
+from xpcnn.ops.conv.algorithm import PASSES
+from xpcnn.ops.conv.executor import plan_for
 
 RULE: dict[str, tuple[Any, Any, dict[str, Any], tuple[str, str, str]]] = {
     "VGG 3x3": ((32, 64, 56, 56), (64, 64, 3, 3), {"padding": 1}, ("winograd", "winograd", "winograd")),
@@ -36,7 +37,7 @@ RULE: dict[str, tuple[Any, Any, dict[str, Any], tuple[str, str, str]]] = {
 
 def chosen(backend: Any, x: Any, w: Any, options: dict[str, Any]) -> tuple[str, ...]:
     geometry = ConvGeometry.of(x, w, **options)
-    return tuple(tiling.resolve("auto", geometry, "float32", backend, name).name for name in PASSES)
+    return tuple(plan_for(name, geometry, "float32", backend, "auto").algorithm.name for name in PASSES)
 
 
 @pytest.mark.parametrize("name", RULE)

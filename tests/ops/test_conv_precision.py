@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from xpcnn import ops
-from xpcnn.ops.conv import ConvGeometry, winograd
+from xpcnn.ops.conv import ConvGeometry
+from xpcnn.ops.conv.algorithms import winograd
 
 from .conv_cases import Case, Reference, reference
 

@@ -10,8 +10,8 @@ import pytest
 import xpcnn
 from xpcnn import errors, ops
 from xpcnn.ops import fused
+from xpcnn.ops.conv.algorithm import find
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import find
 
 CASES: dict[str, dict[str, Any]] = {
     "halves": {"x": (3, 2, 8, 8), "w": (5, 2, 3, 3), "pool": (2,), "padding": 1},

@@ -22,7 +22,7 @@ import xpcnn
 from xpcnn import errors, ops
 from xpcnn.backend import _cudnn, registry
 from xpcnn.backend._cudnn import CudnnConvolution, Problem
-from xpcnn.backend.convolution import ConvSizes
+from xpcnn.backend.convolution import ConvParams
 from xpcnn.ops.conv import ConvGeometry
 
 from .conv_cases import CASES, Case, reference
@@ -51,8 +51,8 @@ class Device:
     def executed(self) -> list[tuple[Any, ...]]:
         return [call for call in self.frontend.calls if call[0] == "execute"]
 
-    def forward(self, x: Any, w: Any, limit: int = 1 << 30, sizes: ConvSizes | None = None) -> Any:
-        sizes = sizes or ConvSizes((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    def forward(self, x: Any, w: Any, limit: int = 1 << 30, sizes: ConvParams | None = None) -> Any:
+        sizes = sizes or ConvParams((1, 1), (1, 1, 1, 1), (1, 1), 1)
         geometry = ConvGeometry.of(x.shape, w.shape, sizes.stride, 1, sizes.dilation)
         return self.convolution.forward(x, w, geometry.output_shape, sizes, limit)
 
@@ -258,7 +258,7 @@ def test_plans_are_kept() -> None:
     assert [graphs(), graphs()] == [1, 1]
     assert graphs(x[:1]) == 2
     assert graphs(limit=99) == 3
-    assert graphs(sizes=ConvSizes((2, 1), (1, 1, 1, 1), (1, 1), 1)) == 4
+    assert graphs(sizes=ConvParams((2, 1), (1, 1, 1, 1), (1, 1), 1)) == 4
     assert graphs(x.astype("float64"), w.astype("float64")) == 5
     device.forward(channels_last(x), channels_last(w))
     assert graphs() == 6
@@ -266,7 +266,7 @@ def test_plans_are_kept() -> None:
     assert [graphs(), graphs()] == [7, 7]
     device.backend.deterministic = False
     assert [graphs(), graphs()] == [8, 8]
-    sizes = ConvSizes((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    sizes = ConvParams((1, 1), (1, 1, 1, 1), (1, 1), 1)
     y = memory(draw(2, 3, 5, 6, dtype="float32"))
     device.convolution.grad_weight(memory(x), y, w.shape, sizes, 1 << 30)
     device.convolution.grad_input(y, memory(w), x.shape, sizes, 1 << 30)
@@ -295,7 +295,7 @@ def test_one_handle_on_the_current_stream() -> None:
 
 def test_empty_arrays_need_no_cudnn() -> None:
     device = Device()
-    sizes = ConvSizes((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    sizes = ConvParams((1, 1), (1, 1, 1, 1), (1, 1), 1)
     dy = memory(np.zeros((0, 3, 5, 6)))
     dw = device.convolution.grad_weight(memory(np.zeros((0, 4, 5, 6))), dy, (3, 4, 3, 3), sizes, 1)
     check(dw, np.zeros((3, 4, 3, 3)), "float64")
@@ -366,7 +366,7 @@ def cudnn() -> Iterator[Any]:
 
 def problem(case: Case, pass_name: str, dtype: str = "float32", channels_last: bool = True) -> Problem:
     geometry = ConvGeometry.of(case.x, case.w, case.stride, case.padding, case.dilation, case.groups)
-    sizes = ConvSizes(geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    sizes = ConvParams(geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
     shapes = (("x", case.x), ("weight", case.w), ("y", geometry.output_shape))
     return Problem(pass_name, dtype, channels_last, shapes, sizes, False, True, 1 << 30)
 

@@ -14,7 +14,7 @@ import pytest
 
 import xpcnn
 from xpcnn import errors, ops
-from xpcnn.ops.conv import fft
+from xpcnn.ops.conv.algorithms import fft
 
 from .conv_cases import CASES, Case, Reference, reference
 from .helpers import LAYOUTS, draw, is_channels_last, mentions

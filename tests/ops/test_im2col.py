@@ -10,6 +10,7 @@ import pytest
 
 import xpcnn
 from xpcnn import errors, ops
+from xpcnn.ops.conv.algorithms.im2col import unfold
 
 from .helpers import LAYOUTS, draw, mentions, pair
 
@@ -122,3 +123,22 @@ def test_bad_geometry(options: dict[str, int], kind: type[xpcnn.errors.XpcnnErro
         ops.im2col(np.zeros((1, 2, 5, 5)), **options)
     with pytest.raises(kind, match="col2im"):
         ops.col2im(np.zeros((9, 18)), (1, 2, 5, 5), **options)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_patches_of_the_algorithm(make: Any, case: Unfold, layout: str, channels: int) -> None:
+    """A backend's own are the portable ones, and these are the classical ones in another order."""
+    n, _, h, w = case.x
+    x = LAYOUTS[layout](make, draw(n, channels, h, w))
+    kernel, stride, dilation = pair(case.kernel), pair(case.stride), pair(case.dilation)
+    ph, pw = pair(case.padding)
+    padding = (ph, ph + 1, pw + 2, pw)
+    got = unfold(x, kernel, stride, padding, dilation)
+    portable = unfold.portable(x, kernel, stride, padding, dilation)  # type: ignore[attr-defined]
+    padded = np.pad(make.to_numpy(x), ((0, 0), (0, 0), padding[:2], padding[2:]))
+    classical = ops.im2col(padded, kernel, stride, 0, dilation)
+    ordered = classical.reshape(-1, channels, *kernel).transpose(0, 2, 3, 1).reshape(classical.shape)
+    for patches in (got, portable):
+        make.check(patches, ordered, "float64", rtol=0.0)

@@ -12,7 +12,7 @@ import pytest
 import xpcnn
 from xpcnn import errors, ops
 from xpcnn.ops.conv import ConvGeometry
-from xpcnn.ops.conv.registry import find
+from xpcnn.ops.conv.algorithm import find
 
 from .conv_cases import CASES, Case, reference
 from .helpers import Array, draw, is_channels_last, mentions

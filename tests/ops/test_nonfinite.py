@@ -10,8 +10,8 @@ import pytest
 from xpcnn import ops
 from xpcnn.ops import fused
 from xpcnn.ops.conv import ConvGeometry
-from xpcnn.ops.conv.registry import PASSES
-from xpcnn.ops.conv.tiling import resolve
+from xpcnn.ops.conv.algorithm import PASSES
+from xpcnn.ops.conv.executor import plan_for
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,7 @@ def test_only_what_sees_it(case: str, which: str, bad: float, named: str) -> Non
     dy = rng.standard_normal(y.shape, dtype="f")
     from xpcnn import get_backend
 
-    chosen = {resolve("auto", geometry, "float32", get_backend(), name).name for name in PASSES}
+    chosen = {plan_for(name, geometry, "float32", get_backend(), "auto").algorithm.name for name in PASSES}
     assert algorithm in chosen
     n, channel, i, j = (size // 2 for size in (x if which == "x" else dy).shape)
     (x if which == "x" else dy)[n, channel, i, j] = bad

@@ -23,6 +23,7 @@ WITHOUT_BACKWARD = {
     "conv_algorithm",
     "get_workspace_limit",
     "im2col",
+    "reference",
     "set_workspace_limit",
 }
 

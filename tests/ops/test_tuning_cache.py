@@ -16,7 +16,7 @@ import pytest
 import xpcnn
 from xpcnn import ops
 from xpcnn.backend import backend_of
-from xpcnn.ops.conv import autotune, tuning_cache
+from xpcnn.ops.conv import autotune, executor, tuning_cache
 from xpcnn.ops.conv.tuning_cache import TuningCache
 
 from .helpers import mentions
@@ -44,7 +44,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The passes that were measured, in this order. Nothing is run: "mec" is the fastest."""
     calls: list[str] = []
 
-    def fastest(candidates: list[str], geometry: Any, pass_name: str, dtype: Any, backend: Any) -> str:
+    def fastest(candidates: list[str], geometry: Any, pass_name: str, *others: Any) -> str:
         calls.append(pass_name)
         return "mec"
 
@@ -55,7 +55,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def tuned(pass_name: str = "forward") -> str | None:
     """What `auto` would be told inside of the context."""
     with xpcnn.autotune():
-        return autotune.tuned(GEOMETRY, pass_name, np.dtype("float32"), NUMPY)
+        return autotune.tuned(GEOMETRY, pass_name, np.dtype("float32"), NUMPY, executor.run_pass)
 
 
 def file_in(folder: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 import xpcnn
 from xpcnn import errors, ops
-from xpcnn.ops.conv import registry
+from xpcnn.ops.conv.algorithm import find
 
 from .conv_cases import CASES, Case, reference
 from .helpers import draw, mentions
@@ -40,9 +40,9 @@ TILING_CASES = {
 
 def limit_for(algorithm: str, case: Case, cut: str) -> int:
     """Bytes that leave room for two images, for half of the rows of one, or for three rows."""
-    chosen = registry.find("im2col" if algorithm == "auto" else algorithm)
+    chosen = find("im2col" if algorithm == "auto" else algorithm)
     geometry = ops.ConvGeometry.of(case.x, case.w, case.stride, case.padding, case.dilation, case.groups)
-    geometry = geometry if chosen.takes_groups else geometry.one_group()
+    geometry = geometry if chosen.native_groups else geometry.one_group()
     if cut == "cuts the batch":
         return chosen.workspace_bytes(geometry.with_batch(2), np.float64)
     one, rows = geometry.with_batch(1), geometry.oh // 2 if cut == "cuts images" else 3
@@ -118,7 +118,7 @@ def test_scratch_stays_within_the_limit(algorithm: str, stride: int, groups: int
 def test_scratch_where_the_kernel_is_larger_than_the_image(backend: str, size: int) -> None:
     with xpcnn.use_backend(backend):
         w, x = (xpcnn.asarray(draw(*s, dtype="float32")) for s in ((64, 64, 3, 3), (1, 64, size, size)))
-    winograd = registry.find("winograd")
+    winograd = find("winograd")
     geometry = ops.ConvGeometry.of(x.shape, w.shape, 1, 1)
     limit = winograd.workspace_bytes(geometry, np.float32)
     for name, arrays in (("forward", (x, w)), ("grad_input", (x, w)), ("grad_weight", (x, x))):

@@ -10,13 +10,14 @@ from xpcnn.backend.current import (
     get_backend,
     home_of,
     is_array,
+    matmul,
     namespace,
+    primitive,
     release_memory,
     set_backend,
     to_numpy,
     use_backend,
 )
-from xpcnn.backend.primitive import primitive
 from xpcnn.backend.random import Key, host_generator
 from xpcnn.backend.registry import available_backends, backend_names
 from xpcnn.backend.threads import get_num_threads, set_num_threads
@@ -38,6 +39,7 @@ __all__ = [
     "is_array",
     "is_floating",
     "itemsize",
+    "matmul",
     "namespace",
     "native",
     "primitive",

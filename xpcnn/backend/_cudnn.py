@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpcnn.backend.base import Array, dtype_name
-from xpcnn.backend.convolution import ConvSizes, LibraryConvolution, Shape
+from xpcnn.backend.convolution import ConvParams, Shape, VendorConvolution
 from xpcnn.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
     dtype: str
     channels_last: bool
     shapes: tuple[tuple[str, Shape], ...]
-    sizes: ConvSizes
+    sizes: ConvParams
     tf32: bool
     deterministic: bool
     limit: int
@@ -140,7 +140,7 @@ def choose(cudnn: Any, problem: Problem, handle: Any) -> Plan:
     )
 
 
-class CudnnConvolution(LibraryConvolution):
+class CudnnConvolution(VendorConvolution):
     """cuDNN on the arrays of one CuPy device.
 
     Memory is taken as it lies, packed channels-first or packed channels-last; what lies otherwise is copied,
@@ -161,13 +161,13 @@ class CudnnConvolution(LibraryConvolution):
         name = dtype_name(dtype)
         return None if name in _DTYPES else f"has no kernels for {name}; use 'im2col'"
 
-    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         return self._run("forward", {"x": x, "weight": weight}, y_shape, sizes, limit)
 
-    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         return self._run("grad_input", {"y": dy, "weight": weight}, x_shape, sizes, limit)
 
-    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         return self._run("grad_weight", {"x": x, "y": dy}, weight_shape, sizes, limit)
 
     @functools.cached_property
@@ -191,7 +191,7 @@ class CudnnConvolution(LibraryConvolution):
         return self._cudnn.create_handle()  # for the current device, which is the arrays' own
 
     def _run(
-        self, pass_name: str, given: dict[str, Array], shape: Shape, sizes: ConvSizes, limit: int
+        self, pass_name: str, given: dict[str, Array], shape: Shape, sizes: ConvParams, limit: int
     ) -> Array:
         cupy = self._cupy
         first = next(iter(given.values()))

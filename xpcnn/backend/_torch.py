@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from xpcnn.backend.base import Array, Backend, host_array, require_convertible
-from xpcnn.backend.convolution import LibraryConvolution
+from xpcnn.backend.convolution import VendorConvolution
 from xpcnn.backend.random import Key
 from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError
@@ -40,8 +40,30 @@ def device_of(x: Any) -> Any:
     return x.device
 
 
+Pair = tuple[int, int]
+
+
+def unfold(x: Any, kernel: Pair, stride: Pair, padding: Sequence[int], dilation: Pair) -> Array:
+    """Return the patches of x (N, C, H, W) as the rows of a matrix (N·OH·OW, kh·kw·C): one strided copy."""
+    top, bottom, left, right = padding
+    n, c, h, w = x.shape
+    images = x.permute(0, 2, 3, 1)
+    if any(padding):
+        frame = x.new_zeros(n, h + top + bottom, w + left + right, c)
+        frame[:, top : top + h, left : left + w] = images
+        images = frame
+    images = images.contiguous().permute(0, 3, 1, 2)
+    windows = images.as_strided(*window_view(images.shape, images.stride(), kernel, stride, dilation))
+    oh, ow, kh, kw = windows.shape[2:]
+    if c == 1:  # tap by tap, runs are rows of the output; the product takes the transpose as it is
+        return windows.permute(4, 5, 1, 0, 2, 3).reshape(kh * kw, n * oh * ow).T
+    return windows.permute(0, 2, 3, 4, 5, 1).reshape(n * oh * ow, kh * kw * c)
+
+
 class TorchBackend(Backend):
     """PyTorch tensors on one device."""
+
+    kernels = MappingProxyType({"unfold": unfold})
 
     def __init__(self, device: Any) -> None:
         import array_api_compat.torch as xp
@@ -54,7 +76,7 @@ class TorchBackend(Backend):
             self.switches = MappingProxyType({"tf32": False})
 
     @functools.cached_property
-    def convolutions(self) -> Mapping[str, LibraryConvolution]:  # type: ignore[override]
+    def convolutions(self) -> Mapping[str, VendorConvolution]:  # type: ignore[override]
         from xpcnn.backend._torch_conv import TorchConvolution
 
         return MappingProxyType({"native": TorchConvolution()})

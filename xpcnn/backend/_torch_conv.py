@@ -7,25 +7,25 @@ from typing import Any
 import torch
 
 from xpcnn.backend.base import Array
-from xpcnn.backend.convolution import ConvSizes, LibraryConvolution, Shape
+from xpcnn.backend.convolution import ConvParams, Shape, VendorConvolution
 
 __all__ = ["TorchConvolution"]
 
 
-class TorchConvolution(LibraryConvolution):
+class TorchConvolution(VendorConvolution):
     """``torch.nn.functional.conv2d`` and the two halves of its gradient.
 
     PyTorch cannot be told how much scratch memory to use, so `limit` is not looked at.
     """
 
-    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         x, padding = _padded(x, sizes)
         y = torch.nn.functional.conv2d(
             x, _channels_last(weight), None, sizes.stride, padding, sizes.dilation, sizes.groups
         )
         return _channels_last(y)
 
-    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         n, c, h, w = x_shape
         padding, (top, left) = _own_padding(sizes, x_shape), (0, 0)
         if padding is None:
@@ -36,7 +36,7 @@ class TorchConvolution(LibraryConvolution):
         dx = _gradients(_channels_last(dy), x, _channels_last(weight), sizes, padding, (True, False))[0]
         return _channels_last(dx[:, :, top : top + x_shape[2], left : left + x_shape[3]])
 
-    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         x, padding = _padded(x, sizes)
         k, channels, kh, kw = weight_shape
         weight = x.new_empty(k, kh, kw, channels).permute(
@@ -46,7 +46,7 @@ class TorchConvolution(LibraryConvolution):
 
 
 def _gradients(
-    dy: Any, x: Any, weight: Any, sizes: ConvSizes, padding: tuple[int, int], wanted: tuple[bool, bool]
+    dy: Any, x: Any, weight: Any, sizes: ConvParams, padding: tuple[int, int], wanted: tuple[bool, bool]
 ) -> tuple[Any, Any]:
     """Return dx and dweight, as far as wanted."""
     dx, dweight, _ = torch.ops.aten.convolution_backward(
@@ -65,13 +65,13 @@ def _gradients(
     return dx, dweight
 
 
-def _own_padding(sizes: ConvSizes, x_shape: Shape) -> tuple[int, int] | None:
+def _own_padding(sizes: ConvParams, x_shape: Shape) -> tuple[int, int] | None:
     """Return the padding as PyTorch takes it, or None: where opposite sides differ, or there is no image."""
     top, bottom, left, right = sizes.padding
     return (top, left) if top == bottom and left == right and min(x_shape[2:]) > 0 else None
 
 
-def _padded(x: Any, sizes: ConvSizes) -> tuple[Any, tuple[int, int]]:
+def _padded(x: Any, sizes: ConvParams) -> tuple[Any, tuple[int, int]]:
     """Return x over channels-last memory, with zeros around it where PyTorch cannot add them itself."""
     padding = _own_padding(sizes, x.shape)
     if padding is not None:

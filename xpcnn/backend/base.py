@@ -24,7 +24,7 @@ from xpcnn.backend.windows import window_indices
 from xpcnn.errors import BackendError, DtypeError
 
 if TYPE_CHECKING:
-    from xpcnn.backend.convolution import LibraryConvolution
+    from xpcnn.backend.convolution import VendorConvolution
 
 __all__ = ["Array", "Backend", "Namespace", "dtype_name", "is_floating", "itemsize", "native"]
 
@@ -55,7 +55,7 @@ class Backend:
         that. None where pieces gain nothing.
     kernels : mapping of str to callable
         What replaces functions marked as `primitive` on arrays of this backend, by their names.
-    convolutions : mapping of str to LibraryConvolution
+    convolutions : mapping of str to VendorConvolution
         Convolutions that come with the library, by the names of the algorithms that run them.
     switches : mapping of str to bool
         The options `set_backend` takes for this backend, with their defaults; each is an attribute.
@@ -67,7 +67,7 @@ class Backend:
     default_workspace: int = 64 * MIB
     cache_block: int | None = None
     kernels: Mapping[str, Callable[..., Any]] = MappingProxyType({})
-    convolutions: Mapping[str, LibraryConvolution] = MappingProxyType({})
+    convolutions: Mapping[str, VendorConvolution] = MappingProxyType({})
     switches: Mapping[str, bool] = MappingProxyType({})
     tf32: bool = False
 
@@ -182,14 +182,6 @@ class Backend:
         )
         taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
         return xp.permute_dims(xp.reshape(taken, (n, c, oh, kh, ow, kw)), (0, 1, 2, 4, 3, 5))
-
-    def product(self, a: Array, b: Array) -> Array:
-        """Return ``a @ b`` of two matrices."""
-        return a @ b
-
-    def stacked_product(self, a: Array, b: Array) -> Array:
-        """Return ``a @ b`` for stacks of matrices (S, M, K) and (S, K, N)."""
-        return self.xp.matmul(a, b)
 
     def keep_where(self, mask: Array, x: Array) -> Array:
         """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend.base import Array
 
-__all__ = ["ConvSizes", "LibraryConvolution"]
+__all__ = ["ConvParams", "VendorConvolution"]
 
 Shape = tuple[int, int, int, int]
 
 
-class ConvSizes(NamedTuple):
+class ConvParams(NamedTuple):
     """How a kernel moves over an image: all that the shapes of the arrays do not say.
 
     Attributes
@@ -28,7 +28,7 @@ class ConvSizes(NamedTuple):
     groups: int
 
 
-class LibraryConvolution(ABC):
+class VendorConvolution(ABC):
     """A convolution that comes with a library.
 
     Of x (N, C, H, W) with weight (K, C/groups, kh, kw) to y (N, K, OH, OW). Every pass takes any strides, and
@@ -40,13 +40,13 @@ class LibraryConvolution(ABC):
         return None
 
     @abstractmethod
-    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         """Return y."""
 
     @abstractmethod
-    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         """Return the gradient for x, given the gradient for y."""
 
     @abstractmethod
-    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvSizes, limit: int) -> Array:
+    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         """Return the gradient for weight, given the gradient for y."""

@@ -1,17 +1,19 @@
-"""Which backend creates new arrays, and which backend existing arrays belong to."""
+"""Which backend creates new arrays, which one arrays belong to, and which version of a function it runs."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from xpcnn.backend import registry
 from xpcnn.backend.base import Array, Backend, Namespace
+from xpcnn.backend.reference import in_reference
 from xpcnn.errors import BackendError
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "get_backend",
     "home_of",
     "is_array",
+    "matmul",
     "namespace",
+    "primitive",
     "release_memory",
     "set_backend",
     "to_numpy",
@@ -156,7 +160,9 @@ def backend_of(*arrays: Array | None) -> Backend:
     BackendError
         When they are of two libraries or on two devices, or when one is no array.
     """
-    found: Backend | None = None
+    found = BACKENDS.get(type(arrays[0])) if len(arrays) == 1 else None
+    if found is not None:  # by far the commonest
+        return found
     for array in arrays:
         if array is None:
             continue
@@ -178,16 +184,18 @@ def backend_of(*arrays: Array | None) -> Backend:
 
 _LIBRARIES = {"numpy": "numpy", "cupy": "cupy", "torch": "torch", "array_api_strict": "array_api_strict"}
 _by_type: dict[type, str | None] = {np.ndarray: "numpy"}
-_numpy: Backend | None = None
+
+BACKENDS: dict[type, Backend] = {}
+"""The backends of arrays whose type alone tells it: those of NumPy, once there was one."""
 
 
 def home_of(array: Array) -> Backend:
     """Return the backend an array lives on, whichever device is current: to copy it, not to compute."""
-    global _numpy
-    if type(array) is np.ndarray:  # by far the commonest, and it has one device
-        if _numpy is None:
-            _numpy = registry.instance("numpy", "cpu")
-        return _numpy
+    found = BACKENDS.get(type(array))
+    if found is not None:
+        return found
+    if type(array) is np.ndarray:  # it has one device
+        return BACKENDS.setdefault(np.ndarray, registry.instance("numpy", "cpu"))
     library = _library(type(array))
     if library is None:
         raise BackendError(f"expected an array, got {type(array).__name__}; make one with xpcnn.asarray(...)")
@@ -233,6 +241,51 @@ def _standard_instance(xp: Namespace, device: Any) -> Backend:
 
 
 _standard: dict[tuple[Namespace, Any], Backend] = {}
+
+
+# -- functions that a backend may replace by a kernel of its own -----------------------
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def primitive(portable: Function, *, draws: bool = False) -> Function:
+    """Let the backend of the first argument, an array, replace this function by a kernel of the same name.
+
+    The portable function stays the definition, and is what readers read; the kernel is held against it. A
+    kernel is found in `Backend.kernels` and takes the same arguments. It answers `NotImplemented` where it
+    does not serve their dtypes or shapes. The portable function, kept as ``portable``, does those, and all of
+    them in `xpcnn.reference`; unless it `draws` random numbers, which are to be the same there.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn.backend import primitive
+    >>> @primitive
+    ... def double(x):
+    ...     return 2 * x
+    >>> double(xpcnn.asarray([1.0, 2.0]))
+    array([2., 4.])
+    """
+    name = portable.__name__
+
+    @functools.wraps(portable)
+    def dispatch(x: Any, *args: Any, **options: Any) -> Any:
+        backend = BACKENDS.get(type(x)) or backend_of(x)
+        kernel = None if in_reference() and not draws else backend.kernels.get(name)
+        if kernel is not None:
+            result = kernel(x, *args, **options)
+            if result is not NotImplemented:
+                return result
+        return portable(x, *args, **options)
+
+    dispatch.portable = portable  # type: ignore[attr-defined]
+    return cast(Function, dispatch)
+
+
+@primitive
+def matmul(a: Array, b: Array) -> Array:
+    """Return ``a @ b`` of two matrices, or of two stacks of matrices (S, M, K) and (S, K, N)."""
+    return a @ b if a.ndim == 2 else backend_of(a).xp.matmul(a, b)
 
 
 def release_memory() -> None:

@@ -11,9 +11,8 @@ __all__ = ["in_reference", "reference_mode"]
 _reference: ContextVar[bool] = ContextVar("xpcnn_reference", default=False)
 
 
-def in_reference() -> bool:
-    """Return whether the definition itself is to run: no kernels, tiles, fusion or threads."""
-    return _reference.get()
+in_reference = _reference.get
+"""Return whether the definition itself is to run: no kernels, tiles, fusion or threads."""
 
 
 @contextmanager

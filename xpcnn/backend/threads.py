@@ -1,6 +1,6 @@
-"""Work that falls into independent pieces, on one thread a core, with results in the order of the pieces.
+"""Independent tasks on one thread a core, with results in the order of the tasks.
 
-The pieces never depend on the number of threads, and BLAS is held to one thread inside, so neither do the
+The tasks never depend on the number of threads, and BLAS is held to one thread inside, so neither do the
 bits.
 """
 
@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from xpcnn.backend.blas import one_blas_thread
+from xpcnn.backend.reference import in_reference
 from xpcnn.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def on_threads(
     """Yield ``function(item)`` for each item, in their order, computed on several threads.
 
     With `at_most`, no more calls than that are made, or have results that wait, at a time. Called on one of
-    the threads themselves, or with nothing to gain, it is a plain loop.
+    the threads themselves, with nothing to gain, or in `xpcnn.reference`, it is a plain loop.
     """
     threads = _useful_threads(at_most)
     if at_most is None and threads > 1:
@@ -202,7 +203,7 @@ def _own_runs() -> int:
 
 
 def _useful_threads(at_most: int | None) -> int:
-    if getattr(_worker, "busy", False):
+    if getattr(_worker, "busy", False) or in_reference():
         return 1
     threads = get_num_threads()
     return threads if at_most is None else max(1, min(threads, at_most))

@@ -18,7 +18,7 @@ from xpcnn.bench.geometries import described
 from xpcnn.bench.measure import FLOOR, PLAIN_LOOP, Contestant, Problem
 from xpcnn.errors import AlgorithmError
 from xpcnn.ops import ConvGeometry
-from xpcnn.ops.conv.tiling import resolve
+from xpcnn.ops.conv.executor import plan_for
 
 __all__ = ["LOOP_SECONDS", "PASSES", "check_steps", "host_arrays", "problem"]
 
@@ -69,7 +69,7 @@ def problem(
             prepare = functools.partial(_prepared, algorithm, one, geometry, backend, on_device)
             chosen = ""
             if algorithm == "auto":
-                chosen = resolve("auto", geometry, backend.dtype(dtype), backend, one).name
+                chosen = plan_for(one, geometry, backend.dtype(dtype), backend, "auto").algorithm.name
             contestants.append(Contestant(algorithm, one, prepare, backend.to_numpy, backend, variant=chosen))
     if torch_peer is not None:
         contestants += _torch(torch_peer, arrays, geometry, passes)

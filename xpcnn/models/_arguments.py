@@ -8,7 +8,7 @@ from typing import Any
 
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.options import floating
-from xpcnn.ops.checks import flag, real, sizes, whole
+from xpcnn.ops.op import flag, real, sizes, whole
 
 __all__ = ["checked_arguments"]
 

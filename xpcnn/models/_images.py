@@ -7,7 +7,7 @@ from typing import Any
 from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ShapeError
 from xpcnn.nn import Gradients, Preprocess, registered
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.op import require_array
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALL_IMAGES_HINT", "Images"]
 

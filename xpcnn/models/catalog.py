@@ -11,7 +11,7 @@ from xpcnn.backend import dtype_name
 from xpcnn.errors import ArgumentError
 from xpcnn.models._arguments import checked_arguments
 from xpcnn.nn import Layer
-from xpcnn.ops.checks import in_words, plain
+from xpcnn.ops.op import in_words, plain
 from xpcnn.plugins import Registry, check_name
 
 __all__ = [

@@ -10,7 +10,7 @@ from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.models import catalog
 from xpcnn.nn.preprocess import set_preprocessing
 from xpcnn.nn.spec import checked_recipe
-from xpcnn.ops.checks import in_words, plain
+from xpcnn.ops.op import in_words, plain
 
 __all__ = ["build", "ensemble"]
 

@@ -9,7 +9,7 @@ from xpcnn.backend import Array, Key, backend_of, host_generator, to_numpy
 from xpcnn.errors import ArgumentError
 from xpcnn.models._images import Images
 from xpcnn.models.catalog import register_model
-from xpcnn.ops.checks import in_words
+from xpcnn.ops.op import in_words
 
 __all__ = ["PartialConv2d", "ScaledTanh", "lenet5"]
 

@@ -11,7 +11,7 @@ from xpcnn.nn.container import Container, folded, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.ops.activation import added
-from xpcnn.ops.checks import in_words, require_array
+from xpcnn.ops.op import in_words, require_array
 
 __all__ = ["Concat", "Residual"]
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from xpcnn.backend import dtype_name, is_floating
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import State
-from xpcnn.ops.checks import in_words, plain
+from xpcnn.ops.op import in_words, plain
 from xpcnn.plugins import check_name
 
 __all__ = [

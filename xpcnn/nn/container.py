@@ -10,7 +10,7 @@ from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.config import join_paths
 from xpcnn.nn.held import held
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.ops.checks import in_words
+from xpcnn.ops.op import in_words
 
 __all__ = ["Container", "folded", "join_paths", "widest"]
 

@@ -13,8 +13,8 @@ from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.ops import ConvGeometry
-from xpcnn.ops.checks import flag, pair, plain
-from xpcnn.ops.conv.registry import check_name
+from xpcnn.ops.conv.algorithm import check_name
+from xpcnn.ops.op import flag, pair, plain
 
 __all__ = ["Conv2d"]
 

@@ -12,8 +12,8 @@ from xpcnn.nn.init import Initializer, constant, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import flag, pair
 from xpcnn.ops.conv.conv_transpose2d import check_output_padding
+from xpcnn.ops.op import flag, pair
 
 __all__ = ["ConvTranspose2d"]
 

@@ -15,7 +15,7 @@ from xpcnn.nn.layer import Layer, ModelSpec, ReceptiveField, TraceRow
 from xpcnn.nn.preprocess import prepared
 from xpcnn.nn.spec import checked_spec, spec_fields
 from xpcnn.ops.activation import SoftmaxContext
-from xpcnn.ops.checks import check_dy, in_words, widened
+from xpcnn.ops.op import check_dy, in_words, widened
 
 __all__ = ["Ensemble", "EnsembleContext"]
 

@@ -15,7 +15,7 @@ from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.sequential import Sequential
-from xpcnn.ops.checks import require_array, widened
+from xpcnn.ops.op import require_array, widened
 
 __all__ = ["fuse"]
 

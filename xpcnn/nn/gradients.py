@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import real, require_array
+from xpcnn.ops.op import real, require_array
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer

@@ -10,7 +10,7 @@ from typing import Any
 
 from xpcnn.backend import Array, get_backend, host_generator
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import real, require_possible
+from xpcnn.ops.op import real, require_possible
 
 __all__ = ["Initializer", "at_most", "constant", "draw", "he", "normal", "xavier"]
 

@@ -20,7 +20,7 @@ from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
 from xpcnn.nn.records import LoadReport, ReceptiveField, TraceRow
 from xpcnn.nn.spec import ModelSpec, describe_spec, spec_of, structure_of
-from xpcnn.ops.checks import in_words
+from xpcnn.ops.op import in_words
 
 __all__ = ["Layer", "LoadReport", "ModelSpec", "ReceptiveField", "TraceRow"]
 

@@ -13,7 +13,7 @@ from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.stateless import Stateless
-from xpcnn.ops.checks import flag, real, sizes, whole
+from xpcnn.ops.op import flag, real, sizes, whole
 
 __all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm"]
 

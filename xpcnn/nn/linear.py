@@ -12,7 +12,7 @@ from xpcnn.nn.init import Initializer, constant, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import flag, whole
+from xpcnn.ops.op import flag, whole
 
 __all__ = ["Linear"]
 

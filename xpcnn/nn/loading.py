@@ -10,7 +10,7 @@ from xpcnn.backend import Array, get_backend, home_of
 from xpcnn.errors import StateDictError
 from xpcnn.nn.parameter import State
 from xpcnn.nn.records import LoadReport
-from xpcnn.ops.checks import in_words
+from xpcnn.ops.op import in_words
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer

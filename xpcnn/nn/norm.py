@@ -12,8 +12,8 @@ from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Buffer, Parameter
-from xpcnn.ops.checks import flag, real, require_array, whole
 from xpcnn.ops.norm import BatchNormContext
+from xpcnn.ops.op import flag, real, require_array, whole
 
 __all__ = ["BatchNorm1d", "BatchNorm2d"]
 

@@ -1,4 +1,4 @@
-"""Checks of what layers are built with, beside those of `xpcnn.ops.checks`."""
+"""Checks of what layers are built with, beside those of `xpcnn.ops.op`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from xpcnn.backend import is_floating
 from xpcnn.errors import ArgumentError, DtypeError
-from xpcnn.ops.checks import MOST_SIZE, in_words, whole
+from xpcnn.ops.op import MOST_SIZE, in_words, whole
 
 __all__ = ["floating", "grouped"]
 

@@ -16,8 +16,8 @@ from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.sequential import Sequential
-from xpcnn.ops.checks import in_words, plain, real, require_array
 from xpcnn.ops.images import scaled_images
+from xpcnn.ops.op import in_words, plain, real, require_array
 
 __all__ = ["Preprocess", "first_parameter", "prepared", "preprocess_of", "set_preprocessing"]
 

@@ -17,7 +17,7 @@ from xpcnn.nn.config import (
     join_paths,
     kind_named,
 )
-from xpcnn.ops.checks import in_words
+from xpcnn.ops.op import in_words
 
 __all__ = ["from_config"]
 

@@ -12,7 +12,7 @@ from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.checks import check_dy, common_backend, pair, require_array, whole, widened
+from xpcnn.ops.op import check_dy, common_backend, pair, require_array, whole, widened
 
 __all__ = ["ScaledAvgPool2d"]
 

@@ -9,8 +9,7 @@ from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
-from xpcnn.ops.checks import in_words, real, require_array, whole
-from xpcnn.ops.op import Op
+from xpcnn.ops.op import Op, in_words, real, require_array, whole
 
 __all__ = [
     "GELU",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.ops.checks import in_words, plain
+from xpcnn.ops.op import in_words, plain
 
 __all__ = ["Summary", "SummaryRow", "summary"]
 

@@ -10,7 +10,7 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.shards import ShardedModel
-from xpcnn.ops.checks import in_words
+from xpcnn.ops.op import in_words
 
 __all__ = ["Loss", "ValueAndGrad", "as_loss", "value_and_grad"]
 

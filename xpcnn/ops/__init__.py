@@ -41,6 +41,7 @@ from xpcnn.ops.pool import (
     max_pool2d,
 )
 from xpcnn.ops.shape import flatten
+from xpcnn.ops.textbook import reference
 
 __all__ = [
     "ConvGeometry",
@@ -67,6 +68,7 @@ __all__ = [
     "log_softmax",
     "max_pool2d",
     "mean_squared_error",
+    "reference",
     "relu",
     "set_workspace_limit",
     "sigmoid",

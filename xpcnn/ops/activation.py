@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, primitive
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import check_dy, common_backend, real, whole, widened
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, common_backend, op, real, whole, widened
 
 __all__ = [
     "LeakyReluContext",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from xpcnn.backend import Array, Key, backend_of, primitive
-from xpcnn.ops.checks import check_dy, common_backend, real
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, common_backend, op, real
 
 __all__ = ["DropoutContext", "dropout"]
 
@@ -58,7 +58,7 @@ def _dropout_grad(ctx: DropoutContext, dy: Array) -> Array:
     return dy * ctx.mask
 
 
-@primitive
+@partial(primitive, draws=True)
 def drop(x: Array, p: float, key: Key) -> tuple[Array, Array]:
     """Return y and the mask, both in the memory order of `x`."""
     backend = backend_of(x)

@@ -10,7 +10,6 @@ from typing import Any
 from xpcnn.backend import Array, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.activation import OutputContext, kept_where_positive, rectified
-from xpcnn.ops.checks import check_dy, real
 from xpcnn.ops.conv._layout import add_bias_relu
 from xpcnn.ops.conv.conv2d import Conv2dContext, convolve
 from xpcnn.ops.norm import (
@@ -21,7 +20,7 @@ from xpcnn.ops.norm import (
     check_batch_norm,
     of_parameters,
 )
-from xpcnn.ops.op import native_arrays, op
+from xpcnn.ops.op import check_dy, native_arrays, op, real
 from xpcnn.ops.pool import MaxPool2dContext, max_pool2d
 
 __all__ = ["batch_norm_relu", "conv2d_relu", "conv2d_relu_max_pool2d", "relu_max_pool2d_gradient"]
@@ -39,7 +38,7 @@ def conv2d_relu(
     groups: int = 1,
     algorithm: str = "auto",
 ) -> tuple[Array, tuple[Conv2dContext, OutputContext]]:
-    """Return ``relu(conv2d(…))`` to the bit, with bias and ReLU applied while each piece is in the cache.
+    """Return ``relu(conv2d(…))`` to the bit, with bias and ReLU applied while each tile is in the cache.
 
     The contexts are those of the two ops, and so are their backward passes. Raises what `conv2d` raises, and
     ArgumentError without a bias.

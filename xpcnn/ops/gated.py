@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.ops.activation import sigmoid
-from xpcnn.ops.checks import check_dy, common_backend, widened
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, common_backend, op, widened
 
 __all__ = ["InputContext", "gelu", "silu"]
 

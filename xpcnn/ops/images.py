@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, primitive
-from xpcnn.ops.checks import accumulator
+from xpcnn.ops.op import accumulator
 
 __all__ = ["scaled_images"]
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, real, sizes, whole, widened
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, common_backend, op, real, sizes, whole, widened
 
 __all__ = [
     "GroupNormContext",

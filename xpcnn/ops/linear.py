@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend
+from xpcnn.backend import Array, Backend, matmul
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import check_dy, check_rank, common_backend, widened
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, check_rank, common_backend, op, widened
 
 __all__ = ["LinearContext", "linear"]
 
@@ -64,7 +63,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
             f"got {tuple(bias.shape)}"
         )
     xp = backend.xp
-    y = backend.product(_rows(backend, x), xp.matrix_transpose(widened(backend, weight)))
+    y = matmul(_rows(backend, x), xp.matrix_transpose(widened(backend, weight)))
     if bias is not None:
         y += widened(backend, bias)  # y is fresh
     y = xp.reshape(xp.astype(y, x.dtype, copy=False), (*x.shape[:-1], features))
@@ -95,10 +94,10 @@ def _linear_grad(
     rows = _rows(backend, dy)
     dx = dweight = dbias = None
     if need_dx:
-        dx = xp.astype(backend.product(rows, widened(backend, ctx.weight)), dtype, copy=False)
+        dx = xp.astype(matmul(rows, widened(backend, ctx.weight)), dtype, copy=False)
         dx = xp.reshape(dx, tuple(ctx.x.shape))
     if need_dweight:
-        dweight = backend.product(xp.matrix_transpose(rows), _rows(backend, ctx.x))
+        dweight = matmul(xp.matrix_transpose(rows), _rows(backend, ctx.x))
         dweight = xp.astype(dweight, dtype, copy=False)
         if ctx.has_bias:
             dbias = xp.astype(xp.sum(rows, axis=0), dtype, copy=False)

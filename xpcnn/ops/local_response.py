@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, real, whole, widened
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, common_backend, op, real, whole, widened
 
 __all__ = ["LocalResponseNormContext", "local_response_norm"]
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, real, widened
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, common_backend, op, real, widened
 
 __all__ = ["BatchNormContext", "batch_norm"]
 

@@ -1,17 +1,43 @@
-"""`@op`: a forward function and its backward, as one object.
+"""`@op`, a forward function and its backward as one object, and what every op asks of its arguments.
 
-``relu.backward`` is the backward of ``relu``, so whatever takes an op has its derivative too.
+``relu.backward`` is the backward of ``relu``, so whatever takes an op has its derivative too. The checks keep
+the ops themselves readable as formulas.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from xpcnn.backend import native
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
+from xpcnn.backend.current import BACKENDS
+from xpcnn.backend.numbers import MOST_SIZE, flag, in_words, plain, positive, real, whole
+from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
 
-__all__ = ["Op", "native_arrays", "op"]
+__all__ = [
+    "Op",
+    "accumulator",
+    "cached",
+    "check_backend",
+    "check_dy",
+    "check_rank",
+    "common_backend",
+    "flag",
+    "in_words",
+    "native_arrays",
+    "op",
+    "pair",
+    "plain",
+    "positive",
+    "real",
+    "require_array",
+    "require_possible",
+    "sizes",
+    "whole",
+    "widened",
+]
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -81,3 +107,174 @@ def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
         return function(*args, **options)
 
     return with_native_arrays
+
+
+# -- arguments -------------------------------------------------------------------------
+
+MOST_NUMBERS = 2**40
+"""Arrays are smaller: in float32 that is 4 TiB."""
+
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+_INTS = frozenset({int})
+_HALVES = frozenset({"float16", "bfloat16"})
+
+
+def common_backend(op: str, **arrays: Any) -> Backend:
+    """Return the backend of all `arrays`, which must share it and one floating dtype.
+
+    Only ``bias`` may be None, and is passed over then.
+    """
+    found: Backend | None = None
+    for name, array in arrays.items():
+        if array is None and name == "bias":
+            continue
+        # Looked up here, as calling functions for each argument would cost more than the test.
+        backend = BACKENDS.get(type(array)) or _backend_of(op, name, array)
+        if found is None:
+            found, first, dtype = backend, name, array.dtype
+            if (backend, dtype) not in _floating:
+                if dtype_name(dtype) not in _FLOATS:
+                    raise _not_floating(op, name, dtype)
+                _floating.add((backend, dtype))
+        elif backend is not found or array.dtype != dtype:
+            raise _disagreement(op, arrays, first, name)
+    assert found is not None
+    return found
+
+
+_floating: set[tuple[Backend, Any]] = set()
+"""Dtypes known to be floating. Those of two libraries may hash alike, and must not be compared."""
+
+
+def check_backend(op: str, first: str, backend: Backend, name: str, array: Array) -> None:
+    """Require that `array`, of any dtype, lives on the backend of the argument `first`."""
+    other = _backend_of(op, name, array)
+    if other is not backend:
+        raise _mixed(op, first, backend, name, other, moved=name)
+
+
+def require_array(op: str, name: str, value: Any) -> Array:
+    """Return an array of real numbers in native byte order, or raise an error that names it and its type."""
+    _backend_of(op, name, value)
+    kind = dtype_name(value.dtype)
+    if kind not in _FLOATS and not kind.startswith(("int", "uint", "bool")):
+        raise DtypeError(f"{op}: {name} must be an array of real numbers, got {kind}")
+    return native(value)
+
+
+def _backend_of(op: str, name: str, array: Array) -> Backend:
+    if array is None:
+        raise BackendError(f"{op}: {name}: expected an array, got None; make one with xpcnn.asarray(...)")
+    try:
+        return backend_of(array)
+    except BackendError as error:
+        raise BackendError(f"{op}: {name}: {error}") from None
+
+
+def _disagreement(op: str, arrays: dict[str, Any], first: str, name: str) -> XpcnnError:
+    """Return the error for an array that is unlike the first one."""
+    one, other = arrays[first], arrays[name]
+    # Images and gradients are to fit the weight, unless another array agrees with them.
+    second = [each for each, array in arrays.items() if array is not None][1]
+    changed, kept = (first, other) if first in ("x", "dy") and name == second else (name, one)
+    if backend_of(one) is not backend_of(other):
+        return _mixed(op, first, backend_of(one), name, backend_of(other), changed)
+    if dtype_name(other.dtype) not in _FLOATS:
+        return _not_floating(op, name, other.dtype)
+    return DtypeError(
+        f"{op}: {first} is {dtype_name(one.dtype)} but {name} is {dtype_name(other.dtype)}; "
+        f"convert {changed}: xpcnn.asarray({changed}, dtype={dtype_name(kept.dtype)!r})"
+    )
+
+
+def _mixed(op: str, first: str, backend: Backend, name: str, other: Backend, moved: str) -> BackendError:
+    to = other if moved == first else backend
+    return BackendError(
+        f"{op}: {first} is on {backend}, {name} on {other}; move one of them: "
+        f"xpcnn.asarray({moved}) inside `with xpcnn.use_backend({to.name!r})`, xpcnn.to_numpy, "
+        f"or model.to(backend=...)"
+    )
+
+
+def _not_floating(op: str, name: str, dtype: Any) -> DtypeError:
+    return DtypeError(
+        f"{op}: {name} must be floating, got {dtype_name(dtype)}; convert it, "
+        f"e.g. xpcnn.asarray({name}, dtype='float32')"
+    )
+
+
+def accumulator(backend: Backend, dtype: Any) -> Any | None:
+    """Return float32 where `dtype` is half precision, which is too narrow to sum in; else None."""
+    return backend.xp.float32 if dtype_name(dtype) in _HALVES else None
+
+
+def widened(backend: Backend, x: Array) -> Array:
+    """Return `x` in the dtype it is summed in: itself, or half precision as float32."""
+    wide = accumulator(backend, x.dtype)
+    return x if wide is None else backend.xp.astype(x, wide)
+
+
+def check_rank(op: str, name: str, array: Array, rank: int, layout: str) -> None:
+    """Require that `array` has `rank` axes."""
+    if array.ndim != rank:
+        raise ShapeError(
+            f"{op}: {name} must have {rank} axes {layout}, got {array.ndim} (shape {tuple(array.shape)})"
+        )
+
+
+def check_dy(op: str, dy: Array, shape: tuple[int, ...], like: Array) -> Backend:
+    """Require that the gradient `dy` has the shape, backend and dtype of the forward result."""
+    backend = common_backend(op, dy=dy, x=like)
+    if tuple(dy.shape) != tuple(shape):
+        raise ShapeError(f"{op}: dy has shape {tuple(dy.shape)} but the forward result had {tuple(shape)}")
+    return backend
+
+
+def cached(build: Any, fixed: tuple[Any, ...], *options: Any) -> Any:
+    """Return ``build(*fixed, *options)``, with options as Python's numbers, by the cache of `build`.
+
+    For a cache, True and 1.0 equal 1. So the cache is bypassed where an option holds anything but ints.
+    """
+    keys, exact = [], True
+    for option in options:
+        kind = type(option)
+        if kind is tuple and {*map(type, option)} == _INTS:
+            pass
+        elif kind is not int and kind is not str and option is not None:
+            option = plain(option)
+            parts = option if isinstance(option, tuple) else (option,)
+            exact = exact and {*map(type, parts)} == _INTS
+        keys.append(option)
+    return (build if exact else build.__wrapped__)(*fixed, *keys)
+
+
+def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
+    """Return an int or a (height, width) pair of ints as a pair, each at least `minimum`."""
+    values = plain(value)
+    values = values if isinstance(values, tuple) else (values, values)
+    if len(values) != 2 or not all(type(v) is int for v in values):
+        raise ArgumentError(f"{op}: {name} must be an int or a pair (height, width), got {in_words(value)}")
+    if min(values) < minimum:
+        raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {in_words(value)}")
+    if max(values) > MOST_SIZE:
+        raise ArgumentError(f"{op}: {name} must be at most {MOST_SIZE}, got {in_words(value)}")
+    return values[0], values[1]
+
+
+def require_possible(op: str, what: str, shape: tuple[int, ...]) -> None:
+    """Refuse a shape that no memory holds, before anything of it is made."""
+    if max(shape, default=0) > MOST_SIZE or math.prod(shape) >= MOST_NUMBERS:
+        raise ArgumentError(
+            f"{op}: {what} would have shape {shape}, {math.prod(shape):,} numbers; no memory holds that"
+        )
+
+
+def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
+    """Return an int or a sequence of ints as a tuple of at least one, each at least 1."""
+    values = plain(value)
+    values = values if isinstance(values, tuple) else (values,)
+    if not values or not all(type(v) is int and 1 <= v <= MOST_SIZE for v in values):
+        raise ArgumentError(
+            f"{op}: {name} must be a positive int or a sequence of them, got {in_words(value)}"
+        )
+    return values

@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import (
+from xpcnn.ops.op import (
     accumulator,
     check_dy,
     check_rank,
     common_backend,
     flag,
+    op,
     pair,
     plain,
     require_possible,
 )
-from xpcnn.ops.op import op
 from xpcnn.ops.pool_windows import (
     PoolGeometry,
     avg_pool_scatter,

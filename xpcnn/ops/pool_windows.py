@@ -14,7 +14,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import accumulator, cached, check_rank, flag, pair, require_possible
+from xpcnn.ops.op import accumulator, cached, check_rank, flag, pair, require_possible
 
 __all__ = [
     "PoolGeometry",

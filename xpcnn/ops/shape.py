@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import check_dy, common_backend
-from xpcnn.ops.op import op
+from xpcnn.ops.op import check_dy, common_backend, op
 
 __all__ = ["FlattenContext", "flatten"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, get_backend
 from xpcnn.errors import BackendError
 from xpcnn.nn import Gradients
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.op import require_array
 from xpcnn.optim.optimizer import require_store
 from xpcnn.optim.options import positive
 

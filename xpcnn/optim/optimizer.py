@@ -9,7 +9,7 @@ from xpcnn.backend import Array, Backend, backend_of, dtype_name, home_of, nativ
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
-from xpcnn.ops.checks import accumulator
+from xpcnn.ops.op import accumulator
 from xpcnn.optim.options import Rule, Settings, non_negative, parameters_by_path
 from xpcnn.optim.param_state import ParamState, refuse_strangers
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer, Parameter
-from xpcnn.ops.checks import flag, in_words, plain, positive, real, whole
+from xpcnn.ops.op import flag, in_words, plain, positive, real, whole
 
 __all__ = [
     "Rule",

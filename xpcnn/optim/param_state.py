@@ -9,7 +9,7 @@ from typing import Any
 from xpcnn.backend import Array, home_of
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Gradients, Layer, Parameter
-from xpcnn.ops.checks import accumulator
+from xpcnn.ops.op import accumulator
 
 __all__ = ["ParamState", "refuse_strangers"]
 

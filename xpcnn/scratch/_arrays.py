@@ -7,7 +7,7 @@ from typing import Any
 
 from xpcnn.backend import Array, Backend, asarray, backend_of, dtype_name, is_array, native
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import check_backend, require_array
+from xpcnn.ops.op import check_backend, require_array
 
 __all__ = [
     "as_targets",

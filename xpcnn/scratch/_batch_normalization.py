@@ -7,7 +7,7 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of
-from xpcnn.ops.checks import widened
+from xpcnn.ops.op import widened
 from xpcnn.scratch._arrays import cast_like, kept, promoted, size_of
 
 __all__ = ["BatchNormalization"]

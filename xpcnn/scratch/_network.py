@@ -9,7 +9,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.op import require_array
 from xpcnn.scratch._arrays import class_numbers
 from xpcnn.scratch._params_file import fitting, read_params, write_params
 from xpcnn.scratch.gradient import numerical_gradient

@@ -10,7 +10,7 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import widened
+from xpcnn.ops.op import widened
 from xpcnn.scratch._arrays import as_targets, cast_like, class_numbers, floated, promoted, size_of, value
 from xpcnn.scratch._namespace import np
 

@@ -9,7 +9,7 @@ import numpy
 
 from xpcnn.backend import Array, backend_of, dtype_name
 from xpcnn.errors import DtypeError
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.op import require_array
 from xpcnn.scratch._arrays import is_floating
 from xpcnn.scratch._namespace import np
 

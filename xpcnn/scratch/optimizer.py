@@ -17,7 +17,7 @@ from xpcnn.backend import Array, asarray, backend_of, dtype_name, is_array, nati
 from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn import Gradients, Parameter
-from xpcnn.ops.checks import widened
+from xpcnn.ops.op import widened
 from xpcnn.scratch._arrays import cast_like, is_floating
 from xpcnn.scratch._namespace import np
 

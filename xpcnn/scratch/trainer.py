@@ -7,7 +7,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.op import require_array
 from xpcnn.scratch import optimizer as optimizers
 from xpcnn.scratch._arrays import size_of
 from xpcnn.scratch._namespace import random_of

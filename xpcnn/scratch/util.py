@@ -11,7 +11,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
 from xpcnn.backend.base import host_array
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import require_array
+from xpcnn.ops.op import require_array
 from xpcnn.scratch._arrays import cast_like, floated
 from xpcnn.scratch._namespace import np, random_of
 

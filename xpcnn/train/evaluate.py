@@ -17,7 +17,7 @@ from xpcnn.models import googlenet_loss
 from xpcnn.nn import Layer
 from xpcnn.nn.shards import ShardedModel
 from xpcnn.nn.value_and_grad import Loss, as_loss
-from xpcnn.ops.checks import widened
+from xpcnn.ops.op import widened
 from xpcnn.train.inputs import (
     are_probabilities,
     like_of,

@@ -23,7 +23,7 @@ from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.nn import Layer, ModelSpec, Parameter, is_per_sample
 from xpcnn.nn.preprocess import first_parameter, prepared, preprocess_of
-from xpcnn.ops.checks import widened
+from xpcnn.ops.op import widened
 
 __all__ = [
     "are_probabilities",

@@ -10,7 +10,7 @@ import pytest
 
 from xpcnn.backend.host import table
 from xpcnn.backend.host.convolution import framed, place_for
-from xpcnn.ops.conv import mec, winograd
+from xpcnn.ops.conv.algorithms import mec, winograd
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, unchanged

@@ -13,8 +13,8 @@ import pytest
 import xpcnn
 from xpcnn.backend.host import table
 from xpcnn.backend.host.blocking import run_in_shares
+from xpcnn.ops.conv.algorithms.winograd import Tiling
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.winograd import Tiling
 
 from .helpers import Array, channels_last, draw
 from .test_host_table import replaceable
@@ -65,6 +65,8 @@ def every_kernel() -> dict[str, Callable[[], Any]]:
         "max_pool_scatter": lambda: [kernels["max_pool_scatter"](y, x, y, *window)],
         "added": lambda: [kernels["added"](x, dy)],
         "kept_where_positive": lambda: [kernels["kept_where_positive"](dy, x)],
+        "matmul": lambda: [kernels["matmul"](products, products.transpose(0, 2, 1))],
+        "unfold": lambda: [kernels["unfold"](x, (3, 3), (2, 1), (1, 0, 1, 2), (1, 1))],
         "row_products": lambda: [kernels["row_products"](x, filters, geometry)],
         "row_gradients": lambda: [kernels["row_gradients"](x, gradient, geometry)],
         "winograd_input": lambda: [kernels["winograd_input"](x, forth, (1, 1, 1, 4), tiling)],

@@ -17,7 +17,7 @@ import numpy as np
 from xpcnn.backend.host.blocking import Array, blocks
 from xpcnn.backend.threads import run_on_threads
 
-__all__ = ["SMALL", "multiply", "multiply_columns", "multiply_stack"]
+__all__ = ["KERNELS", "SMALL", "matmul", "multiply", "multiply_columns", "multiply_stack"]
 
 SMALL: Final = 1_000_000
 """Multiplications up to which OpenBLAS takes a product for a small one."""
@@ -43,6 +43,15 @@ _WORTH_A_THREAD: Final = 1 << 25
 
 _PARTS, _FEW_PARTS = 8, 4
 """Pieces that large work is cut into for threads, and where pieces cost something."""
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Return ``a @ b`` of two matrices, or of two stacks of matrices (S, M, K) and (S, K, N)."""
+    if a.ndim == 2:
+        return multiply(a, b)
+    out = np.empty((a.shape[0], a.shape[1], b.shape[2]), np.result_type(a, b))
+    multiply_stack(a, b, out)
+    return out
 
 
 def multiply(a: Array, b: Array) -> Array:
@@ -147,3 +156,6 @@ def _in_parts(work: Callable[[slice], None], length: int, step: int, multiplicat
         work(slice(0, length))
     else:
         run_on_threads(work, blocks(length, step))
+
+
+KERNELS: Final = {"matmul": matmul}

@@ -1,18 +1,12 @@
 """Convolution: `conv2d` and its adjoint `conv_transpose2d`, one geometry, one file for each algorithm."""
 
-from xpcnn.ops.conv import as_strided, cudnn, fft, kn2row, loop, mec, native, winograd
-from xpcnn.ops.conv.conv2d import (
-    Conv2dContext,
-    conv2d,
-)
-from xpcnn.ops.conv.conv_transpose2d import (
-    ConvTranspose2dContext,
-    conv_transpose2d,
-)
+from xpcnn.ops.conv import algorithms
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, algorithm_names, conv_algorithm, register
+from xpcnn.ops.conv.columns import col2im, im2col
+from xpcnn.ops.conv.conv2d import Conv2dContext, conv2d
+from xpcnn.ops.conv.conv_transpose2d import ConvTranspose2dContext, conv_transpose2d
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.im2col import col2im, im2col
-from xpcnn.ops.conv.registry import ConvAlgorithm, algorithm_names, conv_algorithm
-from xpcnn.ops.conv.workspace import get_workspace_limit, set_workspace_limit
+from xpcnn.ops.conv.plan import get_workspace_limit, set_workspace_limit
 
 __all__ = [
     "Conv2dContext",
@@ -20,19 +14,13 @@ __all__ = [
     "ConvGeometry",
     "ConvTranspose2dContext",
     "algorithm_names",
-    "as_strided",
+    "algorithms",
     "col2im",
     "conv2d",
     "conv_algorithm",
     "conv_transpose2d",
-    "cudnn",
-    "fft",
     "get_workspace_limit",
     "im2col",
-    "kn2row",
-    "loop",
-    "mec",
-    "native",
+    "register",
     "set_workspace_limit",
-    "winograd",
 ]

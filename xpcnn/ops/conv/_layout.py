@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.op import widened
 
 __all__ = [
     "add_bias",
@@ -14,8 +14,8 @@ __all__ = [
     "crop",
     "images_of",
     "matrix_of",
-    "narrowed",
-    "padded",
+    "new_channels_last",
+    "pad",
     "padded_zeros",
     "sum_over_pixels",
     "total",
@@ -25,7 +25,7 @@ __all__ = [
 Padding = tuple[int, int, int, int]
 
 
-def padded(x: Array, padding: Padding) -> Array:
+def pad(x: Array, padding: Padding) -> Array:
     """Return x (N, C, H, W) with zeros around it (top, bottom, left, right), over channels-last memory."""
     if padding == (0, 0, 0, 0):
         backend = backend_of(x)
@@ -39,19 +39,23 @@ def padded(x: Array, padding: Padding) -> Array:
 
 def padded_zeros(like: Array, shape: tuple[int, ...], padding: Padding) -> Array:
     """Return zeros of the padded shape of images (N, C, H, W), over channels-last memory."""
-    backend = backend_of(like)
     n, c, h, w = shape
     top, bottom, left, right = padding
-    zeros = backend.xp.zeros(
-        (n, h + top + bottom, w + left + right, c), dtype=like.dtype, device=backend.device
-    )
-    return backend.xp.permute_dims(zeros, (0, 3, 1, 2))
+    return new_channels_last(like, (n, c, h + top + bottom, w + left + right), zeros=True)
 
 
 def crop(x: Array, shape: tuple[int, ...], padding: Padding) -> Array:
-    """Return the part of a padded array that is the images (N, C, H, W): the adjoint of `padded`."""
+    """Return the part of a padded array that is the images (N, C, H, W): the adjoint of `pad`."""
     top, _, left, _ = padding
     return x[:, :, top : top + shape[2], left : left + shape[3]]
+
+
+def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
+    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
+    backend = backend_of(like)
+    n, c, h, w = shape
+    make = backend.xp.zeros if zeros else backend.xp.empty
+    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
 
 
 @primitive
@@ -85,9 +89,10 @@ def images_of(matrix: Array, geometry: ConvGeometry) -> Array:
 
 def sum_over_pixels(backend: Backend, dy: Array) -> Array:
     """Return the sum of dy (N, K, OH, OW) for each channel: as a matrix product, several times faster."""
-    rows = matrix_of(dy)
-    ones = backend.xp.ones((1, rows.shape[0]), dtype=dy.dtype, device=backend.device)
-    return backend.xp.reshape(ones @ rows, (-1,))
+    xp = backend.xp
+    rows = matrix_of(widened(backend, dy))
+    ones = xp.ones((1, rows.shape[0]), dtype=rows.dtype, device=backend.device)
+    return xp.astype(xp.reshape(ones @ rows, (-1,)), dy.dtype, copy=False)
 
 
 def total(products: Iterator[Array]) -> Array:
@@ -97,8 +102,3 @@ def total(products: Iterator[Array]) -> Array:
         result += product
         del product  # or it would still be held while the next one is made
     return result
-
-
-def narrowed(backend: Backend, array: Array, dtype: Any) -> Array:
-    """Return `array` in `dtype`, itself where it is so already."""
-    return array if array.dtype == dtype else backend.xp.astype(array, dtype)

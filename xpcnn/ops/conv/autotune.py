@@ -13,16 +13,20 @@ from contextvars import ContextVar
 from typing import Any
 
 from xpcnn.backend import Array, Backend, Key, dtype_name
+from xpcnn.errors import AlgorithmError
+from xpcnn.ops.conv.algorithm import algorithm_names, find
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import algorithm_names, find
+from xpcnn.ops.conv.plan import unsupported_reason, workspace_limit
 from xpcnn.ops.conv.tuning_cache import environment_of, task, tuning_cache
-from xpcnn.ops.conv.workspace import workspace_limit
 
-__all__ = ["autotune", "tuned"]
+__all__ = ["RunPass", "autotune", "is_tuning", "tuned"]
+
+RunPass = Callable[[str, str, Array, Array, ConvGeometry], Array]
+"""``run_pass(pass_name, algorithm, a, b, geometry)``: what runs one pass of a convolution."""
 
 REFERENCE = "im2col"
 _NEVER = ("auto", "loop")
-_TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
+_TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """How far from the reference a result may be, relative to the largest value: errors, not rounding."""
 _TOLERANCE_TF32 = 1e-2
 
@@ -32,6 +36,9 @@ _HOPELESS = 5.0
 """A candidate so many times slower than the best is not run again."""
 
 _tuning: ContextVar[bool] = ContextVar("xpcnn_autotune", default=False)
+is_tuning = _tuning.get
+"""Return whether this is inside of `autotune`."""
+
 _chosen: dict[tuple[Any, ...], str] = {}
 # One measurement at a time: two would disturb each other.
 _lock = threading.RLock()
@@ -78,8 +85,10 @@ def autotune() -> Iterator[None]:
         _tuning.reset(token)
 
 
-def tuned(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) -> str | None:
-    """Return the algorithm measured to be the fastest for a pass of a convolution.
+def tuned(
+    geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, run_pass: RunPass
+) -> str | None:
+    """Return the algorithm measured to be the fastest for a pass of a convolution, as `run_pass` runs it.
 
     None outside of `autotune`, where nothing would be computed, and where `im2col` cannot be compared with.
     """
@@ -91,28 +100,39 @@ def tuned(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) 
     if key not in _chosen:
         with _lock:
             if key not in _chosen:  # another thread may have measured it meanwhile
-                candidates = _candidates(geometry, dtype, backend)
+                candidates = _candidates(geometry, dtype, backend, limit)
                 if REFERENCE not in candidates:
                     return None
                 cache, what = tuning_cache(), task(geometry, pass_name, name, limit, candidates)
                 found = cache.find(environment, what)
                 if found not in candidates:
-                    found = _fastest(candidates, geometry, pass_name, dtype, backend)
+                    found = _fastest(candidates, geometry, pass_name, dtype, backend, run_pass)
                     cache.add(environment, what, found)
                 _chosen[key] = found
     return _chosen[key]
 
 
-def _candidates(geometry: ConvGeometry, dtype: Any, backend: Backend) -> list[str]:
+def _candidates(geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int) -> list[str]:
     """Return the algorithms that can do it, the reference first."""
-    from xpcnn.ops.conv.tiling import reason_against  # which imports this module
-
     names = [REFERENCE, *(name for name in algorithm_names() if name not in (*_NEVER, REFERENCE))]
-    return [name for name in names if reason_against(find(name), geometry, dtype, backend) is None]
+    return [name for name in names if _is_able(name, geometry, dtype, backend, limit)]
+
+
+def _is_able(name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int) -> bool:
+    try:
+        return unsupported_reason(find(name), geometry, dtype, backend, limit) is None
+    except AlgorithmError as error:  # a broken plug-in
+        warnings.warn(f"autotune: leaving out algorithm {name!r}: {error}", RuntimeWarning, stacklevel=2)
+        return False
 
 
 def _fastest(
-    candidates: list[str], geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend
+    candidates: list[str],
+    geometry: ConvGeometry,
+    pass_name: str,
+    dtype: Any,
+    backend: Backend,
+    run_pass: RunPass,
 ) -> str:
     """Measure the candidates, of which the first is the reference, and return the fastest."""
     if len(candidates) == 1:
@@ -123,7 +143,7 @@ def _fastest(
         reference: Array = None
         medians: dict[str, float] = {}
         for name in candidates:
-            run, problem = _runner(name, pass_name, arrays, geometry, backend), None
+            run, problem = _runner(name, pass_name, arrays, geometry, backend, run_pass), None
             try:
                 result = run()  # also the warm-up: what is compiled or planned at first use
                 if reference is None:
@@ -165,15 +185,17 @@ def _made_up(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backen
 
 
 def _runner(
-    name: str, pass_name: str, arrays: tuple[Array, Array], geometry: ConvGeometry, backend: Backend
+    name: str,
+    pass_name: str,
+    arrays: tuple[Array, Array],
+    geometry: ConvGeometry,
+    backend: Backend,
+    run_pass: RunPass,
 ) -> Callable[[], Array]:
-    """Return a function that runs one pass by one algorithm, in pieces as ever, and waits for its end."""
-    from xpcnn.ops.conv import tiling
-
-    run_pass, algorithm = getattr(tiling, pass_name), find(name)
+    """Return a function that runs one pass by one algorithm, in tiles as ever, and waits for its end."""
 
     def run() -> Array:
-        result = run_pass(algorithm, *arrays, geometry)
+        result = run_pass(pass_name, name, *arrays, geometry)
         backend.synchronize()
         return result
 
@@ -183,11 +205,6 @@ def _runner(
 def _difference(result: Array, reference: Array, backend: Backend) -> str | None:
     """Return how a result is wrong, or None."""
     xp = backend.xp
-    if tuple(result.shape) != tuple(reference.shape) or result.dtype != reference.dtype:
-        return (
-            f"its result is {dtype_name(result.dtype)} {tuple(result.shape)}, that of {REFERENCE} "
-            f"{dtype_name(reference.dtype)} {tuple(reference.shape)}"
-        )
     allowed = _TOLERANCE_TF32 if backend.tf32 else _TOLERANCE[dtype_name(result.dtype)]
     error = float(xp.max(xp.abs(result - reference))) / (float(xp.max(xp.abs(reference))) or 1.0)
     if error <= allowed:  # not so for NaN

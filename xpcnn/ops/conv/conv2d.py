@@ -1,19 +1,17 @@
-"""Two-dimensional convolution: checks, the choice of algorithm, the bias, and the backward pass."""
+"""Two-dimensional convolution: check, plan, run, and backward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array
 from xpcnn.errors import ShapeError
-from xpcnn.ops.checks import check_dy, common_backend, widened
-from xpcnn.ops.conv import tiling
-from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
-from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import requested
-from xpcnn.ops.op import op
-from xpcnn.ops.pool_windows import PoolGeometry, max_pool_windows
+from xpcnn.ops.conv import executor
+from xpcnn.ops.conv._layout import add_bias, sum_over_pixels
+from xpcnn.ops.conv.algorithm import check_name, requested
+from xpcnn.ops.conv.geometry import ConvGeometry, make_geometry
+from xpcnn.ops.op import cached, check_dy, common_backend, op
+from xpcnn.ops.pool_windows import PoolGeometry
 
 __all__ = ["Conv2dContext", "conv2d", "convolve"]
 
@@ -54,118 +52,78 @@ def conv2d(
     groups : int
         Channel groups that are convolved separately; ``groups=C`` is a depthwise convolution.
     algorithm : str
-        ``"auto"``, or one of ``xpcnn.ops.algorithm_names()``. On a device ``"winograd"`` and ``"fft"`` spread
-        NaN and infinity over a tile or an image, and ``"auto"`` leaves them out unless it measures
-        (`autotune`); on a CPU nothing spreads.
+        ``"auto"``, or one of ``xpcnn.ops.algorithm_names()``; see docs/convolution.md.
 
     Returns
     -------
     y : array (N, K, OH, OW)
-        ``OH = (H + top + bottom − dilation·(kh − 1) − 1) // stride + 1``; the dtype of `x`. A view over
-        channels-last memory where the library has strides.
+        ``OH = (H + top + bottom − dilation·(kh − 1) − 1) // stride + 1``; the dtype of `x`.
     ctx : Conv2dContext
-        Keeps references to `x` and `weight`; no copies.
 
     Raises
     ------
-    ShapeError, ArgumentError, DtypeError, BackendError
-        For arguments that do not fit together.
-    AlgorithmError
-        For an unknown algorithm, or one that cannot do this, with its reason.
-
-    References
-    ----------
-    LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
+    ShapeError, ArgumentError, DtypeError, BackendError, AlgorithmError
+        For arguments that do not fit together; for an algorithm that is unknown, or cannot do this.
 
     Examples
     --------
     >>> import xpcnn
-    >>> x = xpcnn.asarray([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]])
-    >>> edge = xpcnn.asarray([[[[-1.0, 1.0]]]])
+    >>> x, edge = xpcnn.asarray([[[[1.0, 2.0, 3.0]]]]), xpcnn.asarray([[[[-1.0, 1.0]]]])
     >>> y, ctx = xpcnn.ops.conv2d(x, edge)
     >>> y
-    array([[[[1., 1.],
-             [1., 1.]]]])
+    array([[[[1., 1.]]]])
     """
-    options = (stride, padding, dilation, groups)
-    return convolve(add_bias, x, weight, bias, options, algorithm)
+    return convolve(add_bias, x, weight, bias, (stride, padding, dilation, groups), algorithm)
 
 
 def convolve(
-    ending: Callable[[Array, Array], Array],
+    add: Any,
     x: Array,
     weight: Array,
     bias: Array | None,
     options: tuple[Any, Any, Any, int],
-    algorithm: str,
+    name: Any,
     pool: tuple[Any, Any, Any, bool] | None = None,
 ) -> tuple[Array, Conv2dContext]:
-    """Return a convolution, or its maxima if there is a `pool`; `ending` brings in the bias."""
+    """Return a convolution, or its maxima if there is a `pool`; `add` brings in the bias."""
     backend = common_backend("conv2d", x=x, weight=weight, bias=bias)
-    geometry = ConvGeometry.of(x.shape, weight.shape, *options)
+    geometry = cached(make_geometry, ("conv2d", tuple(x.shape), tuple(weight.shape)), *options)
     if bias is not None and tuple(bias.shape) != (geometry.k,):
-        raise ShapeError(
-            f"conv2d: bias must have shape ({geometry.k},) for weight {tuple(weight.shape)}, "
-            f"got {tuple(bias.shape)}"
-        )
-    pooling = None if pool is None else PoolGeometry.of_shape("max_pool2d", geometry.output_shape, *pool)
-    size = None if pooling is None else pooling.output_shape[2:]
-    name = requested(algorithm)
-    chosen = tiling.resolve(name, geometry, x.dtype, backend, "forward")
-    wide_x, wide_weight = tiling.operands(chosen, x, weight)
-    finish = None
-    if bias is not None:
-        wide_bias = narrowed(backend, bias, wide_x.dtype)
-
-        def finish(y: Array, channels: slice) -> Array:
-            if pooling is not None:
-                y = max_pool_windows(y, *pooling.windows, pooling.output_shape[2:])
-            return ending(y, wide_bias[channels])
-
-    y = tiling.forward(chosen, wide_x, wide_weight, geometry, finish, size)
-    return narrowed(backend, y, x.dtype), Conv2dContext(x, weight, bias is not None, geometry, name)
+        needed = f"bias must have shape ({geometry.k},) for weight {tuple(weight.shape)}"
+        raise ShapeError(f"conv2d: {needed}, got {tuple(bias.shape)}")
+    pooling = pool and PoolGeometry.of_shape("max_pool2d", geometry.output_shape, *pool)
+    epilogue = None if bias is None else executor.Epilogue(add, bias, pooling)
+    if not isinstance(name, str):
+        check_name(name)  # raises
+    name = requested() if name == "auto" else name
+    plan = executor.plan_for("forward", geometry, x.dtype, backend, name)
+    y = executor.forward(plan, x, weight, epilogue)
+    return y, Conv2dContext(x, weight, bias is not None, geometry, name)
 
 
 @conv2d.def_backward
 def _conv2d_grad(
     ctx: Conv2dContext, dy: Array, *, need_dx: bool = True, need_dweight: bool = True
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Return the gradients of a loss for `conv2d`'s inputs, given its gradient for the output.
+    """Return (dx, dweight, dbias), the gradients of a loss, given its gradient `dy` (N, K, OH, OW) for y.
 
-    Parameters
-    ----------
-    ctx : Conv2dContext
-    dy : array (N, K, OH, OW)
-    need_dx, need_dweight : bool
-        False spares that gradient's work; ``need_dweight=False`` leaves out the bias's too.
-
-    Returns
-    -------
-    dx : array (N, C, H, W), or None
-    dweight : array (K, C/groups, kh, kw), or None
-    dbias : array (K,), or None
-        None also where there was no bias.
+    ``need_dx=False`` and ``need_dweight=False`` spare that work, and give None; the latter leaves out the
+    bias's too. `dbias` is None also where there was no bias.
 
     Examples
     --------
     >>> import xpcnn
-    >>> x = xpcnn.asarray([[[[1.0, 2.0, 3.0]]]])
-    >>> y, ctx = xpcnn.ops.conv2d(x, xpcnn.asarray([[[[-1.0, 1.0]]]]))
-    >>> dx, dweight, dbias = xpcnn.ops.conv2d.backward(ctx, y)
-    >>> dx, dweight, dbias
+    >>> y, ctx = xpcnn.ops.conv2d(xpcnn.asarray([[[[1.0, 2.0, 3.0]]]]), xpcnn.asarray([[[[-1.0, 1.0]]]]))
+    >>> xpcnn.ops.conv2d.backward(ctx, y)
     (array([[[[-1.,  0.,  1.]]]]), array([[[[3., 5.]]]]), None)
     """
-    geometry = ctx.geometry
-    backend = check_dy("conv2d.backward", dy, geometry.output_shape, ctx.x)
+    backend = check_dy("conv2d.backward", dy, ctx.geometry.output_shape, ctx.x)
     dx = dweight = dbias = None
     if need_dx:
-        chosen = tiling.resolve(ctx.algorithm, geometry, dy.dtype, backend, "grad_input")
-        dx = tiling.grad_input(chosen, *tiling.operands(chosen, dy, ctx.weight), geometry)
-        dx = narrowed(backend, dx, dy.dtype)
+        plan = executor.plan_for("grad_input", ctx.geometry, dy.dtype, backend, ctx.algorithm)
+        dx = executor.grad_input(plan, dy, ctx.weight)
     if need_dweight:
-        chosen = tiling.resolve(ctx.algorithm, geometry, dy.dtype, backend, "grad_weight")
-        dweight = tiling.grad_weight(chosen, *tiling.operands(chosen, ctx.x, dy), geometry)
-        dweight = narrowed(backend, dweight, dy.dtype)
-        if ctx.has_bias:
-            dbias = narrowed(backend, sum_over_pixels(backend, widened(backend, dy)), dy.dtype)
+        plan = executor.plan_for("grad_weight", ctx.geometry, dy.dtype, backend, ctx.algorithm)
+        dweight = executor.grad_weight(plan, ctx.x, dy)
+        dbias = sum_over_pixels(backend, dy) if ctx.has_bias else None
     return dx, dweight, dbias

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, check_dy, common_backend, in_words, pair, require_possible, widened
-from xpcnn.ops.conv import tiling
-from xpcnn.ops.conv._layout import add_bias, narrowed, sum_over_pixels
+from xpcnn.ops.conv import executor
+from xpcnn.ops.conv._layout import add_bias, sum_over_pixels
+from xpcnn.ops.conv.algorithm import requested
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import requested
-from xpcnn.ops.op import op
+from xpcnn.ops.op import cached, check_dy, common_backend, in_words, op, pair, require_possible
 
 __all__ = ["ConvTranspose2dContext", "conv_transpose2d"]
 
@@ -96,15 +95,15 @@ def conv_transpose2d(
             f"conv_transpose2d: bias must have shape ({k},) for weight {tuple(weight.shape)} in {groups} "
             f"groups, got {tuple(bias.shape)}"
         )
-    name = requested("auto")
-    chosen = tiling.resolve(name, mirrored, x.dtype, backend, "grad_input", op="conv_transpose2d")
-    y = tiling.grad_input(chosen, *tiling.operands(chosen, x, weight), mirrored)
-    if max(beyond):
-        y = _extended(backend, y, beyond)
-    if bias is not None:
-        y = add_bias(y, narrowed(backend, bias, y.dtype))
-    ctx = ConvTranspose2dContext(x, weight, bias is not None, mirrored, beyond, name)
-    return narrowed(backend, y, x.dtype), ctx
+    name = requested()
+    plan = executor.plan_for("grad_input", mirrored, x.dtype, backend, name, op="conv_transpose2d")
+
+    def epilogue(y: Array) -> Array:
+        y = _extended(backend, y, beyond) if max(beyond) else y
+        return y if bias is None else add_bias(y, backend.xp.astype(bias, y.dtype, copy=False))
+
+    y = executor.grad_input(plan, x, weight, epilogue)
+    return y, ConvTranspose2dContext(x, weight, bias is not None, mirrored, beyond, name)
 
 
 @conv_transpose2d.def_backward
@@ -141,21 +140,16 @@ def _conv_transpose2d_grad(
     n, k, h, w = geometry.input_shape
     shape = (n, k, h + ctx.beyond[0], w + ctx.beyond[1])
     backend = check_dy("conv_transpose2d.backward", dy, shape, ctx.x)
-    resolve = functools.partial(
-        tiling.resolve, ctx.algorithm, dtype=dy.dtype, backend=backend, op="conv_transpose2d"
-    )
+    plan_for = functools.partial(executor.plan_for, op="conv_transpose2d")
     reached = dy[:, :, :h, :w]
     dx = dweight = dbias = None
     if need_dx:
-        chosen = resolve(geometry, pass_name="forward")
-        dx = tiling.forward(chosen, *tiling.operands(chosen, reached, ctx.weight), geometry)
-        dx = narrowed(backend, dx, dy.dtype)
+        plan = plan_for("forward", geometry, dy.dtype, backend, ctx.algorithm)
+        dx = executor.forward(plan, reached, ctx.weight)
     if need_dweight:
-        chosen = resolve(geometry, pass_name="grad_weight")
-        dweight = tiling.grad_weight(chosen, *tiling.operands(chosen, reached, ctx.x), geometry)
-        dweight = narrowed(backend, dweight, dy.dtype)
-        if ctx.has_bias:
-            dbias = narrowed(backend, sum_over_pixels(backend, widened(backend, dy)), dy.dtype)
+        plan = plan_for("grad_weight", geometry, dy.dtype, backend, ctx.algorithm)
+        dweight = executor.grad_weight(plan, reached, ctx.x)
+        dbias = sum_over_pixels(backend, dy) if ctx.has_bias else None
     return dx, dweight, dbias
 
 

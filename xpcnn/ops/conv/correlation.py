@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 
 from xpcnn.backend import Array, backend_of
+from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.sharing import once
 
 __all__ = ["correlates", "correlation_geometry", "full_correlation"]
 
@@ -30,7 +30,7 @@ def full_correlation(
     order, input and output channels change places, and dy is framed so that its border pixels are met by all
     taps too.
     """
-    return forward(dy[_seen(geometry)], once(_rotated, weight), correlation_geometry(geometry))
+    return forward(dy[_seen(geometry)], packed(_rotated, weight), correlation_geometry(geometry))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.checks import cached, in_words, pair, require_possible
+from xpcnn.ops.op import cached, in_words, pair, require_possible
 
-__all__ = ["ConvGeometry"]
+__all__ = ["ConvGeometry", "make_geometry"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class ConvGeometry:
     weight_shape : (K, C/groups, kh, kw)
     stride, dilation : (height, width)
     padding : (top, bottom, left, right)
+        Four numbers, whatever the user gave.
     groups : int
 
     Examples
@@ -43,9 +44,12 @@ class ConvGeometry:
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash(
-            (self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation, self.groups)
-        )
+        return hash(self.key)
+
+    @functools.cached_property
+    def key(self) -> tuple[Any, ...]:
+        """All of the above as a tuple, which caches hash without a call of Python."""
+        return self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation, self.groups
 
     @classmethod
     def of(
@@ -60,7 +64,7 @@ class ConvGeometry:
     ) -> ConvGeometry:
         """Return the geometry of the user's arguments, or raise an error that names `op`."""
         fixed = op, tuple(x_shape), tuple(weight_shape)
-        return cached(_build, fixed, stride, padding, dilation, groups)
+        return cached(make_geometry, fixed, stride, padding, dilation, groups)
 
     @functools.cached_property
     def n(self) -> int:
@@ -156,7 +160,7 @@ class ConvGeometry:
 
 
 @functools.lru_cache(maxsize=4096)
-def _build(
+def make_geometry(
     op: str,
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
@@ -165,6 +169,7 @@ def _build(
     dilation: Any,
     groups: int,
 ) -> ConvGeometry:
+    """Return the geometry of the user's arguments, once they are Python's numbers; see `ConvGeometry.of`."""
     if len(x_shape) != 4:
         raise ShapeError(f"{op}: x must have 4 axes (N, C, H, W), got {len(x_shape)} (shape {x_shape})")
     if len(weight_shape) != 4:

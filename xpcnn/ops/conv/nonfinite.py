@@ -9,44 +9,20 @@ from __future__ import annotations
 
 import math
 
-from xpcnn.backend import Array, backend_of
-from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import ConvAlgorithm, find
+from xpcnn.backend import Array, Backend
 
-__all__ = ["DIRECT", "computed", "has_spread"]
+__all__ = ["DIRECT", "has_spread"]
 
 DIRECT = ("kn2row", "im2col", "loop")
 """What computes such results again: the first that supports the geometry."""
 
 
-def computed(
-    pass_name: str,
-    algorithm: ConvAlgorithm,
-    a: Array,
-    b: Array,
-    geometry: ConvGeometry,
-    out: Array | None = None,
-) -> Array:
-    """Return the result of a forward or grad_input pass; where NaN may have spread, it is computed again.
-
-    With `out`, an algorithm may write the result there and return `out`.
-    """
-    if out is None:
-        result: Array = getattr(algorithm, pass_name)(a, b, geometry)
-    else:
-        result = getattr(algorithm, f"{pass_name}_into")(out, a, b, geometry)
-    if has_spread(algorithm, result):
-        result = getattr(find(DIRECT[0]), pass_name)(a, b, geometry)
-    return result
-
-
-def has_spread(algorithm: ConvAlgorithm, result: Array) -> bool:
+def has_spread(backend: Backend, result: Array) -> bool:
     """Whether NaN or infinity may have spread in a result (N, K, H, W), or (K, C, kh, kw).
 
     False on a device, as the check would synchronise with it.
     """
-    backend = backend_of(result)
-    if not algorithm.spreads or backend.cache_block is None or 0 in result.shape:
+    if backend.cache_block is None or 0 in result.shape:
         return False
     xp = backend.xp
     return not all(math.isfinite(float(xp.sum(part))) for part in (result[:, 0, :, :], result[0, :, 0, 0]))

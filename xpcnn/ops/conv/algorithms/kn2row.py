@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
-from xpcnn.ops.conv._layout import crop, padded, total
+from xpcnn.ops.conv._layout import crop, pad, total
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
+from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import ConvAlgorithm, register
-from xpcnn.ops.conv.sharing import once
 
 
 @register("kn2row")
@@ -27,7 +27,7 @@ class Kn2row(ConvAlgorithm):
     numbers instead of matrices, and is done for all groups at once.
     """
 
-    takes_groups = True
+    native_groups = True
 
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
         elements = _elements(geometry)
@@ -37,8 +37,8 @@ class Kn2row(ConvAlgorithm):
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
-        x = backend.channels_last(padded(x, geometry.padding))
-        filters = once(_filters, weight, geometry.groups)
+        x = backend.channels_last(pad(x, geometry.padding))
+        filters = packed(_filters, weight, geometry.groups)
         products = (_product(x[tap], filters[r, s, ...]) for r, s, tap in _taps(geometry))
         return backend.xp.permute_dims(total(products), (0, 3, 1, 2))
 
@@ -49,7 +49,7 @@ class Kn2row(ConvAlgorithm):
         backend = backend_of(dy)
         xp = backend.xp
         dy = backend.channels_last(dy)
-        filters = once(_transposed_filters, weight, geometry.groups)
+        filters = packed(_transposed_filters, weight, geometry.groups)
         height, width = geometry.padded_size
         shape = (geometry.n, height, width, geometry.c)
         dx = xp.zeros(shape, dtype=dy.dtype, device=backend.device)
@@ -60,7 +60,7 @@ class Kn2row(ConvAlgorithm):
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
         xp = backend.xp
-        x = backend.channels_last(padded(x, geometry.padding))
+        x = backend.channels_last(pad(x, geometry.padding))
         dy = backend.channels_last(dy)
         _, c, kh, kw = geometry.weight_shape
         sums = [
@@ -97,7 +97,7 @@ def _filters(weight: Array, groups: int) -> Array:
     backend = backend_of(weight)
     k, c, kh, kw = weight.shape
     matrices = backend.xp.reshape(weight, (groups, k // groups, c, kh, kw))
-    # Copied, so that each matrix lies in one piece: it is multiplied with many times.
+    # Copied, so that each matrix is contiguous: it is multiplied with many times.
     return backend.copy(backend.xp.permute_dims(matrices, (3, 4, 0, 2, 1)))
 
 

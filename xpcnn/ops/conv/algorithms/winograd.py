@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, itemsize, primitive
-from xpcnn.ops.conv._layout import Padding, padded
+from xpcnn.backend import Array, Backend, backend_of, dtype_name, itemsize, matmul, primitive
+from xpcnn.ops.conv._layout import Padding, pad
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.correlation import correlation_geometry, full_correlation
+from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import ConvAlgorithm, register
-from xpcnn.ops.conv.sharing import once
 
 Matrix = tuple[tuple[float, ...], ...]
 Shape = tuple[int, int, int, int]
@@ -77,7 +77,8 @@ class Winograd(ConvAlgorithm):
     then, by `kn2row`; on a device, where looking for it would wait, it stays spread.
     """
 
-    larger_pieces = 1.5
+    tile_scale = 1.5
+    accepts_out = True
     spreads = True
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
@@ -93,13 +94,7 @@ class Winograd(ConvAlgorithm):
         passes = (geometry, correlation_geometry(geometry)) if geometry.h and geometry.w else (geometry,)
         return max(map(_elements, passes)) * itemsize(dtype)
 
-    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return self._forward(None, x, weight, geometry)
-
-    def forward_into(self, out: Array, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return self._forward(out, x, weight, geometry)
-
-    def _forward(self, out: Array | None, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
         backend = backend_of(x)
         tiling = Tiling.of(geometry)
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
@@ -108,16 +103,13 @@ class Winograd(ConvAlgorithm):
         back = _constant(backend, x.dtype, tiling.m, "output")  # (m, t)
         return winograd_output(products, back, geometry.output_shape, tiling, out)
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return full_correlation(self.forward, dy, weight, geometry)
-
-    def grad_input_into(self, out: Array, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return full_correlation(partial(self.forward_into, out), dy, weight, geometry)
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
+        return full_correlation(partial(self.forward, out=out), dy, weight, geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return self.grad_weight_whole(self.grad_weight_part(x, dy, geometry), geometry)
+        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
 
-    def grad_weight_part(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return the gradient of the transformed kernel (t², K, C), or of the taps (9, K, C) if that is less.
 
         Every step of `forward` is linear in the weight: here are their adjoints, in reverse order. C comes
@@ -130,18 +122,18 @@ class Winograd(ConvAlgorithm):
         dproducts = xp.matrix_transpose(winograd_output_gradient(dy, back, tiling))  # (t², K, N·tiles)
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
         if not _is_wide(backend, (geometry.k, geometry.c), tiling.m, x.dtype):
-            return backend.stacked_product(dproducts, inputs)
+            return matmul(dproducts, inputs)
         shape = (9, geometry.k, geometry.c)
         dtaps = xp.empty(shape, dtype=x.dtype, device=backend.device)
 
         def multiply(filters: slice) -> None:
-            dkernel = backend.stacked_product(dproducts[:, filters, :], inputs)
+            dkernel = matmul(dproducts[:, filters, :], inputs)
             dtaps[:, filters, :] = _dtaps(dkernel, tiling.m)
 
         backend.run_each(multiply, _some_filters(geometry.k))
         return dtaps
 
-    def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
+    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
         places = total.shape[0]
         dtaps = total if places == 9 else _dtaps(total, math.isqrt(places) - 2)
         xp = backend_of(total).xp
@@ -187,7 +179,7 @@ def _transformed_input(x: Array, geometry: ConvGeometry, tiling: Tiling) -> Arra
 @primitive
 def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Tiling) -> Array:
     """Return the tiles of x (N, C, H, W), which overlap, transformed by `forth` (t, t): (t², N·tiles, C)."""
-    return _transformed(forth, _tiles(padded(x, padding), tiling.t, tiling.m))
+    return _transformed(forth, _tiles(pad(x, padding), tiling.t, tiling.m))
 
 
 @primitive
@@ -206,7 +198,7 @@ def winograd_output(
     y = xp.permute_dims(y, (0, 3, 1, 2))
     if tiling.overhang((oh, ow)) == (0, 0):
         return y
-    return padded(y[:, :, :oh, :ow], (0, 0, 0, 0))  # in one piece again
+    return pad(y[:, :, :oh, :ow], (0, 0, 0, 0))  # contiguous again
 
 
 @primitive
@@ -214,7 +206,7 @@ def winograd_output_gradient(dy: Array, back: Array, tiling: Tiling) -> Array:
     """Return the gradient of the products, given that of the images: the adjoint of `winograd_output`."""
     m = tiling.m
     below, beside = tiling.overhang(dy.shape[2:])
-    tiles = _tiles(padded(dy, (0, below, 0, beside)), m, m)
+    tiles = _tiles(pad(dy, (0, below, 0, beside)), m, m)
     return _transformed(backend_of(dy).xp.matrix_transpose(back), tiles)
 
 
@@ -239,7 +231,7 @@ def _transformed(matrix: Array, tiles: Array) -> Array:
 
 
 def _transformed_at_once(matrix: Array, tiles: Array) -> Array:
-    """Return what `_transformed` does in one product, in which nothing that is as large lies halfway."""
+    """Return what `_transformed` does in one product, without a result in between that is as large."""
     xp = backend_of(tiles).xp
     rest = tiles.shape[1:]
     both = xp.reshape(matrix[:, None, :, None] * matrix[None, :, None, :], (-1, tiles.shape[0]))
@@ -264,13 +256,13 @@ def _products(inputs: Array, weight: Array, m: int) -> Array:
     """Return the products (t², N·tiles, K) of the tiles with the transformed kernel."""
     backend = backend_of(inputs)
     if not _is_wide(backend, weight.shape[:2], m, inputs.dtype):
-        return backend.stacked_product(inputs, once(_transformed_kernel, weight, m))
+        return matmul(inputs, packed(_transformed_kernel, weight, m))
     shape = (*inputs.shape[:2], weight.shape[0])
     products = backend.xp.empty(shape, dtype=inputs.dtype, device=backend.device)
 
     def multiply(filters: slice) -> None:
         kernel = _transformed_kernel(weight[filters, ...], m)
-        products[:, :, filters] = backend.stacked_product(inputs, kernel)
+        products[:, :, filters] = matmul(inputs, kernel)
 
     backend.run_each(multiply, _some_filters(weight.shape[0]))
     return products

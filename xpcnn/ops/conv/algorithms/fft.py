@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, itemsize
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import ConvAlgorithm, register
 
 # Spectra of kernels are made, and used up, so many bytes at a time: a block stays in the cache.
 _BLOCK = 1 << 19
@@ -26,7 +26,7 @@ class Fft(ConvAlgorithm):
     Cost: with F ≈ H·W/2 frequencies, 4·N·C·K·F multiplications, twice those of a 1x1 convolution, against
     N·C·K·OH·OW·kh·kw directly; and N·(C + K) transforms, which run far below the speed of a GEMM. So it wins
     for large kernels (on a CPU from about 5x5) over many channels and images: the spectra of the kernels are
-    made anew for every piece of the batch. For few channels, a 1x1 kernel, or a stride, whose discarded
+    made again for every tile of the batch. For few channels, a 1x1 kernel, or a stride, whose discarded
     pixels are computed all the same, it is slow.
 
     Memory: the spectra of x and y, each about as large as the padded images. It is counted as NumPy uses it;
@@ -41,7 +41,7 @@ class Fft(ConvAlgorithm):
     `kn2row`; on a device, where looking for it would wait, it stays spread.
     """
 
-    in_cache = False
+    cache_blocked = False
     spreads = True
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
@@ -118,7 +118,7 @@ class Fft(ConvAlgorithm):
 
 
 def _is_empty(geometry: ConvGeometry) -> bool:
-    """Whether nothing is summed: no images, or a piece of the output that sees padding alone."""
+    """Whether nothing is summed: no images, or a tile of the output that sees padding alone."""
     return 0 in geometry.input_shape
 
 

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize, primitive
-from xpcnn.ops.conv._layout import crop, padded, padded_zeros, total
+from xpcnn.ops.conv._layout import crop, pad, padded_zeros, total
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
+from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import ConvAlgorithm, register
-from xpcnn.ops.conv.sharing import once
 
 
 @register("mec")
@@ -26,7 +26,8 @@ class Mec(ConvAlgorithm):
     each slice is one matrix in place for all images, without a copy.
     """
 
-    larger_pieces = 1.5
+    tile_scale = 1.5
+    accepts_out = True
 
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
         elements = _elements(geometry)
@@ -34,33 +35,30 @@ class Mec(ConvAlgorithm):
             elements = max(elements, _elements(correlation_geometry(geometry)))
         return (elements + 3 * math.prod(geometry.weight_shape)) * itemsize(dtype)
 
-    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return row_products(x, once(_row_matrices, weight), geometry)
-
-    def forward_into(self, out: Array, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return row_products(x, once(_row_matrices, weight), geometry, out)
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
+        return row_products(x, packed(_row_matrices, weight), geometry, out)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return self.grad_weight_whole(self.grad_weight_part(x, dy, geometry), geometry)
+        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
 
-    def grad_weight_part(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return row_gradients(x, dy, geometry)
 
-    def grad_weight_whole(self, total: Array, geometry: ConvGeometry) -> Array:
+    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
         xp = backend_of(total).xp
         dweight = xp.reshape(total, (*geometry.kernel, geometry.c, geometry.k))
         return xp.permute_dims(dweight, (3, 2, 0, 1))
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
         if correlates(geometry):
-            return full_correlation(self.forward, dy, weight, geometry)
+            return full_correlation(partial(self.forward, out=out), dy, weight, geometry)
         backend = backend_of(dy)
         xp = backend.xp
         n, c, (_, kw) = geometry.n, geometry.c, geometry.kernel
         (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
         (oh, ow), (height, _) = geometry.output_size, geometry.padded_size
         rows = _rows_outermost(dy)
-        filters = xp.matrix_transpose(once(_row_matrices, weight))
+        filters = xp.matrix_transpose(packed(_row_matrices, weight))
         lowered = xp.zeros((height, n, ow, kw, c), dtype=dy.dtype, device=backend.device)
         for r in range(geometry.kernel[0]):
             met = slice(r * dh, r * dh + sh * (oh - 1) + 1, sh)
@@ -70,11 +68,6 @@ class Mec(ConvAlgorithm):
             met = slice(s * dw, s * dw + sw * (ow - 1) + 1, sw)
             dx[:, :, :, met] += xp.permute_dims(lowered[:, :, :, s, :], (1, 3, 0, 2))
         return crop(dx, geometry.input_shape, geometry.padding)
-
-    def grad_input_into(self, out: Array, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        if correlates(geometry):
-            return full_correlation(partial(self.forward_into, out), dy, weight, geometry)
-        return self.grad_input(dy, weight, geometry)
 
 
 @primitive
@@ -87,7 +80,7 @@ def row_products(x: Array, filters: Array, geometry: ConvGeometry, out: Array | 
     products = (rows @ filters[r, ...] for r, rows in enumerate(_row_slices(x, geometry)))
     n, k, oh, ow = geometry.output_shape
     y = xp.permute_dims(xp.reshape(total(products), (oh, n, ow, k)), (1, 3, 0, 2))
-    return padded(y, (0, 0, 0, 0))  # the images outermost again
+    return pad(y, (0, 0, 0, 0))  # the images outermost again
 
 
 @primitive
@@ -106,7 +99,7 @@ def _row_slices(x: Array, geometry: ConvGeometry) -> Iterator[Array]:
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
     oh, ow = geometry.output_size
     height, _ = geometry.padded_size
-    windows = backend.sliding_windows(padded(x, geometry.padding), (1, kw), (1, sw), (1, dw))
+    windows = backend.sliding_windows(pad(x, geometry.padding), (1, kw), (1, sw), (1, dw))
     # Copied once: a view would do until here, and be copied for every kernel row below.
     lowered = backend.copy(xp.permute_dims(windows, (2, 0, 3, 4, 5, 1)))
     lowered = xp.reshape(lowered, (height, n, ow, kw * c))

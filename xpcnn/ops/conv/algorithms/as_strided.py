@@ -11,9 +11,9 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
-from xpcnn.ops.conv._layout import padded
+from xpcnn.ops.conv._layout import pad
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import ConvAlgorithm, register
 
 
 @register("as_strided")
@@ -37,7 +37,7 @@ class AsStrided(ConvAlgorithm):
         backend = backend_of(x)
         xp = backend.xp
         windows = backend.sliding_windows(
-            padded(x, geometry.padding), geometry.kernel, geometry.stride, geometry.dilation
+            pad(x, geometry.padding), geometry.kernel, geometry.stride, geometry.dilation
         )  # (N, C, OH, OW, kh, kw)
         y = xp.tensordot(windows, weight, axes=((4, 5, 1), (2, 3, 1)))  # (N, OH, OW, K)
         return xp.permute_dims(y, (0, 3, 1, 2))
@@ -46,7 +46,7 @@ class AsStrided(ConvAlgorithm):
         backend = backend_of(x)
         xp = backend.xp
         windows = backend.sliding_windows(
-            padded(x, geometry.padding), geometry.kernel, geometry.stride, geometry.dilation
+            pad(x, geometry.padding), geometry.kernel, geometry.stride, geometry.dilation
         )
         dweight = xp.tensordot(
             dy, xp.permute_dims(windows, (0, 2, 3, 4, 5, 1)), axes=((0, 2, 3), (0, 1, 2))

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
-from xpcnn.ops.conv._layout import crop, padded, padded_zeros
+from xpcnn.ops.conv._layout import crop, pad, padded_zeros
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.registry import ConvAlgorithm, register
 
 
 @register("loop")
@@ -28,7 +28,7 @@ class Loop(ConvAlgorithm):
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
         xp = backend.xp
-        x = padded(x, geometry.padding)
+        x = pad(x, geometry.padding)
         (n, k, *size) = geometry.output_shape
         y = xp.empty((n, *size, k), dtype=x.dtype, device=backend.device)
         for n, k, i, j in _every(geometry.output_shape):
@@ -43,7 +43,7 @@ class Loop(ConvAlgorithm):
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
-        x = padded(x, geometry.padding)
+        x = pad(x, geometry.padding)
         dweight = backend.xp.zeros(geometry.weight_shape, dtype=x.dtype, device=backend.device)
         for n, k, i, j in _every(geometry.output_shape):
             dweight[k, ...] += x[n, :, *_window(geometry, i, j)] * dy[n, k, i, j]

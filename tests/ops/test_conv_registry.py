@@ -1,0 +1,234 @@
+"""Algorithms of users: the worked example of the docs, what is checked of them, and those of packages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpcnn
+from xpcnn import errors, ops, plugins
+from xpcnn.ops.conv.algorithm import ALGORITHMS
+from xpcnn.ops.conv.algorithms.im2col import Im2col
+
+from .conv_cases import CASES, Case, reference
+from .helpers import draw, mentions
+
+PAGE = Path(__file__).parents[2] / "docs" / "writing-an-algorithm.md"
+EXAMPLE, CALL = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    before, limit = dict(ALGORITHMS), xpcnn.get_workspace_limit()
+    yield
+    ALGORITHMS.clear()
+    ALGORITHMS.update(before)
+    xpcnn.set_workspace_limit(limit)
+
+
+# The page ---------------------------------------------------------------------------------------------
+
+
+def test_the_example_is_short_and_the_page_says_what_padding_is() -> None:
+    assert len([line for line in EXAMPLE.splitlines() if line.strip()]) <= 30
+    first, _ = PAGE.read_text("utf-8").split("## A whole algorithm")
+    assert "`geometry.padding` is four numbers: (top, bottom, left, right)" in first
+
+
+@pytest.mark.parametrize("limit", [None, 40_000], ids=["whole", "in tiles"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_the_example_is_right(make: Any, case: Case, limit: int | None) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(EXAMPLE, PAGE.name, "exec"), names)
+    r = reference(case)
+    x, w, b, dy = (None if a is None else make.array(a) for a in (r.x, r.w, r.b, r.dy))
+    xpcnn.set_workspace_limit(limit)
+    with make.unchanged(*(a for a in (x, w, b, dy) if a is not None)):
+        y, ctx = ops.conv2d(x, w, b, **case.options, algorithm="shifted")
+        gradients = ops.conv2d.backward(ctx, dy)
+    for got, expected in zip((y, *gradients), (r.y, r.dx, r.dw, r.db), strict=True):
+        assert (got is None) == (expected is None)
+        if got is not None:
+            make.check(got, expected, "float64")
+
+
+def test_the_call_of_the_page_runs() -> None:
+    names: dict[str, Any] = {"x": draw(2, 3, 5, 5), "weight": draw(4, 3, 3, 3), "bias": draw(4)}
+    exec(compile(EXAMPLE + CALL, PAGE.name, "exec"), names)
+    assert names["ctx"].algorithm == "shifted"
+    assert names["y"].shape == (2, 4, 5, 5)
+    assert "shifted" in ops.algorithm_names()
+
+
+# What cannot be registered ----------------------------------------------------------------------------
+
+
+class Half(ops.conv.ConvAlgorithm):
+    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
+        return x
+
+    def grad_input(self, dy: Any, weight: Any, geometry: Any) -> Any:
+        return dy
+
+
+class Demanding(Im2col):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
+    "missing methods": (
+        lambda: ops.conv.register("half")(Half),
+        ("'half'", "Half", "lacks the methods grad_weight, workspace_bytes"),
+    ),
+    "a taken name": (lambda: ops.conv.register("mec")(Im2col), ("'mec'", "already")),
+    "auto": (lambda: ops.conv.register("auto")(Im2col), ("'auto'", "already")),
+    "no name": (lambda: ops.conv.register(Im2col), ("needs a name", "@register(")),  # type: ignore[arg-type]
+    "an empty name": (lambda: ops.conv.register(""), ("needs a name", "''")),
+    "no class": (lambda: ops.conv.register("one")(lambda x: x), ("'one'", "ConvAlgorithm")),  # type: ignore[type-var]
+    "another class": (lambda: ops.conv.register("one")(dict), ("'one'", "ConvAlgorithm", "dict")),  # type: ignore[type-var]
+    "arguments": (lambda: ops.conv.register("one")(Demanding), ("'one'", "Demanding", "size")),
+}
+
+
+@pytest.mark.parametrize(("attempt", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_registered(attempt: Callable[[], Any], told: tuple[str, ...]) -> None:
+    before = ops.algorithm_names()
+    with pytest.raises(errors.AlgorithmError, match=mentions("register", *told)):
+        attempt()
+    assert ops.algorithm_names() == before
+
+
+# What they return -------------------------------------------------------------------------------------
+
+
+def strict(x: Any) -> Any:
+    with xpcnn.use_backend("array_api_strict"):
+        return xpcnn.asarray(x)
+
+
+RETURNED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "shape": (lambda a: a[..., 1:], r"returned float32 \(.*\); for x \(2, 3, 5, 5\) and weight"),
+    "dtype": (lambda a: a.astype("float64"), "returned float64 .* must return float32"),
+    "library": (strict, "returned an array on array_api_strict .*numpy"),
+    "a list": (lambda a: a.tolist(), "returned no array: .*list"),
+    "nothing": (lambda a: None, "returned no array: "),
+}
+
+
+@pytest.mark.parametrize("limit", [None, 20_000], ids=["whole", "in tiles"])
+@pytest.mark.parametrize("pass_name", ["forward", "grad_input", "grad_weight"])
+@pytest.mark.parametrize(("change", "told"), RETURNED.values(), ids=RETURNED.keys())
+def test_what_an_algorithm_returns_is_checked(
+    change: Callable[[Any], Any], told: str, pass_name: str, limit: int | None
+) -> None:
+    right = getattr(Im2col, pass_name)
+    body = {pass_name: lambda self, *arguments: change(right(self, *arguments))}
+    ops.conv.register("wrong")(type("Wrong", (Im2col,), body))
+    x, w = draw(2, 3, 5, 5, dtype="float32"), draw(4, 3, 3, 3, dtype="float32")
+    xpcnn.set_workspace_limit(limit)
+
+    def run() -> None:
+        y, ctx = ops.conv2d(x, w, padding=1, algorithm="wrong")
+        ops.conv2d.backward(ctx, y)
+
+    for _ in range(2):  # not at first use alone
+        with pytest.raises(errors.AlgorithmError, match=f"the {pass_name} of .*'wrong' {told}"):
+            run()
+
+
+def test_a_name_that_comes_to_mean_another_algorithm() -> None:
+    """The plan of the first is not used for the second."""
+    x, w = draw(1, 1, 4, 4), draw(1, 1, 3, 3)
+    ops.conv.register("mine")(type("First", (Im2col,), {}))
+    first, _ = ops.conv2d(x, w, algorithm="mine")
+    del ALGORITHMS["mine"]
+    with pytest.raises(errors.AlgorithmError, match="unknown algorithm 'mine'; known: auto, loop, "):
+        ops.conv2d(x, w, algorithm="mine")
+    forward = {"forward": lambda self, *arguments: 2 * Im2col.forward(self, *arguments)}
+    ops.conv.register("mine")(type("Second", (Im2col,), forward))
+    np.testing.assert_array_equal(ops.conv2d(x, w, algorithm="mine")[0], 2 * first)
+
+
+# Those of packages ------------------------------------------------------------------------------------
+
+CODE = """
+from xpcnn.ops.conv.algorithms.im2col import Im2col
+class Mine(Im2col): pass
+class Unfinished: pass
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with an installed package of good and broken algorithms."""
+    metadata = tmp_path / "acme-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    points = {"good": "acme_conv:Mine", "gone": "acme_gone:Mine", "unfinished": "acme_conv:Unfinished"}
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(["[xpcnn.conv_algorithms]", *lines]) + "\n")
+    (tmp_path / "acme_conv.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins._found.cache_clear()
+    yield tmp_path
+    plugins._found.cache_clear()
+    sys.modules.pop("acme_conv", None)
+
+
+def test_an_algorithm_of_a_package(site: Path) -> None:
+    assert {"good", "gone", "unfinished"} < set(ops.algorithm_names())
+    assert "acme_conv" not in sys.modules
+    x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
+    y, ctx = ops.conv2d(x, w, algorithm="good")
+    np.testing.assert_array_equal(y, ops.conv2d(x, w, algorithm="im2col")[0])
+    ops.conv2d.backward(ctx, y)
+    with xpcnn.conv_algorithm("good"):
+        assert ops.conv2d(x, w)[1].algorithm == "good"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("gone", "acme_gone"), ("unfinished", "must be a subclass of xpcnn.ops.conv.")]
+)
+def test_a_broken_package_is_named_and_harms_no_other(site: Path, name: str, told: str) -> None:
+    x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
+    for _ in range(2):
+        with pytest.raises(errors.AlgorithmError, match=f"conv2d: algorithm '{name}' of a plug-in .*{told}"):
+            ops.conv2d(x, w, algorithm=name)
+    ops.conv2d(x, w, algorithm="good")
+    ops.conv2d(x, w)
+
+
+def test_packages_are_not_looked_for_without_need(site: Path) -> None:
+    code = """
+import numpy as np, xpcnn
+x = np.ones((1, 1, 3, 3))
+for name in ("auto", "mec"):
+    xpcnn.ops.conv2d(x, x, algorithm=name)
+assert xpcnn.plugins._found.cache_info().misses == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_autotune_leaves_broken_packages_out(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XPCNN_CACHE_DIR", str(tmp_path / "cache"))
+    x, w = draw(2, 3, 5, 7), draw(4, 3, 3, 3)
+    with xpcnn.autotune(), pytest.warns(RuntimeWarning) as caught:
+        ops.conv2d(x, w)
+    texts = [str(one.message) for one in caught]
+    assert len(texts) == 2
+    assert all("autotune: leaving out algorithm" in text for text in texts)
+    assert {name for name in ("good", "gone", "unfinished") if any(f"'{name}'" in t for t in texts)} == {
+        "gone",
+        "unfinished",
+    }

@@ -1,0 +1,230 @@
+"""What a convolution algorithm is, and where one is found by its name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from xpcnn import plugins
+from xpcnn.backend import Array, Backend
+from xpcnn.errors import AlgorithmError, PluginError
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.op import in_words
+
+__all__ = [
+    "ALGORITHMS",
+    "PASSES",
+    "ConvAlgorithm",
+    "algorithm_names",
+    "check_name",
+    "conv_algorithm",
+    "find",
+    "register",
+    "requested",
+]
+
+PASSES = ("forward", "grad_input", "grad_weight")
+"""What an algorithm computes, by the names of its methods; each pass may use another algorithm."""
+
+ENTRY_POINTS = "xpcnn.conv_algorithms"
+"""The group of entry points in which installed packages offer algorithms of their own."""
+
+
+class ConvAlgorithm(ABC):
+    """One way to compute a convolution: three pure functions of arrays and a geometry.
+
+    The executor splits groups, batch and rows. So an algorithm sees one group of channels, and a tile whose
+    scratch memory fits the limit, with the geometry of just that tile. The bias is added outside.
+    docs/writing-an-algorithm.md has a worked example.
+
+    ``geometry.padding`` is four numbers: top, bottom, left, right. In a tile they differ from one another.
+
+    Attributes
+    ----------
+    name : str
+        Set by `register`.
+    native_groups : bool
+        True where the algorithm computes all groups of channels in one call, better than one after the other.
+    native_half : bool
+        True where the algorithm itself sums half precision in float32; others are given float32.
+    cache_blocked : bool
+        False where tiles that stay in a cache cost more than they save.
+    tile_scale : float
+        The size of its tiles relative to the cache block.
+    spreads : bool
+        True where NaN or infinity reaches results that the definition keeps it from; see `nonfinite`.
+    accepts_out : bool
+        True where `forward` and `grad_input` take a fourth argument ``out=None``: a place for the result in a
+        larger array, which nobody reads before. They return it if they have written there.
+    """
+
+    name: str
+    native_groups: bool = False
+    native_half: bool = False
+    cache_blocked: bool = True
+    tile_scale: float = 1.0
+    spreads: bool = False
+    accepts_out: bool = False
+
+    def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
+        """Return why this algorithm cannot do `geometry`, or None."""
+        return None
+
+    @abstractmethod
+    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
+        """Return the scratch memory of the pass that needs the most, in bytes."""
+
+    @abstractmethod
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        """Return y (N, K, OH, OW)."""
+
+    @abstractmethod
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        """Return dx (N, C, H, W)."""
+
+    @abstractmethod
+    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """Return dweight (K, C, kh, kw)."""
+
+    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        """Return what is summed over the tiles; dweight, unless that is made of something else."""
+        return self.grad_weight(x, dy, geometry)
+
+    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
+        """Return dweight (K, C, kh, kw), or what some tiles add to it, given a sum of partial results.
+
+        The sum is of one shape. The geometry is that of all tiles together; its weight is theirs.
+        """
+        return total
+
+
+ALGORITHMS: dict[str, ConvAlgorithm] = {}
+"""What is registered, by name."""
+
+_requested: ContextVar[str] = ContextVar("xpcnn_conv_algorithm", default="auto")
+
+requested = _requested.get
+"""Return the name that `conv_algorithm` asks for; "auto" outside of it."""
+
+Algorithm = TypeVar("Algorithm", bound=type[ConvAlgorithm])
+
+
+def register(name: str) -> Callable[[Algorithm], Algorithm]:
+    """Return a class decorator that makes a `ConvAlgorithm` known by `name`.
+
+    Raises
+    ------
+    AlgorithmError
+        For a name that is taken or no name, and for a class that is no `ConvAlgorithm` or lacks a method.
+
+    Examples
+    --------
+    >>> from xpcnn import ops
+    >>> @ops.conv.register("mec")
+    ... class Mine(ops.conv.ConvAlgorithm):
+    ...     pass
+    Traceback (most recent call last):
+    xpcnn.errors.AlgorithmError: register: a convolution algorithm named 'mec' is registered already
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise AlgorithmError(
+            f"register: a convolution algorithm needs a name, a word such as 'shifted', "
+            f'got {in_words(name)}; write @register("shifted") above the class'
+        )
+
+    def add(algorithm: Algorithm) -> Algorithm:
+        if name in ALGORITHMS or name == "auto":
+            raise AlgorithmError(f"register: a convolution algorithm named {name!r} is registered already")
+        instance = _instance(name, algorithm)
+        instance.name = algorithm.name = name
+        ALGORITHMS[name] = instance
+        return algorithm
+
+    return add
+
+
+def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
+    """Return an instance of a class that is to be registered, or say what it lacks."""
+    if not isinstance(algorithm, type) or not issubclass(algorithm, ConvAlgorithm):
+        raise AlgorithmError(
+            f"register: algorithm {name!r} must be a subclass of xpcnn.ops.conv.ConvAlgorithm, "
+            f"got {in_words(algorithm)}"
+        )
+    missing = sorted(algorithm.__abstractmethods__)
+    if missing:
+        raise AlgorithmError(
+            f"register: algorithm {name!r} ({algorithm.__name__}) lacks the method"
+            f"{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+        )
+    try:
+        return algorithm()
+    except Exception as error:
+        raise AlgorithmError(
+            f"register: algorithm {name!r} ({algorithm.__name__}) cannot be made without arguments: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def algorithm_names() -> tuple[str, ...]:
+    """Return the names `conv2d` takes as `algorithm`, those of installed plug-ins included."""
+    return ("auto", *dict.fromkeys((*ALGORITHMS, *plugins.names(ENTRY_POINTS))))
+
+
+def find(name: str) -> ConvAlgorithm:
+    """Return the algorithm of that name; one of a plug-in is imported now.
+
+    Raises
+    ------
+    AlgorithmError
+        For a name that is not known, and a plug-in that is broken.
+    """
+    if check_name(name) not in ALGORITHMS:
+        _load_plug_in(name)
+    return ALGORITHMS[name]
+
+
+def check_name(name: str) -> str:
+    """Return `name`, which must be "auto" or a known algorithm."""
+    if not isinstance(name, str) or (
+        name not in ALGORITHMS and name != "auto" and name not in plugins.names(ENTRY_POINTS)
+    ):
+        raise AlgorithmError(
+            f"conv2d: unknown algorithm {in_words(name)}; known: {', '.join(algorithm_names())}"
+        )
+    return name
+
+
+def _load_plug_in(name: str) -> None:
+    """Register the algorithm that an installed package offers under this name: a class."""
+    try:
+        found = plugins.load(ENTRY_POINTS, name)
+        if name not in ALGORITHMS:  # its module may have registered it itself
+            register(name)(found)
+    except (PluginError, AlgorithmError) as error:
+        raise AlgorithmError(f"conv2d: algorithm {name!r} of a plug-in cannot be used: {error}") from error
+
+
+@contextmanager
+def conv_algorithm(name: str) -> Iterator[None]:
+    """Use the algorithm `name` wherever ``"auto"`` would choose, inside a ``with`` block.
+
+    Local to this thread or task, and kept for the backward pass of a forward pass inside it.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> x, w = xpcnn.asarray([[[[1.0, 2.0]]]]), xpcnn.asarray([[[[3.0]]]])
+    >>> with xpcnn.conv_algorithm("as_strided"):
+    ...     y, ctx = xpcnn.ops.conv2d(x, w)
+    >>> ctx.algorithm
+    'as_strided'
+    """
+    check_name(name)
+    token = _requested.set(name)
+    try:
+        yield
+    finally:
+        _requested.reset(token)

@@ -1,0 +1,301 @@
+"""The plan of a convolution: how one pass of one geometry is executed under the settings of the moment.
+
+A plan names the algorithm, the tiles, their workspace, and how many may run at once. It is made once.
+"""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from xpcnn.backend import Backend, dtype_name
+from xpcnn.errors import AlgorithmError, ArgumentError
+from xpcnn.ops.conv.algorithm import ConvAlgorithm, find
+from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.heuristic import rank_algorithms
+from xpcnn.ops.op import accumulator, plain
+
+__all__ = [
+    "UNLIMITED",
+    "ConvPlan",
+    "Tile",
+    "get_workspace_limit",
+    "make_plan",
+    "set_workspace_limit",
+    "unsupported_reason",
+    "workspace_limit",
+]
+
+PARTIAL_SUMS = 4
+"""How many sums over tiles are made side by side."""
+
+UNLIMITED = 1 << 62
+"""Bytes of workspace that nothing exceeds."""
+
+
+class Tile(NamedTuple):
+    """A part of the work: some images and rows of the output of one group, and what it reads."""
+
+    inputs: tuple[slice, ...]
+    outputs: tuple[slice, ...]
+    filters: slice
+    geometry: ConvGeometry
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """How one pass of a convolution is executed.
+
+    Attributes
+    ----------
+    pass_name : {"forward", "grad_input", "grad_weight"}
+    geometry : ConvGeometry
+        Of the whole convolution.
+    per_call : ConvGeometry
+        Of all groups, or of one group where the algorithm sees them one by one.
+    algorithm : ConvAlgorithm
+    backend : Backend
+    dtype : dtype
+        Of the arrays given and returned.
+    upcast : bool
+        Whether the algorithm sees float32 instead: of half precision, unless it takes that itself.
+    is_whole : bool
+        Whether a single call does it all, without copies into and out of tiles.
+    tiles : tuple of Tile
+        Empty where `is_whole`.
+    splits_images : bool
+        Whether a tile is fewer rows than an image has.
+    workspace : int
+        Bytes of scratch memory of the largest tile.
+    max_workers : int
+        How many tiles the workspace limit allows at once.
+    """
+
+    pass_name: str
+    geometry: ConvGeometry
+    per_call: ConvGeometry
+    algorithm: ConvAlgorithm
+    backend: Backend
+    dtype: Any
+    upcast: bool
+    is_whole: bool
+    tiles: tuple[Tile, ...]
+    splits_images: bool
+    workspace: int
+    max_workers: int
+
+
+def make_plan(
+    pass_name: str,
+    geometry: ConvGeometry,
+    dtype: Any,
+    backend: Backend,
+    name: str,
+    limit: int,
+    op: str = "conv2d",
+) -> ConvPlan:
+    """Return the plan for one pass, by the algorithm `name` or by the best that can do it.
+
+    Parameters
+    ----------
+    name : str
+        ``"auto"``, or the name of an algorithm.
+    limit : int
+        Bytes of scratch memory; `UNLIMITED` makes no tiles.
+    op : str
+        What errors name.
+
+    Raises
+    ------
+    AlgorithmError
+        For an algorithm that is not known, or cannot do this within the limit, with its reason.
+    """
+    algorithm = _select(name, geometry, pass_name, dtype, backend, limit, op)
+    per_call = _per_call_geometry(algorithm, geometry)
+    compute_dtype = _compute_dtype(algorithm, dtype, backend)
+    shape = _tile_shape(algorithm, per_call, compute_dtype, backend, limit, pass_name == "grad_weight")
+    assert shape is not None  # `_select` has made sure
+    is_whole = per_call is geometry and shape == (max(geometry.n, 1), geometry.oh)
+    workspace = _workspace(algorithm, per_call, compute_dtype, *shape)
+    return ConvPlan(
+        pass_name,
+        geometry,
+        per_call,
+        algorithm,
+        backend,
+        backend.dtype(dtype),
+        dtype_name(compute_dtype) != dtype_name(dtype),
+        is_whole,
+        () if is_whole else tuple(_make_tiles(geometry, per_call, *shape)),
+        shape[1] < per_call.oh,
+        workspace,
+        max(1, limit // max(1, workspace)),
+    )
+
+
+def _select(
+    name: str,
+    geometry: ConvGeometry,
+    pass_name: str,
+    dtype: Any,
+    backend: Backend,
+    limit: int,
+    op: str,
+) -> ConvAlgorithm:
+    """Return the algorithm that was named, or the first of those that suit best; or say why it cannot be."""
+    if name != "auto":
+        algorithm = find(name)
+        reason = unsupported_reason(algorithm, geometry, dtype, backend, limit)
+        if reason is not None:
+            raise AlgorithmError(f"{op}: algorithm {name!r} {reason}; algorithm='auto' picks one that can")
+        return algorithm
+    reasons = []
+    for candidate in map(find, rank_algorithms(geometry, pass_name, backend)):
+        reason = unsupported_reason(candidate, geometry, dtype, backend, limit)
+        if reason is None:
+            return candidate
+        reasons.append(f"{candidate.name} {reason}")
+    raise AlgorithmError(f"{op}: no algorithm can do this: {'; '.join(reasons)}")
+
+
+def unsupported_reason(
+    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int
+) -> str | None:
+    """Return why `algorithm` cannot do `geometry` within the workspace limit, or None."""
+    per_call, dtype = _per_call_geometry(algorithm, geometry), _compute_dtype(algorithm, dtype, backend)
+    reason = algorithm.unsupported(per_call, dtype, backend)
+    if reason is None and _tile_shape(algorithm, per_call, dtype, backend, limit, False) is None:
+        reason = (
+            f"needs {_workspace_of_rows(algorithm, per_call, dtype, 1)} bytes of workspace for one row of "
+            f"the output, but the limit is {limit}; raise it with xpcnn.set_workspace_limit"
+        )
+    return reason
+
+
+def _per_call_geometry(algorithm: ConvAlgorithm, geometry: ConvGeometry) -> ConvGeometry:
+    """Return the geometry of all groups for an algorithm that takes them, of one group for the others."""
+    return geometry if algorithm.native_groups else geometry.one_group()
+
+
+def _compute_dtype(algorithm: ConvAlgorithm, dtype: Any, backend: Backend) -> Any:
+    wide = None if algorithm.native_half else accumulator(backend, dtype)
+    return backend.dtype(dtype) if wide is None else wide
+
+
+# -- tiles -----------------------------------------------------------------------------
+
+
+def _tile_shape(
+    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int, summed: bool
+) -> tuple[int, int] | None:
+    """Return the images and output rows of a tile, or None if no tile keeps to `limit`.
+
+    A tile has fewer images than the limit allows where its scratch memory is to stay in the cache. But it has
+    enough of them to outweigh the weights, which every tile reads again; or adds up, where it is `summed`.
+    """
+    n, oh = geometry.n, geometry.oh
+
+    def workspace(images: int) -> int:
+        return algorithm.workspace_bytes(geometry.with_batch(images), dtype)
+
+    images = most = bisect_right(range(1, n + 1), limit, key=workspace)
+    block = None if limit >= UNLIMITED else backend.cache_block
+    if images and block is not None and algorithm.cache_blocked:
+        weights, block = workspace(0), int(block * algorithm.tile_scale)
+        more = 8 * weights // 5 if summed else weights
+        images = max(1, bisect_right(range(1, images + 1), weights + max(block, more), key=workspace))
+    if images:
+        # As even as can be, and as many for each of several threads, so that they end together.
+        count = -(-n // images)
+        even = max(1, round(count / PARTIAL_SUMS)) * PARTIAL_SUMS
+        if count > 2 and -(-n // even) <= most:
+            count = even
+        return -(-n // count), oh
+    if n == 0:
+        return 1, oh
+    rows = bisect_right(
+        range(1, oh + 1), limit, key=lambda count: _workspace_of_rows(algorithm, geometry, dtype, count)
+    )
+    return (1, rows) if rows else None
+
+
+def _workspace(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, images: int, rows: int) -> int:
+    """Return the bytes of scratch memory of the largest tile."""
+    if rows < geometry.oh:
+        return _workspace_of_rows(algorithm, geometry, dtype, rows)
+    return algorithm.workspace_bytes(geometry.with_batch(min(images, geometry.n)), dtype)
+
+
+def _workspace_of_rows(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, rows: int) -> int:
+    """Return the bytes of the largest tile, when one image is split into so many rows."""
+    one = geometry.with_batch(1)
+    return max(algorithm.workspace_bytes(part, dtype) for _, part, _ in _split_rows(one, rows))
+
+
+def _split_rows(geometry: ConvGeometry, rows: int) -> Iterator[tuple[slice, ConvGeometry, slice]]:
+    """Yield output rows, so many at a time, the geometry of just these, and the input rows they read."""
+    for start in range(0, geometry.oh, rows):
+        stop = min(start + rows, geometry.oh)
+        yield slice(start, stop), *rows_of(geometry, start, stop)
+
+
+@functools.lru_cache(maxsize=4096)
+def rows_of(geometry: ConvGeometry, start: int, stop: int) -> tuple[ConvGeometry, slice]:
+    """Return `ConvGeometry.with_rows`, worked out once."""
+    return geometry.with_rows(start, stop)
+
+
+def _make_tiles(geometry: ConvGeometry, per_call: ConvGeometry, images: int, rows: int) -> Iterator[Tile]:
+    """Yield the tiles of so many images and output rows, group by group; the last ones may be smaller."""
+    everything = slice(None)
+    for start in range(0, geometry.n, images):
+        batch = slice(start, min(start + images, geometry.n))
+        for output_rows, part, input_rows in _split_rows(per_call.with_batch(batch.stop - start), rows):
+            for group in range(geometry.k // per_call.k):
+                channels = slice(group * per_call.c, (group + 1) * per_call.c)
+                filters = slice(group * per_call.k, (group + 1) * per_call.k)
+                yield Tile(
+                    (batch, channels, input_rows, everything),
+                    (batch, filters, output_rows, everything),
+                    filters,
+                    part,
+                )
+
+
+# -- the workspace limit ---------------------------------------------------------------
+
+_limit: int | None = None
+
+
+def set_workspace_limit(limit: int | None) -> None:
+    """Bound the scratch memory of each convolution call, in bytes, for the whole process.
+
+    Convolutions that would need more are computed in tiles: of some images, then of some rows of the output.
+    None restores each backend's own default: 64 MiB on a CPU, 1 GiB on a GPU.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> xpcnn.set_workspace_limit(16 << 20)
+    >>> xpcnn.get_workspace_limit()
+    16777216
+    >>> xpcnn.set_workspace_limit(None)
+    """
+    global _limit
+    limit = plain(limit)
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ArgumentError(f"set_workspace_limit: limit must be a positive number of bytes, got {limit!r}")
+    _limit = limit
+
+
+def get_workspace_limit() -> int | None:
+    """Return the limit in bytes, or None where each backend's default holds."""
+    return _limit
+
+
+def workspace_limit(backend: Backend) -> int:
+    """Return the bytes a convolution on `backend` may use."""
+    return backend.default_workspace if _limit is None else _limit
