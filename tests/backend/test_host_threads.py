@@ -275,7 +275,7 @@ def test_convolution_is_the_same_to_the_bit(algorithm: str) -> None:
 
 
 def test_models_called_from_the_users_own_threads() -> None:
-    model, x = models.simple_convnet(), data.synthetic_digits(120).images.astype(np.float32)
+    model, x = models.simple_convnet(), data.synthetic_digits(120).images.astype(np.float32) / 255
     expected = model(x)
     with ThreadPoolExecutor(8) as pool:
         for y in pool.map(lambda _: model(x), range(24)):
