@@ -89,6 +89,8 @@ CASES = {
     "empty batch": Case((0, 3, 5, 6), (4, 3, 3, 3), padding=1, pads=(1, 1, 1, 1)),
     "empty batch, groups": Case((0, 4, 5, 6), (4, 2, 3, 3), stride=2, groups=2),
     "no bias": Case((2, 3, 5, 5), (4, 3, 3, 3), bias=False),
+    "no rows": Case((2, 3, 0, 5), (4, 3, 3, 3), padding=2, pads=(2, 2, 2, 2)),
+    "no columns": Case((2, 3, 5, 0), (4, 3, 3, 3), padding=2, pads=(2, 2, 2, 2)),
     "kernel 1x3": Case((2, 2, 4, 6), (3, 2, 1, 3), padding=(0, 1), pads=(0, 0, 1, 1)),
     "kernel 3x1": Case((2, 2, 6, 4), (3, 2, 3, 1), padding=(1, 0), pads=(1, 1, 0, 0)),
     "more padding than rows": Case((1, 2, 2, 5), (3, 2, 3, 3), padding=(4, 1), pads=(4, 4, 1, 1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,26 @@ def test_matches_the_loops(make: Any, dtype: str, algorithm: str, case: Case) ->
         assert db is None
     else:
         make.check(db, r.db, dtype)
+
+
+@pytest.mark.parametrize("textbook", [False, True], ids=["", "reference"])
+@every_algorithm
+def test_images_without_channels(make: Any, algorithm: str, textbook: bool) -> None:
+    """Sums of nothing: the bias alone. PyTorch's own convolution gives images without channels."""
+    case = Case((2, 0, 5, 6), (4, 0, 3, 3), padding=1, pads=(1, 1, 1, 1))
+    r = reference(case)
+    x, w, b, dy = inputs(make, r)
+    with xpcnn.reference("auto") if textbook else nullcontext():
+        if algorithm == "native":
+            with pytest.raises(errors.AlgorithmError, match=mentions("conv2d", "native", "im2col")):
+                ops.conv2d(x, w, b, padding=1, algorithm=algorithm)
+            return
+        y, ctx = ops.conv2d(x, w, b, padding=1, algorithm=algorithm)
+        dx, dw, db = ops.conv2d.backward(ctx, dy)
+    make.check(y, r.b[:, None, None] + np.zeros((2, 4, 5, 6)), "float64")
+    make.check_kind(dx, case.x, "float64")
+    make.check_kind(dw, case.w, "float64")
+    make.check(db, r.db, "float64")
 
 
 BILINEAR = (

@@ -39,7 +39,7 @@ def _plan(geometry: Any) -> _Plan | None:
     """Return how to cut products, or None where other ways are better."""
     _, k, oh, ow = geometry.output_shape
     inner = geometry.kernel[1] * geometry.c
-    if geometry.groups > 1 or geometry.dilation[1] > 1 or not 0 < inner <= _LONGEST:
+    if geometry.groups > 1 or geometry.dilation[1] > 1 or not 0 < inner <= _LONGEST or 0 in (oh, ow):
         return None
     most = min(_IN_CACHE // inner, SMALL // (inner * k)) // ow if geometry.stride[0] == 1 else 1
     if most < 1:

@@ -87,7 +87,7 @@ def _transformed(images: Array, matrix: Array, tiling: Any) -> Array:
     windows = view(halfway, (t, n, rows, columns, size, c), (s_t, s_n, s_r, m * s_w, s_w, s_c))
     tiles = np.empty((t, t, n, rows, columns, c), images.dtype)
     np.matmul(matrix, windows, out=tiles.transpose(0, 2, 3, 4, 1, 5))
-    return tiles.reshape(t * t, -1, c)
+    return tiles.reshape(t * t, n * rows * columns, c)
 
 
 def _transformed_matrices(stack: Array, matrix: Array) -> Array:

@@ -198,7 +198,7 @@ def _block_rows(geometry: ConvGeometry, dtype: Any) -> int:
     height, width = _sizes(geometry)
     row = 2 * itemsize(dtype) * geometry.c * geometry.k * (width // 2 + 1)
     # At least 2: a matrix product over a single row is no GEMM, and slow.
-    return min(height, max(2, _BLOCK // row))
+    return min(height, max(2, _BLOCK // max(1, row)))
 
 
 def _blocks(geometry: ConvGeometry, dtype: Any) -> Iterator[slice]:

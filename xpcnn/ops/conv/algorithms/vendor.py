@@ -33,6 +33,8 @@ class VendorConv(ConvAlgorithm):
         library = backend.convolutions.get(self.name)
         if library is None:
             return self.elsewhere.format(backend=backend)
+        if geometry.c == 0:
+            return "needs images that have channels; use 'im2col' for those without"
         return library.unsupported(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:

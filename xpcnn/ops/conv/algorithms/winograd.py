@@ -233,9 +233,10 @@ def _transformed(matrix: Array, tiles: Array) -> Array:
 def _transformed_at_once(matrix: Array, tiles: Array) -> Array:
     """Return what `_transformed` does in one product, without a result in between that is as large."""
     xp = backend_of(tiles).xp
+    t, size = matrix.shape
     rest = tiles.shape[1:]
-    both = xp.reshape(matrix[:, None, :, None] * matrix[None, :, None, :], (-1, tiles.shape[0]))
-    return xp.reshape(both @ xp.reshape(tiles, (tiles.shape[0], math.prod(rest))), (-1, *rest))
+    both = xp.reshape(matrix[:, None, :, None] * matrix[None, :, None, :], (t**2, size**2))
+    return xp.reshape(both @ xp.reshape(tiles, (size**2, math.prod(rest))), (t**2, *rest))
 
 
 def _taps(weight: Array) -> Array:
