@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,18 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "no class": (lambda: ops.conv.register("one")(lambda x: x), ("'one'", "ConvAlgorithm")),  # type: ignore[type-var]
     "another class": (lambda: ops.conv.register("one")(dict), ("'one'", "ConvAlgorithm", "dict")),  # type: ignore[type-var]
     "arguments": (lambda: ops.conv.register("one")(Demanding), ("'one'", "Demanding", "size")),
+    "a method without geometry": (
+        lambda: ops.conv.register("one")(type("Flat", (Im2col,), {"forward": lambda self, x, weight: x})),
+        ("forward of algorithm 'one' (Flat) must take (x, weight, geometry)", "too many"),
+    ),
+    "a promised argument": (
+        lambda: ops.conv.register("one")(type("Placing", (Im2col,), {"accepts_out": True})),
+        ("forward of algorithm 'one' (Placing) must take (x, weight, geometry, out)", "too many"),
+    ),
+    "a workspace of no dtype": (
+        lambda: ops.conv.register("one")(type("One", (Im2col,), {"workspace_bytes": lambda self, g: 1})),
+        ("workspace_bytes of algorithm 'one' (One) must take (geometry, dtype)",),
+    ),
 }
 
 
@@ -116,11 +131,13 @@ def strict(x: Any) -> Any:
 
 
 RETURNED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "shape": (lambda a: a[..., 1:], r"returned float32 \(.*\); for x \(2, 3, 5, 5\) and weight"),
+    "shape": (lambda a: a[..., 1:], r"returned float32 \(.*\); for x \([12], 3, 5, 5\) and weight"),
     "dtype": (lambda a: a.astype("float64"), "returned float64 .* must return float32"),
     "library": (strict, "returned an array on array_api_strict .*numpy"),
-    "a list": (lambda a: a.tolist(), "returned no array: .*list"),
-    "nothing": (lambda a: None, "returned no array: "),
+    "a list": (lambda a: a.tolist(), r"returned no array: \[\[\[\["),
+    "nothing": (lambda a: None, "returned no array: None"),
+    "a scalar": (lambda a: 1.0, "returned no array: 1.0"),
+    "read-only memory": (lambda a: np.broadcast_to(a[:1, :1] * 1, a.shape), "returned memory .*new array"),
 }
 
 
@@ -143,6 +160,115 @@ def test_what_an_algorithm_returns_is_checked(
     for _ in range(2):  # not at first use alone
         with pytest.raises(errors.AlgorithmError, match=f"the {pass_name} of .*'wrong' {told}"):
             run()
+
+
+@pytest.mark.parametrize("pass_name", ["grad_weight_partial", "finish_grad_weight"])
+def test_a_partial_sum_that_is_no_array(pass_name: str) -> None:
+    ops.conv.register("wrong")(type("Wrong", (Im2col,), {pass_name: lambda self, *arguments: None}))
+    x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
+    xpcnn.set_workspace_limit(20_000)
+    y, ctx = ops.conv2d(x, w, algorithm="wrong")
+    with pytest.raises(errors.AlgorithmError, match=r"the grad_weight of .*'wrong' returned no array: None"):
+        ops.conv2d.backward(ctx, y)
+
+
+def test_an_error_names_what_the_algorithm_was_given() -> None:
+    """One group of channels, not the sizes of the whole convolution."""
+    forward = {"forward": lambda self, *arguments: Im2col.forward(self, *arguments)[:1]}
+    ops.conv.register("wrong")(type("Wrong", (Im2col,), forward))
+    told = (
+        "returned float64 (1, 2, 5, 5); for x (3, 2, 5, 5) and weight (2, 2, 1, 1) "
+        "it must return float64 (3, 2, 5, 5)"
+    )
+    with pytest.raises(errors.AlgorithmError, match=mentions(told)):
+        ops.conv2d(draw(3, 4, 5, 5), draw(4, 2, 1, 1), groups=2, algorithm="wrong")
+
+
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[...]], ids=["itself", "a view"])
+@pytest.mark.parametrize("limit", [None, 500], ids=["whole", "in tiles"])
+def test_a_result_in_the_memory_of_x(make: Any, view: Any, limit: int | None) -> None:
+    """The bias would be added to the caller's x."""
+    if make.backend == "array_api_strict" and view(x := make.array(draw(1))) is not x:
+        pytest.skip("it hides its memory")
+    forward = {"forward": lambda self, x, weight, geometry: view(x)}
+    ops.conv.register("identity")(type("Identity", (Im2col,), forward))
+    x, w, b = make.array(draw(2, 1, 5, 5)), make.array(draw(1, 1, 1, 1)), make.array(draw(1))
+    xpcnn.set_workspace_limit(limit)
+    with make.unchanged(x, w, b), pytest.raises(errors.AlgorithmError, match="'identity' returned memory of"):
+        ops.conv2d(x, w, b, algorithm="identity")
+
+
+@pytest.mark.parametrize("stated", [-5, float("nan"), 3.7e3, None, "12", True], ids=str)
+@pytest.mark.parametrize("limit", [None, 3_000], ids=["default", "low"])
+def test_a_workspace_that_is_no_number_of_bytes(stated: Any, limit: int | None) -> None:
+    ops.conv.register("wrong")(type("Wrong", (Im2col,), {"workspace_bytes": lambda self, g, dtype: stated}))
+    xpcnn.set_workspace_limit(limit)
+    told = ("workspace_bytes of convolution algorithm 'wrong'", "an int of at least 0", f"got {stated!r}")
+    with pytest.raises(errors.AlgorithmError, match=mentions(*told)):
+        ops.conv2d(draw(2, 3, 5, 5), draw(4, 3, 3, 3), algorithm="wrong")
+
+
+def test_a_workspace_of_numpys_int() -> None:
+    workspace = {"workspace_bytes": lambda self, g, dtype: np.int64(g.n * 1000)}
+    ops.conv.register("fine")(type("Fine", (Im2col,), workspace))
+    xpcnn.set_workspace_limit(2_000)
+    x, w = draw(5, 3, 5, 5), draw(4, 3, 3, 3)
+    y, _ = ops.conv2d(x, w, algorithm="fine")
+    np.testing.assert_allclose(y, ops.conv2d(x, w, algorithm="loop")[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("reason", [False, True, "", 3], ids=repr)
+def test_a_reason_that_is_none(reason: Any) -> None:
+    ops.conv.register("wrong")(type("Wrong", (Im2col,), {"unsupported": lambda self, *arguments: reason}))
+    told = f"unsupported of .* 'wrong' must return a reason, a text, or None; got {reason!r}"
+    with pytest.raises(errors.AlgorithmError, match=told):
+        ops.conv2d(draw(2, 3, 5, 5), draw(4, 3, 3, 3), algorithm="wrong")
+
+
+def _meeting() -> dict[str, Any]:
+    """The body of a class whose instances are made by two threads at the same time, if they can be."""
+    meeting = threading.Barrier(2)
+
+    def wait(self: Any) -> None:
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(10)
+
+    return {"__init__": wait}
+
+
+def test_two_threads_that_register_one_name() -> None:
+    """One of them does, and the other is told."""
+    kind = type("Meeting", (Im2col,), _meeting())
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(ops.conv.register("meeting"), kind).exception for _ in range(2)]
+        errs = [wait() for wait in found]
+    assert [type(error) for error in errs if error is not None] == [errors.AlgorithmError]
+
+
+def test_two_threads_that_use_a_package_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("Meeting", (Im2col,), _meeting())
+    monkeypatch.setattr(plugins, "names", lambda group: ("meeting",))
+    monkeypatch.setattr(plugins, "load", lambda group, name: kind)
+    x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(ops.conv2d, x, w, algorithm="meeting") for _ in range(2)]
+        (one, _), (other, _) = (run.result() for run in runs)
+    np.testing.assert_array_equal(one, other)
+
+
+UNKNOWN = {
+    "conv2d": lambda: ops.conv2d(draw(1, 1, 3, 3), draw(1, 1, 3, 3), algorithm="nope"),
+    "conv_algorithm": lambda: xpcnn.conv_algorithm("nope").__enter__(),
+    "reference": lambda: xpcnn.reference("nope").__enter__(),
+    "Conv2d": lambda: xpcnn.nn.Conv2d(1, 1, 3, algorithm="nope"),
+}
+
+
+@pytest.mark.parametrize(("name", "ask"), UNKNOWN.items(), ids=UNKNOWN)
+def test_who_refuses_an_unknown_name(name: str, ask: Callable[[], Any]) -> None:
+    told = rf"\A{name}: unknown algorithm 'nope'; known: auto, loop"
+    with pytest.raises(errors.AlgorithmError, match=told):
+        ask()
 
 
 def test_a_name_that_comes_to_mean_another_algorithm() -> None:

@@ -127,6 +127,10 @@ class TorchBackend(Backend):
 
         return x.detach().clone(memory_format=torch.contiguous_format)
 
+    def is_fresh(self, x: Any, *inputs: Any) -> bool:
+        place = x.untyped_storage().data_ptr()
+        return place == 0 or all(one.untyped_storage().data_ptr() != place for one in inputs)
+
     def channels_last(self, x: Any) -> Array:
         return x.permute(0, 2, 3, 1).contiguous()
 

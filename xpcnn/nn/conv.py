@@ -78,7 +78,7 @@ class Conv2d(Layer):
         # Options that are impossible for the smallest image, as large as the kernel, are so for all.
         smallest = (1, in_channels, *(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)))
         ConvGeometry.of(smallest, shape, stride, padding, dilation, groups, op="Conv2d")
-        check_name(algorithm)
+        check_name(algorithm, "Conv2d")
         dtype, bias = floating("Conv2d", dtype), flag("Conv2d: bias", bias)
         fan_in, fan_out = math.prod(shape[1:]), out_channels * math.prod(kernel)
         self.weight = Parameter(draw(weight_init, seed, shape, fan_in, fan_out), dtype)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xpcnn.backend.reference import reference_mode
-from xpcnn.ops.conv.algorithm import conv_algorithm
+from xpcnn.ops.conv.algorithm import check_name, conv_algorithm
 
 __all__ = ["reference"]
 
@@ -45,5 +45,6 @@ def reference(algorithm: str = "im2col") -> Iterator[None]:
     >>> y, ctx.algorithm
     (array([[[[3., 6.]]]]), 'im2col')
     """
+    check_name(algorithm, "reference")
     with conv_algorithm(algorithm), reference_mode():
         yield

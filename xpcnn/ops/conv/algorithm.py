@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,25 +130,28 @@ def register(name: str) -> Callable[[Algorithm], Algorithm]:
     Traceback (most recent call last):
     xpcnn.errors.AlgorithmError: register: a convolution algorithm named 'mec' is registered already
     """
+    _check_new_name(name)
+
+    def add(algorithm: Algorithm) -> Algorithm:
+        taken = name in ALGORITHMS or name == "auto"
+        # Checked again by the dictionary: another thread may have registered one meanwhile.
+        if taken or ALGORITHMS.setdefault(name, new := _instance(name, algorithm)) is not new:
+            raise AlgorithmError(f"register: a convolution algorithm named {name!r} is registered already")
+        return algorithm
+
+    return add
+
+
+def _check_new_name(name: Any) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise AlgorithmError(
             f"register: a convolution algorithm needs a name, a word such as 'shifted', "
             f'got {in_words(name)}; write @register("shifted") above the class'
         )
 
-    def add(algorithm: Algorithm) -> Algorithm:
-        if name in ALGORITHMS or name == "auto":
-            raise AlgorithmError(f"register: a convolution algorithm named {name!r} is registered already")
-        instance = _instance(name, algorithm)
-        instance.name = algorithm.name = name
-        ALGORITHMS[name] = instance
-        return algorithm
-
-    return add
-
 
 def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
-    """Return an instance of a class that is to be registered, or say what it lacks."""
+    """Return an instance, of that name, of a class that is to be registered; or say what it lacks."""
     if not isinstance(algorithm, type) or not issubclass(algorithm, ConvAlgorithm):
         raise AlgorithmError(
             f"register: algorithm {name!r} must be a subclass of xpcnn.ops.conv.ConvAlgorithm, "
@@ -160,12 +164,35 @@ def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
             f"{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
         )
     try:
-        return algorithm()
+        instance: ConvAlgorithm = algorithm()
     except Exception as error:
         raise AlgorithmError(
             f"register: algorithm {name!r} ({algorithm.__name__}) cannot be made without arguments: "
             f"{type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
+    _check_arguments(name, instance)
+    instance.name = algorithm.name = name
+    return instance
+
+
+def _check_arguments(name: str, algorithm: ConvAlgorithm) -> None:
+    """Require that each method takes what it is called with."""
+    out = ", out" if algorithm.accepts_out else ""
+    taken = {
+        "workspace_bytes": "geometry, dtype",
+        "unsupported": "geometry, dtype, backend",
+        "forward": f"x, weight, geometry{out}",
+        "grad_input": f"dy, weight, geometry{out}",
+        "grad_weight": "x, dy, geometry",
+    }
+    for method, arguments in taken.items():
+        try:
+            inspect.signature(getattr(algorithm, method)).bind(*arguments.split(", "))
+        except TypeError as error:
+            raise AlgorithmError(
+                f"register: {method} of algorithm {name!r} ({type(algorithm).__name__}) must take "
+                f"({arguments}): {error}"
+            ) from None
 
 
 def algorithm_names() -> tuple[str, ...]:
@@ -186,13 +213,13 @@ def find(name: str) -> ConvAlgorithm:
     return ALGORITHMS[name]
 
 
-def check_name(name: str) -> str:
-    """Return `name`, which must be "auto" or a known algorithm."""
+def check_name(name: str, op: str = "conv2d") -> str:
+    """Return `name`, which must be "auto" or a known algorithm; errors name `op`."""
     if not isinstance(name, str) or (
         name not in ALGORITHMS and name != "auto" and name not in plugins.names(ENTRY_POINTS)
     ):
         raise AlgorithmError(
-            f"conv2d: unknown algorithm {in_words(name)}; known: {', '.join(algorithm_names())}"
+            f"{op}: unknown algorithm {in_words(name)}; known: {', '.join(algorithm_names())}"
         )
     return name
 
@@ -201,8 +228,9 @@ def _load_plug_in(name: str) -> None:
     """Register the algorithm that an installed package offers under this name: a class."""
     try:
         found = plugins.load(ENTRY_POINTS, name)
-        if name not in ALGORITHMS:  # its module may have registered it itself
-            register(name)(found)
+        if name not in ALGORITHMS:  # its module may have registered it itself, another thread meanwhile
+            _check_new_name(name)
+            ALGORITHMS.setdefault(name, _instance(name, found))
     except (PluginError, AlgorithmError) as error:
         raise AlgorithmError(f"conv2d: algorithm {name!r} of a plug-in cannot be used: {error}") from error
 
@@ -222,7 +250,7 @@ def conv_algorithm(name: str) -> Iterator[None]:
     >>> ctx.algorithm
     'as_strided'
     """
-    check_name(name)
+    check_name(name, "conv_algorithm")
     token = _requested.set(name)
     try:
         yield

@@ -26,6 +26,7 @@ from xpcnn.ops.conv.plan import (
     unsupported_reason,
     workspace_limit,
 )
+from xpcnn.ops.op import in_words
 from xpcnn.ops.pool_windows import PoolGeometry, max_pool_windows
 
 __all__ = ["Epilogue", "forward", "grad_input", "grad_weight", "packed", "plan_for"]
@@ -187,7 +188,7 @@ def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
     algorithm, per_call, backend = plan.algorithm, plan.per_call, plan.backend
     if plan.is_whole:
         dweight = algorithm.grad_weight(x, dy, plan.geometry)
-        _check_result(plan, dweight, plan.geometry.weight_shape, x)
+        _check_result(plan, dweight, plan.geometry.weight_shape, x, dy, plan.geometry)
         return backend.dense(dweight)
 
     def partial_sum(tiles: tuple[Tile, ...]) -> dict[int, Array]:
@@ -196,11 +197,13 @@ def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
         for tile in tiles:
             if tile.geometry.h:
                 part = algorithm.grad_weight_partial(x[tile.inputs], dy[tile.outputs], tile.geometry)
+                if plan.is_foreign:
+                    _check_fresh(plan, part, x, dy)
                 _add(sums, (tile.filters.start, tuple(part.shape)), part)
         gradients: dict[int, Array] = {}
         for (first, _), total in sums.items():
             part = algorithm.finish_grad_weight(total, per_call)
-            _check_result(plan, part, per_call.weight_shape, x)
+            _check_result(plan, part, per_call.weight_shape, x, dy, per_call)
             _add(gradients, first, part)
         return gradients
 
@@ -246,29 +249,57 @@ def _computed(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: A
     algorithm, name = plan.algorithm, plan.pass_name
     compute = getattr(algorithm, name)
     result: Array = compute(a, b, geometry, out) if algorithm.accepts_out else compute(a, b, geometry)
-    _check_result(plan, result, geometry.output_shape if name == "forward" else geometry.input_shape, a)
+    shape = geometry.output_shape if name == "forward" else geometry.input_shape
+    _check_result(plan, result, shape, a, b, geometry)
     if algorithm.spreads and has_spread(plan.backend, result):
         result = getattr(find(DIRECT[0]), name)(a, b, geometry)
     return result
 
 
-def _check_result(plan: ConvPlan, result: Any, shape: tuple[int, ...], like: Array) -> None:
-    """Require what an algorithm returns: an array of this shape, of the dtype and backend of its input."""
-    if type(result) is type(like) and result.shape == shape and result.dtype == like.dtype:
-        return
-    where = f"the {plan.pass_name} of convolution algorithm {plan.algorithm.name!r}"
+def _check_result(
+    plan: ConvPlan, result: Any, shape: tuple[int, ...], a: Array, b: Array, geometry: ConvGeometry
+) -> None:
+    """Require what an algorithm returns: a new array of this shape, with the dtype and backend of `a`."""
+    if type(result) is not type(a) or result.shape != shape or result.dtype != a.dtype:
+        _check_kind(plan, result, shape, a, geometry)
+    if plan.is_foreign:
+        _check_fresh(plan, result, a, b)
+
+
+def _check_fresh(plan: ConvPlan, result: Any, a: Array, b: Array) -> None:
+    """Require an array that may be written to: the bias and other tiles are added in place."""
+    if type(result) is not type(a):
+        raise _no_array(plan, result)
+    if not plan.backend.is_fresh(result, a, b):
+        raise AlgorithmError(
+            f"{_where(plan)} returned memory of its arguments, or memory that cannot be written to; "
+            f"it must return a new array: xpcnn adds to it in place"
+        )
+
+
+def _check_kind(
+    plan: ConvPlan, result: Any, shape: tuple[int, ...], like: Array, geometry: ConvGeometry
+) -> None:
     try:
         backend = backend_of(result)
-    except BackendError as error:
-        raise AlgorithmError(f"{where} returned no array: {error}") from None
+    except BackendError:
+        raise _no_array(plan, result) from None
     if backend is not plan.backend:
-        raise AlgorithmError(f"{where} returned an array on {backend}; its input is on {plan.backend}")
+        raise AlgorithmError(f"{_where(plan)} returned an array on {backend}; its input is on {plan.backend}")
     if tuple(result.shape) != shape or result.dtype != like.dtype:
         raise AlgorithmError(
-            f"{where} returned {dtype_name(result.dtype)} {tuple(result.shape)}; "
-            f"for x {plan.geometry.input_shape} and weight {plan.geometry.weight_shape} "
+            f"{_where(plan)} returned {dtype_name(result.dtype)} {tuple(result.shape)}; "
+            f"for x {geometry.input_shape} and weight {geometry.weight_shape} "
             f"it must return {dtype_name(like.dtype)} {shape}"
         )
+
+
+def _no_array(plan: ConvPlan, result: Any) -> AlgorithmError:
+    return AlgorithmError(f"{_where(plan)} returned no array: {in_words(result)}")
+
+
+def _where(plan: ConvPlan) -> str:
+    return f"the {plan.pass_name} of convolution algorithm {plan.algorithm.name!r}"
 
 
 def run_pass(pass_name: str, name: str, a: Array, b: Array, geometry: ConvGeometry) -> Array:

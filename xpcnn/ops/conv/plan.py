@@ -16,7 +16,7 @@ from xpcnn.errors import AlgorithmError, ArgumentError
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, find
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.heuristic import rank_algorithms
-from xpcnn.ops.op import accumulator, plain
+from xpcnn.ops.op import accumulator, in_words, plain
 
 __all__ = [
     "UNLIMITED",
@@ -72,6 +72,8 @@ class ConvPlan:
         Bytes of scratch memory of the largest tile.
     max_workers : int
         How many tiles the workspace limit allows at once.
+    is_foreign : bool
+        Whether the algorithm is a user's: what it returns is checked for memory of its inputs.
     """
 
     pass_name: str
@@ -86,6 +88,7 @@ class ConvPlan:
     splits_images: bool
     workspace: int
     max_workers: int
+    is_foreign: bool
 
 
 def make_plan(
@@ -133,6 +136,7 @@ def make_plan(
         shape[1] < per_call.oh,
         workspace,
         max(1, limit // max(1, workspace)),
+        not type(algorithm).__module__.startswith("xpcnn."),
     )
 
 
@@ -167,6 +171,11 @@ def unsupported_reason(
     """Return why `algorithm` cannot do `geometry` within the workspace limit, or None."""
     per_call, dtype = _per_call_geometry(algorithm, geometry), _compute_dtype(algorithm, dtype, backend)
     reason = algorithm.unsupported(per_call, dtype, backend)
+    if reason is not None and (not isinstance(reason, str) or not reason):
+        raise AlgorithmError(
+            f"unsupported of convolution algorithm {algorithm.name!r} must return a reason, a text, or None; "
+            f"got {in_words(reason)}"
+        )
     if reason is None and _tile_shape(algorithm, per_call, dtype, backend, limit, False) is None:
         reason = (
             f"needs {_workspace_of_rows(algorithm, per_call, dtype, 1)} bytes of workspace for one row of "
@@ -199,7 +208,7 @@ def _tile_shape(
     n, oh = geometry.n, geometry.oh
 
     def workspace(images: int) -> int:
-        return algorithm.workspace_bytes(geometry.with_batch(images), dtype)
+        return _bytes_of(algorithm, geometry.with_batch(images), dtype)
 
     images = most = bisect_right(range(1, n + 1), limit, key=workspace)
     block = None if limit >= UNLIMITED else backend.cache_block
@@ -222,17 +231,29 @@ def _tile_shape(
     return (1, rows) if rows else None
 
 
+def _bytes_of(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any) -> int:
+    """Return the scratch memory that an algorithm states, once it is a number of bytes."""
+    found = plain(algorithm.workspace_bytes(geometry, dtype))
+    if type(found) is not int or found < 0:
+        raise AlgorithmError(
+            f"workspace_bytes of convolution algorithm {algorithm.name!r} must return a number of bytes, "
+            f"an int of at least 0; got {in_words(found)} for x {geometry.input_shape} and weight "
+            f"{geometry.weight_shape}"
+        )
+    return found
+
+
 def _workspace(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, images: int, rows: int) -> int:
     """Return the bytes of scratch memory of the largest tile."""
     if rows < geometry.oh:
         return _workspace_of_rows(algorithm, geometry, dtype, rows)
-    return algorithm.workspace_bytes(geometry.with_batch(min(images, geometry.n)), dtype)
+    return _bytes_of(algorithm, geometry.with_batch(min(images, geometry.n)), dtype)
 
 
 def _workspace_of_rows(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, rows: int) -> int:
     """Return the bytes of the largest tile, when one image is split into so many rows."""
     one = geometry.with_batch(1)
-    return max(algorithm.workspace_bytes(part, dtype) for _, part, _ in _split_rows(one, rows))
+    return max(_bytes_of(algorithm, part, dtype) for _, part, _ in _split_rows(one, rows))
 
 
 def _split_rows(geometry: ConvGeometry, rows: int) -> Iterator[tuple[slice, ConvGeometry, slice]]:
