@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpcnn import errors, nn
+from xpcnn import errors, nn, ops
 from xpcnn.backend.reference import reference_mode
 from xpcnn.nn import fusion
 from xpcnn.ops import fused
@@ -275,6 +275,72 @@ def test_a_wrong_x_names_the_norm(make: Any) -> None:
             with pytest.raises(errors.ShapeError, match=said) as error:
                 run(make.array(wrong))
             assert error.value.__notes__ == ["in Sequential.bn (BatchNorm2d)"]
+
+
+def test_errors_of_a_fused_norm_are_those_of_its_layers(make: Any) -> None:
+    """The same message and the same path as in the textbook, where the two layers run one by one."""
+    with make.use():
+        model: Any = nn.Sequential(bn=nn.BatchNorm2d(2, dtype="float64"), relu=nn.ReLU())
+    x, short = make.array(draw(2, 2, 4, 4)), make.array(draw(1, 2, 4, 4))
+    _, ctx = model.forward(x, train=True)
+    told = []
+    for mode in (nullcontext, reference_mode):
+        with mode():
+            with pytest.raises(errors.ShapeError) as wrong_dy:
+                model.backward(ctx, short)
+            model.bn.momentum = 3.0
+            with pytest.raises(errors.ArgumentError) as wrong_momentum:
+                model.forward(x, train=True)
+            model.bn.momentum = 0.1
+        told.append([(str(one.value), one.value.__notes__) for one in (wrong_dy, wrong_momentum)])
+    assert told[0] == told[1]
+    paths = [notes for _, notes in told[0]]
+    assert paths == [["in Sequential.relu (ReLU)"], ["in Sequential.bn (BatchNorm2d)"]]
+
+
+def _watch(layer: Any, method: str, called: list[str]) -> None:
+    """Set a method on the object that notes each call, as hooks do."""
+    original = getattr(layer, method)
+
+    def noted(*args: Any, **options: Any) -> Any:
+        called.append(method)
+        return original(*args, **options)
+
+    setattr(layer, method, noted)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda: [nn.Conv2d(2, 3, 3, seed=0), nn.ReLU(), nn.MaxPool2d(2)],
+        lambda: [nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2)],
+    ],
+    ids=["conv", "norm"],
+)
+def test_methods_set_on_a_layer_are_called(make: Any, factory: Factory, position: int) -> None:
+    hooked, plain = (built(make, factory, "float64") for _ in range(2))
+    called: list[str] = []
+    _watch(hooked[position], "forward", called)
+    _watch(hooked[position], "backward", called)
+    x = make.array(draw(2, 2, 8, 8))
+    expected = Pass(make, plain, x, one_by_one=True)
+    found = Pass(make, hooked, x)
+    assert called == ["forward", "backward", "forward"]
+    for name, array in found.arrays.items():  # other pairs of the row may run as one
+        np.testing.assert_allclose(array, expected.arrays[name], 1e-12, 1e-12, err_msg=name)
+
+
+def test_an_op_set_on_a_layer_is_the_one_that_runs(make: Any) -> None:
+    def factory() -> list[nn.Layer]:
+        return [nn.Conv2d(2, 3, 3, seed=0), nn.ReLU(), nn.MaxPool2d(2)]
+
+    model: Any = built(make, factory, "float64")
+    model[1].op = ops.tanh
+    x = make.array(draw(2, 2, 8, 8))
+    found = Pass(make, model, x)
+    np.testing.assert_equal(found.arrays, Pass(make, model, x, one_by_one=True).arrays)
+    assert found.arrays["inference"].min() < 0
 
 
 def test_sequential_stays_small() -> None:

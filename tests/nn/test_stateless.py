@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -152,6 +152,66 @@ class NoBackward:
 def test_what_is_no_op_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(errors.ArgumentError, match=mentions("Mine: op must be", ".backward", "ops.op", said)):
         type("Mine", (nn.Stateless,), {"op": wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("slope", ("tuple of names", "'slope'")),
+        ((1,), ("tuple of names", "(1,)")),
+        (None, ("tuple of names", "None")),
+        (("slope", "forward"), ("'forward'", "every layer has")),
+        (("backend",), ("'backend'", "every layer has")),
+    ],
+)
+def test_options_that_are_no_names(options: Any, said: tuple[str, ...]) -> None:
+    with pytest.raises(errors.ArgumentError, match=mentions("Mine: options", *said)):
+        type("Mine", (nn.Stateless,), {"op": ops.leaky_relu, "options": options})
+
+
+def test_an_op_that_forgets_the_context(make: Any) -> None:
+    """Two images are no pair of a result and its context."""
+
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    mine = op(double)
+    mine.def_backward(lambda ctx, dy: 2 * dy)
+    layer = type("Mine", (nn.Stateless,), {"op": mine})()
+    for run in (layer, layer.forward, nn.Sequential(layer), nn.Sequential(layer).forward):
+        with pytest.raises(errors.ArgumentError, match=r"^Mine: op must return \(y, ctx\), got "):
+            run(make.array(draw(2, 3)))
+
+
+def test_an_op_with_several_gradients() -> None:
+    class Own(nn.Stateless):
+        op = ops.batch_norm
+        options = ("train",)
+        train = True
+
+    layer, x = Own(), draw(4, 3)
+    y, ctx = layer.forward(x)
+    assert layer.backward(ctx, y, need_dx=False) is None
+    with pytest.raises(errors.ArgumentError, match=mentions("Own: op.backward", "dx alone", "tuple of 3")):
+        layer.backward(ctx, y)
+
+
+def test_a_pair_with_a_name(make: Any) -> None:
+    """A named tuple is a pair as well."""
+
+    class Result(NamedTuple):
+        y: Any
+        ctx: Any
+
+    @op
+    def double(x: Any) -> Result:
+        return Result(2 * x, ())
+
+    double.def_backward(lambda ctx, dy: 2 * dy)
+    layer = type("Mine", (nn.Stateless,), {"op": double})()
+    x = make.array(draw(2, 3))
+    y, _ = nn.Sequential(layer).forward(x)
+    make.check(y, 2 * draw(2, 3), "float64")
 
 
 def test_op_that_nobody_set() -> None:

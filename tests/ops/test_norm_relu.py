@@ -79,5 +79,5 @@ def test_errors_are_those_of_batch_norm(make: Any) -> None:
     with pytest.raises(errors.ArgumentError, match="running_mean and running_var"):
         fused.batch_norm_relu(x)
     _, ctx = fused.batch_norm_relu(x, train=True)
-    with pytest.raises(errors.ShapeError, match=r"batch_norm_relu\.backward"):
+    with pytest.raises(errors.ShapeError, match=r"^relu\.backward: dy"):
         fused.batch_norm_relu.backward(ctx, x[:1, ...])

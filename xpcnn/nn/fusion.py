@@ -85,11 +85,15 @@ PATTERNS = (
 )
 
 
+_METHODS = frozenset({"forward", "backward", "op", "options"})
+"""What a layer does; one that has its own, set on the object, does something else than its type."""
+
+
 def _kind(layer: Layer) -> type[Layer] | None:
     """Return what the table knows a layer by: its exact type, as a subclass may do something else."""
     if type(layer) is Conv2d and layer.bias is None:
         return None  # a fused convolution needs a bias
-    return type(layer)
+    return type(layer) if _METHODS.isdisjoint(vars(layer)) else None
 
 
 class Run(NamedTuple):

@@ -42,7 +42,8 @@ class Stateless(Layer):
     Raises
     ------
     ArgumentError
-        When a subclass is defined whose `op` has no ``backward``.
+        When a subclass is defined whose `op` has no ``backward``, or whose `options` are no names or those of
+        attributes that every layer has. When `op` returns no pair (y, ctx), or its backward more than dx.
 
     Examples
     --------
@@ -85,16 +86,49 @@ class Stateless(Layer):
                 )
             cls.op = staticmethod(op)  # type: ignore[assignment]  # else ``self.op`` is a method
 
+        if "options" in vars(cls):
+            _check_options(cls)
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        if not self.options:
-            return self.op(x)
-        return self.op(x, **{name: getattr(self, name) for name in self.options})
+        result = (
+            self.op(x, **{name: getattr(self, name) for name in self.options}) if self.options else self.op(x)
+        )
+        if not isinstance(result, tuple) or len(result) != 2:  # an array would be taken for a pair of images
+            raise ArgumentError(f"{type(self).__name__}: op must return (y, ctx), got {_kind(result)}")
+        return result
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return self.op.backward(ctx, dy) if need_dx else None
+        if not need_dx:
+            return None
+        dx = self.op.backward(ctx, dy)
+        if isinstance(dx, tuple):
+            raise ArgumentError(
+                f"{type(self).__name__}: op.backward must return dx alone, got {_kind(dx)}; "
+                f"where there are other gradients, write an nn.Layer with parameters"
+            )
+        return dx
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
+
+
+def _check_options(cls: type[Stateless]) -> None:
+    """Require names, and none that would give the op a method of the layer."""
+    options = cls.options
+    if not isinstance(options, tuple) or not all(isinstance(name, str) for name in options):
+        raise ArgumentError(
+            f'{cls.__name__}: options must be a tuple of names, such as ("slope",), got {in_words(options)}'
+        )
+    taken = [name for name in options if hasattr(Stateless, name)]
+    if taken:
+        raise ArgumentError(
+            f"{cls.__name__}: options cannot have the name {taken[0]!r}, which every layer has; "
+            f"rename the argument of the op"
+        )
+
+
+def _kind(result: Any) -> str:
+    return f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
 
 
 class ReLU(Stateless):

@@ -130,7 +130,7 @@ def batch_norm_relu(
 ) -> tuple[Array, tuple[BatchNormContext, OutputContext]]:
     """Return ``relu(batch_norm(…))`` to the bit.
 
-    Parameters and errors are those of `xpcnn.ops.batch_norm`.
+    Parameters and errors are those of `xpcnn.ops.batch_norm`: a caller knows that one alone.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def batch_norm_relu(
            [1.]])
     """
     check_batch_norm(x, weight, bias, running_mean, running_var, train)
-    momentum, eps = real("batch_norm_relu: momentum", momentum, 0, 1), real("batch_norm_relu: eps", eps, 0)
+    momentum, eps = real("batch_norm: momentum", momentum, 0, 1), real("batch_norm: eps", eps, 0)
     if train:
         y, mean, inverse_std, running_mean, running_var = batch_norm_relu_by_batch(
             x, weight, bias, running_mean, running_var, momentum, eps
@@ -165,7 +165,7 @@ def _batch_norm_relu_grad(
 ) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias), to the bit those of `relu.backward` and then `batch_norm.backward`."""
     norm, (y,) = ctx
-    check_dy("batch_norm_relu.backward", dy, y.shape, y)
+    check_dy("relu.backward", dy, y.shape, y)
     gradients = batch_norm_relu_gradients(dy, norm.x, norm.weight, norm.mean, norm.inverse_std, norm.train, y)
     return of_parameters(norm, dy, *gradients)
 
