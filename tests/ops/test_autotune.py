@@ -398,12 +398,27 @@ class Broken(Im2col):
         raise OSError("no such\n  device")
 
 
+class Writing(Im2col):
+    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
+        y = super().forward(x, weight, geometry)
+        x[...] = 0.0
+        return y
+
+
+class WritingAndBroken(Im2col):
+    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
+        weight *= 2
+        raise OSError
+
+
 FAULTS = {
     "wrong": (Wrong, "differs from that of im2col by 0.01 of the largest"),
     "NaN": (Unfinished, "differs from that of im2col by nan"),
     "shape": (Misshapen, "(2, 4, 8, 7)"),
     "dtype": (Wide, "returned float64 (2, 4, 8, 8)"),
     "raises": (Broken, "OSError: no such device"),
+    "writes into x": (Writing, "it writes into its arguments"),
+    "writes and raises": (WritingAndBroken, "it writes into its arguments"),
 }
 
 
@@ -421,6 +436,19 @@ def test_wrong_algorithm_is_left_out(
     assert "\n" not in str(caught[0].message)
     tuned()  # remembered: no second warning
     assert tuned(pass_name="grad_weight") == "faulty"  # which is right there
+
+
+@pytest.mark.parametrize("algorithm", [Writing, WritingAndBroken])
+def test_one_that_writes_into_x_does_not_spoil_the_others(
+    monkeypatch: pytest.MonkeyPatch, algorithm: Any
+) -> None:
+    """Though it is measured before them."""
+    algorithm.name = "faulty"
+    others = dict(registry.ALGORITHMS)
+    monkeypatch.setattr(registry, "ALGORITHMS", {"faulty": algorithm(), **others})
+    with pytest.warns(RuntimeWarning, match="'faulty'") as caught:
+        tuned()
+    assert len(caught) == 1
 
 
 def test_fault_of_im2col_itself_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
