@@ -92,8 +92,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
         lambda: ops.conv.register("half")(Half),
         ("'half'", "Half", "lacks the methods grad_weight, workspace_bytes"),
     ),
-    "a taken name": (lambda: ops.conv.register("mec")(Im2col), ("'mec'", "already")),
-    "auto": (lambda: ops.conv.register("auto")(Im2col), ("'auto'", "already")),
+    "a taken name": (
+        lambda: ops.conv.register("mec")(Im2col),
+        ("'mec'", "taken by xpcnn.ops.conv.algorithms.mec.Mec; choose another"),
+    ),
+    "auto": (lambda: ops.conv.register("auto")(Im2col), ("'auto'", "taken; choose another")),
     "no name": (lambda: ops.conv.register(Im2col), ("needs a name", "@register(")),  # type: ignore[arg-type]
     "an empty name": (lambda: ops.conv.register(""), ("needs a name", "''")),
     "no class": (lambda: ops.conv.register("one")(lambda x: x), ("'one'", "ConvAlgorithm")),  # type: ignore[type-var]
@@ -236,11 +239,31 @@ def _meeting() -> dict[str, Any]:
     return {"__init__": wait}
 
 
+def test_a_cell_that_is_run_again() -> None:
+    """The page's example may be run twice; the second definition is the one that runs."""
+    cell = """
+@ops.conv.register("mine")
+class Mine(Im2col):
+    def forward(self, x, weight, geometry):
+        return FACTOR * super().forward(x, weight, geometry)
+"""
+    x, w = draw(1, 1, 4, 4), draw(1, 1, 3, 3)
+    expected, _ = ops.conv2d(x, w, algorithm="im2col")
+    for factor in (1, 2):
+        exec(cell, {"ops": ops, "Im2col": Im2col, "FACTOR": factor, "__name__": "notebook"})
+        np.testing.assert_array_equal(ops.conv2d(x, w, algorithm="mine")[0], factor * expected)
+    with pytest.raises(
+        errors.AlgorithmError, match=mentions("'mine'", "taken by notebook.Mine", "choose another")
+    ):
+        exec(cell, {"ops": ops, "Im2col": Im2col, "FACTOR": 3, "__name__": "elsewhere"})
+
+
 def test_two_threads_that_register_one_name() -> None:
     """One of them does, and the other is told."""
-    kind = type("Meeting", (Im2col,), _meeting())
+    body = _meeting()
+    kinds = [type(name, (Im2col,), body) for name in ("One", "Other")]
     with ThreadPoolExecutor(2) as pool:
-        found = [pool.submit(ops.conv.register("meeting"), kind).exception for _ in range(2)]
+        found = [pool.submit(ops.conv.register("meeting"), kind).exception for kind in kinds]
         errs = [wait() for wait in found]
     assert [type(error) for error in errs if error is not None] == [errors.AlgorithmError]
 

@@ -116,6 +116,8 @@ Algorithm = TypeVar("Algorithm", bound=type[ConvAlgorithm])
 def register(name: str) -> Callable[[Algorithm], Algorithm]:
     """Return a class decorator that makes a `ConvAlgorithm` known by `name`.
 
+    A class of the same module and name replaces the one before: a file or a cell may be run again.
+
     Raises
     ------
     AlgorithmError
@@ -124,22 +126,39 @@ def register(name: str) -> Callable[[Algorithm], Algorithm]:
     Examples
     --------
     >>> from xpcnn import ops
-    >>> @ops.conv.register("mec")
+    >>> @ops.conv.register("auto")
     ... class Mine(ops.conv.ConvAlgorithm):
     ...     pass
     Traceback (most recent call last):
-    xpcnn.errors.AlgorithmError: register: a convolution algorithm named 'mec' is registered already
+    xpcnn.errors.AlgorithmError: register: the name 'auto' is taken; choose another one
     """
     _check_new_name(name)
 
     def add(algorithm: Algorithm) -> Algorithm:
-        taken = name in ALGORITHMS or name == "auto"
-        # Checked again by the dictionary: another thread may have registered one meanwhile.
-        if taken or ALGORITHMS.setdefault(name, new := _instance(name, algorithm)) is not new:
-            raise AlgorithmError(f"register: a convolution algorithm named {name!r} is registered already")
+        if name == "auto":
+            raise AlgorithmError("register: the name 'auto' is taken; choose another one")
+        _require_same(name, ALGORITHMS.get(name), algorithm)
+        new = _instance(name, algorithm)
+        # Checked again, in one step: another thread may have registered one meanwhile.
+        found = ALGORITHMS.setdefault(name, new)
+        _require_same(name, found, algorithm)
+        ALGORITHMS[name] = new
         return algorithm
 
     return add
+
+
+def _require_same(name: str, known: ConvAlgorithm | None, algorithm: Any) -> None:
+    """Require that a class may take the place of what has its name: it is the same one, defined again."""
+    if known is None:
+        return
+    here = [
+        (kind.__module__, kind.__qualname__) for kind in (type(known), algorithm) if isinstance(kind, type)
+    ]
+    if here != here[:1] * 2:
+        raise AlgorithmError(
+            f"register: the name {name!r} is taken by {'.'.join(here[0])}; choose another one"
+        )
 
 
 def _check_new_name(name: Any) -> None:
