@@ -85,7 +85,7 @@ def convolve(
     name: Any,
     pool: tuple[Any, Any, Any, bool] | None = None,
 ) -> tuple[Array, Conv2dContext]:
-    """Return a convolution, or its maxima if there is a `pool`; `add` brings in the bias."""
+    """Return (y, ctx) of `conv2d` with `add(y, bias)` for its bias; a `pool` takes maxima before that."""
     backend = common_backend("conv2d", x=x, weight=weight, bias=bias)
     geometry = cached(make_geometry, ("conv2d", tuple(x.shape), tuple(weight.shape)), *options)
     if bias is not None and tuple(bias.shape) != (geometry.k,):
