@@ -175,6 +175,33 @@ def test_a_partial_sum_that_is_no_array(pass_name: str) -> None:
         ops.conv2d.backward(ctx, y)
 
 
+def test_a_partial_sum_of_another_library() -> None:
+    partial = {"grad_weight_partial": lambda self, *arguments: strict(Im2col.grad_weight(self, *arguments))}
+    ops.conv.register("wrong")(type("Wrong", (Im2col,), partial))
+    x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
+    xpcnn.set_workspace_limit(20_000)
+    y, ctx = ops.conv2d(x, w, algorithm="wrong")
+    with pytest.raises(
+        errors.AlgorithmError, match=r"the grad_weight .*returned an array on array_api_strict"
+    ):
+        ops.conv2d.backward(ctx, y)
+
+
+@pytest.mark.parametrize("limit", [None, 20_000], ids=["whole", "in tiles"])
+def test_arrays_in_a_file(tmp_path: Path, limit: int | None) -> None:
+    """NumPy's memory maps are arrays of a type of their own; results are plain ones."""
+    ops.conv.register("mine")(type("Mine", (Im2col,), {}))
+    x = np.memmap(tmp_path / "x", "float64", "w+", shape=(2, 3, 5, 5))
+    x[...] = draw(*x.shape)
+    w, b = draw(4, 3, 3, 3), draw(4)
+    xpcnn.set_workspace_limit(limit)
+    y, ctx = ops.conv2d(x, w, b, algorithm="mine")
+    gradients = ops.conv2d.backward(ctx, y)
+    expected, ctx = ops.conv2d(np.array(x), w, b, algorithm="im2col")
+    for got, right in zip((y, *gradients), (expected, *ops.conv2d.backward(ctx, expected)), strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
 def test_an_error_names_what_the_algorithm_was_given() -> None:
     """One group of channels, not the sizes of the whole convolution."""
     forward = {"forward": lambda self, *arguments: Im2col.forward(self, *arguments)[:1]}

@@ -32,7 +32,7 @@ from xpcnn.ops.pool_windows import PoolGeometry, max_pool_windows
 __all__ = ["Epilogue", "forward", "grad_input", "grad_weight", "packed", "plan_for"]
 
 _plans: dict[Any, ConvPlan] = {}
-_MOST_PLANS = 512
+_MOST_PLANS, _MOST_TILES = 512, 1 << 16  # a tile takes half a kilobyte
 
 
 def plan_for(
@@ -57,9 +57,11 @@ def plan_for(
     key = pass_name, geometry.key, backend, dtype, settings
     plan = _plans.get(key)
     if plan is None:
-        if len(_plans) >= _MOST_PLANS:
+        plan = make_plan(pass_name, geometry, dtype, backend, name, limit, op)
+        tiles = len(plan.tiles) + sum(len(kept.tiles) for kept in list(_plans.values()))
+        if len(_plans) >= _MOST_PLANS or tiles > _MOST_TILES:
             _plans.clear()
-        plan = _plans[key] = make_plan(pass_name, geometry, dtype, backend, name, limit, op)
+        _plans[key] = plan
     return plan
 
 
@@ -268,9 +270,7 @@ def _check_result(
 
 def _check_fresh(plan: ConvPlan, result: Any, a: Array, b: Array) -> None:
     """Require an array that may be written to: the bias and other tiles are added in place."""
-    if type(result) is not type(a):
-        raise _no_array(plan, result)
-    if not plan.backend.is_fresh(result, a, b):
+    if _backend_of(plan, result) is plan.backend and not plan.backend.is_fresh(result, a, b):
         raise AlgorithmError(
             f"{_where(plan)} returned memory of its arguments, or memory that cannot be written to; "
             f"it must return a new array: xpcnn adds to it in place"
@@ -280,10 +280,7 @@ def _check_fresh(plan: ConvPlan, result: Any, a: Array, b: Array) -> None:
 def _check_kind(
     plan: ConvPlan, result: Any, shape: tuple[int, ...], like: Array, geometry: ConvGeometry
 ) -> None:
-    try:
-        backend = backend_of(result)
-    except BackendError:
-        raise _no_array(plan, result) from None
+    backend = _backend_of(plan, result)
     if backend is not plan.backend:
         raise AlgorithmError(f"{_where(plan)} returned an array on {backend}; its input is on {plan.backend}")
     if tuple(result.shape) != shape or result.dtype != like.dtype:
@@ -294,8 +291,11 @@ def _check_kind(
         )
 
 
-def _no_array(plan: ConvPlan, result: Any) -> AlgorithmError:
-    return AlgorithmError(f"{_where(plan)} returned no array: {in_words(result)}")
+def _backend_of(plan: ConvPlan, result: Any) -> Backend:
+    try:
+        return backend_of(result)
+    except BackendError:
+        raise AlgorithmError(f"{_where(plan)} returned no array: {in_words(result)}") from None
 
 
 def _where(plan: ConvPlan) -> str:
