@@ -197,9 +197,7 @@ class CupyBackend(Backend):
             return self._cupy.array(x, order="C")
 
     def is_fresh(self, x: Array, *inputs: Array) -> bool:
-        import cupy
-
-        return not any(cupy.may_share_memory(x, one) for one in inputs)
+        return not any(self._cupy.may_share_memory(x, one) for one in inputs)
 
     def channels_last(self, x: Array) -> Array:
         return self._cupy.ascontiguousarray(x.transpose(0, 2, 3, 1))
