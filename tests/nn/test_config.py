@@ -6,8 +6,8 @@ import copy
 import importlib
 import json
 import pkgutil
-import sys
 import random
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
