@@ -3,7 +3,17 @@
 Creation asks the setting (`get_backend`), computation asks the arrays (`backend_of`, `namespace`).
 """
 
-from xpcnn.backend.base import Array, Backend, Namespace, dtype_name, is_floating, itemsize, native
+from xpcnn.backend.base import (
+    FLOATS,
+    Array,
+    Backend,
+    Namespace,
+    array_dtype_name,
+    dtype_name,
+    is_floating,
+    itemsize,
+    native,
+)
 from xpcnn.backend.current import (
     asarray,
     backend_of,
@@ -23,10 +33,12 @@ from xpcnn.backend.registry import available_backends, backend_names
 from xpcnn.backend.threads import get_num_threads, set_num_threads
 
 __all__ = [
+    "FLOATS",
     "Array",
     "Backend",
     "Key",
     "Namespace",
+    "array_dtype_name",
     "asarray",
     "available_backends",
     "backend_names",

@@ -74,6 +74,9 @@ class NumpyBackend(Backend):
         run_on_threads(function, items, at_most)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
+        own = x.dtype if type(x) is np.ndarray else None
+        if own is not None and own.isnative and own.kind in "biuf" and (dtype is None or dtype is own):
+            return x
         return np.asarray(host_array(x, dtype), dtype=self.dtype(dtype))
 
     def copy(self, x: np.ndarray) -> np.ndarray:

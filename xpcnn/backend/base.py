@@ -26,7 +26,16 @@ from xpcnn.errors import BackendError, DtypeError
 if TYPE_CHECKING:
     from xpcnn.backend.convolution import VendorConvolution
 
-__all__ = ["Array", "Backend", "Namespace", "dtype_name", "is_floating", "itemsize", "native"]
+__all__ = [
+    "Array",
+    "Backend",
+    "Namespace",
+    "array_dtype_name",
+    "dtype_name",
+    "is_floating",
+    "itemsize",
+    "native",
+]
 
 # Array libraries share no base class, so arrays and namespaces are typed as Any.
 Array = Any
@@ -273,39 +282,44 @@ def native(x: Any) -> Any:
     return np.asarray(x, dtype=x.dtype.newbyteorder("="))
 
 
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+"""The names of real floating dtypes."""
+
 _DTYPES = frozenset(
-    {"bool", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"}
+    {"bool", *FLOATS, "complex64", "complex128"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
 
 
-def dtype_name(dtype: Any) -> str:
-    """Return the array API's name of any library's dtype, e.g. ``"float32"``."""
-    # Keyed by type too: dtypes of two libraries may hash alike, and must not be compared.
-    key = (type(dtype), dtype)
-    try:
-        name = _dtype_names.get(key)
-        if name is None:
-            name = _dtype_names[key] = _find_dtype_name(dtype)
-    except (TypeError, ValueError):  # a list, a number of thousands of digits
-        raise DtypeError(f"expected a dtype or its name, got {type(dtype).__name__}") from None
-    return name
-
-
-def is_floating(dtype: Any) -> bool:
-    """Return whether `dtype` holds real floating numbers; bfloat16, an extension everywhere, included."""
-    return dtype_name(dtype) in ("float16", "bfloat16", "float32", "float64")
-
-
-_dtype_names: dict[tuple[type, Any], str] = {}
-
-
-def _find_dtype_name(dtype: Any) -> str:
+# Typed: dtypes of two libraries may hash alike, and must not be compared.
+@functools.lru_cache(maxsize=None, typed=True)
+def array_dtype_name(dtype: Any) -> str:
+    """Return the array API's name of the dtype of an array; `dtype_name` also takes what a user gave."""
     if isinstance(dtype, str):
         return dtype
     if isinstance(dtype, (np.dtype, type)):
         return np.dtype(dtype).name
     return str(dtype).rsplit(".", 1)[-1]
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the array API's name of any library's dtype, e.g. ``"float32"``.
+
+    Raises
+    ------
+    DtypeError
+        For what is neither a dtype nor a name.
+    """
+    try:
+        return array_dtype_name(dtype)
+    except (TypeError, ValueError):  # a list, a number of thousands of digits
+        raise DtypeError(f"expected a dtype or its name, got {type(dtype).__name__}") from None
+
+
+@functools.lru_cache(maxsize=None, typed=True)
+def is_floating(dtype: Any) -> bool:
+    """Return whether a dtype, or its name, is real and floating; bfloat16, an extension everywhere, is."""
+    return dtype_name(dtype) in FLOATS
 
 
 def itemsize(dtype: Any) -> int:

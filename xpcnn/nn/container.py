@@ -8,11 +8,14 @@ from typing import Any, Self
 from xpcnn.backend import Key
 from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.config import join_paths
-from xpcnn.nn.held import held
+from xpcnn.nn.held import DESCRIPTIONS, held
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.ops.op import in_words
 
 __all__ = ["Container", "folded", "join_paths", "widest"]
+
+
+_NO_OTHERS = DESCRIPTIONS | {"_layers"}
 
 
 class Container(Layer):
@@ -58,8 +61,8 @@ class Container(Layer):
         self._layers[name] = layer
 
     def children(self) -> dict[str, Layer]:
-        others = {name: value for name, value in vars(self).items() if name != "_layers"}
-        return {**self._layers, **held(self, others, Layer)}
+        others = {name: value for name, value in vars(self).items() if name not in _NO_OTHERS}
+        return {**self._layers, **held(self, others, Layer)} if others else dict(self._layers)
 
     def __getattr__(self, name: str) -> Layer:
         layers: dict[str, Layer] = self.__dict__.get("_layers", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,8 @@ class Gradients:
         """
         if not isinstance(other, Gradients):
             raise ArgumentError(f"Gradients.merge: expected Gradients, got {type(other).__name__}")
-        weight = real("Gradients.merge: weight", weight)
+        if type(weight) is not float or not math.isfinite(weight):
+            weight = real("Gradients.merge: weight", weight)
         if other._root is not None:
             self.bind(other._root)
         for parameter, gradient in other.items():

@@ -11,12 +11,16 @@ from xpcnn.errors import ArgumentError
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["held", "walked"]
+__all__ = ["DESCRIPTIONS", "PLAIN", "held", "walked"]
 
 Kind = TypeVar("Kind")
 
 _WITHOUT_PATHS = (set, frozenset, deque)
-_DESCRIPTIONS = frozenset({"spec", "_spec", "_structure"})  # of a model in words, which hold nothing
+DESCRIPTIONS = frozenset({"spec", "_spec", "_structure"})
+"""Attributes that describe a model in words, and hold nothing."""
+
+PLAIN = frozenset({type(None), bool, int, float, str})
+"""Types of attributes that hold nothing; nor do tuples of them."""
 
 
 def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[str, Kind]:
@@ -45,7 +49,7 @@ def held(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict[st
     for name, value in attributes.items():
         if isinstance(value, kind):
             all_found[name] = value
-        elif _containers.get(type(value), True) and _may_hold(type(value)) and name not in _DESCRIPTIONS:
+        elif _containers.get(type(value), True) and _may_hold(type(value)) and name not in DESCRIPTIONS:
             all_found.update(_in(owner, name, value, kind))
     return all_found
 

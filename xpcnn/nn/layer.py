@@ -15,7 +15,7 @@ from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.io import load_weights, save_arrays
 from xpcnn.nn.config import Configurable
 from xpcnn.nn.gradients import Gradients
-from xpcnn.nn.held import held, walked
+from xpcnn.nn.held import PLAIN, held, walked
 from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
 from xpcnn.nn.records import LoadReport, ReceptiveField, TraceRow
@@ -100,11 +100,30 @@ class Layer(Configurable):
         """Return whether any of the given parameters (None is passed over) takes gradients."""
         return any(parameter is not None and parameter.trainable for parameter in parameters)
 
+    def is_trained(self) -> bool:
+        """Return whether any parameter in this layer takes gradients."""
+        if any(type(value) is Parameter and value.trainable for value in vars(self).values()):
+            return True
+        if self._holds_no_layer() and not self.children():
+            return False
+        return any(parameter.trainable for parameter in self.parameters().values())
+
     # -- what it consists of ----------------------------------------------------------
 
     def children(self) -> dict[str, Layer]:
         """Return the child layers by name, in definition order; one in a list goes by ``"name.0"``."""
-        return held(self, vars(self), Layer)
+        return {} if self._holds_no_layer() else held(self, vars(self), Layer)
+
+    def _holds_no_layer(self) -> bool:
+        """Return whether all attributes are parameters, buffers and plain values: in a tenth of a search."""
+        for value in vars(self).values():
+            kind = type(value)
+            if kind is tuple:
+                if not PLAIN.issuperset(map(type, value)):
+                    return False
+            elif kind not in PLAIN and kind is not Parameter and kind is not Buffer:
+                return False
+        return True
 
     def own_states(self) -> dict[str, State]:
         """Return the parameters and then the buffers of this layer itself, not those of its children."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpcnn.backend import is_floating
+from xpcnn.backend import FLOATS, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.ops.op import MOST_SIZE, in_words, whole
 
@@ -14,7 +14,7 @@ __all__ = ["floating", "grouped"]
 def floating(layer: str, dtype: Any) -> Any:
     """Return a dtype, or the name of one, that parameters can have."""
     try:
-        fits = is_floating(dtype)
+        fits = dtype_name(dtype) in FLOATS
     except DtypeError:
         fits = False
     if not fits:

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from xpcnn.backend import Array, Key, backend_of, dtype_name, is_array, is_floating
+from xpcnn.backend import Array, Backend, Key, array_dtype_name, backend_of, dtype_name, is_array, is_floating
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import walked
@@ -125,18 +125,18 @@ class Preprocess(Layer):
         if is_floating(x.dtype):
             self.look_at(x)
             return x, False
-        if dtype_name(x.dtype) != "uint8":
+        if array_dtype_name(x.dtype) != "uint8":
             raise DtypeError(
                 f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; convert them: "
                 f"xpcnn.asarray(x, dtype='uint8')"
             )
-        scales, shifts = _scales_and_shifts(self._mean, self._std)
+        scales, shifts, dtype = _scaling(backend_of(x), self._mean, self._std, self._dtype)
         if len(scales) > 1 and (x.ndim != 4 or x.shape[1] != len(scales)):
             raise ShapeError(
                 f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
                 f"(N, {len(scales)}, H, W)"
             )
-        return scaled_images(x, scales, shifts, backend_of(x).dtype(self._dtype)), True
+        return scaled_images(x, scales, shifts, dtype), True
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes = ctx
@@ -197,11 +197,14 @@ def _alike(mean: PerChannel, std: PerChannel) -> tuple[tuple[float, ...], tuple[
 
 
 @functools.lru_cache(maxsize=64)
-def _scales_and_shifts(mean: PerChannel, std: PerChannel) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return what bytes are multiplied by, and what is taken off then."""
+def _scaling(
+    backend: Backend, mean: PerChannel, std: PerChannel, dtype: str
+) -> tuple[tuple[float, ...], tuple[float, ...], Any]:
+    """Return what bytes are multiplied by, what is taken off then, and the dtype of the results."""
     means, stds = _alike(mean, std)
     scales = tuple(1 / (255 * one) for one in stds)
-    return scales, tuple(one_mean / one_std for one_mean, one_std in zip(means, stds, strict=True))
+    shifts = tuple(one_mean / one_std for one_mean, one_std in zip(means, stds, strict=True))
+    return scales, shifts, backend.dtype(dtype)
 
 
 def set_preprocessing(model: Layer, mean: PerChannel, std: PerChannel) -> None:
@@ -226,15 +229,15 @@ def preprocess_of(model: Layer) -> Preprocess | None:
     """
     if isinstance(model, Preprocess):
         return model
-    children = list(model.children().values())
-    if isinstance(model, Sequential):
-        children = children[:1]  # behind another layer it gets no bytes
+    if isinstance(model, Sequential) and model._layers:
+        return preprocess_of(next(iter(model._layers.values())))  # behind another layer it gets no bytes
+    children = model.children().values()
     return next(filter(None, map(preprocess_of, children)), None)
 
 
 def prepared(model: Layer, x: Array) -> Array:
     """Return images as a model takes them: bytes as ``x / 255`` where no layer of its own prepares them."""
-    if not is_array(x) or dtype_name(x.dtype) != "uint8" or preprocess_of(model) is not None:
+    if not is_array(x) or array_dtype_name(x.dtype) != "uint8" or preprocess_of(model) is not None:
         return x
     like = first_parameter(model)
     return Preprocess(dtype="float32" if like is None else like.dtype)(x)

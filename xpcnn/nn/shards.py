@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from xpcnn.backend import Array, Key, backend_of, dtype_name, itemsize
+from xpcnn.backend import Array, Key, array_dtype_name, backend_of, itemsize
 from xpcnn.backend.reference import in_reference
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
@@ -136,7 +136,7 @@ class ShardedModel:
         A layer of one's own need not say what shape it returns, so one image is run through the model, once
         for each shape of images.
         """
-        kind = (dtype_name(x.dtype), *x.shape[1:])
+        kind = (array_dtype_name(x.dtype), *x.shape[1:])
         try:
             known = _largest.setdefault(self.model, {})
         except TypeError:  # a layer of one's own that cannot be hashed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, primitive
+from xpcnn.backend import Array, Backend, array_dtype_name, backend_of, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.op import check_dy, common_backend, op, real, whole, widened
 
@@ -294,7 +294,7 @@ def below_max(backend: Backend, x: Array, axis: int) -> Array:
     xp = backend.xp
     halves = widened(backend, x) * 0.5  # whose differences cannot overflow
     halves = halves - xp.max(halves, axis=axis, keepdims=True)
-    lowest = _HALF_LOWEST[dtype_name(halves.dtype)]
+    lowest = _HALF_LOWEST[array_dtype_name(halves.dtype)]
     return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)
 
 

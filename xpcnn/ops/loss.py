@@ -71,7 +71,8 @@ def softmax_cross_entropy(
     check_rank("softmax_cross_entropy", "logits", logits, 2, "(N, classes)")
     n, classes = logits.shape
     _not_empty("softmax_cross_entropy", "logits", logits)
-    label_smoothing = real("softmax_cross_entropy: label_smoothing", label_smoothing, 0, 1)
+    if type(label_smoothing) is not float or not 0 <= label_smoothing <= 1:
+        label_smoothing = real("softmax_cross_entropy: label_smoothing", label_smoothing, 0, 1)
     dtype = accumulator(backend, logits.dtype) or logits.dtype
     wanted = _distribution(backend, logits, target, dtype)
     if label_smoothing:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, native
+from xpcnn.backend import FLOATS, Array, Backend, array_dtype_name, backend_of, dtype_name, native
 from xpcnn.backend.current import BACKENDS
 from xpcnn.backend.numbers import MOST_SIZE, flag, in_words, plain, positive, real, whole
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
@@ -114,7 +114,6 @@ def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
 MOST_NUMBERS = 2**40
 """Arrays are smaller: in float32 that is 4 TiB."""
 
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 _INTS = frozenset({int})
 _HALVES = frozenset({"float16", "bfloat16"})
 
@@ -133,7 +132,7 @@ def common_backend(op: str, **arrays: Any) -> Backend:
         if found is None:
             found, first, dtype = backend, name, array.dtype
             if (backend, dtype) not in _floating:
-                if dtype_name(dtype) not in _FLOATS:
+                if dtype_name(dtype) not in FLOATS:
                     raise _not_floating(op, name, dtype)
                 _floating.add((backend, dtype))
         elif backend is not found or array.dtype != dtype:
@@ -156,10 +155,11 @@ def check_backend(op: str, first: str, backend: Backend, name: str, array: Array
 def require_array(op: str, name: str, value: Any) -> Array:
     """Return an array of real numbers in native byte order, or raise an error that names it and its type."""
     _backend_of(op, name, value)
-    kind = dtype_name(value.dtype)
-    if kind not in _FLOATS and not kind.startswith(("int", "uint", "bool")):
+    kind = array_dtype_name(value.dtype)
+    if kind not in FLOATS and not kind.startswith(("int", "uint", "bool")):
         raise DtypeError(f"{op}: {name} must be an array of real numbers, got {kind}")
-    return native(value)
+    # Looked at here for NumPy's arrays, as calling a function would cost more than the test.
+    return value if getattr(value.dtype, "isnative", False) else native(value)
 
 
 def _backend_of(op: str, name: str, array: Array) -> Backend:
@@ -179,7 +179,7 @@ def _disagreement(op: str, arrays: dict[str, Any], first: str, name: str) -> Xpc
     changed, kept = (first, other) if first in ("x", "dy") and name == second else (name, one)
     if backend_of(one) is not backend_of(other):
         return _mixed(op, first, backend_of(one), name, backend_of(other), changed)
-    if dtype_name(other.dtype) not in _FLOATS:
+    if dtype_name(other.dtype) not in FLOATS:
         return _not_floating(op, name, other.dtype)
     return DtypeError(
         f"{op}: {first} is {dtype_name(one.dtype)} but {name} is {dtype_name(other.dtype)}; "
@@ -203,6 +203,7 @@ def _not_floating(op: str, name: str, dtype: Any) -> DtypeError:
     )
 
 
+@functools.lru_cache(maxsize=256)
 def accumulator(backend: Backend, dtype: Any) -> Any | None:
     """Return float32 where `dtype` is half precision, which is too narrow to sum in; else None."""
     return backend.xp.float32 if dtype_name(dtype) in _HALVES else None

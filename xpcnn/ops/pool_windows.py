@@ -61,7 +61,7 @@ class PoolGeometry:
         ceil_mode: bool,
     ) -> PoolGeometry:
         """Return `of` images that need not be there yet."""
-        ceil_mode = flag(f"{op}: ceil_mode", ceil_mode)
+        ceil_mode = ceil_mode if type(ceil_mode) is bool else flag(f"{op}: ceil_mode", ceil_mode)
         return cached(_build, (op, shape, ceil_mode), kernel_size, stride, padding)
 
     @functools.cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, home_of, native
+from xpcnn.backend import Array, Backend, array_dtype_name, backend_of, dtype_name, home_of, native
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
 from xpcnn.nn import Gradients, Layer, Parameter
@@ -176,7 +176,9 @@ class Optimizer:
                 continue
             known += 1
             if entry.parameter.trainable:
-                data = native(entry.parameter.data)
+                data = entry.parameter.data
+                if not getattr(getattr(data, "dtype", None), "isnative", False):  # as NumPy's nearly all are
+                    data = native(data)
                 backend = self._common_backend(path, data, gradient)
                 wide = accumulator(backend, data.dtype)
                 if wide is not None:
@@ -334,12 +336,13 @@ def _group_by_dtype(due: Iterable[Due]) -> list[list[Due]]:
     """Return what is due by backend and dtype."""
     groups: dict[tuple[Backend, str], list[Due]] = {}
     for one in due:
-        groups.setdefault((one.backend, dtype_name(one.gradient.dtype)), []).append(one)
+        groups.setdefault((one.backend, array_dtype_name(one.gradient.dtype)), []).append(one)
     return list(groups.values())
 
 
 def _replace(due: Due, data: Array) -> None:
     """Give a parameter its new values, in its own dtype."""
     parameter = due.entry.parameter
-    own = native(parameter.data).dtype
-    parameter.data = data if data.dtype == own else due.backend.xp.astype(data, own)
+    if data.dtype != parameter.data.dtype:
+        data = due.backend.xp.astype(data, native(parameter.data).dtype, copy=False)
+    parameter.data = data

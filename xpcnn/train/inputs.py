@@ -11,8 +11,8 @@ from xpcnn.backend import (
     Array,
     Backend,
     Key,
+    array_dtype_name,
     backend_of,
-    dtype_name,
     home_of,
     is_array,
     is_floating,
@@ -67,8 +67,8 @@ def to_images(model: Layer, x: Any, like: Parameter | None) -> Array:
         if layer is not None:
             layer.look_at(x)  # while it may be on the host
         return _cast(backend.asarray(x), like)
-    if dtype_name(x.dtype) != "uint8":
-        raise DtypeError(f"images must be uint8 or floating, got {dtype_name(x.dtype)}")
+    if array_dtype_name(x.dtype) != "uint8":
+        raise DtypeError(f"images must be uint8 or floating, got {array_dtype_name(x.dtype)}")
     return prepared(model, backend.asarray(x))
 
 
@@ -135,7 +135,7 @@ def require_array(name: str, x: Any) -> None:
     """Require an array (N, ...) of real numbers, of any library."""
     if not is_array(x):
         raise DtypeError(f"{name} must be an array, got {type(x).__name__}; make one with xpcnn.asarray(...)")
-    kind = dtype_name(x.dtype)
+    kind = array_dtype_name(x.dtype)
     if not is_floating(x.dtype) and not kind.startswith(("int", "uint", "bool")):
         raise DtypeError(f"{name} must be an array of real numbers, got {kind}")
     if x.ndim < 1:
