@@ -56,7 +56,7 @@ def run(code: str) -> None:
 def test_while_a_thread_holds_blas_to_one_thread() -> None:
     run("""
         from threadpoolctl import threadpool_info
-        from xpcnn.backend.blas import one_blas_thread
+        from xpcnn.backend.threads import one_blas_thread
 
         def counts():
             return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -79,22 +79,22 @@ def test_while_a_thread_holds_blas_to_one_thread() -> None:
 
 def test_while_a_thread_sets_the_limit_of_blas() -> None:
     run("""
-        from xpcnn.backend import blas
+        from xpcnn.backend import threads
 
         def check():
-            blas._set = put
-            with blas.one_blas_thread():
+            threads._set_blas = put
+            with threads.one_blas_thread():
                 return True
 
-        put, blas._set = blas._set, hold
-        in_child(lambda: blas.one_blas_thread().__enter__(), check)
+        put, threads._set_blas = threads._set_blas, hold
+        in_child(lambda: threads.one_blas_thread().__enter__(), check)
     """)
 
 
 def test_a_block_of_the_forking_thread_itself_goes_on() -> None:
     run("""
         from threadpoolctl import threadpool_info
-        from xpcnn.backend.blas import one_blas_thread
+        from xpcnn.backend.threads import one_blas_thread
 
         def counts():
             return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]

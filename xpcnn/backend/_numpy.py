@@ -12,11 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.base import MIB, Array, Backend, Namespace, host_array, host_uniform
-from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.heap import keep_freed_memory, release_freed_memory
 from xpcnn.backend.random import Key
 from xpcnn.backend.reference import in_reference
-from xpcnn.backend.threads import on_threads, run_on_threads
+from xpcnn.backend.threads import on_threads, one_blas_thread, run_on_threads
 from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError
 

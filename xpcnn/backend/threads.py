@@ -11,12 +11,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import ArgumentError
 
@@ -27,6 +26,7 @@ __all__ = [
     "THREADS_VARIABLE",
     "get_num_threads",
     "on_threads",
+    "one_blas_thread",
     "run_on_threads",
     "set_num_threads",
     "use_num_threads",
@@ -50,7 +50,7 @@ _runs, _interval, _runs_lock = 0, sys.getswitchinterval(), threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 _worker = threading.local()
-_inside = threading.local()  # its `runs`: how many of the runs are this thread's own
+_inside = threading.local()  # `runs`: how many are this thread's own; `depth`: of the blocks it is in
 
 
 def set_num_threads(count: int | None) -> None:
@@ -254,14 +254,90 @@ def _forget_pool() -> None:
     _pool, _lock = None, threading.Lock()
 
 
+# The bits of a GEMM depend on how many threads share it, and small GEMMs gain nothing from more: on a machine
+# whose cores are busy, threads that wait for one another cost several times what they save.
+#
+# The limit holds for the whole process, so the first thread to enter sets it and the last to leave lifts it.
+_blas_lock = threading.Lock()
+_blas_users = 0
+_libraries: list[Any] | None = None
+_before: list[int] = []
+
+
+def one_blas_thread() -> AbstractContextManager[None]:
+    """Hold NumPy's BLAS to one thread, in all threads of the process, until the last such block ends."""
+    return _one_blas_thread
+
+
+class _OneBlasThread:
+    """The block; those that a thread enters inside another are counted, and cost no lock."""
+
+    def __enter__(self) -> None:
+        depth = _depth()
+        if depth == 0:
+            _hold_blas()
+        _inside.depth = depth + 1
+
+    def __exit__(self, *error: object) -> None:
+        _inside.depth = depth = _depth() - 1
+        if depth == 0:
+            _release_blas()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+def _hold_blas() -> None:
+    global _blas_users, _before
+    with _blas_lock:
+        if _blas_users == 0:
+            libraries = _blas()
+            _before = [library.num_threads for library in libraries]
+            _set_blas(libraries, [1] * len(libraries))
+        _blas_users += 1
+
+
+def _release_blas() -> None:
+    global _blas_users
+    with _blas_lock:
+        _blas_users -= 1
+        if _blas_users == 0:
+            _set_blas(_blas(), _before)
+
+
+def _depth() -> int:
+    depth: int = getattr(_inside, "depth", 0)
+    return depth
+
+
+def _blas() -> list[Any]:
+    global _libraries
+    if _libraries is None:  # looking for them takes milliseconds
+        from threadpoolctl import ThreadpoolController
+
+        _libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    return _libraries
+
+
+def _set_blas(libraries: list[Any], counts: list[int]) -> None:
+    for library, count in zip(libraries, counts, strict=True):
+        # From 3.8 on, set_num_threads obeys only the thread that first called it, lest threads fight over
+        # the limit. Counting the users settles that here, and the last to leave may be any thread.
+        getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
+
+
 def _reset_in_child() -> None:
-    """Release, in a forked child, the pool, the runs and the locks of its parent's other threads."""
-    global _runs, _runs_lock
+    """Release, in a forked child, the pool, the runs, the limits and the locks of other threads."""
+    global _runs, _runs_lock, _blas_lock, _blas_users
     _forget_pool()
     held = _runs > 0 or _runs_lock.locked()
     _runs, _runs_lock = _own_runs(), threading.Lock()
     if held and _runs == 0:
         sys.setswitchinterval(_interval)
+    held = _blas_users > 0 or _blas_lock.locked()
+    _blas_users, _blas_lock = min(_depth(), 1), threading.Lock()
+    if held and _blas_users == 0 and _libraries is not None and len(_before) == len(_libraries):
+        _set_blas(_libraries, _before)
 
 
 if hasattr(os, "register_at_fork"):

@@ -27,6 +27,7 @@ from xpcnn.ops.conv import (
 from xpcnn.ops.conv.autotune import autotune
 from xpcnn.ops.dropout import dropout
 from xpcnn.ops.gated import gelu, silu
+from xpcnn.ops.images import flatten
 from xpcnn.ops.layer_norm import group_norm, layer_norm
 from xpcnn.ops.linear import linear
 from xpcnn.ops.local_response import local_response_norm
@@ -40,7 +41,6 @@ from xpcnn.ops.pool import (
     avg_pool2d,
     max_pool2d,
 )
-from xpcnn.ops.shape import flatten
 from xpcnn.ops.textbook import reference
 
 __all__ = [

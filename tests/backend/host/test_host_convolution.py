@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xpcnn.backend.host import table
-from xpcnn.backend.host.convolution import framed, place_for
+from xpcnn.backend.host.blocking import framed, place_for
 from xpcnn.ops.conv.algorithms import mec, winograd
 from xpcnn.ops.conv.geometry import ConvGeometry
 

@@ -9,7 +9,7 @@ import pytest
 
 import xpcnn
 from xpcnn import nn, optim
-from xpcnn.backend.host import optim as kernels
+from xpcnn.backend.host import elementwise as kernels
 
 from .helpers import Array, draw, readonly, unchanged
 
@@ -63,7 +63,7 @@ def test_updates(kind: Any, options: Any, dtype: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(numpy, "kernels", {})
         expected = steps(kind, options, dtype, gradients)
         monkeypatch.setattr(numpy, "kernels", kernels.KERNELS)
-        monkeypatch.setattr(kernels, "_BLOCK_BYTES", 400)  # the last two parameters take several blocks
+        monkeypatch.setattr(kernels, "_RULE_BYTES", 400)  # the last two parameters take several blocks
         got = steps(kind, options, dtype, gradients)
     assert got == expected
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 __all__ = ["table"]
 
-_MODULES: Final = ("activation", "convolution", "norm", "optim", "pool", "products", "rows", "winograd")
+_MODULES: Final = ("elementwise", "norm", "pool", "products", "rows", "winograd")
 
 
 def table() -> Mapping[str, Callable[..., Any]]:

@@ -16,14 +16,20 @@ from xpcnn.backend.threads import run_on_threads
 
 __all__ = [
     "BLOCK_BYTES",
+    "Padding",
     "blocks",
     "channel_matrix",
     "dense",
     "empty_like_channel_matrix",
     "flat_pair",
+    "framed",
     "is_served",
+    "last",
+    "place_for",
     "run_in_shares",
+    "steps",
     "sum_of_shares",
+    "view",
     "zeros",
 ]
 
@@ -112,6 +118,71 @@ def zeros(dtype: Any) -> Array:
     block = np.zeros(BLOCK_BYTES // np.dtype(dtype).itemsize, dtype)
     block.flags.writeable = False
     return block
+
+
+# -- images ------------------------------------------------------------------------------
+
+_SMALL: Final = 1 << 14
+"""Numbers that are written twice in less time than a call of NumPy takes."""
+
+Padding = tuple[int, int, int, int]
+
+
+def last(x: Array) -> Array:
+    """Return x (N, C, H, W) as (N, H, W, C)."""
+    return x.transpose(0, 2, 3, 1)
+
+
+def place_for(shape: tuple[int, int, int, int], dtype: Any, out: Array | None = None) -> tuple[Array, Array]:
+    """Return images of `shape` (N, C, H, W) to be written, and their memory (N, H, W, C), in one piece.
+
+    They are `out` where its memory is like that, and new otherwise.
+    """
+    if out is not None and out.shape == shape and out.dtype == dtype:
+        memory = last(out)
+        if memory.flags.c_contiguous and memory.flags.writeable:
+            return out, memory
+    n, c, h, w = shape
+    memory = np.empty((n, h, w, c), dtype)
+    return memory.transpose(0, 3, 1, 2), memory
+
+
+def framed(x: Array, padding: Padding) -> Array:
+    """Return x (N, H, W, C) with zeros around it (top, bottom, left, right), in one piece."""
+    top, bottom, left, right = padding
+    if not any(padding) and x.flags.c_contiguous:
+        return x
+    n, h, w, c = x.shape
+    shape = (n, h + top + bottom, w + left + right, c)
+    if x.size <= _SMALL:  # fewer calls
+        frame = np.zeros(shape, x.dtype)
+        frame[:, top : top + h, left : left + w] = x
+        return frame
+    frame = np.empty(shape, x.dtype)
+    if top:
+        frame[:, :top] = 0
+    if bottom:
+        frame[:, top + h :] = 0
+    rows = frame[:, top : top + h]
+    if left:
+        rows[:, :, :left] = 0
+    if right:
+        rows[:, :, left + w :] = 0
+    rows[:, :, left : left + w] = x
+    return frame
+
+
+def steps(x: Array) -> tuple[int, ...]:
+    """Return the strides of a contiguous array by its shape: axes of length 1 may have any."""
+    found = [x.itemsize]
+    for size in reversed(x.shape[1:]):
+        found.append(found[-1] * size)
+    return tuple(reversed(found))
+
+
+def view(memory: Array, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> Array:
+    """Return an array over the memory of a contiguous one, which need not be cut along its axes."""
+    return np.ndarray(shape, memory.dtype, memory, offset, strides)
 
 
 # -- on several threads ------------------------------------------------------------------

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.activation import keep_where_positive, rectify
 from xpcnn.backend.host.blocking import (
     Array,
     channel_matrix,
@@ -23,6 +22,7 @@ from xpcnn.backend.host.blocking import (
     run_in_shares,
     sum_of_shares,
 )
+from xpcnn.backend.host.elementwise import keep_where_positive, rectify
 from xpcnn.backend.host.grid import Centred, Grid, Sum
 
 __all__ = ["KERNELS"]

@@ -1,4 +1,4 @@
-"""Matrix products in blocks that BLAS multiplies in place, and on several threads where they are large.
+"""Matrix products in blocks that BLAS multiplies in place, and the patches of images as a matrix for them.
 
 OpenBLAS copies both operands of a product into panels, unless it is so small that copying would not pay.
 With the few rows or columns that convolutions have, copying takes as long as multiplying: many small
@@ -14,10 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from xpcnn.backend.host.blocking import Array, blocks
+from xpcnn.backend.host.blocking import Array, Padding, blocks, framed, view
 from xpcnn.backend.threads import run_on_threads
 
-__all__ = ["KERNELS", "SMALL", "matmul", "multiply", "multiply_columns", "multiply_stack"]
+__all__ = ["KERNELS", "SMALL", "matmul", "multiply", "multiply_columns", "multiply_stack", "unfold"]
 
 SMALL: Final = 1_000_000
 """Multiplications up to which OpenBLAS takes a product for a small one."""
@@ -158,4 +158,26 @@ def _in_parts(work: Callable[[slice], None], length: int, step: int, multiplicat
         run_on_threads(work, blocks(length, step))
 
 
-KERNELS: Final = {"matmul": matmul}
+# -- patches as a matrix -----------------------------------------------------------------
+
+Pair = tuple[int, int]
+
+
+def unfold(x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> Array:
+    """Return the patches of x (N, C, H, W) as the rows of a matrix (N·OH·OW, kh·kw·C): one strided copy."""
+    images = framed(x.transpose(0, 2, 3, 1), padding)
+    n, height, width, c = images.shape
+    (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
+    oh, ow = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
+    s_c = images.itemsize
+    s_w, s_h, s_n = s_c * c, s_c * c * width, s_c * c * width * height
+    if c == 1:
+        # A row of a patch would be a run of kw numbers; tap by tap, runs are rows of the output. The GEMM
+        # takes the transpose as it is.
+        taps = view(images, (kh, kw, n, oh, ow), (dh * s_h, dw * s_w, s_n, sh * s_h, sw * s_w))
+        return taps.reshape(kh * kw, n * oh * ow).T
+    patches = view(images, (n, oh, ow, kh, kw, c), (s_n, sh * s_h, sw * s_w, dh * s_h, dw * s_w, s_c))
+    return patches.reshape(n * oh * ow, kh * kw * c)
+
+
+KERNELS: Final = {"matmul": matmul, "unfold": unfold}

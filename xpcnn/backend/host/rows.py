@@ -12,8 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpcnn.backend.host.blocking import Array, is_served
-from xpcnn.backend.host.convolution import framed, last, place_for, steps, view
+from xpcnn.backend.host.blocking import Array, framed, is_served, last, place_for, steps, view
 from xpcnn.backend.host.products import SMALL
 
 __all__ = ["KERNELS"]

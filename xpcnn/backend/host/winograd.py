@@ -10,8 +10,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.host.blocking import Array, blocks, is_served
-from xpcnn.backend.host.convolution import Padding, framed, last, place_for, steps, view
+from xpcnn.backend.host.blocking import (
+    Array,
+    Padding,
+    blocks,
+    framed,
+    is_served,
+    last,
+    place_for,
+    steps,
+    view,
+)
 from xpcnn.backend.host.products import multiply_columns
 
 __all__ = ["KERNELS"]
