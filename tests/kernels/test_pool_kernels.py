@@ -9,13 +9,8 @@ import numpy as np
 import pytest
 
 from xpcnn.backend.kernels import launch, pool
-from xpcnn.ops.pool_windows import (
-    PoolGeometry,
-    avg_pool_scatter,
-    avg_pool_windows,
-    max_pool_scatter,
-    max_pool_windows,
-)
+from xpcnn.ops.avg_pool import avg_pool_scatter, avg_pool_windows
+from xpcnn.ops.max_pool import PoolGeometry, max_pool_scatter, max_pool_windows
 
 from .helpers import LAYOUTS, Array, Target, draw, is_channels_last, kernels_started, plain
 

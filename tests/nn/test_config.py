@@ -23,7 +23,7 @@ from xpcnn.models._images import Images
 from xpcnn.models.googlenet import _googlenet
 from xpcnn.models.lenet5 import PartialConv2d, ScaledTanh
 from xpcnn.models.resnet_cifar import ZeroChannels
-from xpcnn.nn.container import Container
+from xpcnn.nn.containers import Container
 from xpcnn.nn.init import at_most
 
 # What only wraps another layer while something is computed, and is never saved.

@@ -10,7 +10,7 @@ import numpy as np
 
 from xpcnn.errors import ArgumentError
 
-__all__ = ["Key", "host_generator"]
+__all__ = ["Key", "host_generator", "key_of_child"]
 
 _DIGEST_BYTES: Final = 16
 
@@ -109,6 +109,11 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key({self._state.hex()})"
+
+
+def key_of_child(key: Key | int | None, name: str) -> Key | None:
+    """Return the key of a part of that name, if there is one of the whole."""
+    return None if key is None else Key.of(key).fold(name)
 
 
 def _digest(*parts: bytes) -> bytes:

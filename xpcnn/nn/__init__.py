@@ -3,6 +3,7 @@
 from xpcnn.nn import init
 from xpcnn.nn.branches import Concat, Residual
 from xpcnn.nn.config import registered
+from xpcnn.nn.containers import Sequential
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.ensemble import Ensemble
@@ -17,7 +18,6 @@ from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.preprocess import Preprocess, preprocess_of
 from xpcnn.nn.rebuild import from_config
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
-from xpcnn.nn.sequential import Sequential
 from xpcnn.nn.shards import is_per_sample
 from xpcnn.nn.stateless import (
     GELU,

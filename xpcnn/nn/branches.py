@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from xpcnn.backend import Array, Key, backend_of, native
+from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.container import Container, folded, join_paths, widest
+from xpcnn.nn.containers import Container, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.ops.activation import added
@@ -64,7 +65,7 @@ class Residual(Container):
         if self.shortcut_name is None:
             return _sum(y, x), (body_ctx, None)
         name = self.shortcut_name
-        shortcut_key = folded(key, name)
+        shortcut_key = key_of_child(key, name)
         shortcut, shortcut_ctx = self._call(
             name, self._layers[name].forward, x, train=train, key=shortcut_key
         )
@@ -129,7 +130,7 @@ class Concat(Container):
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         outputs, contexts = [], []
         for name, layer in self._layers.items():
-            branch_key = folded(key, name)
+            branch_key = key_of_child(key, name)
             y, ctx = self._call(name, layer.forward, x, train=train, key=branch_key)
             outputs.append(y)
             contexts.append(ctx)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Self
 
 from xpcnn import ops
 from xpcnn.backend import Array, Backend, Key, backend_of, is_array, is_floating
+from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.container import Container, folded, join_paths, widest
+from xpcnn.nn.containers import Container, join_paths, widest
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ModelSpec, ReceptiveField, TraceRow
 from xpcnn.nn.preprocess import prepared
@@ -154,7 +155,7 @@ class Ensemble(Container):
         outputs, contexts = [], []
         for name, member in self._layers.items():
             images = prepared(member, x)
-            y, ctx = self._call(name, member.forward, images, train=train, key=folded(key, name))
+            y, ctx = self._call(name, member.forward, images, train=train, key=key_of_child(key, name))
             outputs.append(y)
             contexts.append(ctx)
         y, answered, softmaxes = self._together(outputs)

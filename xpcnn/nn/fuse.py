@@ -8,13 +8,13 @@ from typing import Any
 from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.config import registered
+from xpcnn.nn.containers import Sequential
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Parameter
-from xpcnn.nn.sequential import Sequential
 from xpcnn.ops.op import require_array, widened
 
 __all__ = ["fuse"]

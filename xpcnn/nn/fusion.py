@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from xpcnn.backend import Array, Key
+from xpcnn.backend.random import key_of_child
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import XpcnnError
-from xpcnn.nn.container import Container, folded
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
@@ -21,6 +21,9 @@ from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.pool import MaxPool2d
 from xpcnn.nn.stateless import ReLU, Stateless
 from xpcnn.ops import fused
+
+if TYPE_CHECKING:
+    from xpcnn.nn.containers import Container
 
 __all__ = ["PATTERNS", "Pattern", "Row", "Run"]
 
@@ -136,7 +139,9 @@ class Row:
         start, stop, function = run
         try:
             if function is None:
-                y, ctx = self._layers[start].forward(x, train=train, key=folded(key, self._names[start]))
+                y, ctx = self._layers[start].forward(
+                    x, train=train, key=key_of_child(key, self._names[start])
+                )
                 contexts.append(ctx)
             else:
                 y, more = function(*self._layers[start:stop], x, train)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from xpcnn import ops
 from xpcnn.nn.layer import ReceptiveField
 from xpcnn.nn.stateless import Stateless
+from xpcnn.ops.max_pool import PoolGeometry
 from xpcnn.ops.op import flag, pair, plain
-from xpcnn.ops.pool_windows import PoolGeometry
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
 

@@ -1,4 +1,4 @@
-"""Bytes to normalised floats, as a layer: the first of every published model."""
+"""From arrays of any library to what a model computes on: moved, and bytes normalised by its first layer."""
 
 from __future__ import annotations
 
@@ -8,18 +8,39 @@ from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from xpcnn.backend import Array, Backend, Key, array_dtype_name, backend_of, dtype_name, is_array, is_floating
+from xpcnn.backend import (
+    Array,
+    Backend,
+    Key,
+    array_dtype_name,
+    backend_of,
+    dtype_name,
+    home_of,
+    is_array,
+    is_floating,
+)
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
+from xpcnn.nn.containers import Sequential
 from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import walked
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
-from xpcnn.nn.sequential import Sequential
 from xpcnn.ops.images import scaled_images
 from xpcnn.ops.op import in_words, plain, real, require_array
 
-__all__ = ["Preprocess", "first_parameter", "prepared", "preprocess_of", "set_preprocessing"]
+__all__ = [
+    "Preprocess",
+    "backend_like",
+    "first_parameter",
+    "like_of",
+    "prepared",
+    "preprocess_of",
+    "require_batch",
+    "set_preprocessing",
+    "to_images",
+    "to_targets",
+]
 
 PerChannel = float | tuple[float, ...]
 
@@ -247,3 +268,75 @@ def first_parameter(model: Layer) -> Parameter | None:
     """Return the parameter whose dtype is that of a model."""
     own = (state for _, layer in walked(model) for state in layer.own_states().values())
     return next((state for state in own if isinstance(state, Parameter)), None)
+
+
+# -- what a model and its loss take ------------------------------------------------------
+
+
+def like_of(where: str, model: Any) -> Parameter | None:
+    """Return the first parameter of a model, whose place and dtype are the model's; None if it has none.
+
+    Raises
+    ------
+    ArgumentError
+        For what is no `Layer`; `where` says what takes it.
+    """
+    if not isinstance(model, Layer):
+        raise ArgumentError(f"{where}: model must be a Layer, got {type(model).__name__}")
+    return first_parameter(model)
+
+
+def to_images(model: Layer, x: Any, like: Parameter | None) -> Array:
+    """Return images (N, ...) where a model lives, as it takes them; `like` is what `like_of` returned.
+
+    uint8 images are copied as they are, a quarter of the bytes of float32, and normalised there: by the
+    model's `nn.Preprocess`, or as ``x/255`` where it has none. Floating images are prepared already: they are
+    cast to the model's dtype.
+    """
+    require_batch("images", x)
+    backend = backend_like(model, like)
+    if is_floating(x.dtype):
+        layer = None if backend.reads_are_free else preprocess_of(model)
+        if layer is not None:
+            layer.look_at(x)  # while it may be on the host
+        return _as_dtype_of(backend.asarray(x), like)
+    if array_dtype_name(x.dtype) != "uint8":
+        raise DtypeError(f"images must be uint8 or floating, got {array_dtype_name(x.dtype)}")
+    return prepared(model, backend.asarray(x))
+
+
+def to_targets(model: Layer, t: Any, like: Parameter | None) -> Array:
+    """Return targets where a model lives, as the loss is to take them; `like` is as for `to_images`.
+
+    Labels, integers or bools of shape (N,) or (N, 1), become (N,) int64. Rows (N, K) of integers become
+    floating in the model's dtype, and so do floats of any shape. Other integers stay as they are.
+    """
+    require_batch("targets", t)
+    backend = backend_like(model, like)
+    t = backend.asarray(t)
+    labels = t.ndim == 1 or (t.ndim == 2 and t.shape[1] == 1)
+    if is_floating(t.dtype) or (t.ndim == 2 and not labels):
+        return _as_dtype_of(t, like)
+    return backend.xp.astype(backend.xp.reshape(t, (-1,)), backend.xp.int64, copy=False) if labels else t
+
+
+def backend_like(model: Layer, like: Parameter | None) -> Backend:
+    """Return where a model lives now, without a walk through it where its first parameter is known."""
+    return model.backend if like is None else home_of(like.data)
+
+
+def _as_dtype_of(x: Array, like: Parameter | None) -> Array:
+    """Return an array in the dtype of a model's first parameter."""
+    xp = backend_of(x).xp
+    return xp.astype(x, xp.float32 if like is None else like.dtype, copy=False)
+
+
+def require_batch(name: str, x: Any) -> None:
+    """Require an array (N, ...) of real numbers, of any library."""
+    if not is_array(x):
+        raise DtypeError(f"{name} must be an array, got {type(x).__name__}; make one with xpcnn.asarray(...)")
+    kind = array_dtype_name(x.dtype)
+    if not is_floating(x.dtype) and not kind.startswith(("int", "uint", "bool")):
+        raise DtypeError(f"{name} must be an array of real numbers, got {kind}")
+    if x.ndim < 1:
+        raise ShapeError(f"{name} must have shape (N, ...), got a single number")

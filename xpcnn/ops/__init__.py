@@ -13,6 +13,7 @@ from xpcnn.ops.activation import (
     softmax,
     tanh,
 )
+from xpcnn.ops.avg_pool import adaptive_avg_pool2d, avg_pool2d
 from xpcnn.ops.conv import (
     ConvGeometry,
     algorithm_names,
@@ -35,12 +36,8 @@ from xpcnn.ops.loss import (
     mean_squared_error,
     softmax_cross_entropy,
 )
+from xpcnn.ops.max_pool import max_pool2d
 from xpcnn.ops.norm import batch_norm
-from xpcnn.ops.pool import (
-    adaptive_avg_pool2d,
-    avg_pool2d,
-    max_pool2d,
-)
 from xpcnn.ops.textbook import reference
 
 __all__ = [

@@ -12,6 +12,7 @@ from xpcnn.errors import ArgumentError
 from xpcnn.ops.activation import OutputContext, kept_where_positive, rectified
 from xpcnn.ops.conv._layout import add_bias_relu
 from xpcnn.ops.conv.conv2d import Conv2dContext, convolve
+from xpcnn.ops.max_pool import MaxPool2dContext, max_pool2d
 from xpcnn.ops.norm import (
     BatchNormContext,
     batch_norm_by_batch,
@@ -21,7 +22,6 @@ from xpcnn.ops.norm import (
     of_parameters,
 )
 from xpcnn.ops.op import check_dy, native_arrays, op, real
-from xpcnn.ops.pool import MaxPool2dContext, max_pool2d
 
 __all__ = ["batch_norm_relu", "conv2d_relu", "conv2d_relu_max_pool2d", "relu_max_pool2d_gradient"]
 

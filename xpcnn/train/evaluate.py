@@ -15,17 +15,11 @@ from xpcnn.backend.numbers import whole
 from xpcnn.errors import ArgumentError
 from xpcnn.models import googlenet_loss
 from xpcnn.nn import Layer
+from xpcnn.nn.preprocess import like_of, require_batch, to_images, to_targets
 from xpcnn.nn.shards import ShardedModel
 from xpcnn.nn.value_and_grad import Loss, as_loss
 from xpcnn.ops.op import widened
-from xpcnn.train.inputs import (
-    are_probabilities,
-    like_of,
-    pair_of,
-    require_array,
-    to_images,
-    to_targets,
-)
+from xpcnn.train.inputs import are_probabilities, pair_of
 
 __all__ = ["Evaluation", "evaluate", "predict"]
 
@@ -153,7 +147,7 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     """
     like = like_of("predict", model)
     backend, run = model.backend, ShardedModel(model)
-    require_array("images", images)
+    require_batch("images", images)
     if images.ndim and images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
     batches = _batches("predict", images, batch_size)

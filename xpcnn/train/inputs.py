@@ -1,4 +1,4 @@
-"""From arrays of any library to what a model and its loss compute on: moved, bytes as bytes, and cast."""
+"""Data sets as training and evaluation take them: pairs of arrays, batches, and classes of targets."""
 
 from __future__ import annotations
 
@@ -9,93 +9,25 @@ import numpy as np
 
 from xpcnn.backend import (
     Array,
-    Backend,
     Key,
-    array_dtype_name,
     backend_of,
-    home_of,
-    is_array,
-    is_floating,
     itemsize,
     to_numpy,
 )
 from xpcnn.data import Dataset
-from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.nn import Layer, ModelSpec, Parameter, is_per_sample
-from xpcnn.nn.preprocess import first_parameter, prepared, preprocess_of
+from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.nn import Layer, ModelSpec, is_per_sample
+from xpcnn.nn.preprocess import first_parameter, require_batch, to_images
 from xpcnn.ops.op import widened
 
 __all__ = [
     "are_probabilities",
     "as_dataset",
-    "backend_like",
     "joined",
     "labelled",
-    "like_of",
     "note_input_shape",
     "pair_of",
-    "require_array",
-    "to_images",
-    "to_targets",
 ]
-
-
-def like_of(where: str, model: Any) -> Parameter | None:
-    """Return the first parameter of a model, whose place and dtype are the model's; None if it has none.
-
-    Raises
-    ------
-    ArgumentError
-        For what is no `Layer`; `where` says what takes it.
-    """
-    if not isinstance(model, Layer):
-        raise ArgumentError(f"{where}: model must be a Layer, got {type(model).__name__}")
-    return first_parameter(model)
-
-
-def to_images(model: Layer, x: Any, like: Parameter | None) -> Array:
-    """Return images (N, ...) where a model lives, as it takes them; `like` is what `like_of` returned.
-
-    uint8 images are copied as they are, a quarter of the bytes of float32, and normalised there: by the
-    model's `nn.Preprocess`, or as ``x/255`` where it has none. Floating images are prepared already: they are
-    cast to the model's dtype.
-    """
-    require_array("images", x)
-    backend = backend_like(model, like)
-    if is_floating(x.dtype):
-        layer = None if backend.reads_are_free else preprocess_of(model)
-        if layer is not None:
-            layer.look_at(x)  # while it may be on the host
-        return _cast(backend.asarray(x), like)
-    if array_dtype_name(x.dtype) != "uint8":
-        raise DtypeError(f"images must be uint8 or floating, got {array_dtype_name(x.dtype)}")
-    return prepared(model, backend.asarray(x))
-
-
-def to_targets(model: Layer, t: Any, like: Parameter | None) -> Array:
-    """Return targets where a model lives, as the loss is to take them; `like` is as for `to_images`.
-
-    Labels, integers or bools of shape (N,) or (N, 1), become (N,) int64. Rows (N, K) of integers become
-    floating in the model's dtype, and so do floats of any shape. Other integers stay as they are.
-    """
-    require_array("targets", t)
-    backend = backend_like(model, like)
-    t = backend.asarray(t)
-    labels = t.ndim == 1 or (t.ndim == 2 and t.shape[1] == 1)
-    if is_floating(t.dtype) or (t.ndim == 2 and not labels):
-        return _cast(t, like)
-    return backend.xp.astype(backend.xp.reshape(t, (-1,)), backend.xp.int64, copy=False) if labels else t
-
-
-def backend_like(model: Layer, like: Parameter | None) -> Backend:
-    """Return where a model lives now, without a walk through it where its first parameter is known."""
-    return model.backend if like is None else home_of(like.data)
-
-
-def _cast(x: Array, like: Parameter | None) -> Array:
-    """Return an array in the dtype of a model's first parameter."""
-    xp = backend_of(x).xp
-    return xp.astype(x, xp.float32 if like is None else like.dtype, copy=False)
 
 
 def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
@@ -131,24 +63,13 @@ def _refuses(model: Layer, images: Any) -> bool:
     return False
 
 
-def require_array(name: str, x: Any) -> None:
-    """Require an array (N, ...) of real numbers, of any library."""
-    if not is_array(x):
-        raise DtypeError(f"{name} must be an array, got {type(x).__name__}; make one with xpcnn.asarray(...)")
-    kind = array_dtype_name(x.dtype)
-    if not is_floating(x.dtype) and not kind.startswith(("int", "uint", "bool")):
-        raise DtypeError(f"{name} must be an array of real numbers, got {kind}")
-    if x.ndim < 1:
-        raise ShapeError(f"{name} must have shape (N, ...), got a single number")
-
-
 def pair_of(data: Any) -> tuple[Any, Any]:
     """Return the images and targets of a `Dataset` or of a pair of arrays, as many of one as of the other."""
     if not isinstance(data, Dataset) and (not isinstance(data, (tuple, list)) or len(data) != 2):
         raise ArgumentError(f"expected a Dataset or a pair (images, targets), got {type(data).__name__}")
     x, t = data
     for name, array in (("images", x), ("targets", t)):
-        require_array(name, array)
+        require_batch(name, array)
     if x.shape[0] != t.shape[0]:
         raise ShapeError(f"images {tuple(x.shape)} and targets {tuple(t.shape)} differ in number")
     if x.shape[0] == 0:

@@ -14,21 +14,14 @@ from xpcnn.backend import Array, Key
 from xpcnn.backend.numbers import flag, positive, whole
 from xpcnn.data import Dataset, Loader
 from xpcnn.nn import Layer, value_and_grad
+from xpcnn.nn.preprocess import backend_like, like_of, to_images, to_targets
 from xpcnn.nn.value_and_grad import Loss, as_loss
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.callback import Callback, stop_all, watchers_of
 from xpcnn.train.divergence import Problem, check_losses, divergence, require_finite
 from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.inputs import (
-    as_dataset,
-    backend_like,
-    joined,
-    like_of,
-    note_input_shape,
-    to_images,
-    to_targets,
-)
+from xpcnn.train.inputs import as_dataset, joined, note_input_shape
 from xpcnn.train.interrupt import Interrupt, graceful_interrupt
 from xpcnn.train.parts import require_parts
 from xpcnn.train.precision import UNREAD, precision_of

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Flatten, Layer, Preprocess
-from xpcnn.train.inputs import like_of, to_images
+from xpcnn.nn.preprocess import like_of, to_images
 
 __all__ = ["Activation", "activations", "evenly", "leaves", "walk"]
 

@@ -9,8 +9,8 @@ import pytest
 
 from xpcnn import ops
 from xpcnn.backend.host import pool
-from xpcnn.ops import pool_windows
-from xpcnn.ops.pool_windows import PoolGeometry
+from xpcnn.ops import max_pool
+from xpcnn.ops.max_pool import PoolGeometry
 
 from .helpers import Array, channels_last, draw, everywhere_else, is_channels_last, same_bits
 
@@ -69,7 +69,7 @@ def test_windows(case: Any, content: str, dtype: str) -> None:
     if geometry.kernel[0] * geometry.kernel[1] <= 4:
         assert y is NotImplemented
     else:
-        assert same_bits(y, pool_windows.max_pool_windows.portable(x, *arguments))
+        assert same_bits(y, max_pool.max_pool_windows.portable(x, *arguments))
         assert is_channels_last(y)
 
 
@@ -79,14 +79,14 @@ def test_gradients(case: Any, content: str, dtype: str) -> None:
     shape, *window = case
     x = channels_last(values(shape, content, dtype))
     geometry = PoolGeometry.of("test", x, *window)
-    y = pool_windows.max_pool_windows.portable(x, *geometry.windows, geometry.output_shape[2:])
+    y = max_pool.max_pool_windows.portable(x, *geometry.windows, geometry.output_shape[2:])
     y = channels_last(y)
     dy = draw(*y.shape, dtype=dtype, seed=1)
     dy.reshape(-1)[::9] = np.nan
     dy.reshape(-1)[1::9] = np.inf
     for gradient in (channels_last(dy), dy, np.broadcast_to(dy[:1], dy.shape)):
         with np.errstate(invalid="ignore"):  # ∞ − ∞ where windows overlap
-            expected = pool_windows.max_pool_scatter.portable(gradient, x, y, *geometry.windows)
+            expected = max_pool.max_pool_scatter.portable(gradient, x, y, *geometry.windows)
             dx = pool.max_pool_scatter(gradient, x, y, *geometry.windows)
         assert same_bits(dx, expected)
         assert is_channels_last(dx)

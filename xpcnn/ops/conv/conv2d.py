@@ -10,8 +10,8 @@ from xpcnn.ops.conv import executor
 from xpcnn.ops.conv._layout import add_bias, sum_over_pixels
 from xpcnn.ops.conv.algorithm import check_name, requested
 from xpcnn.ops.conv.geometry import ConvGeometry, make_geometry
+from xpcnn.ops.max_pool import PoolGeometry
 from xpcnn.ops.op import cached, check_dy, common_backend, op
-from xpcnn.ops.pool_windows import PoolGeometry
 
 __all__ = ["Conv2dContext", "conv2d", "convolve"]
 

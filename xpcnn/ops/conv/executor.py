@@ -26,8 +26,8 @@ from xpcnn.ops.conv.plan import (
     unsupported_reason,
     workspace_limit,
 )
+from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
 from xpcnn.ops.op import in_words
-from xpcnn.ops.pool_windows import PoolGeometry, max_pool_windows
 
 __all__ = ["Epilogue", "forward", "grad_input", "grad_weight", "packed", "plan_for"]
 

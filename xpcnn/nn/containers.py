@@ -1,18 +1,21 @@
-"""What containers share: children by name, and the paths, keys and errors that go with them."""
+"""Containers: children by name, with the paths and errors that go with them, and layers in a row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from xpcnn.backend import Key
+from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.config import join_paths
+from xpcnn.nn.fusion import Row
+from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import DESCRIPTIONS, held
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.records import Traced, TraceRow
 from xpcnn.ops.op import in_words
 
-__all__ = ["Container", "folded", "join_paths", "widest"]
+__all__ = ["Container", "Sequential", "join_paths", "widest"]
 
 
 _NO_OTHERS = DESCRIPTIONS | {"_layers"}
@@ -108,9 +111,58 @@ class Container(Layer):
         error.add_note(f"in {where} ({type(self._layers[name]).__name__})")
 
 
-def folded(key: Key | int | None, name: str) -> Key | None:
-    """Return the key of a child, if there is one."""
-    return None if key is None else Key.of(key).fold(name)
+class Sequential(Container):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Named ``"0"``, ``"1"``, … as in PyTorch.
+    **named : Layer
+        Named children; or one mapping of names to layers. A child named ``""`` adds no segment to paths.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> list(nn.Sequential(conv1=nn.Conv2d(1, 4, 3), relu1=nn.ReLU()).parameters())
+    ['conv1.weight', 'conv1.bias']
+    """
+
+    per_sample = True
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        row = Row(self)
+        contexts: list[Any] = []
+        for run in row.runs("forward"):
+            x = row.forward(run, x, contexts, train, key)
+        return x, tuple(contexts)
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        if grads is not None:
+            grads.bind(self)
+        contexts = ctx if isinstance(ctx, list) else list(ctx)  # a list is emptied on the way
+        if len(contexts) != len(self):
+            raise ArgumentError(f"Sequential: ctx has {len(contexts)} parts for {len(self)} layers")
+        # Where nobody asks for dx, no gradient need reach what comes before the first layer to be trained.
+        trained = (i for i, layer in enumerate(self._layers.values()) if layer.is_trained())
+        first = 0 if need_dx else next(trained, len(self))
+        row = Row(self)
+        for run in row.runs("backward", first):
+            dy = row.backward(run, dy, contexts, grads, need_dx or run.start > first)
+        return dy if need_dx else None
+
+    def __call__(self, x: Array) -> Array:
+        row = Row(self)
+        for run in row.runs("inference"):
+            x = row.inference(run, x)
+        return x
+
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
+        rows: list[TraceRow] = []
+        for name, layer in self._layers.items():
+            x, field, more = self._call(name, layer.trace, x, join_paths(path, name), field)
+            rows += more
+        return x, field, rows
 
 
 def widest(*fields: ReceptiveField | None) -> ReceptiveField | None:

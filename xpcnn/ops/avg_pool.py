@@ -1,11 +1,12 @@
-"""Pooling: maxima and averages over windows, with PyTorch's rules for sizes, padding and divisors."""
+"""Average pooling, with PyTorch's rules for divisors; the sizes are those of `max_pool`."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, backend_of
+from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.errors import ShapeError
+from xpcnn.ops.max_pool import PoolGeometry, full_channels_last, image_index, taps
 from xpcnn.ops.op import (
     accumulator,
     check_dy,
@@ -17,79 +18,18 @@ from xpcnn.ops.op import (
     plain,
     require_possible,
 )
-from xpcnn.ops.pool_windows import (
-    PoolGeometry,
-    avg_pool_scatter,
-    avg_pool_windows,
-    full_channels_last,
-    max_pool_scatter,
-    max_pool_windows,
-)
 
 __all__ = [
     "AdaptiveAvgPool2dContext",
     "AvgPool2dContext",
-    "MaxPool2dContext",
     "adaptive_avg_pool2d",
     "avg_pool2d",
-    "max_pool2d",
+    "avg_pool_scatter",
+    "avg_pool_windows",
+    "divisors",
 ]
 
-
-class MaxPool2dContext(NamedTuple):
-    """References to the input and the maxima; the places of the maxima are found again in backward."""
-
-    x: Array
-    y: Array
-    geometry: PoolGeometry
-
-
-@op
-def max_pool2d(
-    x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
-) -> tuple[Array, MaxPool2dContext]:
-    """Take the maximum of each window.
-
-    Parameters
-    ----------
-    x : array (N, C, H, W)
-    kernel_size, stride, padding : int or (height, width)
-        The stride defaults to the kernel size. Padding counts as −inf, never as 0.
-    ceil_mode : bool
-        Round the output size up, as long as the last window starts inside the input or its left padding.
-
-    Returns
-    -------
-    y : array (N, C, OH, OW)
-    ctx : MaxPool2dContext
-        Keeps references to `x` and `y`.
-
-    Raises
-    ------
-    ShapeError
-        If the kernel is larger than the padded input.
-    ArgumentError
-        For a padding above half the kernel.
-
-    Examples
-    --------
-    >>> import xpcnn
-    >>> y, ctx = xpcnn.ops.max_pool2d(xpcnn.asarray([[[[1.0, 2.0], [4.0, 3.0]]]]), 2)
-    >>> y
-    array([[[[4.]]]])
-    """
-    common_backend("max_pool2d", x=x)
-    geometry = PoolGeometry.of("max_pool2d", x, kernel_size, stride, padding, ceil_mode)
-    y = max_pool_windows(x, *geometry.windows, geometry.output_shape[2:])
-    return y, MaxPool2dContext(x, y, geometry)
-
-
-@max_pool2d.def_backward
-def _max_pool2d_grad(ctx: MaxPool2dContext, dy: Array) -> Array:
-    """Return dx (N, C, H, W): each gradient goes to the first maximum of its window, in row-major order."""
-    geometry = ctx.geometry
-    check_dy("max_pool2d.backward", dy, geometry.output_shape, ctx.x)
-    return max_pool_scatter(dy, ctx.x, ctx.y, *geometry.windows)
+Pair = tuple[int, int]
 
 
 class AvgPool2dContext(NamedTuple):
@@ -235,3 +175,63 @@ def _region_means(x: Array, axis: int, regions: tuple[tuple[int, int], ...]) -> 
 
 def _cast(x: Array, dtype: Any) -> Array:
     return backend_of(x).xp.astype(x, dtype, copy=False)
+
+
+# -- passes over windows -----------------------------------------------------------------
+
+
+@primitive
+def avg_pool_windows(
+    x: Array, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair, count_include_pad: bool
+) -> Array:
+    """Return the mean of each window of x (N, C, H, W): (N, C, OH, OW). Halves are summed in float32."""
+    xp = backend_of(x).xp
+    size = tuple(x.shape[2:])
+    scale = _scale(x, size, output_size, kernel, stride, padding, count_include_pad)
+    total = full_channels_last(x, (*x.shape[:2], *output_size), 0.0, scale.dtype)
+    for out, source in taps(size, output_size, kernel, stride, padding):
+        total[image_index(out)] += xp.astype(x[image_index(source)], scale.dtype, copy=False)
+    total *= scale
+    return xp.astype(total, x.dtype, copy=False)
+
+
+@primitive
+def avg_pool_scatter(
+    dy: Array, input_size: Pair, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool
+) -> Array:
+    """Return dx (N, C, *input_size): each gradient is shared out evenly over its window."""
+    xp = backend_of(dy).xp
+    output_size = tuple(dy.shape[2:])
+    scale = _scale(dy, input_size, output_size, kernel, stride, padding, count_include_pad)
+    share = xp.astype(dy, scale.dtype, copy=False) * scale
+    dx = full_channels_last(dy, (*dy.shape[:2], *input_size), 0.0, scale.dtype)
+    for out, source in taps(input_size, output_size, kernel, stride, padding):
+        dx[image_index(source)] += share[image_index(out)]
+    return xp.astype(dx, dy.dtype, copy=False)
+
+
+def _scale(
+    like: Array, size: Pair, output_size: Pair, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool
+) -> Array:
+    """Return each window's 1/divisor (OH, OW), in the dtype that averages are computed in."""
+    backend = backend_of(like)
+    dtype = accumulator(backend, like.dtype) or like.dtype
+    rows, columns = (
+        backend.xp.asarray(divisors(*axis, include_pad), dtype=dtype, device=backend.device)
+        for axis in zip(size, output_size, kernel, stride, padding, strict=True)
+    )
+    return 1 / (rows[:, None] * columns[None, :])
+
+
+def divisors(
+    size: int, count: int, kernel: int, stride: int, padding: int, count_include_pad: bool
+) -> list[int]:
+    """Return, for each of `count` windows along an axis, how many positions its average counts."""
+    counts = []
+    for i in range(count):
+        start = i * stride - padding
+        stop = min(start + kernel, size + padding)
+        if not count_include_pad:
+            start, stop = max(start, 0), min(stop, size)
+        counts.append(stop - start)
+    return counts
