@@ -224,4 +224,4 @@ def test_another_layout_is_seen(monkeypatch: pytest.MonkeyPatch, watch: Watch) -
     monkeypatch.setattr(nn.ReLU, "backward", wrong)
     run(monkeypatch, watch, tiny("resnet18", dtype="float32"), tiny_shape("resnet18"))
     assert any(other.endswith("relu.backward: dx") for other in watch.others)
-    assert watch.transposes.count("ops.conv._layout.matrix_of") > 0
+    assert watch.transposes.count("ops.conv.algorithms.im2col.matrix_of") > 0

@@ -1,23 +1,18 @@
-"""Small steps that algorithms share: padding, matrices of images in channels-last order, sums over pixels."""
+"""Small steps that algorithms share: padding, biases, sums of products."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xpcnn.backend import Array, Backend, backend_of, primitive
-from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.op import widened
+from xpcnn.backend import Array, backend_of, primitive
+from xpcnn.ops.conv.executor import new_channels_last
 
 __all__ = [
     "add_bias",
     "add_bias_relu",
     "crop",
-    "images_of",
-    "matrix_of",
-    "new_channels_last",
     "pad",
     "padded_zeros",
-    "sum_over_pixels",
     "total",
 ]
 
@@ -50,14 +45,6 @@ def crop(x: Array, shape: tuple[int, ...], padding: Padding) -> Array:
     return x[:, :, top : top + shape[2], left : left + shape[3]]
 
 
-def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
-    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
-    backend = backend_of(like)
-    n, c, h, w = shape
-    make = backend.xp.zeros if zeros else backend.xp.empty
-    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
-
-
 @primitive
 def add_bias(y: Array, bias: Array) -> Array:
     """Return y (N, K, OH, OW) plus a number for each channel; `y` is fresh, and may be written to."""
@@ -71,28 +58,6 @@ def add_bias_relu(y: Array, bias: Array) -> Array:
     backend = backend_of(y)
     zero = backend.xp.zeros((), dtype=y.dtype, device=backend.device)
     return backend.xp.maximum(add_bias(y, bias), zero)
-
-
-def matrix_of(images: Array) -> Array:
-    """Return images (N, K, OH, OW) as a matrix (N·OH·OW, K), one row a pixel."""
-    backend = backend_of(images)
-    n, k, oh, ow = images.shape
-    return backend.xp.reshape(backend.channels_last(images), (n * oh * ow, k))
-
-
-def images_of(matrix: Array, geometry: ConvGeometry) -> Array:
-    """Return a matrix (N·OH·OW, K) as images (N, K, OH, OW): a view, the memory stays channels-last."""
-    xp = backend_of(matrix).xp
-    n, k, oh, ow = geometry.output_shape
-    return xp.permute_dims(xp.reshape(matrix, (n, oh, ow, k)), (0, 3, 1, 2))
-
-
-def sum_over_pixels(backend: Backend, dy: Array) -> Array:
-    """Return the sum of dy (N, K, OH, OW) for each channel: as a matrix product, several times faster."""
-    xp = backend.xp
-    rows = matrix_of(widened(backend, dy))
-    ones = xp.ones((1, rows.shape[0]), dtype=rows.dtype, device=backend.device)
-    return xp.astype(xp.reshape(ones @ rows, (-1,)), dy.dtype, copy=False)
 
 
 def total(products: Iterator[Array]) -> Array:

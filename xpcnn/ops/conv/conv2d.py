@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array
+from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
 from xpcnn.ops.conv import executor
-from xpcnn.ops.conv._layout import add_bias, sum_over_pixels
+from xpcnn.ops.conv._layout import add_bias
 from xpcnn.ops.conv.algorithm import check_name, requested
 from xpcnn.ops.conv.geometry import ConvGeometry, make_geometry
 from xpcnn.ops.max_pool import PoolGeometry
-from xpcnn.ops.op import cached, check_dy, common_backend, op
+from xpcnn.ops.op import cached, check_dy, common_backend, op, widened
 
-__all__ = ["Conv2dContext", "conv2d", "convolve"]
+__all__ = ["Conv2dContext", "conv2d", "convolve", "sum_over_pixels"]
 
 
 class Conv2dContext(NamedTuple):
@@ -127,3 +127,12 @@ def _conv2d_grad(
         dweight = executor.grad_weight(plan, ctx.x, dy)
         dbias = sum_over_pixels(backend, dy) if ctx.has_bias else None
     return dx, dweight, dbias
+
+
+def sum_over_pixels(backend: Backend, dy: Array) -> Array:
+    """Return the sum of dy (N, K, OH, OW) for each channel: as a matrix product, several times faster."""
+    xp = backend.xp
+    # One row a pixel.
+    rows = xp.reshape(backend.channels_last(widened(backend, dy)), (-1, dy.shape[1]))
+    ones = xp.ones((1, rows.shape[0]), dtype=rows.dtype, device=backend.device)
+    return xp.astype(xp.reshape(ones @ rows, (-1,)), dy.dtype, copy=False)

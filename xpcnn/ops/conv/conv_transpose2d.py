@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.conv import executor
-from xpcnn.ops.conv._layout import add_bias, sum_over_pixels
+from xpcnn.ops.conv._layout import add_bias
 from xpcnn.ops.conv.algorithm import requested
+from xpcnn.ops.conv.conv2d import sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.op import cached, check_dy, common_backend, in_words, op, pair, require_possible
 

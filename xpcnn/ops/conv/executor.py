@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend, backend_of, dtype_name
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import AlgorithmError, BackendError
-from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import is_tuning, tuned
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -19,17 +18,17 @@ from xpcnn.ops.conv.nonfinite import DIRECT, has_spread
 from xpcnn.ops.conv.plan import (
     PARTIAL_SUMS,
     UNLIMITED,
+    WORKSPACE,
     ConvPlan,
     Tile,
     make_plan,
     rows_of,
     unsupported_reason,
-    workspace_limit,
 )
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
 from xpcnn.ops.op import in_words
 
-__all__ = ["Epilogue", "forward", "grad_input", "grad_weight", "packed", "plan_for"]
+__all__ = ["Epilogue", "forward", "grad_input", "grad_weight", "new_channels_last", "packed", "plan_for"]
 
 _plans: dict[Any, ConvPlan] = {}
 _MOST_PLANS, _MOST_TILES = 512, 1 << 16  # a tile takes half a kilobyte
@@ -48,7 +47,7 @@ def plan_for(
     if in_reference():
         name, limit = requested() if name == "auto" else name, UNLIMITED
     else:
-        limit = workspace_limit(backend)
+        limit = WORKSPACE.limit or backend.default_workspace
         if name == "auto" and is_tuning():
             name = tuned(geometry, pass_name, dtype, backend, run_pass) or name
     # The algorithm itself, too: a name may come to mean another one. The backend comes before the dtype:
@@ -128,6 +127,14 @@ def _forward_tiles(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue |
     return y
 
 
+def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
+    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
+    backend = backend_of(like)
+    n, c, h, w = shape
+    make = backend.xp.zeros if zeros else backend.xp.empty
+    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
+
+
 def grad_input(
     plan: ConvPlan, dy: Array, weight: Array, epilogue: Callable[[Array], Array] | None = None
 ) -> Array:
@@ -179,7 +186,7 @@ def grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
 
 def _direct_plan(plan: ConvPlan, dtype: Any) -> ConvPlan:
     """Return the plan for the same, without a transform that spreads NaN."""
-    limit = UNLIMITED if in_reference() else workspace_limit(plan.backend)
+    limit = UNLIMITED if in_reference() else WORKSPACE.limit or plan.backend.default_workspace
     for name in DIRECT:
         if unsupported_reason(find(name), plan.geometry, dtype, plan.backend, limit) is None:
             break

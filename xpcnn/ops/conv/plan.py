@@ -20,6 +20,7 @@ from xpcnn.ops.op import accumulator, in_words, plain
 
 __all__ = [
     "UNLIMITED",
+    "WORKSPACE",
     "ConvPlan",
     "Tile",
     "get_workspace_limit",
@@ -288,7 +289,15 @@ def _make_tiles(geometry: ConvGeometry, per_call: ConvGeometry, images: int, row
 
 # -- the workspace limit ---------------------------------------------------------------
 
-_limit: int | None = None
+
+class _Workspace:
+    """The bytes that `set_workspace_limit` has set; None where each backend's default holds."""
+
+    limit: int | None = None
+
+
+WORKSPACE = _Workspace()
+"""Of the process."""
 
 
 def set_workspace_limit(limit: int | None) -> None:
@@ -305,18 +314,17 @@ def set_workspace_limit(limit: int | None) -> None:
     16777216
     >>> xpcnn.set_workspace_limit(None)
     """
-    global _limit
     limit = plain(limit)
     if limit is not None and (type(limit) is not int or limit < 1):
         raise ArgumentError(f"set_workspace_limit: limit must be a positive number of bytes, got {limit!r}")
-    _limit = limit
+    WORKSPACE.limit = limit
 
 
 def get_workspace_limit() -> int | None:
     """Return the limit in bytes, or None where each backend's default holds."""
-    return _limit
+    return WORKSPACE.limit
 
 
 def workspace_limit(backend: Backend) -> int:
     """Return the bytes a convolution on `backend` may use."""
-    return backend.default_workspace if _limit is None else _limit
+    return WORKSPACE.limit or backend.default_workspace

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize, matmul, primitive
-from xpcnn.ops.conv._layout import Padding, crop, images_of, matrix_of, padded_zeros
+from xpcnn.ops.conv._layout import Padding, crop, padded_zeros
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
 from xpcnn.ops.conv.executor import packed
@@ -43,11 +43,17 @@ class Im2col(ConvAlgorithm):
         return images_of(y, geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
+
+    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         xp = backend_of(x).xp
         # Unfolded again rather than kept from forward: the columns are kh·kw times larger than x.
         columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        dweight = matmul(xp.matrix_transpose(matrix_of(dy)), columns)  # (K, kh·kw·C)
-        return xp.permute_dims(xp.reshape(dweight, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
+        return matmul(xp.matrix_transpose(matrix_of(dy)), columns)  # (K, kh·kw·C)
+
+    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
+        xp = backend_of(total).xp
+        return xp.permute_dims(xp.reshape(total, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         if correlates(geometry):
@@ -73,6 +79,20 @@ def _elements(geometry: ConvGeometry) -> int:
         + pixels * geometry.c * math.prod(geometry.kernel)  # the columns
         + pixels * geometry.k  # y or dy as a matrix
     )
+
+
+def matrix_of(images: Array) -> Array:
+    """Return images (N, K, OH, OW) as a matrix (N·OH·OW, K), one row a pixel."""
+    backend = backend_of(images)
+    n, k, oh, ow = images.shape
+    return backend.xp.reshape(backend.channels_last(images), (n * oh * ow, k))
+
+
+def images_of(matrix: Array, geometry: ConvGeometry) -> Array:
+    """Return a matrix (N·OH·OW, K) as images (N, K, OH, OW): a view, the memory stays channels-last."""
+    xp = backend_of(matrix).xp
+    n, k, oh, ow = geometry.output_shape
+    return xp.permute_dims(xp.reshape(matrix, (n, oh, ow, k)), (0, 3, 1, 2))
 
 
 def _weight_matrix(weight: Array) -> Array:
