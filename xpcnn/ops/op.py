@@ -236,6 +236,8 @@ def cached(build: Any, fixed: tuple[Any, ...], *options: Any) -> Any:
 
     For a cache, True and 1.0 equal 1. So the cache is bypassed where an option holds anything but ints.
     """
+    if {*map(type, options)} == _INTS:  # by far the commonest
+        return build(*fixed, *options)
     keys, exact = [], True
     for option in options:
         kind = type(option)

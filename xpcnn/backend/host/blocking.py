@@ -150,8 +150,8 @@ def place_for(shape: tuple[int, int, int, int], dtype: Any, out: Array | None = 
 def framed(x: Array, padding: Padding) -> Array:
     """Return x (N, H, W, C) with zeros around it (top, bottom, left, right), in one piece."""
     top, bottom, left, right = padding
-    if not any(padding) and x.flags.c_contiguous:
-        return x
+    if not any(padding):
+        return np.ascontiguousarray(x)
     n, h, w, c = x.shape
     shape = (n, h + top + bottom, w + left + right, c)
     if x.size <= _SMALL:  # fewer calls

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpcnn.backend.host.blocking import Array, framed, is_served, last, place_for, steps, view
+from xpcnn.backend.host.blocking import Array, framed, is_served, last, place_for, view
 from xpcnn.backend.host.products import SMALL
 
 __all__ = ["KERNELS"]
@@ -55,7 +55,7 @@ def row_products(x: Array, filters: Array, geometry: Any, out: Array | None = No
     n, k, _, ow = geometry.output_shape
     images, memory = place_for(geometry.output_shape, x.dtype, out)
     y = memory.reshape(n, plan.blocks, plan.rows * ow, k)
-    more = np.empty_like(y) if len(filters) > 1 else y
+    more = np.empty(y.shape, y.dtype) if len(filters) > 1 else y
     for r, rows in enumerate(_unfolded(x, geometry, plan)):
         if r == 0:
             np.matmul(rows, filters[r], out=y)
@@ -83,14 +83,13 @@ def row_gradients(x: Array, dy: Array, geometry: Any) -> Any:
 def _unfolded(x: Array, geometry: Any, plan: _Plan) -> Iterator[Array]:
     """Yield, for each kernel row, the windows it meets: (N, blocks, rows·OW, kw·C)."""
     images = framed(last(x), geometry.padding)
-    n, height, _, c = images.shape
+    n, height, width, c = images.shape
     (kh, kw), (sh, sw), dh = geometry.kernel, geometry.stride, geometry.dilation[0]
     ow = geometry.ow
-    s_n, s_h, s_w, s_c = steps(images)
-    windows = view(images, (n, height, ow, kw * c), (s_n, s_h, sw * s_w, s_c))
-    unfolded = np.empty(windows.shape, x.dtype)
-    np.copyto(unfolded, windows)
-    del images, windows
+    s_c = images.itemsize
+    s_w, s_h, s_n = s_c * c, s_c * c * width, s_c * c * width * height
+    unfolded = view(images, (n, height, ow, kw * c), (s_n, s_h, sw * s_w, s_c)).copy()
+    del images
     s_n, s_h, s_w, s_c = unfolded.strides
     shape, strides = (n, plan.blocks, plan.rows * ow, kw * c), (s_n, sh * plan.rows * s_h, s_w, s_c)
     for r in range(kh):
