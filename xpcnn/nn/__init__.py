@@ -8,7 +8,6 @@ from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.conv_transpose import ConvTranspose2d
 from xpcnn.nn.ensemble import Ensemble
 from xpcnn.nn.fuse import fuse
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, LoadReport, ModelSpec, ReceptiveField
 from xpcnn.nn.layer_norm import GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.linear import Linear
@@ -33,7 +32,7 @@ from xpcnn.nn.stateless import (
     Tanh,
 )
 from xpcnn.nn.summary import Summary, summary
-from xpcnn.nn.value_and_grad import value_and_grad
+from xpcnn.nn.value_and_grad import Gradients, value_and_grad
 
 __all__ = [
     "GELU",

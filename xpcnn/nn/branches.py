@@ -9,8 +9,8 @@ from xpcnn.backend import Array, Key, backend_of, native
 from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Container, join_paths, widest
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.activation import added
 from xpcnn.ops.op import in_words, require_array
 

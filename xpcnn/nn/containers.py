@@ -9,10 +9,10 @@ from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.config import join_paths
 from xpcnn.nn.fusion import Row
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import DESCRIPTIONS, held
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.records import Traced, TraceRow
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import in_words
 
 __all__ = ["Container", "Sequential", "join_paths", "widest"]

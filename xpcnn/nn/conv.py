@@ -7,11 +7,11 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import Initializer, constant, draw
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops import ConvGeometry
 from xpcnn.ops.conv.algorithm import check_name
 from xpcnn.ops.op import flag, pair, plain

@@ -11,10 +11,10 @@ from xpcnn.backend import Array, Backend, Key, backend_of, is_array, is_floating
 from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Container, join_paths, widest
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer, ModelSpec, ReceptiveField, TraceRow
 from xpcnn.nn.preprocess import prepared
 from xpcnn.nn.spec import checked_spec, spec_fields
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.activation import SoftmaxContext
 from xpcnn.ops.op import check_dy, in_words, widened
 

@@ -15,11 +15,11 @@ from xpcnn.backend.random import key_of_child
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import XpcnnError
 from xpcnn.nn.conv import Conv2d
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.pool import MaxPool2d
 from xpcnn.nn.stateless import ReLU, Stateless
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops import fused
 
 if TYPE_CHECKING:

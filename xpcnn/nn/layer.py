@@ -14,12 +14,12 @@ from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.io import load_weights, save_arrays
 from xpcnn.nn.config import Configurable
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import PLAIN, held, walked
 from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
 from xpcnn.nn.records import LoadReport, ReceptiveField, TraceRow
 from xpcnn.nn.spec import ModelSpec, describe_spec, spec_of, structure_of
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import in_words
 
 __all__ = ["Layer", "LoadReport", "ModelSpec", "ReceptiveField", "TraceRow"]

@@ -7,12 +7,12 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating, grouped
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.stateless import Stateless
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import flag, real, sizes, whole
 
 __all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm"]

@@ -7,11 +7,11 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ShapeError
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Buffer, Parameter
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.norm import BatchNormContext
 from xpcnn.ops.op import flag, real, require_array, whole
 

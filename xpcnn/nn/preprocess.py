@@ -21,11 +21,11 @@ from xpcnn.backend import (
 )
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
 from xpcnn.nn.containers import Sequential
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.held import walked
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.images import scaled_images
 from xpcnn.ops.op import in_words, plain, real, require_array
 

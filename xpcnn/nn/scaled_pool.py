@@ -7,11 +7,11 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, Key, native
 from xpcnn.errors import ShapeError
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.init import constant
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import check_dy, common_backend, pair, require_array, whole, widened
 
 __all__ = ["ScaledAvgPool2d"]

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 from xpcnn.backend import Array, Key, array_dtype_name, backend_of, itemsize
 from xpcnn.backend.reference import in_reference
 from xpcnn.nn.containers import Sequential
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.conv import conv_algorithm
 
 __all__ = ["ShardedModel", "Shards", "is_per_sample"]

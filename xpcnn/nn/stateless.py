@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
-from xpcnn.nn.gradients import Gradients
 from xpcnn.nn.layer import Layer
+from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import Op, in_words, real, require_array, whole
 
 __all__ = [
