@@ -283,6 +283,63 @@ def test_no_dx_for_what_needs_none(frozen: bool) -> None:
         np.testing.assert_array_equal(spared[parameter], gradient)
 
 
+class Special(nn.Parameter):
+    """A parameter of a kind of one's own."""
+
+
+class Kept(nn.Layer):
+    """``x · weight``, with the weight kept where a test says."""
+
+    def __init__(self, keep: Any) -> None:
+        self.kept = keep(nn.Parameter([1.0, 2.0]))
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        (weight,) = self.parameters().values()
+        return x * weight.data, (x, weight)
+
+    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+        x, weight = ctx
+        if grads is not None and weight.trainable:
+            grads.add(weight, (x * dy).sum(axis=0))
+        return dy * weight.data
+
+
+def inside(weight: nn.Parameter) -> nn.Linear:
+    layer = nn.Linear(2, 2, bias=False)
+    layer.weight = weight
+    return layer
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda weight: weight,
+        lambda weight: Special(weight.data),
+        lambda weight: (1, weight),
+        lambda weight: [None, (weight,)],
+        lambda weight: {"a": weight},
+        inside,
+        lambda weight: (inside(weight),),
+    ],
+    ids=["attribute", "special", "tuple", "list", "dict", "layer", "layer in a tuple"],
+)
+def test_a_first_layer_is_trained_wherever_its_parameters_are(keep: Any) -> None:
+    layer = Kept(keep)
+    model = nn.Sequential(nn.Identity(), layer, nn.ReLU())
+    y, ctx = model.forward(np.ones((3, 2)))
+    (weight,) = model.parameters().values()
+    for trainable in (True, False, True):
+        weight.trainable = trainable
+        grads = nn.Gradients()
+        model.backward(ctx, np.ones_like(y), grads, need_dx=False)
+        assert len(grads) == trainable
+    np.testing.assert_array_equal(grads[weight], [3.0, 3.0])
+    model[1] = nn.Identity()
+    y, ctx = model.forward(np.ones((3, 2)))
+    model.backward(ctx, np.ones_like(y), grads := nn.Gradients(), need_dx=False)
+    assert len(grads) == 0
+
+
 # A convolution takes the ReLU behind it along -----------------------------------------------------------
 
 

@@ -144,7 +144,7 @@ class Sequential(Container):
         if len(contexts) != len(self):
             raise ArgumentError(f"Sequential: ctx has {len(contexts)} parts for {len(self)} layers")
         # Where nobody asks for dx, no gradient need reach what comes before the first layer to be trained.
-        trained = (i for i, layer in enumerate(self._layers.values()) if layer.is_trained())
+        trained = (i for i, layer in enumerate(self._layers.values()) if layer._takes_gradients())
         first = 0 if need_dx else next(trained, len(self))
         row = Row(self)
         for run in row.runs("backward", first):

@@ -100,7 +100,7 @@ class Layer(Configurable):
         """Return whether any of the given parameters (None is passed over) takes gradients."""
         return any(parameter is not None and parameter.trainable for parameter in parameters)
 
-    def is_trained(self) -> bool:
+    def _takes_gradients(self) -> bool:
         """Return whether any parameter in this layer takes gradients."""
         if any(type(value) is Parameter and value.trainable for value in vars(self).values()):
             return True
