@@ -105,4 +105,6 @@ def test_the_count_can_fail() -> None:
     alone = walk(call)
     with_more = walk(lambda: (ops.algorithm_names(), ops.get_workspace_limit(), call()))
     assert len(with_more.calls) > len(alone.calls) + 1
-    assert len(with_more.files) == len(alone.files) + 2  # the registry, and where plug-ins are found
+    assert (
+        len(with_more.files) == len(alone.files) + 3
+    )  # the registry, the limit, and where plug-ins are found

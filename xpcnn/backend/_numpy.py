@@ -128,9 +128,9 @@ class NumpyBackend(Backend):
 
 _AS_THE_STANDARD: Final = (
     *("arange", "empty", "empty_like", "full", "full_like"),
-    *("ones", "ones_like", "zeros", "zeros_like"),
+    *("ones", "ones_like", "permute_dims", "zeros", "zeros_like"),
 )
-"""Functions that are NumPy's own from version 2 on: they know `device`, and need no wrapper."""
+"""Functions that are the standard's in NumPy itself from version 2 on: they need no wrapper."""
 
 
 def _namespace() -> Namespace:
@@ -140,20 +140,7 @@ def _namespace() -> Namespace:
     xp = ModuleType(compat.__name__)
     vars(xp).update(vars(compat))
     vars(xp).update({name: getattr(np, name) for name in _AS_THE_STANDARD}, astype=_astype)
-    vars(xp).update(permute_dims=_permute_dims, reshape=_reshape)
     return xp
-
-
-def _permute_dims(x: Any, /, axes: tuple[int, ...]) -> Array:
-    return x.transpose(axes)
-
-
-def _reshape(x: Any, /, shape: tuple[int, ...], *, copy: bool | None = None) -> Array:
-    if copy is None:
-        return x.reshape(shape)
-    import array_api_compat.numpy as compat
-
-    return compat.reshape(x, shape, copy=copy)
 
 
 def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
