@@ -107,4 +107,4 @@ def test_the_count_can_fail() -> None:
     assert len(with_more.calls) > len(alone.calls) + 1
     assert (
         len(with_more.files) == len(alone.files) + 3
-    )  # the registry, the limit, and where plug-ins are found
+    )  # registry, limit, plug-ins
