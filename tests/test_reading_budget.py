@@ -105,6 +105,4 @@ def test_the_count_can_fail() -> None:
     alone = walk(call)
     with_more = walk(lambda: (ops.algorithm_names(), ops.get_workspace_limit(), call()))
     assert len(with_more.calls) > len(alone.calls) + 1
-    assert (
-        len(with_more.files) == len(alone.files) + 3
-    )  # registry, limit, plug-ins
+    assert len(with_more.files) == len(alone.files) + 3  # registry, limit, plug-ins
