@@ -7,7 +7,6 @@ output is in place at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -80,8 +79,8 @@ def row_gradients(x: Array, dy: Array, geometry: Any) -> Any:
     return sums
 
 
-def _unfolded(x: Array, geometry: Any, plan: _Plan) -> Iterator[Array]:
-    """Yield, for each kernel row, the windows it meets: (N, blocks, rows·OW, kw·C)."""
+def _unfolded(x: Array, geometry: Any, plan: _Plan) -> Array:
+    """Return, for each kernel row, the windows it meets: (kh, N, blocks, rows·OW, kw·C), a view."""
     images = framed(last(x), geometry.padding)
     n, height, width, c = images.shape
     (kh, kw), (sh, sw), dh = geometry.kernel, geometry.stride, geometry.dilation[0]
@@ -89,11 +88,9 @@ def _unfolded(x: Array, geometry: Any, plan: _Plan) -> Iterator[Array]:
     s_c = images.itemsize
     s_w, s_h, s_n = s_c * c, s_c * c * width, s_c * c * width * height
     unfolded = view(images, (n, height, ow, kw * c), (s_n, s_h, sw * s_w, s_c)).copy()
-    del images
     s_n, s_h, s_w, s_c = unfolded.strides
-    shape, strides = (n, plan.blocks, plan.rows * ow, kw * c), (s_n, sh * plan.rows * s_h, s_w, s_c)
-    for r in range(kh):
-        yield view(unfolded, shape, strides, r * dh * s_h)
+    shape = (kh, n, plan.blocks, plan.rows * ow, kw * c)
+    return view(unfolded, shape, (dh * s_h, s_n, sh * plan.rows * s_h, s_w, s_c))
 
 
 KERNELS: Final = {"row_gradients": row_gradients, "row_products": row_products}
