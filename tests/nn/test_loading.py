@@ -233,3 +233,13 @@ def test_a_path_of_very_many_prefixes() -> None:
     """Taking off each in turn would take hours."""
     with pytest.raises(errors.StateDictError, match="nothing to load"):
         nn.Linear(2, 3).load_state_dict({"model." * 100_000 + "weight": np.ones((3, 2))})
+
+
+def test_a_counter_of_another_shape() -> None:
+    """As programs write it that make a 1-d array of every entry."""
+    model = nn.Sequential(conv=nn.Conv2d(1, 2, 3), bn=nn.BatchNorm2d(2))
+    state = {**model.state_dict(), "bn.num_batches_tracked": np.array([3])}
+    told = mentions("bn.num_batches_tracked is (1,) but the model has ()", "strict=False")
+    with pytest.raises(errors.StateDictError, match=told):
+        model.load_state_dict(state)
+    assert model.load_state_dict(state, strict=False).mismatched == ["bn.num_batches_tracked"]

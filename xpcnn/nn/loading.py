@@ -176,7 +176,7 @@ def _reason(own: Mapping[str, State], entries: Mapping[str, Any]) -> str | None:
     layers = {path.rpartition(".")[0] for path in differing}
     if differing and len(layers) == 1 and all((shapes[p] or ())[1:] == own[p].shape[1:] for p in differing):
         first = differing[0]
-        if shapes[first] and len(shapes) > len(differing):
+        if shapes[first] and own[first].shape and len(shapes) > len(differing):
             return f"saved with {(shapes[first] or (0,))[0]} outputs (classes), not {own[first].shape[0]}"
     return None
 
