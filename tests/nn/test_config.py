@@ -388,7 +388,7 @@ def test_what_cannot_be_described() -> None:
         (described(Remembers(len)), r"body\.0: Remembers\.what is <built-in function len>, which no file"),
         (described(Remembers([1, {"x": float("nan")}])), r"Remembers\.what\.1\.x is nan"),
         (described(Remembers({1: 2})), "a mapping's keys must be texts"),
-        (described(Remembers({"type": "x"})), "a mapping's keys must be texts"),
+        (described(Remembers({"type": "x"})), "the key 'type' would be read as a layer; rename the key"),
         (nn.Sequential(shared, nn.ReLU(), shared), r"0\.weight and 2\.weight are one Parameter"),
         (deep, "nested more than 20 deep"),
     ):

@@ -15,9 +15,10 @@ import pytest
 
 import xpcnn
 from tests.nn.cases import small_net
-from xpcnn import Trainer, data, io, load_model, nn, optim
+from xpcnn import Trainer, data, io, load_model, models, nn, optim
 from xpcnn.errors import CheckpointError
-from xpcnn.nn.spec import ModelSpec, parse_spec
+from xpcnn.models.catalog import MODELS
+from xpcnn.nn.spec import ModelSpec, describe_spec, parse_spec, spec_of
 
 
 def drawn(model: Any) -> Any:
@@ -163,6 +164,136 @@ def test_what_would_come_back_as_something_else(
     with pytest.raises(CheckpointError, match=rf"m\.npz: does not say how its model is built, as .*{told}"):
         load_model(tmp_path / "m.npz")
     nn.Sequential(fc=nn.Linear(2, 2), shift=layer()).load(tmp_path / "m.npz")  # what the error says to do
+
+
+def with_scale() -> Any:
+    """A container that somebody gave a parameter of its own."""
+    model: Any = nn.Sequential(fc=nn.Linear(2, 2))
+    model.scale = nn.Parameter(np.ones(3, np.float32))
+    return model
+
+
+def with_a_list() -> Any:
+    model: Any = nn.Sequential(fc=nn.Linear(2, 2))
+    model.more = [nn.Linear(2, 2)]
+    return model
+
+
+def of_another_shape() -> Any:
+    layer = nn.Linear(2, 2)
+    layer.weight = nn.Parameter(np.ones((5, 2), np.float32))
+    return layer
+
+
+@nn.registered("tests.spec.Holder")
+class Holder(nn.Layer):
+    """Keeps whatever it is given."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+
+@nn.registered("tests.spec.Broken")
+class Broken(nn.Layer):
+    """Cannot say how it is built."""
+
+    def __init__(self, how: Any = None) -> None:
+        self.how = how
+
+    def config_arguments(self) -> Any:
+        if self.how is None:
+            raise RuntimeError("half built")
+        return self.how
+
+
+def nested_lists(depth: int) -> list[Any]:
+    return [nested_lists(depth - 1)] if depth else []
+
+
+UNREADABLE: dict[str, tuple[Callable[[], Any], str]] = {
+    "a parameter of a container": (with_scale, r"it\.scale is \(3,\), but its layer's arguments build noth"),
+    "layers in a list of a container": (with_a_list, r"cannot contain a dot, got 'more\.0'"),
+    "a weight of another shape": (
+        of_another_shape,
+        r"it\.bias is \(2,\), but its layer's arguments build \(5,",
+    ),
+    "a long number": (lambda: Holder(10**100), "no file can hold its description: .*a number of 101 digits"),
+    "a longer number": (lambda: Holder(10**5_000), r"no file can hold its description: .*digits"),
+    "deep lists": (
+        lambda: Holder(nested_lists(60)),
+        "no file can hold its description: .*nested more than 50",
+    ),
+    "a type": (lambda: Holder({"type": "x"}), "Holder.value: a mapping with the key 'type' would be read as"),
+    "an error": (Broken, "it: Broken.config_arguments: RuntimeError: half built"),
+    "no arguments": (
+        lambda: Broken("x"),
+        "it: Broken.config_arguments must return arguments by name, got 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("layer", "told"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_no_file_can_say(
+    tmp_path: Path, layer: Callable[[], Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is saved without its structure, and the file says why: nobody finds out when it is read."""
+    model = nn.Sequential(fc=nn.Linear(2, 2), it=layer())
+    with caplog.at_level(logging.WARNING, "xpcnn"):
+        model.save(tmp_path / "m.npz")
+    assert len(caplog.records) == 1
+    with pytest.raises(CheckpointError, match=rf"m\.npz: does not say how its model is built, as .*{told}"):
+        load_model(tmp_path / "m.npz")
+    nn.Sequential(fc=nn.Linear(2, 2), it=layer()).load(tmp_path / "m.npz")
+
+
+def test_arguments_that_a_file_would_change(tmp_path: Path) -> None:
+    """JSON's keys are texts: the builder would not find 0 among them."""
+
+    @models.register_model("tests_mapped")
+    def mapped(widths: Any) -> nn.Layer:
+        return nn.Sequential(fc=nn.Linear(2, widths[0]))
+
+    model = models.build("tests_mapped", widths={0: 5})
+    del MODELS["tests_mapped"]  # other tests run all models there are
+    model.save(tmp_path / "m.npz")
+    assert load_model(tmp_path / "m.npz").state_dict()["fc.weight"].shape == (5, 2)
+
+
+@nn.registered("tests.spec.Classifier")
+class Classifier(nn.Layer):
+    """A network of somebody's own with a large head."""
+
+    def __init__(self, classes: int = 1_000) -> None:
+        self.classes = classes
+        self.body = [nn.Linear(2, 500)]
+        self.head = nn.Linear(500, classes)
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> tuple[Any, Any]:
+        return self.head(self.body[0](x)), None
+
+
+def test_a_large_head_that_was_replaced_by_a_small_one(tmp_path: Path) -> None:
+    """What the constructor makes, and the description replaces, is not in the file."""
+    for model in (Classifier(), nn.Sequential(net=Classifier())):
+        network: Any = model if isinstance(model, Classifier) else model.net
+        network.head = nn.Linear(500, 3)
+        same_after_loading(tmp_path / "m.npz", model, np.ones((4, 2), np.float32))
+    described: Any = json.loads(describe_spec(spec_of(Classifier())))
+    described["structure"]["arguments"] = {"classes": 10**9}
+    io.save_arrays(tmp_path / "m.npz", {"w": np.ones(3, np.float32)}, {"spec": json.dumps(described)})
+    with pytest.raises(CheckpointError, match=r"are more than the .* that are there"):
+        load_model(tmp_path / "m.npz")
+    many = {str(i): {"type": "tests.spec.Classifier", "children": {}} for i in range(9)}
+    described["structure"] = {"type": "Sequential", "children": many}
+    for layer in many.values():
+        layer["children"] = described_children()
+    io.save_arrays(tmp_path / "m.npz", {"w": np.ones(3, np.float32)}, {"spec": json.dumps(described)})
+    with pytest.raises(CheckpointError, match="its 502,500 weights are more than the 10,003 that are there"):
+        load_model(tmp_path / "m.npz")
+
+
+def described_children() -> Any:
+    return Classifier().config()["children"]
 
 
 SAME = nn.Linear(2, 2)

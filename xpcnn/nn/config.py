@@ -160,8 +160,13 @@ def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
         if isinstance(value, list | tuple):
             return [data(one, f"{what}.{i}") for i, one in enumerate(value)]
         if isinstance(value, Mapping):
-            if not all(isinstance(name, str) for name in value) or is_layer(value):
+            if not all(isinstance(name, str) for name in value):
                 raise ArgumentError(f"{where}: {kind.__name__}.{what}: a mapping's keys must be texts")
+            if is_layer(value):
+                raise ArgumentError(
+                    f"{where}: {kind.__name__}.{what}: a mapping with the key 'type' would be read as a "
+                    f"layer; rename the key"
+                )
             return {name: data(one, f"{what}.{name}") for name, one in value.items()}
         if type(value) not in _PLAIN or (type(value) is float and not math.isfinite(value)):
             raise ArgumentError(
@@ -170,7 +175,7 @@ def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
             )
         return value
 
-    arguments = {name: data(value, name) for name, value in layer.config_arguments().items()}
+    arguments = {name: data(value, name) for name, value in _arguments_of(layer, where).items()}
     children = {
         name: _described(child, join_paths(path, name), depth + 1)
         for name, child in layer.children().items()
@@ -178,6 +183,20 @@ def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
     }
     found: dict[str, Any] = {"type": _names[kind], "arguments": arguments, "children": children}
     return {name: part for name, part in found.items() if part}
+
+
+def _arguments_of(layer: Any, where: str) -> Mapping[str, Any]:
+    """Return what `config_arguments` returns: of somebody's own layer, it may fail in any way."""
+    method = f"{type(layer).__name__}.config_arguments"
+    try:
+        found: Any = layer.config_arguments()
+    except ArgumentError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"{where}: {method}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise ArgumentError(f"{where}: {method} must return arguments by name, got {in_words(found)}")
+    return found
 
 
 _PLAIN = (type(None), bool, int, float, str)

@@ -12,7 +12,7 @@ from xpcnn.backend import Array, get_backend, host_generator
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.op import real, require_possible
 
-__all__ = ["Initializer", "at_most", "constant", "draw", "he", "normal", "xavier"]
+__all__ = ["LACKING", "Initializer", "at_most", "constant", "draw", "he", "normal", "replacing", "xavier"]
 
 # (host generator, shape, fan_in, fan_out) -> host array. fan_in counts the values an output sums over,
 # fan_out the outputs a value goes into (of all groups together, as PyTorch counts).
@@ -57,7 +57,21 @@ def he() -> Initializer:
     return initialize
 
 
-_left: ContextVar[list[int] | None] = ContextVar("how many weights may still be drawn", default=None)
+LACKING = 10_000
+"""Weights that a file may lack of its model: a few biases are named then, one by one."""
+
+MOST_REPLACED = 1 << 24
+"""Weights that a constructor may make and a description replaces, such as those of a large head."""
+
+
+class _Budget:
+    """How many weights may still be made, and whether `MOST_REPLACED` are among them."""
+
+    def __init__(self, left: int) -> None:
+        self.left, self.spare = left, False
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("how many weights may still be made", default=None)
 
 
 @contextmanager
@@ -76,11 +90,34 @@ def at_most(weights: int) -> Iterator[None]:
         ...
     xpcnn.errors.ArgumentError: weights of shape (1000000000, 3) are more than the 10 that are there
     """
-    token = _left.set([weights])
+    token = _budget.set(_Budget(weights))
     try:
         yield
     finally:
-        _left.reset(token)
+        _budget.reset(token)
+
+
+@contextmanager
+def replacing() -> Iterator[Callable[[int], None]]:
+    """Make a layer some of whose children are replaced, within `at_most`.
+
+    Yields a function that is given the number of weights that the layer has in the end. These count, and not
+    what its constructor made; at a time, `MOST_REPLACED` more may be there.
+    """
+    budget = _budget.get()
+    if budget is None:
+        yield lambda weights: None
+        return
+    before, spare = budget.left, budget.spare
+    if not spare:
+        budget.left, budget.spare = before + MOST_REPLACED, True
+
+    def count(weights: int) -> None:
+        if weights > before:
+            raise ArgumentError(f"its {weights:,} weights are more than the {before:,} that are there")
+        budget.left, budget.spare = before - weights, spare
+
+    yield count
 
 
 def draw(
@@ -125,10 +162,10 @@ def constant(value: float, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def _counted(shape: tuple[int, ...]) -> bool:
     """Return whether weights are counted, and take these from what is left."""
-    left = _left.get()
-    if left is None:
+    budget = _budget.get()
+    if budget is None:
         return False
-    if math.prod(shape) > left[0]:
-        raise ArgumentError(f"weights of shape {shape} are more than the {left[0]:,} that are there")
-    left[0] -= math.prod(shape)
+    if math.prod(shape) > budget.left:
+        raise ArgumentError(f"weights of shape {shape} are more than the {budget.left:,} that are there")
+    budget.left -= math.prod(shape)
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from xpcnn.nn.config import (
     join_paths,
     kind_named,
 )
+from xpcnn.nn.init import replacing
 from xpcnn.ops.op import in_words
 
 __all__ = ["from_config"]
@@ -68,6 +70,17 @@ def _built(data: Any, path: str, depth: int) -> Any:
         )
     where = f"{where} ({name})"
 
+    if not children or builds_of_children(kind):
+        return _layer(kind, arguments, children, path, depth, where)
+    with replacing() as count:
+        layer = _layer(kind, arguments, children, path, depth, where)
+        _made(lambda: count(sum(math.prod(state.shape) for state in layer._states().values())), where)
+    return layer
+
+
+def _layer(
+    kind: Any, arguments: Mapping[str, Any], children: Mapping[str, Any], path: str, depth: int, where: str
+) -> Any:
     given: set[int] = set()
 
     def value(data: Any, what: str) -> Any:

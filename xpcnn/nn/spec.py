@@ -17,7 +17,7 @@ from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import Range, checked, parse_json
 from xpcnn.nn.config import INITIAL
 from xpcnn.nn.held import walked
-from xpcnn.nn.init import at_most
+from xpcnn.nn.init import LACKING, at_most
 from xpcnn.nn.rebuild import from_config
 
 if TYPE_CHECKING:
@@ -80,43 +80,57 @@ def spec_of(model: Layer) -> ModelSpec:
     3
     """
     noted = model.spec or ModelSpec()
-    if noted.builder is not None and model._structure == structure_of(model) and _is_json(noted.arguments):
+    if noted.builder is not None and model._structure == structure_of(model) and _is_kept(noted):
         return noted
     noted = noted._replace(builder=None, arguments={})
     try:
-        structure = model.config()
-        _require_rebuilt(model, structure)
+        described = noted._replace(structure=model.config())
+        _require_rebuilt(model, _read_back(described))
     except ArgumentError as error:
         return noted._replace(missing=str(error))
-    return noted._replace(structure=structure)
+    return described
 
 
-def _is_json(value: Any) -> bool:
+def _is_kept(spec: ModelSpec) -> bool:
+    """Return whether a builder's arguments come out of a file as they are."""
     try:
-        json.dumps(plain(value), allow_nan=False)
-    except (TypeError, ValueError):
+        return bool(_read_back(spec).arguments == plain(spec.arguments))
+    except ArgumentError:
         return False
-    return True
 
 
-def _require_rebuilt(model: Layer, structure: dict[str, Any]) -> None:
-    """Require that a model with somebody's own layers comes out of its structure as it is.
+def _read_back(spec: ModelSpec) -> ModelSpec:
+    """Return what a file makes of a description; an ArgumentError where no file can hold it."""
+    try:
+        return parse_spec(describe_spec(spec), "its description")
+    except (CheckpointError, TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(f"no file can hold its description: {error}") from error
 
-    Of this package's layers the tests know it.
+
+def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
+    """Require that a model comes out of its structure as it is.
+
+    Options are compared of somebody's own layers alone: of this package's, the tests know them.
     """
-    if all(_is_ours(layer) for _, layer in walked(model)):
-        return
     states = model._states()
-    with use_backend("numpy"), at_most(sum(math.prod(state.shape) for state in states.values())):
-        again: Layer = from_config(json.loads(json.dumps(structure)))
+    total = sum(math.prod(state.shape) for state in states.values())
+    with use_backend("numpy"), at_most(total + LACKING):
+        again: Layer = from_config(spec.structure)
     theirs = {path: state.shape for path, state in again._states().items()}
-    for path, state in states.items():
-        if theirs.get(path) != state.shape:
+    ours = {path: state.shape for path, state in states.items()}
+    for path in [*ours, *theirs]:
+        if ours.get(path) != theirs.get(path):
             raise ArgumentError(
-                f"{path} is {state.shape}, but its layer's arguments build {theirs.get(path, 'nothing')}"
+                f"{path} is {ours.get(path, 'not there')}, but its layer's arguments build "
+                f"{theirs.get(path, 'nothing')}"
             )
-    for (path, layer), (_, other) in zip(walked(model), walked(again), strict=True):
-        own, built = (dict(_options(one)) for one in (layer, other))
+    layers, rebuilt = list(walked(model)), list(walked(again))
+    if [path for path, _ in layers] != [path for path, _ in rebuilt]:
+        raise ArgumentError(f"it has {len(layers)} layers, but their arguments build {len(rebuilt)} others")
+    for (path, layer), (_, other) in zip(layers, rebuilt, strict=True):
+        if _is_ours(layer):
+            continue
+        own, built = dict(_options(layer)), dict(_options(other))
         for name in own.keys() & built.keys():
             if own[name] != built[name]:
                 raise ArgumentError(

@@ -13,7 +13,7 @@ from xpcnn.errors import CheckpointError, PluginError, UnknownLayerError, XpcnnE
 from xpcnn.io import load_weights
 from xpcnn.models import build
 from xpcnn.nn import Layer
-from xpcnn.nn.init import at_most
+from xpcnn.nn.init import LACKING, at_most
 from xpcnn.nn.preprocess import set_preprocessing
 from xpcnn.nn.spec import ModelSpec, Older, parse_recipe, parse_spec
 from xpcnn.train.run import RunDirectory
@@ -21,10 +21,6 @@ from xpcnn.train.run import RunDirectory
 __all__ = ["load_model"]
 
 _log = logging.getLogger(__name__)
-
-
-_LACKING = 10_000
-"""Numbers that a file may lack of its model: a few biases are named then, one by one."""
 
 
 def load_model(path: str | PathLike[str]) -> Layer:
@@ -62,7 +58,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
     older = _described(metadata, path)
     spec = older.spec
     try:
-        with at_most(sum(array.size for array in arrays.values()) + _LACKING):
+        with at_most(sum(array.size for array in arrays.values()) + LACKING):
             model = _built(spec)
         if "spec" not in metadata:
             set_preprocessing(model, older.mean, older.std)
