@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from xpcnn import errors, models, nn
+from xpcnn import errors, io, load_model, models, nn
 
 from .helpers import mentions
 
@@ -243,3 +244,15 @@ def test_a_counter_of_another_shape() -> None:
     with pytest.raises(errors.StateDictError, match=told):
         model.load_state_dict(state)
     assert model.load_state_dict(state, strict=False).mismatched == ["bn.num_batches_tracked"]
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    """Where several are read, nobody else can tell which of them does not fit."""
+    path = tmp_path / "other.npz"
+    models.tiny_convnet(filters=4).save(path)
+    with pytest.raises(errors.StateDictError, match=r"other\.npz: load_state_dict: the saved entries do not"):
+        models.lenet5().load(path)
+    arrays, metadata = io.load_arrays(path)
+    io.save_arrays(path, {"x": arrays.pop("fc.bias"), **arrays}, metadata)
+    with pytest.raises(errors.StateDictError, match=r"other\.npz: load_state_dict: the saved entries do not"):
+        load_model(path)

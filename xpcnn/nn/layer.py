@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating, to_numpy
 from xpcnn.backend.registry import load as load_backend
-from xpcnn.errors import ArgumentError, DtypeError
+from xpcnn.errors import ArgumentError, DtypeError, StateDictError
 from xpcnn.io import load_weights, save_arrays
 from xpcnn.nn.config import Configurable
 from xpcnn.nn.held import PLAIN, held, walked
@@ -277,7 +277,11 @@ class Layer(Configurable):
             When its entries do not fit, as `load_state_dict` says.
         """
         wanted = {state_path: state.shape for state_path, state in self._states().items()}
-        return self.load_state_dict(load_weights(path, wanted).arrays, strict=strict)
+        arrays = load_weights(path, wanted).arrays
+        try:
+            return self.load_state_dict(arrays, strict=strict)
+        except StateDictError as error:
+            raise StateDictError(f"{path}: {error}") from error
 
     def to(self, backend: str | None = None, device: Any = None, dtype: Any = None) -> Self:
         """Move all parameters and buffers, and return this layer.

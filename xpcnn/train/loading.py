@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from xpcnn import nn, plugins
-from xpcnn.errors import CheckpointError, PluginError, UnknownLayerError, XpcnnError
+from xpcnn.errors import CheckpointError, PluginError, StateDictError, UnknownLayerError, XpcnnError
 from xpcnn.io import load_weights
 from xpcnn.models import build
 from xpcnn.nn import Layer
@@ -68,7 +68,10 @@ def load_model(path: str | PathLike[str]) -> Layer:
     kinds = {array.dtype for array in arrays.values() if array.dtype.kind == "f"}
     if len(kinds) == 1:
         model.to(dtype=kinds.pop().name)
-    model.load_state_dict(arrays)
+    try:
+        model.load_state_dict(arrays)
+    except StateDictError as error:
+        raise StateDictError(f"{path}: {error}") from error
     model.spec = spec._replace(structure=None)  # the model itself has it
     return model
 
