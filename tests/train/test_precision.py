@@ -417,6 +417,18 @@ def test_attributes_of_layers_without_parameters(f16: Any, digits: Dataset) -> N
     assert [path for path in after if after[path] != before[path]] == ["fc.bias"]
 
 
+def test_bytes_that_an_inner_container_prepares(f16: Any, digits: Dataset) -> None:
+    """Containers without parameters are shared with the copy; their images are rounded all the same."""
+    inner = nn.Sequential(nn.Preprocess(0.5, 0.5), nn.ReLU())
+    model = nn.Sequential(
+        nn.Residual(inner, nn.Sequential(nn.Preprocess())), nn.Flatten(), nn.Linear(784, 10)
+    )
+    trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype="float16")
+    images = xpcnn.asarray(digits.images[:8])
+    expected = xpcnn.to_numpy(model(images))
+    np.testing.assert_allclose(xpcnn.to_numpy(trainer.precision.computing(images)), expected, atol=2e-2)
+
+
 def test_an_ensemble(both_halves: None, new_model: Callable[..., Any], digits: Dataset) -> None:
     losses = []
     for dtype in (None, "float16"):

@@ -13,7 +13,7 @@ import pytest
 import xpcnn
 from xpcnn import Key, Trainer, models, nn, ops, optim
 from xpcnn.data import Dataset
-from xpcnn.errors import DtypeError
+from xpcnn.errors import ArgumentError, DtypeError
 
 
 def test_a_step_is_forward_loss_backward_update(new_model: Callable[..., Any], digits: Dataset) -> None:
@@ -66,6 +66,18 @@ def test_uint8_is_normalised_by_the_model(digits: Dataset) -> None:
 def test_images_of_other_kinds_are_refused(new_trainer: Callable[..., Trainer], digits: Dataset) -> None:
     with pytest.raises(DtypeError, match="images must be uint8 or floating, got int64"):
         new_trainer().step(digits.images.astype(np.int64), digits.labels)
+
+
+def test_a_step_that_fails_changes_nothing(digits: Dataset) -> None:
+    """A label that is no class is found by the loss, after batch-norm has seen the images."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10))
+    trainer = Trainer(model, optim.SGD(model, lr=0.1))
+    before = {path: xpcnn.to_numpy(array).tobytes() for path, array in model.state_dict().items()}
+    with pytest.raises(ArgumentError, match="label 10 is outside 0 to 9"):
+        trainer.step(digits.images[:8], np.full(8, 10))
+    after = {path: xpcnn.to_numpy(array).tobytes() for path, array in model.state_dict().items()}
+    assert after == before
+    assert trainer.steps == 0
 
 
 def test_a_loss_of_ones_own(digits: Dataset) -> None:

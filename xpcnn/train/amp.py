@@ -127,7 +127,7 @@ class LowPrecisionModel(Layer):
                 memo[id(layer)] = _InFloat32(layer)
             elif isinstance(layer, Preprocess):
                 memo[id(layer)] = _Rounded(layer, self.dtype)
-            elif not layer.parameters() and not layer.buffers():
+            elif not layer.parameters() and not layer.buffers() and not _prepares(layer):
                 memo[id(layer)] = layer
         for layer in _walk(self.model, inside=lambda layer: id(layer) not in memo):
             for master in layer.own_states().values():
@@ -172,6 +172,11 @@ def _walk(layer: Layer, inside: Callable[[Layer], bool] = lambda layer: True) ->
     if inside(layer):
         for child in layer.children().values():
             yield from _walk(child, inside)
+
+
+def _prepares(layer: Layer) -> bool:
+    """Return whether bytes become floats somewhere in a layer, which are to be rounded there."""
+    return any(isinstance(one, Preprocess) for one in _walk(layer))
 
 
 def _owns_statistics(layer: Layer) -> bool:

@@ -98,7 +98,7 @@ class Precision:
     ) -> tuple[Array, Gradients]:
         """Return the loss of a batch, a 0-d array, and the gradients of the model's parameters.
 
-        Batch statistics of a step that is not finite are put back; on a device its loss is NaN.
+        Batch statistics of a step that fails or is not finite are put back; on a device its loss is NaN.
 
         Parameters
         ----------
@@ -108,7 +108,12 @@ class Precision:
         backend, self.problem = backend_of(x), None
         buffers = [(buffer, buffer.data) for buffer in self._buffers]
         with _overflow_is_expected():
-            value, grads = compute(x, t, key=key)
+            try:
+                value, grads = compute(x, t, key=key)
+            except BaseException:  # such as a label that is no class, or Ctrl-C
+                for buffer, old in buffers:
+                    buffer.data = old
+                raise
             self._finite = self._overflow_flag(value)
             if not backend.reads_are_free:
                 rows = finite_rows(x, t)
