@@ -196,6 +196,10 @@ def test_datasets_that_cannot_be_registered() -> None:
         data.register_dataset("import-three")(3)  # type: ignore[type-var]
     with pytest.raises(ArgumentError, match="its name is missing"):
         data.register_dataset(lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"is called without arguments, but it lacks some: .*'path'"):
+        data.register_dataset("import-four")(lambda path: None)  # type: ignore[arg-type, misc]
+    with pytest.raises(ArgumentError, match=r"unknown dataset \['mnist'\]; known: "):
+        data.load_dataset(["mnist"])  # type: ignore[arg-type]
     data.register_dataset("import-odd")(lambda: [1, 2])  # type: ignore[arg-type, return-value]
     with pytest.raises(DatasetError, match=r"'import-odd' must be two, .* its function returned list"):
         data.load_dataset("import-odd")

@@ -101,7 +101,9 @@ def test_floating_images_pass_as_they_are(make: Any, dtype: str) -> None:
 def test_other_integers_are_refused(make: Any, kind: str) -> None:
     x = make.array(np.ones((2, 1, 28, 28)), kind)
     for layer in (nn.Preprocess(), models.tiny_convnet()):
-        with pytest.raises(DtypeError, match=f"images must be uint8 or floating, got {kind}"):
+        with pytest.raises(
+            DtypeError, match=f"images must be uint8 or floating, got {kind}; give values of 0 to"
+        ):
             layer(x)
 
 

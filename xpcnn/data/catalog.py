@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ _TRAINING_DIGITS, _HELD_OUT_DIGITS = 10_000, 2_000
 def _adopted(name: str, read: Any) -> Reader:
     if not callable(read):
         raise ArgumentError(f"a dataset must be a function that returns it, got {type(read).__name__}")
+    _require_no_arguments(name, read)
     found: Reader = read
     return found
 
@@ -44,7 +46,7 @@ def register_dataset(name: str) -> Callable[[Function], Function]:
     Raises
     ------
     ArgumentError
-        For another spelling, a name that is taken, or what is no function.
+        For another spelling, a name that is taken, or what is no function without arguments.
 
     Examples
     --------
@@ -66,10 +68,23 @@ def register_dataset(name: str) -> Callable[[Function], Function]:
                 f"register_dataset: {name!r} must be a function that returns a training and a test set, got "
                 f"{type(read).__name__}"
             )
+        _require_no_arguments(name, read)
         DATASETS.add("register_dataset", name, read, lambda other: _place(other) == _place(read))
         return read
 
     return decorate
+
+
+def _require_no_arguments(name: str, read: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(read).bind()
+    except TypeError as error:
+        raise ArgumentError(
+            f"register_dataset: the function of {name!r} is called without arguments, but it lacks some: "
+            f"{error}"
+        ) from None
+    except ValueError:  # one in C that does not say
+        return
 
 
 def _place(read: Any) -> tuple[Any, Any]:
@@ -86,7 +101,7 @@ def load_dataset(name: str) -> tuple[Dataset, Dataset]:
     DatasetError
         When it cannot be found or read; when the function that is registered returns something else.
     """
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ArgumentError(f"unknown dataset {name!r:.60}; known: {', '.join(DATASETS)}")
     found: Any = DATASETS[name]()
     pair = isinstance(found, tuple | list) and len(found) == 2

@@ -148,8 +148,8 @@ class Preprocess(Layer):
             return x, False
         if array_dtype_name(x.dtype) != "uint8":
             raise DtypeError(
-                f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; convert them: "
-                f"xpcnn.asarray(x, dtype='uint8')"
+                f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; give values of 0 "
+                f"to 255 as uint8, and others as floats, normalised with mean={self.mean}, std={self.std}"
             )
         scales, shifts, dtype = _scaling(backend_of(x), self._mean, self._std, self._dtype)
         if len(scales) > 1 and (x.ndim != 4 or x.shape[1] != len(scales)):
