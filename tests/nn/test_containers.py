@@ -550,3 +550,12 @@ def test_max_pool_alone_and_first_layers() -> None:
     grads = nn.Gradients()
     assert model.backward(ctx, np.ones((2, 3)), grads, need_dx=False) is None
     assert "3.weight" in grads
+
+
+def test_a_slice_is_no_child() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Flatten())
+    with pytest.raises(
+        errors.ArgumentError, match=r"got slice\(1, None, None\); .* nn\.Sequential\(\*list\(model\)"
+    ):
+        model[1:]
+    assert [type(layer) for layer in nn.Sequential(*list(model)[1:])] == [nn.ReLU, nn.Flatten]

@@ -86,8 +86,13 @@ class Container(Layer):
         else:
             super().__setattr__(name, value)
 
-    def __getitem__(self, which: str | int) -> Layer:
+    def __getitem__(self, which: Any) -> Layer:
         layers = self._layers
+        if isinstance(which, slice):
+            raise ArgumentError(
+                f"{type(self).__name__}: a child is given by its name or position, got {which}; make a model "
+                f"of some layers by nn.Sequential(*list(model)[1:])"
+            )
         if isinstance(which, int):
             which = list(layers)[which]
         return layers[which]
