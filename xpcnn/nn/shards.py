@@ -120,8 +120,8 @@ class ShardedModel:
     def _rows(self, x: Array, *, train: bool) -> list[slice] | None:
         """Return the rows of each shard, or None where the batch is better run whole."""
         backend, n = backend_of(x), x.shape[0] if x.ndim else 0
-        if backend.cache_block is None or n < 2 * FEWEST or in_reference():
-            return None
+        if backend.cache_block is None or n < 2 * FEWEST or (in_reference() and not train):
+            return None  # random masks are functions of a shard's first row: in training the cuts stay
         if not is_per_sample(self.model, train=train):
             return None
         most, caches = (MOST, 1) if train else (max(MOST, n // ENOUGH_INFERENCE), CACHES_INFERENCE)

@@ -15,9 +15,9 @@ __all__ = ["reference"]
 def reference(algorithm: str = "im2col") -> Iterator[None]:
     """Run the definitions alone inside a ``with`` block, to step through with a debugger.
 
-    There are no kernels of a backend, no tiles, no fusion, no shards and no threads. Convolutions are one
-    call of `algorithm` for each group, whatever the workspace limit. Results are the same to rounding; memory
-    and time are not.
+    There are no kernels of a backend, no tiles, no fusion and no threads. Convolutions are one call of
+    `algorithm` for each group, whatever the workspace limit. Results are the same to rounding; memory and
+    time are not. (A training step still works through its batch in parts, as random masks are keyed by them.)
 
     Parameters
     ----------

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name
+from xpcnn.backend import Array, Backend, backend_of
 from xpcnn.backend.reference import in_reference
-from xpcnn.errors import AlgorithmError, BackendError
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import is_tuning, tuned
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -25,8 +24,8 @@ from xpcnn.ops.conv.plan import (
     rows_of,
     unsupported_reason,
 )
+from xpcnn.ops.conv.results import check_fresh, check_kind
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
-from xpcnn.ops.op import in_words
 
 __all__ = ["Epilogue", "forward", "grad_input", "grad_weight", "new_channels_last", "packed", "plan_for"]
 
@@ -207,7 +206,7 @@ def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
             if tile.geometry.h:
                 part = algorithm.grad_weight_partial(x[tile.inputs], dy[tile.outputs], tile.geometry)
                 if plan.is_foreign:
-                    _check_fresh(plan, part, x, dy)
+                    check_fresh(plan, part, x, dy)
                 _add(sums, (tile.filters.start, tuple(part.shape)), part)
         gradients: dict[int, Array] = {}
         for (first, _), total in sums.items():
@@ -270,43 +269,9 @@ def _check_result(
 ) -> None:
     """Require what an algorithm returns: a new array of this shape, with the dtype and backend of `a`."""
     if type(result) is not type(a) or result.shape != shape or result.dtype != a.dtype:
-        _check_kind(plan, result, shape, a, geometry)
+        check_kind(plan, result, shape, a, geometry)
     if plan.is_foreign:
-        _check_fresh(plan, result, a, b)
-
-
-def _check_fresh(plan: ConvPlan, result: Any, a: Array, b: Array) -> None:
-    """Require an array that may be written to: the bias and other tiles are added in place."""
-    if _backend_of(plan, result) is plan.backend and not plan.backend.is_fresh(result, a, b):
-        raise AlgorithmError(
-            f"{_where(plan)} returned memory of its arguments, or memory that cannot be written to; "
-            f"it must return a new array: xpcnn adds to it in place"
-        )
-
-
-def _check_kind(
-    plan: ConvPlan, result: Any, shape: tuple[int, ...], like: Array, geometry: ConvGeometry
-) -> None:
-    backend = _backend_of(plan, result)
-    if backend is not plan.backend:
-        raise AlgorithmError(f"{_where(plan)} returned an array on {backend}; its input is on {plan.backend}")
-    if tuple(result.shape) != shape or result.dtype != like.dtype:
-        raise AlgorithmError(
-            f"{_where(plan)} returned {dtype_name(result.dtype)} {tuple(result.shape)}; "
-            f"for x {geometry.input_shape} and weight {geometry.weight_shape} "
-            f"it must return {dtype_name(like.dtype)} {shape}"
-        )
-
-
-def _backend_of(plan: ConvPlan, result: Any) -> Backend:
-    try:
-        return backend_of(result)
-    except BackendError:
-        raise AlgorithmError(f"{_where(plan)} returned no array: {in_words(result)}") from None
-
-
-def _where(plan: ConvPlan) -> str:
-    return f"the {plan.pass_name} of convolution algorithm {plan.algorithm.name!r}"
+        check_fresh(plan, result, a, b)
 
 
 def run_pass(pass_name: str, name: str, a: Array, b: Array, geometry: ConvGeometry) -> Array:
