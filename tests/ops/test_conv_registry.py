@@ -176,7 +176,9 @@ def test_a_partial_sum_that_is_no_array(pass_name: str) -> None:
 
 
 def test_a_partial_sum_of_another_library() -> None:
-    partial = {"grad_weight_partial": lambda self, *arguments: strict(Im2col.grad_weight(self, *arguments))}
+    partial = {
+        "grad_weight_partial": lambda self, *arguments: strict(Im2col.grad_weight_partial(self, *arguments))
+    }
     ops.conv.register("wrong")(type("Wrong", (Im2col,), partial))
     x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
     xpcnn.set_workspace_limit(20_000)
