@@ -1,8 +1,10 @@
-"""Random search: what is drawn, what a trial is, and how trials are ranked."""
+"""Random search: what is drawn, what a trial is, how trials are ranked, and the page about it."""
 
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,24 +15,13 @@ from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError
 from xpcnn.train import Trial, random_search, ranked, split
 
+PAGE = Path(__file__).parents[2] / "docs" / "hyperparameter-search.md"
 RANGES: dict[str, Any] = {"lr": (1e-4, 1e-1), "weight_decay": (1e-8, 1e-4)}
 
 
-class Built:
-    """Builds trainers of a small model, and notes with what."""
-
-    def __init__(self) -> None:
-        self.calls: list[dict[str, float]] = []
-
-    def __call__(self, lr: float, weight_decay: float, seed: int) -> Trainer:
-        self.calls.append({"lr": lr, "weight_decay": weight_decay, "seed": seed})
-        model = models.tiny_convnet(filters=2, seed=seed)
-        return Trainer(model, optim.SGD(model, lr=lr, weight_decay=weight_decay), seed=seed)
-
-
-def regression(lr: float, weight_decay: float, seed: int) -> Trainer:
+def build(lr: float, weight_decay: float, seed: int, **options: Any) -> Trainer:
     model = models.tiny_convnet(filters=2, seed=seed)
-    return Trainer(model, optim.SGD(model, lr=lr), seed=seed, loss=ops.mean_squared_error)
+    return Trainer(model, optim.SGD(model, lr=lr, weight_decay=weight_decay), seed=seed, **options)
 
 
 @pytest.fixture(scope="module")
@@ -38,23 +29,14 @@ def parts(digits: Dataset) -> tuple[Dataset, Dataset]:
     return split(digits[:50], 0.2)
 
 
-def search(parts: tuple[Any, Any], build: Any = None, **options: Any) -> list[Trial]:
-    given = {"trials": 4, "epochs": 2, "batch_size": 20, **RANGES, **options}
-    return list(random_search(build or Built(), *parts, **given))
-
-
 def drawn(monkeypatch: pytest.MonkeyPatch, trials: int, seed: int = 0, **ranges: Any) -> np.ndarray:
     """The values of a search (trials, 2) that trains nothing."""
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "fit", lambda self, *given, **options: self.history)
         patch.setattr("xpcnn.train.History.test_accuracy", [0.5])
-        model = models.tiny_convnet(filters=2)
-        trainer = Trainer(model, optim.SGD(model, lr=0.1))
+        trainer = build(0.1, 0.0, 0)
         found = random_search(lambda **values: trainer, None, None, trials=trials, seed=seed, **ranges)
         return np.array([(trial.lr, trial.weight_decay) for trial in found])
-
-
-# -- what is drawn ------------------------------------------------------------------------
 
 
 def test_logarithms_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +54,7 @@ def test_values_are_a_function_of_seed_trial_and_name(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(drawn(monkeypatch, 7, seed=3, **RANGES)[:5], first)
     np.testing.assert_array_equal(drawn(monkeypatch, 5, seed=3, lr=(1e-4, 1e-1))[:, 0], first[:, 0])
     assert len(np.unique(np.stack([first, drawn(monkeypatch, 5, seed=4, **RANGES)]))) == 20
-    # Whatever the machine and the library's version.
+    # Of NumPy's raw bits, which no release changes.
     np.testing.assert_allclose(first[4], [0.004863371533030632, 3.3623633634654997e-07], rtol=1e-12)
 
 
@@ -90,33 +72,29 @@ def test_the_validation_set(digits: Dataset) -> None:
             split(digits, share)
 
 
-# -- what is found ------------------------------------------------------------------------
-
-
 def test_each_trial_is_a_training_of_its_own(parts: tuple[Dataset, Dataset]) -> None:
-    build = Built()
-    trials = search(parts, build, seed=7)
-    assert [trial.number for trial in trials] == [1, 2, 3, 4]
-    assert build.calls == [{"lr": t.lr, "weight_decay": t.weight_decay, "seed": 7} for t in trials]
+    calls: list[dict[str, float]] = []
+
+    def noting(**values: Any) -> Trainer:
+        calls.append(values)
+        return build(**values)
+
+    found = random_search(noting, *parts, **RANGES, trials=1000, epochs=2, batch_size=20, seed=7)
+    trials = [next(found), next(found)]  # each as it ends
+    assert [trial.number for trial in trials] == [1, 2]
+    assert calls == [{"lr": t.lr, "weight_decay": t.weight_decay, "seed": 7} for t in trials]
     for trial in trials:
-        trainer = Built()(trial.lr, trial.weight_decay, 7)
+        trainer = build(trial.lr, trial.weight_decay, 7)
         trainer.fit(*parts, epochs=2, batch_size=20, progress=None)
         assert trial.accuracy == trainer.evaluate(parts[1]).accuracy
         assert (trial.failure, trial.seconds > 0) == ("", True)
 
 
-def test_trials_come_as_they_end(parts: tuple[Dataset, Dataset]) -> None:
-    build = Built()
-    found = random_search(build, *parts, **RANGES, trials=1000, batch_size=20)
-    assert [next(found).number, next(found).number] == [1, 2]
-    assert len(build.calls) == 2
-
-
 def test_a_training_that_diverges_is_a_trial(parts: tuple[Dataset, Dataset]) -> None:
-    for trial in search(parts, lr=(1e29, 1e30), trials=2):
-        assert trial.accuracy is None
-        assert trial.failure
-        assert "\n" not in trial.failure
+    (trial,) = random_search(build, *parts, lr=(1e29, 1e30), trials=1, batch_size=20)
+    assert trial.accuracy is None
+    assert trial.failure
+    assert "\n" not in trial.failure
 
 
 def test_ranks() -> None:
@@ -124,20 +102,39 @@ def test_ranks() -> None:
     trials = [Trial(number, 1e-3, 1e-6, accuracy, 1.2) for number, accuracy in enumerate(accuracies, start=1)]
     for order in (trials, trials[::-1]):
         assert [trial.number for trial in ranked(order)] == [3, 1, 4, 5, 2, 6]
-    assert ranked([]) == []
 
 
 def test_arguments(parts: tuple[Dataset, Dataset]) -> None:
     for option in ("trials", "epochs", "batch_size"):
         with pytest.raises(ArgumentError, match=r"trials, epochs and batch_size must be at least 1"):
-            random_search(Built(), *parts, **{option: 0})
+            random_search(build, *parts, **{option: 0})
     for bounds in ((0, 1), (-1, 1), (1, 0.1), (1, math.inf), (math.nan, 1), (1, math.nan)):
         for name in ("lr", "weight_decay"):
             with pytest.raises(ArgumentError, match=rf"random_search: {name} must be \(low, high\)"):
-                random_search(Built(), *parts, **{name: bounds})
-    train = parts[0]
-    heights = Dataset(train.images, np.linspace(0, 1, 10 * len(train), dtype="float32").reshape(-1, 10))
-    with pytest.raises(ArgumentError, match="validation has no classes, so no accuracy ranks"):
-        search((heights, heights), regression)
+                random_search(build, *parts, **{name: bounds})
+    heights = Dataset(parts[0].images, np.zeros((len(parts[0]), 10), "float32"))
+    with pytest.raises(ArgumentError, match="validation has no classes, so there is no accuracy"):
+        list(random_search(lambda **v: build(**v, loss=ops.mean_squared_error), heights, heights, trials=1))
     with pytest.raises(ArgumentError, match="build must return a Trainer, got NoneType"):
-        search(parts, lambda **values: None)
+        list(random_search(lambda **values: None, *parts, trials=1))  # type: ignore[arg-type, return-value]
+
+
+def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_blocks(1)
+    trials = names["trials"]
+    assert [t.accuracy for t in trials] == sorted((t.accuracy for t in trials), reverse=True)
+    assert f"{trials[0].accuracy:.1%}" in capsys.readouterr().out
+
+
+def test_the_page_runs_with_optuna() -> None:
+    pytest.importorskip("optuna")
+    study = run_blocks(2)["study"]
+    assert len(study.trials) == 5
+    assert 1e-4 <= study.best_params["lr"] <= 1e-1
+
+
+def run_blocks(count: int) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[:count]:
+        exec(compile(code, PAGE.name, "exec"), names)
+    return names

@@ -24,7 +24,8 @@ from xpcnn.cli.parser import UsageError
 from xpcnn.cli.predict import preparation_of
 from xpcnn.data import Dataset, augment
 from xpcnn.data.prepare import flat
-from xpcnn.errors import CheckpointError, XpcnnError
+from xpcnn.errors import XpcnnError
+from xpcnn.io import make_folder
 from xpcnn.nn import Layer
 from xpcnn.train import History, RunDirectory, load_model
 from xpcnn.viz.canvas import write
@@ -123,10 +124,7 @@ def run(args: argparse.Namespace) -> int:
     for what in wanted:
         for name, figure in artist.pictures(what):
             path = folder / f"{name}.{args.format}"
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
+            make_folder(folder)
             write(figure, path, "plot")
             print(shown(path), flush=True)
     return 0

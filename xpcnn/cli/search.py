@@ -28,8 +28,7 @@ from xpcnn.cli.options import (
 )
 from xpcnn.cli.parser import UsageError
 from xpcnn.cli.settings import OPTIMIZERS, Settings
-from xpcnn.errors import CheckpointError
-from xpcnn.io import replacing
+from xpcnn.io import make_folder, replacing
 from xpcnn.models.catalog import MODELS
 from xpcnn.nn import summary
 from xpcnn.train import Trainer, Trial, random_search, ranked, split
@@ -37,7 +36,6 @@ from xpcnn.train.interrupt import status_of
 
 __all__ = ["add_arguments", "run"]
 
-_SHOWN = 20
 _fraction = number("between 0 and 1", lambda value: 0 < value < 1)
 
 
@@ -138,44 +136,35 @@ def run(args: argparse.Namespace) -> int:
             trials.append(trial)
             _write(trials, out)
             print(
-                f"trial {trial.number:{len(str(args.trials))}d} of {args.trials}  {_shown(trial)}",
-                flush=True,
+                f"trial {trial.number:{len(str(args.trials))}d} of {args.trials}  {_row(trial)}", flush=True
             )
     except KeyboardInterrupt as error:
         _write(trials, out)
         print(f"interrupted after {len(trials)} trials")
         status = status_of(error)
-    _conclude(args, ranked(trials), settings, out)
+    print(f"all {len(trials)}, best first, in {out}")
+    best = next(iter(ranked(trials)), None)
+    if best is not None and best.accuracy is not None:
+        pairs = "".join(f" --model-option {name}={value}" for name, value in settings.model_options.items())
+        print(
+            f"best: trial {best.number}  {_row(best)}\n"
+            f"next: xpcnn train{import_options()} --dataset {settings.dataset} --model {settings.model}{pairs} "
+            f"--optimizer "
+            f"{settings.optimizer} --lr {best.lr:.3g} --weight-decay {best.weight_decay:.3g}"
+        )
     return status
 
 
-def _shown(trial: Trial) -> str:
-    found = "diverged" if trial.accuracy is None else f"{trial.accuracy:8.2%}"
+def _row(trial: Trial) -> str:
+    result = "diverged" if trial.accuracy is None else f"{trial.accuracy:8.2%}"
     values = f"lr {trial.lr:.2e}  weight decay {trial.weight_decay:.2e}  {trial.seconds:.1f} s"
-    return f"{found}  {values}  {trial.failure}".rstrip()
+    return f"{result}  {values}  {trial.failure}".rstrip()
 
 
 def _write(trials: Sequence[Trial], out: Path) -> None:
     """Write the trials, best first."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make the folder {out.parent}: {error.strerror}") from error
+    make_folder(out.parent)
     with replacing(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         rows = csv.DictWriter(file, [field.name for field in fields(Trial)])
         rows.writeheader()
         rows.writerows(map(asdict, ranked(trials)))
-
-
-def _conclude(args: argparse.Namespace, trials: list[Trial], settings: Settings, out: Path) -> None:
-    for rank, trial in enumerate(trials[:_SHOWN], start=1):
-        print(f"{rank:4d}.  trial {trial.number:<{len(str(args.trials))}d}  {_shown(trial)}")
-    print(f"all {len(trials)} in {out}")
-    if trials and trials[0].accuracy is not None:
-        pairs = "".join(f" --model-option {name}={value}" for name, value in settings.model_options.items())
-        settings_of = f"--dataset {settings.dataset} --model {settings.model}{pairs}"
-        print(
-            f"next: xpcnn train{import_options()} {settings_of} "
-            f"--optimizer {settings.optimizer} --lr {trials[0].lr:.3g} "
-            f"--weight-decay {trials[0].weight_decay:.3g}"
-        )

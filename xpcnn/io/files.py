@@ -13,9 +13,23 @@ from typing import Any
 
 from xpcnn.errors import CheckpointError
 
-__all__ = ["keeping", "locked_file", "replacing", "sweep"]
+__all__ = ["keeping", "locked_file", "make_folder", "replacing", "sweep"]
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those that it lies in, unless it is there.
+
+    Raises
+    ------
+    CheckpointError
+        When it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make the folder {path}: {error.strerror}") from error
 
 
 @contextmanager

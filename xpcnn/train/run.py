@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xpcnn.errors import CheckpointError, DivergenceError
-from xpcnn.io import checked, keeping, locked_file, read_json, sweep, write_json
+from xpcnn.io import checked, keeping, locked_file, make_folder, read_json, sweep, write_json
 from xpcnn.train.callback import Callback
 from xpcnn.train.checkpoint import Checkpoint, save_checkpoint
 from xpcnn.train.divergence import require_finite
@@ -62,10 +62,7 @@ class RunDirectory(Callback):
             self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"cannot make the folder {self.path}: {error.strerror}") from error
+        make_folder(self.path)
         with self.writing():
             if self.config_file.exists():
                 raise CheckpointError(f"{self.path} holds a run already; resume it, or name another folder")

@@ -137,37 +137,36 @@ def random_search(
             f"random_search: trials, epochs and batch_size must be at least 1, "
             f"got {trials}, {epochs} and {batch_size}"
         )
-    for name, (low, high) in {"lr": lr, "weight_decay": weight_decay}.items():
+    ranges = {"lr": lr, "weight_decay": weight_decay}
+    for name, (low, high) in ranges.items():
         if not 0 < low <= high < math.inf:
             raise ArgumentError(
                 f"random_search: {name} must be (low, high), 0 < low <= high, got {low}, {high}"
             )
 
     def run(number: int) -> Trial:
-        begun, accuracy, failure = time.perf_counter(), None, ""
-        values = {"lr": _drawn("lr", *lr, seed, number)}
-        values["weight_decay"] = _drawn("weight_decay", *weight_decay, seed, number)
+        start, accuracy, failure = time.perf_counter(), None, ""
+        values = {name: _draw(name, low, high, seed, number) for name, (low, high) in ranges.items()}
         trainer = build(**values, seed=seed)
         if not isinstance(trainer, Trainer):
             raise ArgumentError(f"random_search: build must return a Trainer, got {type(trainer).__name__}")
         try:
             trainer.fit(train, validation, epochs, batch_size, evaluate_train=False, progress=None)
-        except DivergenceError as error:
-            failure = " ".join(str(error).split())
-        else:
             accuracy = trainer.history.test_accuracy[-1]
             if accuracy is None:
                 raise ArgumentError(
-                    "random_search: validation has no classes, so no accuracy ranks the trials"
+                    "random_search: validation has no classes, so there is no accuracy to rank by"
                 )
+        except DivergenceError as error:
+            failure = " ".join(str(error).split())
         return Trial(
-            number, **values, accuracy=accuracy, seconds=time.perf_counter() - begun, failure=failure
+            number, **values, accuracy=accuracy, seconds=time.perf_counter() - start, failure=failure
         )
 
     return map(run, range(1, trials + 1))
 
 
-def _drawn(name: str, low: float, high: float, seed: int, trial: int) -> float:
+def _draw(name: str, low: float, high: float, seed: int, trial: int) -> float:
     bits = _bits(Key(seed).fold("random search").fold(trial).fold(name), 1)[0]
     fraction = (bits >> 11) / (1 << 53)  # of the raw bits, which NumPy promises to keep between releases
     exponent = math.log10(low) + fraction * (math.log10(high) - math.log10(low))
