@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from xpcnn.cli import datasets
 from xpcnn.cli.imports import import_options
@@ -60,11 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(what)
 
     how = parser.add_argument_group("search")
-    for option, default, rates in (
-        ("--lr", (1e-6, 1e-2), "learning rates (default: 1e-6,1e-2)"),
-        ("--weight-decay", (1e-8, 1e-4), "weight decays (default: 1e-8,1e-4)"),
-    ):
-        how.add_argument(option, type=_range, default=default, metavar="LOW,HIGH", help=rates)
+    interval: dict[str, Any] = {"type": _range, "metavar": "LOW,HIGH"}
+    how.add_argument("--lr", default="1e-6,1e-2", help=f"learning rates {shown}", **interval)
+    how.add_argument("--weight-decay", default="1e-8,1e-4", help=f"weight decays {shown}", **interval)
     how.add_argument("--trials", type=count, default=100, metavar="N", help=shown)
 
     training = parser.add_argument_group("training, of each trial")
@@ -95,18 +94,12 @@ def _range(text: str) -> tuple[float, float]:
 def run(args: argparse.Namespace) -> int:
     """Search, and print the best trials."""
     backend = choose_backend(args.backend, args.device)
+    same = ("device", "dataset", "model", "optimizer", "epochs", "batch_size", "seed", "dtype")
     settings = Settings(
+        **{name: getattr(args, name) for name in same},
         backend=backend.name,
-        device=args.device,
-        dataset=args.dataset,
-        model=args.model,
         model_options=model_options(args.model, args.model_option or ()),
-        optimizer=args.optimizer,
         momentum=0.9 if args.optimizer in ("momentum", "nesterov") else None,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        dtype=args.dtype,
     )
     whole, _ = datasets.load(args.dataset)
     samples = datasets.first(whole, args.train_samples, "--train-samples")
@@ -126,18 +119,15 @@ def run(args: argparse.Namespace) -> int:
     def build(lr: float, weight_decay: float, seed: int) -> Trainer:
         return replace(settings, lr=lr, weight_decay=weight_decay, seed=seed).build_trainer(train)
 
-    search = {
-        name: getattr(args, name) for name in ("lr", "weight_decay", "trials", "epochs", "batch_size", "seed")
-    }
     trials: list[Trial] = []
     status = 0
+    ranges = {"lr": args.lr, "weight_decay": args.weight_decay}
+    counts = {"trials": args.trials, "epochs": args.epochs, "batch_size": args.batch_size}
     try:
-        for trial in random_search(build, train, validation, **search):
+        for trial in random_search(build, train, validation, **ranges, **counts, seed=args.seed):
             trials.append(trial)
             _write(trials, out)
-            print(
-                f"trial {trial.number:{len(str(args.trials))}d} of {args.trials}  {_row(trial)}", flush=True
-            )
+            print(f"trial {trial.number} of {args.trials}  {_row(trial)}", flush=True)
     except KeyboardInterrupt as error:
         _write(trials, out)
         print(f"interrupted after {len(trials)} trials")

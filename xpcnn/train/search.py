@@ -154,14 +154,11 @@ def random_search(
             trainer.fit(train, validation, epochs, batch_size, evaluate_train=False, progress=None)
             accuracy = trainer.history.test_accuracy[-1]
             if accuracy is None:
-                raise ArgumentError(
-                    "random_search: validation has no classes, so there is no accuracy to rank by"
-                )
+                raise ArgumentError("random_search: validation has no classes, so there is no accuracy")
         except DivergenceError as error:
             failure = " ".join(str(error).split())
-        return Trial(
-            number, **values, accuracy=accuracy, seconds=time.perf_counter() - start, failure=failure
-        )
+        seconds = time.perf_counter() - start
+        return Trial(number, **values, accuracy=accuracy, seconds=seconds, failure=failure)
 
     return map(run, range(1, trials + 1))
 
