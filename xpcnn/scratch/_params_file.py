@@ -11,7 +11,7 @@ from typing import Any
 from xpcnn import io
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
 from xpcnn.errors import CheckpointError, StateDictError
-from xpcnn.scratch.pickles import read_pickle
+from xpcnn.io.pickles import read_pickle
 
 __all__ = ["fitting", "read_params", "write_params"]
 

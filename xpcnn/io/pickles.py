@@ -1,4 +1,4 @@
-"""Reads old pickles of weights without running them.
+"""Read pickles of weights without running them.
 
 A pickle is a program for a small stack machine, and some of its instructions look up functions and call them:
 to load one is to run what its author wrote. This machine has the instructions that build data, and knows by
@@ -10,7 +10,7 @@ pickle asks for is refused.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,7 @@ from typing import Any
 import numpy
 
 from xpcnn.errors import CheckpointError
-from xpcnn.scratch._pickled_arrays import (
-    CALLS,
-    NOT_CALLED,
-    Cell,
-    Dtype,
-    Name,
-    RefusedError,
-    described,
-    exactly,
-)
+from xpcnn.io.pickled_arrays import CALLS, NOT_CALLED, Cell, Dtype, Name, RefusedError, describe, exact
 
 __all__ = ["read_pickle"]
 
@@ -101,7 +92,7 @@ class _Machine:
             if count >= MOST_INSTRUCTIONS:
                 raise RefusedError(f"has more than {MOST_INSTRUCTIONS:,} instructions")
             if opcode.name == "STOP":
-                return self.pop()
+                return self.stack.pop()
             step = _STEPS.get(opcode.name)
             if step is None:
                 raise RefusedError(f"uses the instruction {opcode.name}")
@@ -111,12 +102,9 @@ class _Machine:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def pop(self) -> Any:
-        return self.stack.pop()
-
     def take(self, count: int) -> tuple[Any, ...]:
         """Return, and take away, the top `count` values."""
-        return tuple(reversed([self.pop() for _ in range(count)]))
+        return tuple(reversed([self.stack.pop() for _ in range(count)]))
 
     def mark(self) -> None:
         self.stacks.append(self.stack)
@@ -143,45 +131,51 @@ class _Machine:
         self.push(value.array if type(value) is Cell and value.array is not None else value)
 
     def append(self, items: list[Any]) -> None:
-        exactly(list, self.stack[-1]).extend(items)
+        exact(list, self.stack[-1]).extend(items)
 
-    def set_items(self, items: list[Any]) -> None:
-        exactly(dict, self.stack[-1]).update(_pairs(items))
+    def set_items(self, items: Sequence[Any]) -> None:
+        exact(dict, self.stack[-1]).update(_pairs(items))
 
     def reduce(self) -> None:
         function, arguments = self.take(2)
         if type(function) is not Name or function not in CALLS:
-            raise RefusedError(f"calls {described(function)}")
-        self.push_made(CALLS[function](*exactly(tuple, arguments)))
+            raise RefusedError(f"calls {describe(function)}")
+        self.push_made(CALLS[function](*exact(tuple, arguments)))
 
     def build(self) -> None:
         thing, state = self.take(2)
         if type(thing) not in (Dtype, Cell):
-            raise RefusedError(f"sets the state of {described(thing)}")
-        self.push_made(thing.build(*exactly(tuple, state)))
+            raise RefusedError(f"sets the state of {describe(thing)}")
+        self.push_made(thing.build(*exact(tuple, state)))
 
     def push_made(self, made: Any) -> None:
-        self.allowance -= (
-            made.nbytes if isinstance(made, numpy.ndarray) else len(made) if type(made) is bytes else 0
-        )
+        """Push what a call or a state made; its bytes come off the allowance."""
+        self.allowance -= getattr(made, "nbytes", len(made) if type(made) is bytes else 0)
         if self.allowance < 0:
             raise RefusedError("makes more bytes than it has")
         self.push(made)
 
-    def name(self, name: Name) -> None:
+    def name(self, module: Any, attribute: Any) -> None:
+        name = Name(exact(str, module), exact(str, attribute))
         if name not in CALLS and name not in NOT_CALLED:
-            raise RefusedError(f"asks for {described(name)}")
+            raise RefusedError(f"asks for {describe(name)}")
         self.push(name)
 
 
-def _pairs(items: list[Any]) -> dict[str, Any]:
+def _pairs(items: Sequence[Any]) -> dict[str, Any]:
     # Text hashes differently in every process. Chosen numbers would all land in one place of the dict.
-    return {exactly(str, key): value for key, value in zip(items[::2], items[1::2], strict=True)}
+    return {exact(str, key): value for key, value in zip(items[::2], items[1::2], strict=True)}
 
 
 _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
-    "PROTO": lambda machine, _: None,
-    "FRAME": lambda machine, _: None,
+    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _Machine.push),
+    **dict.fromkeys(("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"), _Machine.push),
+    **dict.fromkeys(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), _Machine.push),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), _Machine.push),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
+    "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
     "MARK": lambda machine, _: machine.mark(),
     "POP": lambda machine, _: machine.pop_or_unmark(),
     "POP_MARK": lambda machine, _: machine.to_mark(),
@@ -198,21 +192,14 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "TUPLE1": lambda machine, _: machine.push(machine.take(1)),
     "TUPLE2": lambda machine, _: machine.push(machine.take(2)),
     "TUPLE3": lambda machine, _: machine.push(machine.take(3)),
-    "APPEND": lambda machine, _: machine.append([machine.pop()]),
+    "APPEND": lambda machine, _: machine.append([machine.stack.pop()]),
     "APPENDS": lambda machine, _: machine.append(machine.to_mark()),
-    "SETITEM": lambda machine, _: machine.set_items(list(machine.take(2))),
+    "SETITEM": lambda machine, _: machine.set_items(machine.take(2)),
     "SETITEMS": lambda machine, _: machine.set_items(machine.to_mark()),
-    "GLOBAL": lambda machine, names: machine.name(Name(*names.split(" ", 1))),
-    "STACK_GLOBAL": lambda machine, _: machine.name(Name(*(exactly(str, part) for part in machine.take(2)))),
+    "GLOBAL": lambda machine, names: machine.name(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.take(2)),
     "REDUCE": lambda machine, _: machine.reduce(),
     "BUILD": lambda machine, _: machine.build(),
-    "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
-    **dict.fromkeys(["PUT", "BINPUT", "LONG_BINPUT"], _Machine.put),
-    **dict.fromkeys(["GET", "BINGET", "LONG_BINGET"], _Machine.get),
-    **dict.fromkeys(["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"], _Machine.push),
-    **dict.fromkeys(["FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"], _Machine.push),
-    **dict.fromkeys(["UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"], _Machine.push),
-    **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"], _Machine.push),
 }
 """Each instruction that builds data. Those that are missing make objects, or ask others for them."""
 
@@ -229,4 +216,4 @@ def _check_plain(result: Any) -> None:
                 seen.add(id(value))
                 waiting += value.values() if type(value) is dict else value
         elif type(value) not in _PLAIN and not isinstance(value, numpy.generic):
-            raise RefusedError(f"holds {described(value)}")
+            raise RefusedError(f"holds {describe(value)}")

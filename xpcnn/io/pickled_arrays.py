@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-__all__ = ["CALLS", "NOT_CALLED", "Cell", "Dtype", "Name", "RefusedError", "described", "exactly"]
+__all__ = ["CALLS", "NOT_CALLED", "Cell", "Dtype", "Name", "RefusedError", "describe", "exact"]
 
 _LONGEST_AXIS = 1 << 48
 _MOST_AXES = 32
@@ -29,15 +29,15 @@ class Name(NamedTuple):
     name: str
 
 
-def described(value: Any) -> str:
+def describe(value: Any) -> str:
     """Return what a value is, never what it holds: a small file can hold what takes forever to print."""
     return ".".join(value)[:100] if type(value) is Name else f"a {type(value).__name__.lower()}"
 
 
-def exactly(kind: type, value: Any) -> Any:
+def exact(kind: type, value: Any) -> Any:
     """Return `value`, which must be of this type and no other."""
     if type(value) is not kind:
-        raise ValueError(f"expected a {kind.__name__.lower()}, got {described(value)}")
+        raise ValueError(f"expected a {kind.__name__.lower()}, got {describe(value)}")
     return value
 
 
@@ -45,7 +45,7 @@ class Dtype:
     """A dtype in the making: its code, and the byte order that comes later."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        if not re.fullmatch(r"[iu][1248]|f[248]|b1", exactly(str, code)):
+        if not re.fullmatch(r"[iu][1248]|f[248]|b1", exact(str, code)):
             raise RefusedError(f"holds an array of dtype {code[:20]!r}, which is not of real numbers")
         self.code, self.order = code, "="
 
@@ -58,7 +58,7 @@ class Dtype:
 
     def array(self, data: Any, shape: Any, order: Any) -> numpy.ndarray:
         """Return a new array in native byte order: of `shape`, as long as the bytes in `data` fill it."""
-        content, sizes = _bytes(data), exactly(tuple, shape)
+        content, sizes = _bytes(data), exact(tuple, shape)
         if len(sizes) > _MOST_AXES or not all(type(n) is int and 0 <= n < _LONGEST_AXIS for n in sizes):
             raise ValueError("the shape of an array is none")
         dtype = numpy.dtype(self.code)
@@ -75,29 +75,29 @@ class Cell:
 
     def __init__(self, kind: Any, *_: Any) -> None:
         if kind != _NDARRAY:
-            raise RefusedError(f"makes an array of the kind {described(kind)}")
+            raise RefusedError(f"makes an array of the kind {describe(kind)}")
 
     def build(self, *state: Any) -> numpy.ndarray:
         """Fill in a state (…, shape, dtype, in Fortran's order, bytes)."""
         shape, dtype, in_fortran_order, data = state[-4:]
-        self.array = exactly(Dtype, dtype).array(data, shape, "F" if in_fortran_order in (True, 1) else "C")
+        self.array = exact(Dtype, dtype).array(data, shape, "F" if in_fortran_order in (True, 1) else "C")
         return self.array
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> numpy.ndarray:
-    array = exactly(Dtype, dtype).array(data, shape, "F" if order == "F" else "C")
-    return array.transpose(exactly(tuple, axes)) if order == "K" and axes is not None else array
+    array = exact(Dtype, dtype).array(data, shape, "F" if order == "F" else "C")
+    return array.transpose(exact(tuple, axes)) if order == "K" and axes is not None else array
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    return exactly(Dtype, dtype).array(data, (), "C")[()]
+    return exact(Dtype, dtype).array(data, (), "C")[()]
 
 
 def _bytes(data: Any = b"", *_: Any) -> bytes:
     """Return bytes of bytes, or of the text that old protocols and Python 2 write in their place."""
     if type(data) is str:
         return data.encode("latin-1")
-    return bytes(data) if type(data) is bytearray else exactly(bytes, data)
+    return bytes(data) if type(data) is bytearray else exact(bytes, data)
 
 
 _NDARRAY = Name("numpy", "ndarray")
