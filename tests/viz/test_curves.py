@@ -151,7 +151,7 @@ def test_without_smoothing() -> None:
     loss, _ = plot_curves(History(LOSSES), smooth=1).axes
     (raw,) = loss.get_lines()
     assert list(raw.get_ydata()) == LOSSES
-    with pytest.raises(ArgumentError, match="smooth must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="smooth must be an integer of at least 1, got 0"):
         plot_curves(History(LOSSES), smooth=0)
 
 

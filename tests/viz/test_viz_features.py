@@ -72,5 +72,5 @@ def test_wrong_arguments() -> None:
         plot_feature_maps(model, np.repeat(IMAGE, 2, axis=0))
     with pytest.raises(ArgumentError, match=r"no layer to show fits layers='relu\*'; layers: conv1, pool1"):
         plot_feature_maps(model, IMAGE, layers="relu*")
-    with pytest.raises(ArgumentError, match="must be at least 1, got 0 and 23"):
+    with pytest.raises(ArgumentError, match="channels must be an integer of at least 1, got 0"):
         plot_feature_maps(model, IMAGE, channels=0)

@@ -86,7 +86,7 @@ def test_wrong_arguments() -> None:
         plot_activations(nn.ReLU(), X, layers="conv")
     with pytest.raises(ArgumentError, match="no model"):
         plot_activations({}, X)
-    with pytest.raises(ArgumentError, match="most must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="most must be an integer of at least 1, got 0"):
         plot_activations(nn.ReLU(), X, most=0)
     with pytest.raises(ArgumentError, match="unknown nonlinearity 'gelu'; known: sigmoid, relu"):
         plot_initial_values(nonlinearity="gelu")

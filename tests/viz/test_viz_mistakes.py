@@ -95,7 +95,7 @@ def test_no_mistakes() -> None:
     figure = plot_mistakes(MODEL, (DIGITS.images, read))
     assert figure.axes == []
     assert figure.get_suptitle() == "0 of 30 read wrongly (0.00%)"
-    with pytest.raises(ArgumentError, match="count must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="count must be an integer of at least 1, got 0"):
         plot_mistakes(MODEL, DIGITS, count=0)
 
 

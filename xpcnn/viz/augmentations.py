@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xpcnn.errors import ArgumentError
-from xpcnn.viz.canvas import PathOf, host_array, host_images, mosaic, new_figure, show, write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.viz.canvas import Figure, PathOf, host_array, host_images, mosaic, new_figure, show, write
 
 __all__ = ["plot_augmentations"]
 

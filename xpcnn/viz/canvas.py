@@ -18,8 +18,11 @@ from xpcnn.io import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:
+    Figure = Any
 
 __all__ = [
+    "Figure",
     "PathOf",
     "corners",
     "host_array",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +10,7 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
 from xpcnn.train import predict
 from xpcnn.train.inputs import labelled
-from xpcnn.viz.canvas import PathOf, host_array, new_figure, write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.viz.canvas import Figure, PathOf, host_array, new_figure, write
 
 __all__ = ["confusion_matrix", "plot_confusion"]
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from xpcnn.errors import ArgumentError
+from xpcnn.ops.checks import whole
 from xpcnn.train import History
-from xpcnn.viz.canvas import PathOf, new_figure, write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.viz.canvas import Figure, PathOf, new_figure, write
 
 __all__ = ["plot_curves"]
 
-# Told apart by their strokes and marks, in grey too.
-_LOOKS = tuple(
-    {"color": color, "linestyle": stroke, "marker": mark}
-    for color, stroke, mark in (
-        ("black", "-", "o"),
-        ("0.45", "--", "s"),
-        ("black", ":", "^"),
-        ("0.45", "-", "D"),
-        ("black", "--", "v"),
-        ("0.45", "-.", "P"),
-    )
+# Told apart by their strokes and marks, in grey too: colour, line style, marker.
+_STYLES = (
+    ("black", "-", "o"),
+    ("0.45", "--", "s"),
+    ("black", ":", "^"),
+    ("0.45", "-", "D"),
+    ("black", "--", "v"),
+    ("0.45", "-.", "P"),
 )
 
 
@@ -70,26 +65,25 @@ def plot_curves(
     >>> [axes.get_title() for axes in figure.axes]
     ['Loss', 'Accuracy']
     """
-    if smooth is not None and smooth < 1:
-        raise ArgumentError(f"plot_curves: smooth must be at least 1, got {smooth}")
-    if not isinstance(history, History):
-        if not isinstance(history, Mapping) or not all(isinstance(h, History) for h in history.values()):
-            raise ArgumentError(
-                f"plot_curves: history must be a History, or a mapping of names to some, "
-                f"got {type(history).__name__}"
-            )
-        if not history:
-            raise ArgumentError("plot_curves: no history given")
+    if smooth is not None:
+        whole("plot_curves: smooth", smooth, 1)
+    histories = {"": history} if isinstance(history, History) else history
+    if not isinstance(histories, Mapping) or not all(isinstance(one, History) for one in histories.values()):
+        raise ArgumentError(
+            f"plot_curves: history must be a History, or a mapping of names to some, "
+            f"got {type(history).__name__}"
+        )
+    if not histories:
+        raise ArgumentError("plot_curves: no history given")
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     _prepare(left, "Loss", "step")
     _prepare(right, "Accuracy", "epoch")
     if isinstance(history, History):
         _draw_losses(left, _losses(history), smooth)
-        _draw_accuracies(right, history)
     else:
         _compare_losses(left, history, smooth)
-        _compare_accuracies(right, history)
+    _draw_evaluations(right, histories, compared=not isinstance(history, History))
     return write(figure, path, "plot_curves")
 
 
@@ -132,9 +126,8 @@ def _compare_losses(axes: Any, histories: Mapping[str, History], smooth: int | N
             every = max(1, len(mean) // 8)
             # The marks of different lines are set off against each other, as the lines may coincide.
             where = (i * every // len(histories), every)
-            axes.plot(
-                np.arange(1, len(mean) + 1), mean, markevery=where, markersize=4, label=label, **_look(i)
-            )
+            steps = np.arange(1, len(mean) + 1)
+            axes.plot(steps, mean, markevery=where, markersize=4, label=label, **_style(i))
             drawn.append(mean)
     if drawn:
         _make_logarithmic(axes, np.concatenate(drawn))
@@ -152,90 +145,52 @@ def _make_logarithmic(axes: Any, losses: np.ndarray) -> None:
         axes.yaxis.set_minor_formatter("{x:g}")
 
 
-def _draw_accuracies(axes: Any, history: History) -> None:
-    epochs = [record.epoch for record in history.epochs]
-    if _no_epochs(axes, [history]):
-        return
-    if _has_no_classes([history]):
-        _prepare_losses(axes)
-        losses = np.array(history.test_loss, dtype=np.float64)
-        if np.isfinite(losses).any():
-            label = f"test set, {_last(losses):.4g} at the end"
-            axes.plot(epochs, losses, "s-", color="black", markersize=4, label=label)
-            axes.legend(frameon=False)
-        return
-    sets = (
-        ("training set", np.array(history.train_accuracy, dtype=np.float64), "o--", "0.55"),
-        ("test set", np.array(history.test_accuracy, dtype=np.float64), "s-", "black"),  # None becomes NaN
-    )
-    for name, accuracies, style, color in sets:
-        if np.isfinite(accuracies).any():
-            label = f"{name}, {_last(accuracies):.2%} at the end"
-            axes.plot(epochs, accuracies, style, color=color, markersize=4, label=label)
-    axes.legend(frameon=False)
-
-
-def _compare_accuracies(axes: Any, histories: Mapping[str, History]) -> None:
-    if _no_epochs(axes, histories.values()):
-        return
-    losses = _has_no_classes(histories.values())
-    tested = any(value is not None for history in histories.values() for value in history.test_accuracy)
-    if losses:
-        _prepare_losses(axes)
-    else:
-        axes.set_title(f"Accuracy on the {'test' if tested else 'training'} set")
-    for i, (label, history) in enumerate(histories.items()):
-        accuracies = history.test_accuracy if tested else history.train_accuracy
-        values = np.array(history.test_loss if losses else accuracies, dtype=np.float64)
-        if np.isfinite(values).any():
-            last = f"{_last(values):.4g}" if losses else f"{_last(values):.2%}"
-            epochs = [record.epoch for record in history.epochs]
-            axes.plot(epochs, values, markersize=4, label=f"{label}, {last}", **_look(i))
-    axes.legend(frameon=False)
-
-
-def _has_no_classes(histories: Iterable[History]) -> bool:
-    """Return whether there is a loss on a test set, and no accuracy at all."""
-    records = [record for history in histories for record in history.epochs]
-    if any(record.train_accuracy is not None or record.test_accuracy is not None for record in records):
-        return False
-    return any(record.test_loss is not None for record in records)
-
-
-def _prepare_losses(axes: Any) -> None:
-    axes.set_title("Loss on the test set")
-    axes.yaxis.set_major_formatter("{x:g}")
-
-
-def _no_epochs(axes: Any, histories: Any) -> bool:
-    """Return whether there are no accuracies to draw, and say so in the picture."""
+def _draw_evaluations(axes: Any, histories: Mapping[str, History], compared: bool) -> None:
+    """Draw accuracies, or the losses on the test set where targets have no classes."""
     from matplotlib.ticker import PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    if any(history.epochs for history in histories):
-        return False
-    axes.text(0.5, 0.5, "no epoch finished yet", transform=axes.transAxes, ha="center", color="0.4")
-    return True
+    if not any(history.epochs for history in histories.values()):
+        axes.text(0.5, 0.5, "no epoch finished yet", transform=axes.transAxes, ha="center", color="0.4")
+        return
+    trained, tested, losses = (
+        any(value is not None for history in histories.values() for value in getattr(history, name))
+        for name in ("train_accuracy", "test_accuracy", "test_loss")
+    )
+    regression = losses and not (trained or tested)
+    name = "test_loss" if regression else "test_accuracy" if tested or not compared else "train_accuracy"
+    lines = [(label, history, name, _style(i)) for i, (label, history) in enumerate(histories.items())]
+    if regression:
+        axes.set_title("Loss on the test set")
+        axes.yaxis.set_major_formatter("{x:g}")
+    elif compared:
+        axes.set_title(f"Accuracy on the {'test' if tested else 'training'} set")
+    if not compared:
+        _, history, *_ = lines[0]
+        training = ("training set", history, "train_accuracy", _style(1) | {"marker": "o"})
+        test = ("test set", history, name, _style(0) | {"marker": "s"})
+        lines = [test] if regression else [training, test]
+    for label, history, name, style in lines:
+        values = np.array(getattr(history, name), dtype=np.float64)  # None becomes NaN
+        known = values[np.isfinite(values)]
+        if known.size:
+            last = f"{known[-1]:.4g}" if regression else f"{known[-1]:.2%}"
+            told = f"{label}, {last}" if compared else f"{label}, {last} at the end"
+            axes.plot([record.epoch for record in history.epochs], values, markersize=4, label=told, **style)
+    if axes.lines:
+        axes.legend(frameon=False)
 
 
-def _look(i: int) -> dict[str, Any]:
-    return dict(_LOOKS[i % len(_LOOKS)])
-
-
-def _last(values: np.ndarray) -> float:
-    return float(values[np.isfinite(values)][-1])
+def _style(i: int) -> dict[str, Any]:
+    return dict(zip(("color", "linestyle", "marker"), _STYLES[i % len(_STYLES)], strict=True))
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Return the mean of the `window` values around each one that are numbers; NaN where there are none."""
     known = np.isfinite(values)
-    kernel = np.ones(window)
-    total = _centred(np.convolve(np.where(known, values, 0), kernel), len(values))
-    count = _centred(np.convolve(known.astype(np.float64), kernel), len(values))
+    start = (window - 1) // 2  # of the middle of a full convolution
+    total, count = (
+        np.convolve(part, np.ones(window))[start : start + len(values)]
+        for part in (np.where(known, values, 0), known.astype(np.float64))
+    )
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
-
-
-def _centred(full: np.ndarray, length: int) -> np.ndarray:
-    """Return the middle of a full convolution, even where the window is longer than the values."""
-    start = (len(full) - length) // 2
-    return full[start : start + length]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xpcnn.backend import to_numpy
-from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.errors import ShapeError
 from xpcnn.nn import Layer
-from xpcnn.viz.canvas import PathOf, host_array, host_images, mosaic, near_square, new_figure, show, write
-from xpcnn.viz.walk import evenly, nothing_fits, says_something, walk
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.ops.checks import whole
+from xpcnn.viz.canvas import (
+    Figure,
+    PathOf,
+    host_array,
+    host_images,
+    mosaic,
+    near_square,
+    new_figure,
+    show,
+    write,
+)
+from xpcnn.viz.walk import evenly, outputs
 
 __all__ = ["plot_feature_maps"]
 
@@ -70,10 +78,8 @@ def plot_feature_maps(
     >>> [axes.get_title().splitlines()[0] for axes in figure.axes]
     ['input', 'conv1', 'pool1', 'fc']
     """
-    if channels < 1 or most < 1:
-        raise ArgumentError(
-            f"plot_feature_maps: channels and most must be at least 1, got {channels} and {most}"
-        )
+    whole("plot_feature_maps: channels", channels, 1)
+    whole("plot_feature_maps: most", most, 1)
     images = host_array(image)
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4 or len(images) != 1:
@@ -81,15 +87,7 @@ def plot_feature_maps(
             f"plot_feature_maps: image must have shape (C, H, W) or (1, C, H, W), "
             f"got {host_array(image).shape}"
         )
-    found: list[tuple[str, Layer, np.ndarray]] = []
-
-    def see(name: str, layer: Layer, x: Any, y: Any) -> None:
-        if says_something(name, layer, x, y, layers):
-            found.append((name, layer, to_numpy(y)[0]))
-
-    walk(model, images, see)
-    if not found:
-        raise nothing_fits("plot_feature_maps", layers, model)
+    found = outputs("plot_feature_maps", model, images, layers, lambda name, y: (name, to_numpy(y)[0]))
     drawn = evenly(found, most)
     columns = min(_COLUMNS, 1 + len(drawn))
     rows = -(-(1 + len(drawn)) // columns)
@@ -99,9 +97,9 @@ def plot_feature_maps(
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     show(grid[0], host_images(images, "plot_feature_maps")[0])
     grid[0].set_title(f"input\n{_size(images[0])}", fontsize=8)
-    for axes, (name, layer, output) in zip(grid[1:], drawn, strict=False):
+    for axes, (name, output) in zip(grid[1:], drawn, strict=False):
         told = _draw(axes, output, channels)
-        axes.set_title(f"{name or type(layer).__name__}\n{told}", fontsize=8)
+        axes.set_title(f"{name}\n{told}", fontsize=8)
     for axes in grid[1 + len(drawn) :]:
         axes.remove()
     return write(figure, path, "plot_feature_maps")

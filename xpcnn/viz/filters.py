@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xpcnn.backend import to_numpy
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
-from xpcnn.viz.canvas import PathOf, corners, mosaic, near_square, new_figure, show, write
+from xpcnn.viz.canvas import Figure, PathOf, corners, mosaic, near_square, new_figure, show, write
 from xpcnn.viz.walk import leaves
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["plot_filters"]
 

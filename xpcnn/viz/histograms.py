@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,11 +11,9 @@ from xpcnn import nn
 from xpcnn.backend import asarray, host_generator, to_numpy
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
-from xpcnn.viz.canvas import PathOf, host_array, near_square, new_figure, write
-from xpcnn.viz.walk import evenly, nothing_fits, says_something, walk
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.ops.checks import whole
+from xpcnn.viz.canvas import Figure, PathOf, host_array, near_square, new_figure, write
+from xpcnn.viz.walk import evenly, outputs
 
 __all__ = ["plot_activations", "plot_initial_values"]
 
@@ -80,16 +78,15 @@ def plot_activations(
     >>> [axes.get_title().splitlines()[0] for axes in figure.axes]
     ['conv1', 'relu1', 'pool1', 'fc1', 'relu2', 'fc2']
     """
-    if most < 1:
-        raise ArgumentError(f"plot_activations: most must be at least 1, got {most}")
+    whole("plot_activations: most", most, 1)
     if 0 in host_array(x).shape:
         raise ShapeError(f"plot_activations: x is empty, its shape is {host_array(x).shape}")
     rows = dict(models) if isinstance(models, Mapping) else {"": models}
     if not rows:
         raise ArgumentError("plot_activations: no model given")
-    found = {label: _outputs(model, x, layers) for label, model in rows.items()}
-    outputs = {label: evenly(row, most) for label, row in found.items()}
-    widest = max(map(len, outputs.values()))
+    found = {label: outputs("plot_activations", model, x, layers, _measure) for label, model in rows.items()}
+    drawn = {label: evenly(row, most) for label, row in found.items()}
+    widest = max(map(len, drawn.values()))
     columns = widest if len(rows) > 1 else near_square(widest, aspect=2)
     deep = len(rows) if len(rows) > 1 else -(-widest // columns)
     figure = new_figure(max(4.0, 2.1 * columns), 0.3 + 1.75 * deep, gap=0.04)
@@ -98,7 +95,7 @@ def plot_activations(
         figure.suptitle(f"{most} of {deepest} layers", fontsize=11)
     grid = figure.subplots(deep, columns, squeeze=False)
     lines = grid if len(rows) > 1 else [grid.ravel()]
-    for (label, row), line in zip(outputs.items(), lines, strict=True):
+    for (label, row), line in zip(drawn.items(), lines, strict=True):
         for axes, layer in zip(line, row, strict=False):
             _draw(axes, layer, limits or _limits(layer.sample))
         line[0].set_ylabel(label)
@@ -155,23 +152,13 @@ def plot_initial_values(
     return write(figure, path, "plot_initial_values")
 
 
-def _outputs(model: Layer, x: Any, pattern: str | None) -> list[_Outputs]:
-    found: list[_Outputs] = []
-
-    def see(path: str, layer: Layer, x: Any, y: Any) -> None:
-        if says_something(path, layer, x, y, pattern):
-            values = to_numpy(y).astype(np.float64).reshape(-1)
-            values = values[np.isfinite(values)]
-            others = values[values != 0]
-            mean, std = (float(values.mean()), float(values.std())) if values.size else (np.nan, np.nan)
-            zeros = 1 - others.size / values.size if values.size else 0.0
-            sample = others[:: -(-others.size // _SAMPLE) or 1]
-            found.append(_Outputs(path or type(layer).__name__, mean, std, zeros, sample))
-
-    walk(model, x, see)
-    if not found:
-        raise nothing_fits("plot_activations", pattern, model)
-    return found
+def _measure(name: str, y: Any) -> _Outputs:
+    values = to_numpy(y).astype(np.float64).reshape(-1)
+    values = values[np.isfinite(values)]
+    others = values[values != 0]
+    mean, std = (float(values.mean()), float(values.std())) if values.size else (np.nan, np.nan)
+    zeros = 1 - others.size / values.size if values.size else 0.0
+    return _Outputs(name, mean, std, zeros, others[:: -(-others.size // _SAMPLE) or 1])
 
 
 def _limits(sample: np.ndarray) -> tuple[float, float] | None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
+from xpcnn.ops.checks import whole
 from xpcnn.train import predict
 from xpcnn.train.inputs import labelled
-from xpcnn.viz.canvas import PathOf, host_images, new_figure, show, write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.viz.canvas import Figure, PathOf, host_images, new_figure, show, write
 
 __all__ = ["plot_mistakes"]
 
@@ -51,8 +48,7 @@ def plot_mistakes(model: Layer, data: Any, path: PathOf | None = None, *, count:
     >>> len(figure.axes)
     3
     """
-    if count < 1:
-        raise ArgumentError(f"plot_mistakes: count must be at least 1, got {count}")
+    whole("plot_mistakes: count", count, 1)
     images, labels = labelled("plot_mistakes", data)
     probabilities = predict(model, images)
     read, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xpcnn import ops
 from xpcnn.backend import asarray, to_numpy
 from xpcnn.errors import ShapeError
-from xpcnn.viz.canvas import PathOf, host_array, new_figure, show, write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.viz.canvas import Figure, PathOf, host_array, new_figure, show, write
 
 __all__ = ["plot_sobel", "sobel"]
 

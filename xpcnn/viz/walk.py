@@ -13,7 +13,7 @@ from xpcnn.errors import ArgumentError
 from xpcnn.nn import Flatten, Layer, Preprocess
 from xpcnn.nn.preprocess import like_of, to_images
 
-__all__ = ["Activation", "activations", "evenly", "leaves", "walk"]
+__all__ = ["Activation", "activations", "evenly", "leaves", "outputs", "walk"]
 
 Item = TypeVar("Item")
 
@@ -107,15 +107,27 @@ def leaves(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
         yield from leaves(child, ".".join(part for part in (path, name) if part))
 
 
-def says_something(path: str, layer: Layer, x: Array, y: Array, pattern: str | None) -> bool:
-    """Return whether a layer's output is worth showing: new numbers, under a path that fits the pattern."""
-    return y is not x and not isinstance(layer, Flatten) and (pattern is None or fnmatchcase(path, pattern))
+def outputs(
+    function: str, model: Layer, x: Any, pattern: str | None, result: Callable[[str, Array], Item]
+) -> list[Item]:
+    """Return `result(path, output)` of each leaf under a path that fits a pattern and gives new numbers.
 
+    Raises
+    ------
+    ArgumentError
+        When no leaf fits; `function` is named in the message.
+    """
+    found: list[Item] = []
 
-def nothing_fits(function: str, pattern: str | None, model: Layer) -> ArgumentError:
-    """Return the error for a pattern that fits no layer's path."""
-    known = ", ".join(dict.fromkeys(path for path, _ in leaves(model)))
-    return ArgumentError(f"{function}: no layer to show fits layers={pattern!r}; layers: {known}")
+    def see(path: str, layer: Layer, x: Array, y: Array) -> None:
+        if y is not x and not isinstance(layer, Flatten) and (pattern is None or fnmatchcase(path, pattern)):
+            found.append(result(path or type(layer).__name__, y))
+
+    walk(model, x, see)
+    if not found:
+        known = ", ".join(dict.fromkeys(path for path, _ in leaves(model)))
+        raise ArgumentError(f"{function}: no layer to show fits layers={pattern!r}; layers: {known}")
+    return found
 
 
 def evenly(items: list[Item], most: int) -> list[Item]:

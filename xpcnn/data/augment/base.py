@@ -16,7 +16,7 @@ from xpcnn.data._check import check_integer
 from xpcnn.data.augment.sampling import Map, read
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 
-__all__ = ["Geometric", "Transform", "check_number"]
+__all__ = ["Geometric", "Transform"]
 
 Array = NDArray[Any]
 
@@ -27,6 +27,26 @@ class Transform(ABC):
 
     name: ClassVar[str]
     """What `parse` calls it."""
+    limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    """What its numbers must lie between."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            number = self._check(field.name, getattr(self, field.name), whole=field.type == "int")
+            object.__setattr__(self, field.name, number)
+
+    def _check(self, argument: str, value: object, whole: bool = False) -> float:
+        """Return a finite number within the limits, or raise ArgumentError."""
+        where = type(self).__name__
+        if whole:
+            return check_integer(where, argument, value, minimum=0)
+        number, (low, high) = float(value) if isinstance(value, numbers.Real) else math.nan, self.limits
+        if math.isfinite(number) and low <= number <= high:
+            return number
+        span = f"of {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+        raise ArgumentError(
+            f"{type(self).__name__}: {argument} must be a finite number {span}, got {value!r}"
+        )
 
     def __call__(self, images: Array, rng: np.random.Generator | int) -> Array:
         """Return changed copies of the images.
@@ -93,17 +113,6 @@ class Geometric(Transform):
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:
         n, _, height, width = images.shape
         return read(images, [self.draw(rng, n, height, width)])
-
-
-def check_number(
-    where: str, argument: str, value: object, minimum: float = 0.0, maximum: float = math.inf
-) -> float:
-    """Return `value` as a finite float of `minimum` to `maximum`, or raise ArgumentError."""
-    number = float(value) if isinstance(value, numbers.Real) else math.nan
-    if math.isfinite(number) and minimum <= number <= maximum:
-        return number
-    span = f"of {minimum:g} to {maximum:g}" if math.isfinite(maximum) else f"of at least {minimum:g}"
-    raise ArgumentError(f"{where}: {argument} must be a finite number {span}, got {value!r}")
 
 
 def _short(number: float) -> str:

@@ -26,21 +26,8 @@ from xpcnn.errors import ArgumentError
 
 __all__ = ["Compose", "parse"]
 
-_KNOWN: dict[str, type[Transform]] = {
-    known.name: known
-    for known in (
-        Shift,
-        Rotate,
-        Scale,
-        Shear,
-        Elastic,
-        RandomCrop,
-        HorizontalFlip,
-        VerticalFlip,
-        Brightness,
-        Cutout,
-    )
-}
+_ALL = (Shift, Rotate, Scale, Shear, Elastic, RandomCrop, HorizontalFlip, VerticalFlip, Brightness, Cutout)
+_KNOWN: dict[str, type[Transform]] = {known.name: known for known in _ALL}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from xpcnn.data.augment.base import Array, Geometric, check_number
+from xpcnn.data.augment.base import Array, Geometric
 from xpcnn.data.augment.sampling import Displacement
+from xpcnn.errors import ArgumentError
 
 __all__ = ["Elastic"]
 
@@ -53,8 +54,9 @@ class Elastic(Geometric):
     sigma: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", check_number("Elastic", "alpha", self.alpha))
-        object.__setattr__(self, "sigma", check_number("Elastic", "sigma", self.sigma, minimum=0.1))
+        super().__post_init__()
+        if self.sigma < 0.1:
+            raise ArgumentError(f"Elastic: sigma must be a finite number of at least 0.1, got {self.sigma!r}")
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Displacement:
         """Two fields of ``height * width`` numbers for each image."""

@@ -9,8 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from xpcnn.data._check import check_integer
-from xpcnn.data.augment.base import Array, Geometric, check_number
+from xpcnn.data.augment.base import Array, Geometric
 from xpcnn.data.augment.sampling import Affine, affine
 from xpcnn.errors import ArgumentError
 
@@ -51,15 +50,13 @@ class Shift(Geometric):
     pixels: float | tuple[float, float]
 
     def __post_init__(self) -> None:
-        pixels: float | tuple[float, float]
-        if isinstance(self.pixels, tuple | list):
-            if len(self.pixels) != 2:
-                raise ArgumentError(f"Shift: pixels must be a number or a pair, got {self.pixels!r}")
-            vertical, horizontal = (check_number("Shift", "pixels", value) for value in self.pixels)
-            pixels = (vertical, horizontal)
+        if not isinstance(self.pixels, tuple | list):
+            super().__post_init__()
+        elif len(self.pixels) == 2:
+            pixels = tuple(self._check("pixels", distance) for distance in self.pixels)
+            object.__setattr__(self, "pixels", pixels)
         else:
-            pixels = check_number("Shift", "pixels", self.pixels)
-        object.__setattr__(self, "pixels", pixels)
+            raise ArgumentError(f"Shift: pixels must be a number or a pair, got {self.pixels!r}")
 
     @classmethod
     def from_numbers(cls, arguments: Sequence[int | float]) -> Self:
@@ -94,10 +91,8 @@ class Rotate(Geometric):
     """
 
     name: ClassVar[str] = "rotate"
+    limits: ClassVar[tuple[float, float]] = (0, 180)
     degrees: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "degrees", check_number("Rotate", "degrees", self.degrees, maximum=180))
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """One number for each image."""
@@ -132,9 +127,6 @@ class Scale(Geometric):
     name: ClassVar[str] = "scale"
     amount: float
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "amount", check_number("Scale", "amount", self.amount))
-
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """One number for each image."""
         inverse = np.exp(-math.log1p(self.amount) * _spread(rng, n))
@@ -163,10 +155,8 @@ class Shear(Geometric):
     """
 
     name: ClassVar[str] = "shear"
+    limits: ClassVar[tuple[float, float]] = (0, 89)
     degrees: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "degrees", check_number("Shear", "degrees", self.degrees, maximum=89))
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """One number for each image."""
@@ -204,9 +194,6 @@ class RandomCrop(Geometric):
     name: ClassVar[str] = "crop"
     padding: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "padding", check_integer("RandomCrop", "padding", self.padding, minimum=0))
-
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """Two whole numbers for each image."""
         corner = rng.integers(-self.padding, self.padding, (n, 2), endpoint=True)
@@ -237,10 +224,8 @@ class HorizontalFlip(Geometric):
     """
 
     name: ClassVar[str] = "hflip"
+    limits: ClassVar[tuple[float, float]] = (0, 1)
     p: float = 0.5
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", check_number("HorizontalFlip", "p", self.p, maximum=1))
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """One number for each image."""
@@ -271,10 +256,8 @@ class VerticalFlip(Geometric):
     """
 
     name: ClassVar[str] = "vflip"
+    limits: ClassVar[tuple[float, float]] = (0, 1)
     p: float = 0.5
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", check_number("VerticalFlip", "p", self.p, maximum=1))
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """One number for each image."""

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from xpcnn.data._check import check_integer
-from xpcnn.data.augment.base import Array, Transform, check_number
+from xpcnn.data.augment.base import Array, Transform
 
 __all__ = ["Brightness", "Cutout"]
 
@@ -39,10 +38,8 @@ class Brightness(Transform):
     """
 
     name: ClassVar[str] = "brightness"
+    limits: ClassVar[tuple[float, float]] = (0, 1)
     amount: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "amount", check_number("Brightness", "amount", self.amount, maximum=1))
 
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:
         factor = 1 + self.amount * (2 * rng.random((len(images), 1, 1, 1)) - 1)
@@ -84,9 +81,6 @@ class Cutout(Transform):
 
     name: ClassVar[str] = "cutout"
     size: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", check_integer("Cutout", "size", self.size, minimum=0))
 
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:
         n, _, height, width = images.shape
