@@ -13,6 +13,12 @@ from xpcnn.train import RunDirectory, Trainer
 
 __all__ = ["introduce"]
 
+_OTHERS = {
+    "label_smoothing": "label smoothing {:g}",
+    "clip_norm": "gradients clipped to norm {:g}",
+    "average": "weights averaged with decay {:g}",
+}
+
 
 def introduce(
     settings: Settings, trainer: Trainer, train: Dataset, test: Dataset, directory: RunDirectory
@@ -53,12 +59,9 @@ def _schedule(settings: Settings) -> Iterator[str]:
 
 
 def _others(settings: Settings) -> Iterator[str]:
-    if settings.label_smoothing is not None:
-        yield f"label smoothing {settings.label_smoothing:g}"
-    if settings.clip_norm is not None:
-        yield f"gradients clipped to norm {settings.clip_norm:g}"
-    if settings.average is not None:
-        yield f"weights averaged with decay {settings.average:g}"
+    for name, text in _OTHERS.items():
+        if getattr(settings, name) is not None:
+            yield text.format(getattr(settings, name))
     if settings.patience is not None:
         yield f"early stopping after {_epochs(settings.patience)} without a better test accuracy"
     if settings.autotune:

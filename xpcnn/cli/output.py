@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO, cast
 from unicodedata import category
@@ -25,11 +25,7 @@ def shown(text: object) -> str:
     >>> shown("naïve\n\x1b[31m")
     'naïve\\n\\x1b[31m'
     """
-    return "".join(c if c.isprintable() or category(c) == "Zs" else _escaped(c) for c in str(text))
-
-
-def _escaped(character: str) -> str:
-    return ascii(character)[1:-1]
+    return "".join(c if c.isprintable() or category(c) == "Zs" else ascii(c)[1:-1] for c in str(text))
 
 
 def one_line(error: BaseException) -> str:
@@ -46,55 +42,39 @@ def one_line(error: BaseException) -> str:
 
 
 class _Output:
-    """Standard output as a stream on which lines are text, whatever is in them."""
+    """Standard output as a stream on which lines are text, whatever is in them.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    With a list for its failures, it is given up with a note when it fails.
+    """
+
+    def __init__(self, stream: TextIO, failures: list[OSError] | None = None) -> None:
+        self._stream, self._failures = stream, failures
 
     def write(self, text: str) -> int:
-        self._stream.write("\n".join(map(shown, text.split("\n"))))
+        self._attempt(self._stream.write, "\n".join(map(shown, text.split("\n"))))
         return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, action: Callable[..., Any], *arguments: str) -> None:
+        try:
+            action(*arguments)
+        except OSError as error:
+            if self._failures is None:
+                raise
+            if not self._failures:
+                self._failures.append(error)
+                _log.error("error: standard output: %s; the run goes on without it", error.strerror or error)
+            give_up(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-class _Lasting(_Output):
-    """One that is given up, with a note, when it fails."""
-
-    def __init__(self, stream: TextIO, failures: list[OSError]) -> None:
-        super().__init__(stream)
-        self._failures = failures
-
-    def write(self, text: str) -> int:
-        try:
-            super().write(text)
-        except OSError as error:
-            self._give_up(error)
-        return len(text)
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        if not self._failures:
-            self._failures.append(error)
-            _log.error("error: standard output: %s; the run goes on without it", error.strerror or error)
-        give_up(self._stream)
-
-
 @contextmanager
 def plain_output() -> Iterator[None]:
     """Let commands print names and messages from files as they are, inside a ``with`` block."""
-    if sys.stdout is None:
-        yield
-        return
     with redirect_stdout(cast("TextIO", _Output(sys.stdout))):
         yield
 
@@ -103,10 +83,7 @@ def plain_output() -> Iterator[None]:
 def lasting_output() -> Iterator[list[OSError]]:
     """Let what is done inside a ``with`` block go on where standard output fails; the list has that error."""
     failures: list[OSError] = []
-    if sys.stdout is None:
-        yield failures
-        return
-    with redirect_stdout(cast("TextIO", _Lasting(sys.stdout, failures))):
+    with redirect_stdout(cast("TextIO", _Output(sys.stdout, failures))):
         yield failures
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +19,7 @@ from xpcnn.cli.settings import OF_FIXED_LENGTH, Settings
 from xpcnn.data import Dataset
 from xpcnn.nn import summary
 from xpcnn.ops import autotune
-from xpcnn.train import (
-    EarlyStopping,
-    History,
-    ProgressBar,
-    ProgressLines,
-    RunDirectory,
-    Trainer,
-    evaluate,
-)
+from xpcnn.train import EarlyStopping, History, ProgressBar, ProgressLines, RunDirectory, Trainer, evaluate
 from xpcnn.train.interrupt import status_of
 from xpcnn.viz import plot_curves
 
@@ -40,7 +33,7 @@ def begin(settings: Settings, out: Path | None) -> int:
     schedule = trainer.schedule
     settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
     directory = RunDirectory(out or _new_folder(settings), settings.to_config())
-    with directory.writing(), lasting_output() as failures, _choice_of_algorithms(settings):
+    with _writing(settings, directory) as failures:
         introduce(settings, trainer, train, test, directory)
         status = _train(trainer, train, test, settings, directory)
     return status or int(bool(failures))  # of which a note has told
@@ -50,7 +43,7 @@ def resume(settings: Settings, directory: RunDirectory) -> int:
     """Train on from where a run stopped, and return the exit status."""
     train, test = _data(settings)
     trainer = _trainer(settings, train)
-    with directory.writing(), lasting_output() as failures, _choice_of_algorithms(settings):
+    with _writing(settings, directory) as failures:
         directory.restore(trainer)
         if settings.epochs < trainer.epoch:
             raise UsageError(f"--epochs {settings.epochs}: the run has trained for {trainer.epoch} already")
@@ -64,6 +57,14 @@ def resume(settings: Settings, directory: RunDirectory) -> int:
             print(f"going on after step {trainer.steps}, {done}", flush=True)
         status = _train(trainer, train, test, settings, directory)
     return status or int(bool(failures))  # of which a note has told
+
+
+@contextmanager
+def _writing(settings: Settings, directory: RunDirectory) -> Iterator[list[OSError]]:
+    """Let nobody else write the run, and the run outlive its output; the list has what that failed with."""
+    tuning = autotune() if settings.autotune else nullcontext()
+    with directory.writing(), lasting_output() as failures, tuning:
+        yield failures
 
 
 def _data(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -97,10 +98,6 @@ def _new_folder(settings: Settings) -> Path:
             folder, number = folder.with_name(f"{name}-{number}"), number + 1
 
 
-def _choice_of_algorithms(settings: Settings) -> AbstractContextManager[None]:
-    return autotune() if settings.autotune else nullcontext()
-
-
 def _train(
     trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory
 ) -> int:
@@ -114,7 +111,7 @@ def _train(
             settings.batch_size,
             settings.evaluate_samples,
             settings.drop_last,
-            progress=_Bar() if sys.stderr is not None and sys.stderr.isatty() else ProgressLines(sys.stdout),
+            progress=_Bar() if sys.stderr.isatty() else ProgressLines(sys.stdout),
             augment=settings.build_augmentation(),
             callbacks=[directory, *stopping],
         )

@@ -36,22 +36,6 @@ HALF_DTYPES = ("float16", "bfloat16")
 OF_FIXED_LENGTH = ("cosine", "one-cycle")
 """The schedules that are stretched over all epochs of a run."""
 
-# Not in the configurations of runs that were begun before these were there: they do without.
-_LATER = {
-    "schedule",
-    "lr_step",
-    "lr_gamma",
-    "warmup",
-    "clip_norm",
-    "average",
-    "label_smoothing",
-    "augment",
-    "patience",
-    "autotune",
-    "drop_last",
-}
-
-
 _Count = Annotated[int, Range(1)]
 _Rate = Annotated[float, Range(0)]
 
@@ -77,9 +61,9 @@ class Settings:
     weight_decay: _Rate | None = None
     epochs: _Count = 7
     batch_size: _Count = 100
-    drop_last: bool = False
     seed: Annotated[int, Range(0)] = 0
     dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float32"
+    # What follows is not in the files of runs that were begun by earlier versions: they do without.
     schedule: str = "constant"
     lr_step: _Count | None = None
     lr_gamma: _Rate | None = None
@@ -90,6 +74,7 @@ class Settings:
     augment: str | None = None
     patience: Annotated[int, Range(0)] | None = None
     autotune: bool = False
+    drop_last: bool = False
 
     @classmethod
     def of_run(cls, config: dict[str, Any], source: object) -> Settings:
@@ -100,8 +85,8 @@ class Settings:
         CheckpointError
             When they are not those of a run that `xpcnn train` began.
         """
-        names = {item.name for item in fields(cls)}
-        missing = sorted(names - _LATER - config.keys())
+        names = [item.name for item in fields(cls)]
+        missing = sorted(set(names[: names.index("schedule")]) - config.keys())
         if missing:
             raise CheckpointError(
                 f"{source}: lacks {', '.join(missing)}; was this run begun by `xpcnn train`?"

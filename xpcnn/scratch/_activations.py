@@ -7,7 +7,7 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError
-from xpcnn.scratch._arrays import cast_like, floated, kept
+from xpcnn.scratch._arrays import as_floating, cast_like, context_of
 from xpcnn.scratch._namespace import random_of
 
 __all__ = ["Dropout", "Relu", "Sigmoid"]
@@ -37,11 +37,11 @@ class Relu:
         return None if self._ctx is None else self._ctx.y <= 0
 
     def forward(self, x: Array) -> Array:
-        y, self._ctx = ops.relu(floated(x))
+        y, self._ctx = ops.relu(as_floating(x))
         return y
 
     def backward(self, dout: Array) -> Array:
-        ctx = kept(self._ctx, self)
+        ctx = context_of(self._ctx, self)
         return ops.relu.backward(ctx, cast_like(dout, ctx.y))
 
 
@@ -58,11 +58,11 @@ class Sigmoid:
         self._ctx: Any = None
 
     def forward(self, x: Array) -> Array:
-        self.out, self._ctx = ops.sigmoid(floated(x))
+        self.out, self._ctx = ops.sigmoid(as_floating(x))
         return self.out
 
     def backward(self, dout: Array) -> Array:
-        ctx = kept(self._ctx, self)
+        ctx = context_of(self._ctx, self)
         return ops.sigmoid.backward(ctx, cast_like(dout, ctx.y))
 
 
@@ -103,7 +103,7 @@ class Dropout:
         """While true, `forward` takes the mask of the time before: for numerical differentiation."""
 
     def forward(self, x: Array, train_flg: bool = True) -> Array:
-        x = floated(x)
+        x = as_floating(x)
         if not train_flg:
             return x * (1.0 - self.dropout_ratio)
         if not self.hold or self.mask is None:
@@ -111,4 +111,4 @@ class Dropout:
         return x * cast_like(self.mask, x)
 
     def backward(self, dout: Array) -> Array:
-        return dout * cast_like(kept(self.mask, self), dout)
+        return dout * cast_like(context_of(self.mask, self), dout)

@@ -10,14 +10,14 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.op import check_backend, require_array
 
 __all__ = [
+    "as_floating",
     "as_targets",
     "cast_like",
     "class_numbers",
+    "context_of",
     "default_float",
-    "floated",
     "is_floating",
-    "kept",
-    "promoted",
+    "promote",
     "size_of",
     "value",
 ]
@@ -44,7 +44,7 @@ def cast_like(x: Array, reference: Array) -> Array:
     return backend_of(x).xp.astype(x, native(reference).dtype, copy=False)
 
 
-def floated(x: Any) -> Array:
+def as_floating(x: Any) -> Array:
     """Return `x` as an array of a floating dtype: itself if it is one; numbers go to the current backend."""
     x = require_array("xpcnn.scratch", "the argument", x if is_array(x) else asarray(x))
     if is_floating(x):
@@ -53,7 +53,7 @@ def floated(x: Any) -> Array:
     return backend.xp.astype(x, default_float(backend))
 
 
-def promoted(op: str, **arguments: Any) -> list[Array]:
+def promote(op: str, **arguments: Any) -> list[Array]:
     """Return arrays, and plain numbers beside them, in the one floating dtype that holds them all.
 
     The first must be an array, and the others be on its backend. Integers and plain numbers have no say
@@ -104,7 +104,7 @@ def value(scalar: Array) -> Any:
     return scalar[()]
 
 
-def kept(ctx: Any, layer: object) -> Any:
+def context_of(ctx: Any, layer: object) -> Any:
     """Return what `forward` kept for `backward`."""
     if ctx is None:
         raise ArgumentError(f"{type(layer).__name__}.backward: there is no forward pass to go back through")

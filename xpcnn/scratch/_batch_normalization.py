@@ -8,7 +8,7 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of
 from xpcnn.ops.op import widened
-from xpcnn.scratch._arrays import cast_like, kept, promoted, size_of
+from xpcnn.scratch._arrays import cast_like, context_of, promote, size_of
 
 __all__ = ["BatchNormalization"]
 
@@ -75,7 +75,7 @@ class BatchNormalization:
         self._dtype: Any = None
 
     def forward(self, x: Array, train_flg: bool = True) -> Array:
-        x, gamma, beta = promoted("BatchNormalization", x=x, gamma=self.gamma, beta=self.beta)
+        x, gamma, beta = promote("BatchNormalization", x=x, gamma=self.gamma, beta=self.beta)
         self.input_shape, self.batch_size = tuple(x.shape), x.shape[0]
         self._dtype, backend = x.dtype, backend_of(x)
         # Half precision is widened as a whole: running variances would not fit it.
@@ -95,7 +95,7 @@ class BatchNormalization:
         return backend.xp.astype(backend.xp.reshape(y, self.input_shape), self._dtype, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        ctx = kept(self._ctx, self)
+        ctx = context_of(self._ctx, self)
         xp = backend_of(dout).xp
         wide = cast_like(xp.reshape(dout, tuple(ctx.x.shape)), ctx.x)
         dx, dgamma, dbeta = ops.batch_norm.backward(ctx, wide)

@@ -11,7 +11,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.op import widened
-from xpcnn.scratch._arrays import as_targets, cast_like, class_numbers, floated, promoted, size_of, value
+from xpcnn.scratch._arrays import as_floating, as_targets, cast_like, class_numbers, promote, size_of, value
 from xpcnn.scratch._namespace import np
 
 __all__ = [
@@ -44,7 +44,7 @@ def step_function(x: Any) -> Array:
     >>> step_function([-1.0, 0.0, 2.0])
     array([0, 0, 1])
     """
-    x = floated(x)
+    x = as_floating(x)
     xp = backend_of(x).xp
     return xp.astype(x > 0, xp.int64)
 
@@ -58,12 +58,12 @@ def sigmoid(x: Any) -> Array:
     >>> sigmoid([-1000.0, 0.0])
     array([0. , 0.5])
     """
-    return ops.sigmoid(floated(x))[0]
+    return ops.sigmoid(as_floating(x))[0]
 
 
 def sigmoid_grad(x: Any) -> Array:
     """Return the derivative of `sigmoid` at `x`."""
-    y, ctx = ops.sigmoid(floated(x))
+    y, ctx = ops.sigmoid(as_floating(x))
     return ops.sigmoid.backward(ctx, backend_of(y).xp.ones_like(y))
 
 
@@ -76,7 +76,7 @@ def relu(x: Any) -> Array:
     >>> relu([-1.0, 2.0])
     array([0., 2.])
     """
-    y, _ = ops.relu(floated(x))
+    y, _ = ops.relu(as_floating(x))
     return cast_like(y, x) if is_array(x) else y
 
 
@@ -85,7 +85,7 @@ def relu_grad(x: Any) -> Array:
 
     At 0 the book's function gives 1, while its Relu layer hands on no gradient there. Both are kept.
     """
-    x = floated(x)
+    x = as_floating(x)
     return cast_like(x >= 0, x)
 
 
@@ -98,7 +98,7 @@ def softmax(x: Any) -> Array:
     >>> softmax([1010.0, 1000.0, 990.0]).round(4)
     array([1., 0., 0.])
     """
-    return ops.softmax(floated(x))[0]
+    return ops.softmax(as_floating(x))[0]
 
 
 def mean_squared_error(y: Any, t: Any) -> Any:
@@ -114,7 +114,7 @@ def mean_squared_error(y: Any, t: Any) -> Any:
     >>> float(mean_squared_error([0.1, 0.9], [0.0, 1.0]).round(6))
     0.01
     """
-    y, t = promoted("mean_squared_error", y=floated(y), t=t)
+    y, t = promote("mean_squared_error", y=as_floating(y), t=t)
     return value(ops.mean_squared_error(y, t)[0] * (size_of(y) / 2))
 
 
@@ -172,7 +172,7 @@ def softmax_loss(X: Any, t: Any) -> Any:
 
 def as_batch(y: Any, t: Any) -> tuple[Array, Array]:
     """Return scores (N, classes) and their targets, of a batch or of a single sample (classes,)."""
-    y = floated(y)
+    y = as_floating(y)
     if y.ndim < 1:
         raise ShapeError("scores must have shape (N, classes) or (classes,), got a single number")
     backend = backend_of(y)

@@ -11,24 +11,12 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
+from xpcnn.scratch import functions
 from xpcnn.scratch._activations import Dropout, Relu, Sigmoid
-from xpcnn.scratch._arrays import cast_like, floated, kept, promoted, size_of, value
+from xpcnn.scratch._arrays import as_floating, cast_like, context_of, promote, size_of, value
 from xpcnn.scratch._batch_normalization import BatchNormalization
-from xpcnn.scratch._namespace import np
-from xpcnn.scratch.functions import (
-    as_batch,
-    cross_entropy_error,
-    identity_function,
-    mean_squared_error,
-    relu,
-    relu_grad,
-    sigmoid,
-    sigmoid_grad,
-    softmax,
-    softmax_loss,
-    step_function,
-    sum_squared_error,
-)
+from xpcnn.scratch.functions import *  # noqa: F403  (the book's scripts take these from layers, too)
+from xpcnn.scratch.functions import as_batch
 from xpcnn.scratch.util import col2im, im2col
 
 __all__ = [
@@ -40,22 +28,10 @@ __all__ = [
     "Relu",
     "Sigmoid",
     "SoftmaxWithLoss",
-    # the book's scripts take these too from `from common.layers import *`
     "col2im",
-    "cross_entropy_error",
-    "identity_function",
     "im2col",
-    "mean_squared_error",
-    "np",
-    "relu",
-    "relu_grad",
-    "sigmoid",
-    "sigmoid_grad",
-    "softmax",
-    "softmax_loss",
-    "step_function",
-    "sum_squared_error",
 ]
+__all__ += functions.__all__
 
 
 class Affine:
@@ -93,7 +69,7 @@ class Affine:
         self._ctx: Any = None
 
     def forward(self, x: Array) -> Array:
-        x, W, b = promoted("Affine", x=x, W=self.W, b=self.b)
+        x, W, b = promote("Affine", x=x, W=self.W, b=self.b)
         self.original_x_shape = tuple(x.shape)
         self.x = ops.flatten(x)[0]
         weight = backend_of(W).xp.matrix_transpose(W)
@@ -101,7 +77,7 @@ class Affine:
         return y
 
     def backward(self, dout: Array) -> Array:
-        ctx = kept(self._ctx, self)
+        ctx = context_of(self._ctx, self)
         xp = backend_of(ctx.x).xp
         dx, dweight, db = ops.linear.backward(ctx, cast_like(dout, ctx.x))
         self.dW = cast_like(xp.matrix_transpose(dweight), self.W)
@@ -149,14 +125,14 @@ class SoftmaxWithLoss:
 
     def forward(self, x: Array, t: Array) -> Any:
         """Return the loss of logits (N, classes) or (classes,), with labels (N,), (N, 1) or one-hot."""
-        x = floated(x)
+        x = as_floating(x)
         self._shape, self.t = tuple(x.shape), t
         loss, self._ctx = ops.softmax_cross_entropy(*as_batch(x, t))
         self.loss = value(loss)
         return self.loss
 
     def backward(self, dout: Any = 1) -> Array:
-        dx = ops.softmax_cross_entropy.backward(kept(self._ctx, self), dout)
+        dx = ops.softmax_cross_entropy.backward(context_of(self._ctx, self), dout)
         return backend_of(dx).xp.reshape(dx, self._shape)
 
 
@@ -194,14 +170,14 @@ class Convolution:
         self._ctx: Any = None
 
     def forward(self, x: Array) -> Array:
-        self.x, W, b = promoted("Convolution", x=x, W=self.W, b=self.b)
+        self.x, W, b = promote("Convolution", x=x, W=self.W, b=self.b)
         bias = _spread(b, W.shape[0])
         y, self._ctx = ops.conv2d(self.x, W, bias, stride=self.stride, padding=self.pad)
         return y
 
     def backward(self, dout: Array, need_dx: bool = True) -> Array | None:
         """Return dx, or None if nobody needs it: a network's first layer spares that work."""
-        ctx = kept(self._ctx, self)
+        ctx = context_of(self._ctx, self)
         dx, dW, db = ops.conv2d.backward(ctx, cast_like(dout, ctx.x), need_dx=need_dx)
         self.dW, self.db = cast_like(dW, self.W), _gradient_of(self.b, db)
         return dx
@@ -235,12 +211,12 @@ class Pooling:
         self._ctx: Any = None
 
     def forward(self, x: Array) -> Array:
-        self.x = floated(x)
+        self.x = as_floating(x)
         y, self._ctx = ops.max_pool2d(self.x, (self.pool_h, self.pool_w), self.stride, self.pad)
         return y
 
     def backward(self, dout: Array) -> Array:
-        ctx = kept(self._ctx, self)
+        ctx = context_of(self._ctx, self)
         return ops.max_pool2d.backward(ctx, cast_like(dout, ctx.x))
 
 

@@ -66,14 +66,14 @@ class _BookOptimizer(ABC):
                 raise ArgumentError(f"{where}: {name} must be a dictionary, got {type(value).__name__}")
         old = {key: _as_array(where, key, value) for key, value in params.items()}
         slopes = {key: cast_like(native(_as_number(grads[key])), value) for key, value in old.items()}
-        for key, new in self._updated(old, slopes).items():
+        for key, new in self._new_values(old, slopes).items():
             if isinstance(params[key], Real):
                 params[key] = float(new)
             else:
                 params[key][...] = cast_like(new, params[key])
 
     @abstractmethod
-    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
         """Return new arrays; those given belong to others and stay as they are."""
 
 
@@ -102,7 +102,7 @@ class _CoreOptimizer(_BookOptimizer):
     So one object may serve several networks, as in the book's comparisons.
     """
 
-    def __init__(self, lr: float) -> None:
+    def __init__(self, lr: float = 0.01) -> None:
         self.lr = lr
         self._cores: dict[str, tuple[Parameter, optim.Optimizer]] = {}
 
@@ -110,10 +110,10 @@ class _CoreOptimizer(_BookOptimizer):
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         """Return the core's optimiser of a parameter."""
 
-    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        return self._stepped(params, grads, self.lr)
+    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+        return self._step(params, grads, self.lr)
 
-    def _stepped(self, params: dict[str, Array], grads: dict[str, Array], lr: float) -> dict[str, Array]:
+    def _step(self, params: dict[str, Array], grads: dict[str, Array], lr: float) -> dict[str, Array]:
         new = {}
         for key, slope in grads.items():
             if key not in self._cores:
@@ -140,9 +140,6 @@ class SGD(_CoreOptimizer):
     array([0.5, 2.5])
     """
 
-    def __init__(self, lr: float = 0.01) -> None:
-        super().__init__(lr)
-
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         return optim.SGD(parameters)
 
@@ -162,15 +159,12 @@ class Momentum(_CoreOptimizer):
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         return optim.SGD(parameters, momentum=self.momentum)
 
-    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        return self._stepped(params, {key: self.lr * slope for key, slope in grads.items()}, lr=1.0)
+    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+        return self._step(params, {key: self.lr * slope for key, slope in grads.items()}, lr=1.0)
 
 
 class AdaGrad(_CoreOptimizer):
     """AdaGrad: ``h ← h + g²``, ``p ← p − lr · g / (√h + 1e-7)``."""
-
-    def __init__(self, lr: float = 0.01) -> None:
-        super().__init__(lr)
 
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         return optim.AdaGrad(parameters, eps=_EPS)
@@ -214,7 +208,7 @@ class Nesterov(_BookOptimizer):
         self.momentum = momentum
         self.v: dict[str, Array] | None = None
 
-    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
         self.v = {} if self.v is None else self.v
         momentum, new = self.momentum, {}
         for key, slope in grads.items():
@@ -252,7 +246,7 @@ class Adam(_BookOptimizer):
         self.m: dict[str, Array] | None = None
         self.v: dict[str, Array] | None = None
 
-    def _updated(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
         if self.m is None or self.v is None:
             self.m, self.v = {}, {}
         self.iter += 1

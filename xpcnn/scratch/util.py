@@ -12,7 +12,7 @@ from xpcnn.backend import Array, backend_of, is_array, to_numpy
 from xpcnn.backend.base import host_array
 from xpcnn.errors import ShapeError
 from xpcnn.ops.op import require_array
-from xpcnn.scratch._arrays import cast_like, floated
+from xpcnn.scratch._arrays import as_floating, cast_like
 from xpcnn.scratch._namespace import np, random_of
 
 __all__ = ["col2im", "conv_output_size", "im2col", "np", "shuffle_dataset", "smooth_curve"]
@@ -88,7 +88,7 @@ def im2col(input_data: Array, filter_h: int, filter_w: int, stride: int = 1, pad
     array([[1, 2, 4, 5],
            [2, 3, 5, 6]])
     """
-    columns = ops.im2col(floated(input_data), (filter_h, filter_w), stride, pad)
+    columns = ops.im2col(as_floating(input_data), (filter_h, filter_w), stride, pad)
     return cast_like(columns, input_data)
 
 
@@ -97,5 +97,5 @@ def col2im(
 ) -> Array:
     """Fold the rows of `im2col` back into images of `input_shape`, summed where they overlap; dtype kept."""
     shape: Any = tuple(input_shape)
-    images = ops.col2im(floated(col), shape, (filter_h, filter_w), stride, pad)
+    images = ops.col2im(as_floating(col), shape, (filter_h, filter_w), stride, pad)
     return cast_like(images, col)
