@@ -20,13 +20,6 @@ def test_the_ten_lines_run_and_learn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tmp_path / "simple_convnet.safetensors").stat().st_size > 1_000_000
 
 
-def test_two_commands_do_all_the_set_up() -> None:
-    commands = re.findall(r"^python3 -m venv .*$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(commands) == 2
-    assert commands[0].endswith("xpcnn train")
-    assert commands[1].endswith("pytest")
-
-
 def test_the_techniques_page_runs() -> None:
     page = README.parent / "docs" / "techniques.md"
     names: dict[str, object] = {}

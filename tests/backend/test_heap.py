@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
-import xpcnn
 from xpcnn.backend import heap
 
 CODE = """
@@ -70,8 +68,3 @@ def test_other_allocators(monkeypatch: pytest.MonkeyPatch) -> None:
         heap.release_freed_memory()
     finally:
         heap.keep_freed_memory.cache_clear()
-
-
-def test_every_backend_can_release(make: Any) -> None:
-    with make.use():
-        xpcnn.release_memory()

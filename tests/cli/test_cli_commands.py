@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import os
 import platform
 import re
@@ -64,16 +62,6 @@ def test_each_option_tells_its_default(command: str, xpcnn_command: Any) -> None
     status, out, err = xpcnn_command(command, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: xpcnn {command} ")
-
-
-def test_help_tells_what_each_module_says_of_itself(xpcnn_command: Any) -> None:
-    status, out, _ = xpcnn_command("--help")
-    assert status == 0
-    for name, told in program._SUBCOMMANDS.items():
-        doc = importlib.import_module(f"xpcnn.cli.{name}").__doc__
-        assert doc is not None
-        assert doc.split("\n\n")[0] == told
-        assert f"{name}{told}".replace(" ", "") in "".join(out.split())
 
 
 def test_os_errors_are_one_line(xpcnn_command: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +276,3 @@ def test_info_of_the_environment(xpcnn_command: Any, monkeypatch: pytest.MonkeyP
     assert f"mnist              in {tmp_path / 'data' / 'mnist'}" in out
     assert "in use             none: $XPCNN_BACKEND=jax: unknown backend 'jax'" in out
     assert f"$XPCNN_DATA_DIR    {tmp_path / 'data'}" in out
-
-
-def test_the_settings_of_a_run_are_json(trained: Path) -> None:
-    assert json.loads((trained / "run.json").read_text())["lr"] == 0.003

@@ -356,33 +356,23 @@ def test_ctrl_c_before_training(xpcnn_command: Any, monkeypatch: pytest.MonkeyPa
 # -- errors -------------------------------------------------------------------------------
 
 USAGE = {
-    "unknown dataset": (("--dataset", "cifar"), "--dataset: invalid choice: 'cifar' (choose from"),
     "unknown model": (("--model", "vgg"), "--model: invalid choice: 'vgg'"),
-    "unknown optimizer": (("--optimizer", "lion"), "--optimizer: invalid choice: 'lion'"),
     "unknown backend": (("--backend", "jax"), "--backend: invalid choice: 'jax'"),
-    "unknown dtype": (("--dtype", "int8"), "--dtype: invalid choice: 'int8'"),
     "unknown option": (("--frobnicate",), "unrecognized arguments: --frobnicate"),
     "abbreviation": (("--epoch", 3), "unrecognized arguments: --epoch 3"),
-    "missing value": (("--lr",), "--lr: expected one argument"),
-    "lr": (("--lr", "fast"), "--lr: 'fast' is not a number of at least 0"),
     "negative lr": (("--lr=-1",), "--lr: '-1' is not a number of at least 0"),
     "lr is no number": (("--lr", "nan"), "--lr: 'nan' is not a number of at least 0"),
     "no epochs": (("--epochs", 0), "--epochs: '0' is not a whole number of at least 1"),
-    "half an epoch": (("--epochs", 0.5), "--epochs: '0.5' is not a whole number"),
     "negative seed": (("--seed=-1",), "--seed: '-1' is not a whole number of at least 0"),
-    "empty batches": (("--batch-size", 0), "--batch-size: '0' is not"),
     "too many samples": (("--train-samples", 2000), "--train-samples 2000: synthetic-digits has 1000 such"),
     "too many tests": (("--test-samples", 301), "--test-samples 301: synthetic-digits has 300 such images"),
     "momentum of Adam": (("--momentum", 0.5), "--momentum is for the optimizers momentum and nesterov, not"),
     "no such model option": (("--model-option", "depth=3"), "simple_convnet takes input_shape, filters, "),
     "model option without value": (("--model-option", "filters"), "expected NAME=VALUE"),
-    "model option of another kind": (("--model-option", "filters=x"), "'x' is no value for filters"),
     "model option 0": (("--model-option", "hidden=0"), "'0' is no value for hidden, whose default is 100"),
     "seed as a model option": (("--model-option", "seed=1"), "takes input_shape"),
     "shape": (("--model-option", "input_shape=28"), "whose default is 1,28,28"),
     "resume and lr": (("--resume", "run", "--lr", 1), "so --lr cannot be given with it"),
-    "resume and out": (("--resume", "run", "--out", "x"), "so --out cannot be given with it"),
-    "resume and samples": (("--resume", "run", "--train-samples", 1), "so --train-samples cannot be given"),
     "resume and model option": (("--resume", "run", "--model-option", "a=1"), "so --model-option cannot"),
 }
 
@@ -484,20 +474,6 @@ def test_divergence(xpcnn_command: Any) -> None:
     assert sorted(os.listdir("run")) == ["history.jsonl", "run.json"]
 
 
-def test_a_full_disk(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import safetensors.numpy
-
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
-    status, _, err = xpcnn_command("train", *TINY, "--out", "run")
-    assert (status, err) == (
-        1,
-        "xpcnn: error: cannot write run/best.safetensors: No space left on device\n",
-    )
-
-
 def test_unexpected_errors_keep_their_traceback(xpcnn_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(self: Trainer, x: Any, t: Any) -> Any:
         raise RuntimeError("a bug")
@@ -525,6 +501,6 @@ def test_the_last_batch_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFi
         assert main([*arguments, *options, "--out", str(out)]) == 0
         assert len(RunDirectory(out).history().losses) == steps
     with pytest.raises(SystemExit, match="2"):
-        main([*arguments[:2], "50", *arguments[3:], "--drop-last", "--out", str(tmp_path / "none")])
+        main([*arguments, "--train-samples", "50", "--drop-last", "--out", str(tmp_path / "none")])
     assert "no batch of --batch-size 100 is left of 50 images" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -28,15 +28,3 @@ def test_every_block_prints_what_the_page_says(capsys: pytest.CaptureFixture[str
         else:
             exec(code, names)
         assert capsys.readouterr().out == printed
-
-
-def test_the_articles_argument() -> None:
-    """The page's claims in numbers of the test's own."""
-    printed = "".join(text for _, _, text in BLOCKS)
-    assert re.search(r"\[3, 3\] +sees 5x5: 18 weights, ", printed)
-    assert re.search(r"\[5\] +sees 5x5: 25 weights, ", printed)
-    assert re.search(r"\[3, 3, 3\] +sees 7x7: 27 weights, ", printed)
-    assert re.search(r"\[7\] +sees 7x7: 49 weights, ", printed)
-    fields = dict(re.findall(r"^(\w+) +[\dx]+ .* (\d+)$", printed, re.MULTILINE))
-    # As in Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", 2019
-    assert (fields["alexnet"], fields["vgg16"]) == ("195", "212")
