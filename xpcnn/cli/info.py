@@ -18,9 +18,8 @@ from xpcnn import __version__
 from xpcnn.backend import available_backends, get_backend, get_num_threads, use_backend
 from xpcnn.backend.threads import THREADS_VARIABLE
 from xpcnn.cli.output import shown
-from xpcnn.data.fetch import DATA_DIR_VARIABLE, cache_dir, expanded, has_names, holds
+from xpcnn.data.fetch import DATA_DIR_VARIABLE, SHARED, cache_dir, expand, has_names, holds
 from xpcnn.data.mnist import FASHION_MNIST, MNIST
-from xpcnn.data.places import SHARED
 from xpcnn.errors import ArgumentError, BackendError, DatasetError
 from xpcnn.ops.conv.tuning_cache import tuning_cache
 
@@ -135,7 +134,7 @@ def _datasets() -> Iterator[tuple[str, str]]:
     roots = [cache_dir()]
     if own:
         try:
-            roots.insert(0, expanded(own))
+            roots.insert(0, expand(own))
         except DatasetError as error:
             yield "in no folder", str(error)
     yield "looked for in", ", then ".join(map(str, roots))

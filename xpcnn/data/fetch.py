@@ -5,25 +5,30 @@ good as the original. Downloads go to a name of their own beside the target and 
 content has been checked; so an interrupted or concurrent fetch never leaves a bad file under the good name.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from xpcnn.data.idx import GZIP_MAGIC, read_content
-from xpcnn.data.places import SHARED, candidates, not_found
 from xpcnn.errors import DatasetError
 
-__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "expanded", "has_names", "holds", "load_file"]
+__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "expand", "has_names", "holds", "load_file"]
 
 DATA_DIR_VARIABLE = "XPCNN_DATA_DIR"
 _TIMEOUT_SECONDS = 30
 _CHUNK = 1 << 16
 _MOST = 1 << 30  # bytes of a file whose size is not known
+SHARED = ("raw", "")
+"""Folders under a root that any dataset's files may lie in; "" is the root itself."""
+
+_MOST_NAMES = 8  # of what a folder holds, in messages
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +67,7 @@ def cache_dir() -> Path:
     return Path(pooch.os_cache("xpcnn"))
 
 
-def expanded(root: str | os.PathLike[str]) -> Path:
+def expand(root: str | os.PathLike[str]) -> Path:
     """The user's own folder for datasets, with ``~`` and ``~name`` expanded.
 
     Raises
@@ -104,7 +109,7 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     user_root = os.environ.get(DATA_DIR_VARIABLE) if root is None else root
     problems: list[str] = []
     if user_root:
-        top = expanded(user_root)
+        top = expand(user_root)
         content, damaged = _look_in([top / folder for folder in source.folders], source, file)
         if content is None:
             # Datasets share file names: what is wrong here may be another's, and right.
@@ -116,10 +121,10 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
             found = "; ".join([*damaged.values(), *problems])
             raise DatasetError(f"{found}; replace or remove it (xpcnn leaves it alone)")
         if root is not None:
-            raise DatasetError(f"{source.name}: {not_found(top, source, file)}")
+            raise DatasetError(f"{source.name}: {_not_found(top, source, file)}")
         for problem in problems:
             _log.warning("%s; looking for %s elsewhere", problem, source.name)
-        problems = problems or [f"${DATA_DIR_VARIABLE}: {not_found(top, source, file)}"]
+        problems = problems or [f"${DATA_DIR_VARIABLE}: {_not_found(top, source, file)}"]
     folder = cache_dir() / source.name
     content, damaged = _look_in([folder], source, file)
     if content is None:
@@ -134,7 +139,7 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
 
 def has_names(folder: Path, source: Source) -> bool:
     """Whether a folder has a file of each name of a dataset."""
-    return all(any(candidates(folder, file)) for file in source.sha256)
+    return all(any(_candidates(folder, file)) for file in source.sha256)
 
 
 def holds(folder: Path, source: Source) -> bool:
@@ -144,10 +149,49 @@ def holds(folder: Path, source: Source) -> bool:
     )
 
 
+def _names_of(file: str) -> tuple[str, ...]:
+    """The names a file goes by: its own, and with a dot for the hyphen before ``idx``."""
+    return tuple(dict.fromkeys((file, file.replace("-idx", ".idx"))))
+
+
+def _candidates(folder: Path, file: str) -> Iterator[Path]:
+    """The files of a folder that may be `file`, by their names; Kaggle has some in a folder of that name."""
+    for name in _names_of(file):
+        for path in (folder / name, folder / f"{name}.gz", folder / name / name):
+            if os.path.isfile(path):
+                yield path
+
+
+def _not_found(root: Path, source: Source, file: str) -> str:
+    """What was looked for under a root, where, and what is there instead."""
+    where = ", ".join(f"{folder}/" for folder in (*source.folders, *SHARED) if folder)
+    looked = f"no {' or '.join(_names_of(file))}, with or without .gz, in {where} or directly under {root}"
+    if not os.path.isdir(root):
+        return f"{looked}, which is no folder"
+    listed = [_listed(root / folder, f"{folder}/") for folder in (*source.folders, *SHARED) if folder]
+    return "; ".join([looked, *filter(None, listed), _listed(root, "the latter") or ""])
+
+
+def _visible(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
+def _listed(folder: Path, name: str) -> str | None:
+    """Return a folder's name and what it holds, or None where there is no such folder."""
+    if not os.path.isdir(folder):
+        return None
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
+    more = "" if len(names) <= _MOST_NAMES else f" and {len(names) - _MOST_NAMES} more"
+    return f"{name} holds {', '.join(map(_visible, names[:_MOST_NAMES])) or 'nothing'}{more}"
+
+
 def _look_in(folders: list[Path], source: Source, file: str) -> tuple[bytes | None, dict[Path, str]]:
     """The first good copy of `file` in some folders, and what is wrong with the copies before it."""
     damaged: dict[Path, str] = {}
-    for path in (path for folder in folders for path in candidates(folder, file)):
+    for path in (path for folder in folders for path in _candidates(folder, file)):
         try:
             return _verified(path, str(path), source, file), damaged
         except DatasetError as error:

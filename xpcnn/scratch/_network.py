@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from xpcnn.backend import Array, backend_of
-from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn import io
+from xpcnn.backend import Array, backend_of, is_array, to_numpy
+from xpcnn.errors import ArgumentError, CheckpointError, ShapeError, StateDictError
+from xpcnn.io.pickles import read_pickle
 from xpcnn.ops.op import require_array
 from xpcnn.scratch._arrays import class_numbers
-from xpcnn.scratch._params_file import fitting, read_params, write_params
 from xpcnn.scratch.gradient import numerical_gradient
 from xpcnn.scratch.layers import Dropout, SoftmaxWithLoss
 
 __all__ = ["Network"]
+
+_PICKLE_ENDING = ".pkl"
+_ARCHIVE_MAGIC = b"PK"  # of zip files, which npz files are
 
 
 class Network:
@@ -95,7 +101,7 @@ class Network:
         CheckpointError
             For an ending other than .npz, .pkl or .safetensors, or when the file cannot be written.
         """
-        write_params(file_name, self.params)
+        _write_params(file_name, self.params)
 
     def load_params(self, file_name: str | PathLike[str] = "params.pkl") -> None:
         """Take `params` from a file of `save_params`, or from an old pickle, which is read but never run.
@@ -110,7 +116,7 @@ class Network:
         StateDictError
             When names or shapes are not those of this network; nothing is changed then.
         """
-        self.params.update(fitting(file_name, read_params(file_name, self.params), self.params))
+        self.params.update(_fit_params(file_name, _read_params(file_name, self.params), self.params))
         self._hand_over()
 
     def _row(self) -> list[Any]:
@@ -133,3 +139,66 @@ class Network:
         finally:
             for layer in dropouts:
                 layer.hold = False
+
+
+def _write_params(path: str | PathLike[str], params: Mapping[str, Array]) -> None:
+    """Write arrays as safetensors if `path` ends so, else as npz; see `Network.save_params`."""
+    arrays = {key: to_numpy(value) for key, value in params.items()}
+    if Path(path).suffix != _PICKLE_ENDING:
+        io.save_arrays(path, arrays, {})
+        return
+    # Under the script's own name: where it looks for its params.pkl again, the file is there.
+    with io.replacing(path) as temporary:
+        archive = temporary.with_suffix(".npz")
+        io.save_arrays(archive, arrays, {})
+        os.replace(archive, temporary)
+
+
+def _read_params(path: str | PathLike[str], params: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the dictionary in a file of `_write_params`, or in a pickle; what it is, its content says.
+
+    Of another tool's archive, only entries that fit `params` are read.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing or damaged, or is a pickle of anything but arrays, numbers and text.
+    """
+    wanted = {key: tuple(value.shape) for key, value in params.items()}
+    if Path(path).suffix == ".safetensors":
+        return dict(io.load_arrays(path, wanted=wanted)[0])
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_ARCHIVE_MAGIC)) == _ARCHIVE_MAGIC:
+                return dict(io.load_arrays(path, ending=".npz", wanted=wanted)[0])
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    found = read_pickle(path)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: a pickle of a {type(found).__name__}, not of a dict of parameters")
+    return found
+
+
+def _fit_params(
+    path: str | PathLike[str], found: Mapping[str, Any], params: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Return `found` as arrays that can take the places of `params`: on their backends, in their own dtypes.
+
+    Raises
+    ------
+    StateDictError
+        Naming every entry that is missing, not expected, no array of real numbers, or of another shape.
+    """
+    problems = [f"missing: {key}" for key in params if key not in found]
+    for key, array in found.items():
+        if key not in params:
+            problems.append(f"unexpected: {key!r}")
+        elif not is_array(array):
+            problems.append(f"{key}: a {type(array).__name__}, not an array of real numbers")
+        elif array.dtype.kind not in "fiu":
+            problems.append(f"{key}: an array of {array.dtype}, not one of real numbers")
+        elif tuple(array.shape) != tuple(params[key].shape):
+            problems.append(f"{key}: shape {tuple(array.shape)}, expected {tuple(params[key].shape)}")
+    if problems:
+        raise StateDictError(f"{path} does not fit this network:\n  " + "\n  ".join(problems))
+    return {key: backend_of(params[key]).copy(backend_of(params[key]).asarray(found[key])) for key in params}

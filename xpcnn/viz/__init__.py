@@ -5,12 +5,11 @@ matplotlib (``pip install 'xpcnn[plot]'``) is imported when the first is drawn.
 """
 
 from xpcnn.viz.augmentations import plot_augmentations
-from xpcnn.viz.confusion import confusion_matrix, plot_confusion
 from xpcnn.viz.curves import plot_curves
 from xpcnn.viz.features import plot_feature_maps
 from xpcnn.viz.filters import plot_filters
 from xpcnn.viz.histograms import plot_activations, plot_initial_values
-from xpcnn.viz.mistakes import plot_mistakes
+from xpcnn.viz.predictions import confusion_matrix, plot_confusion, plot_mistakes
 from xpcnn.viz.sobel import plot_sobel, sobel
 from xpcnn.viz.walk import Activation, activations
 
