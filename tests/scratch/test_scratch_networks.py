@@ -144,7 +144,7 @@ def test_params_that_are_replaced_are_seen(make: Any, new: Any) -> None:
     network.params = {key: value * 1 for key, value in network.params.items()}
     network.params["b1"] = network.params["b1"] + 1
     assert not np.allclose(make.to_numpy(network.predict(x)), changed)
-    weighted = [layer for layer in network._row() if hasattr(layer, "W")]
+    weighted = [layer for layer in network._layer_list() if hasattr(layer, "W")]
     for i, layer in enumerate(weighted, start=1):
         assert layer.W is network.params[f"W{i}"]
         assert layer.b is network.params[f"b{i}"]

@@ -92,23 +92,6 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
         plot_curves(History(), tmp_path / "absent" / "curves.png")
 
 
-def test_a_failure_while_drawing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib.figure import Figure
-
-    path = tmp_path / "curves.png"
-    path.write_bytes(b"old")
-
-    def fail(self: Figure, target: Path, **options: object) -> None:
-        target.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(CheckpointError, match="No space left"):
-        plot_curves(History(), path)
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["curves.png"]
-
-
 def test_pyplot_is_not_touched_and_importing_is_cheap(tmp_path: Path) -> None:
     code = f"""
 import sys

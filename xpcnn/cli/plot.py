@@ -23,7 +23,7 @@ from xpcnn.cli.output import shown
 from xpcnn.cli.parser import UsageError
 from xpcnn.cli.predict import preparation_of
 from xpcnn.data import Dataset, augment
-from xpcnn.data.prepare import flat
+from xpcnn.data.prepare import flatten
 from xpcnn.errors import XpcnnError
 from xpcnn.io import make_folder
 from xpcnn.nn import Layer
@@ -197,7 +197,7 @@ class _Artist:
         which = self._args.image or "0"
         if which.isdecimal():
             return viz.plot_sobel(self._test_image(int(which)))
-        picture = flat(open_picture(Path(which))).convert("L")
+        picture = flatten(open_picture(Path(which))).convert("L")
         picture.thumbnail((_LARGEST, _LARGEST))
         return viz.plot_sobel(np.asarray(picture))
 

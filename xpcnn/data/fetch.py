@@ -168,15 +168,15 @@ def _not_found(root: Path, source: Source, file: str) -> str:
     looked = f"no {' or '.join(_names_of(file))}, with or without .gz, in {where} or directly under {root}"
     if not os.path.isdir(root):
         return f"{looked}, which is no folder"
-    listed = [_listed(root / folder, f"{folder}/") for folder in (*source.folders, *SHARED) if folder]
-    return "; ".join([looked, *filter(None, listed), _listed(root, "the latter") or ""])
+    listed = [_list_folder(root / folder, f"{folder}/") for folder in (*source.folders, *SHARED) if folder]
+    return "; ".join([looked, *filter(None, listed), _list_folder(root, "the latter") or ""])
 
 
 def _visible(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _listed(folder: Path, name: str) -> str | None:
+def _list_folder(folder: Path, name: str) -> str | None:
     """Return a folder's name and what it holds, or None where there is no such folder."""
     if not os.path.isdir(folder):
         return None
@@ -193,13 +193,13 @@ def _look_in(folders: list[Path], source: Source, file: str) -> tuple[bytes | No
     damaged: dict[Path, str] = {}
     for path in (path for folder in folders for path in _candidates(folder, file)):
         try:
-            return _verified(path, str(path), source, file), damaged
+            return _verify(path, str(path), source, file), damaged
         except DatasetError as error:
             damaged[path] = str(error)
     return None, damaged
 
 
-def _verified(path: Path, name: str, source: Source, file: str) -> bytes:
+def _verify(path: Path, name: str, source: Source, file: str) -> bytes:
     content, expected = read_content(path, name, source.sizes.get(file)), source.sha256[file]
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
@@ -227,7 +227,7 @@ def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tupl
         try:
             _log.info("fetching %s", url)
             _download(url, part, source.sizes.get(file, _MOST))
-            content = _verified(part, url, source, file)
+            content = _verify(part, url, source, file)
             with part.open("rb") as stream:  # a server may have decompressed it on the way
                 gzipped = stream.read(2) == GZIP_MAGIC
             target = folder / (f"{file}.gz" if gzipped else file)

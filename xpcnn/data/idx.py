@@ -87,7 +87,7 @@ def read_content(path: str | os.PathLike[str], name: str | None = None, most: in
             gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             file.seek(0)
             if gzipped:
-                return _decompressed(file, name, most)
+                return _decompress(file, name, most)
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
                 raise DatasetError(f"{name}: wrong content: {size:,} bytes, expected {most:,}")
@@ -103,7 +103,7 @@ def read_content(path: str | os.PathLike[str], name: str | None = None, most: in
         raise DatasetError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-def _decompressed(file: BinaryIO, name: str, most: int | None) -> bytes:
+def _decompress(file: BinaryIO, name: str, most: int | None) -> bytes:
     stream = gzip.GzipFile(fileobj=file)
     content = bytearray(stream.read(_LONGEST_HEADER))
     if most is None:

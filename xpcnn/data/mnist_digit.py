@@ -50,7 +50,7 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
         When nothing can be seen on it.
     """
     placed = grey.shape == (SIZE, SIZE)
-    inside, where, edge = _unframed(grey)
+    inside, where, edge = _remove_frame(grey)
     steps = ["frame removed"] * (inside is not grey)
     ground = _surface(inside)
     contrast = np.abs(inside - ground).max()
@@ -62,15 +62,15 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
     if (ground - inside).max() > (inside - ground).max():  # lighter than what is drawn on it
         inside, ground = 255 - inside, 255 - ground
         steps.append("inverted")
-    if min(inside.shape) >= _SHADOWED and _uneven(inside - ground):
-        opened = _opened(inside)
+    if min(inside.shape) >= _SHADOWED and _is_uneven(inside - ground):
+        opened = _opening(inside)
         if (inside - opened).max() > _ONE_SIDED * (opened - inside).max():  # else it took strokes for paper
             ground, shaded = opened, True
     ink = inside - ground
-    if not _seen(ink, edge):
+    if not _is_visible(ink, edge):
         raise DatasetError("nothing to see on it")
     if edge:
-        outer = _outlying(ink > _threshold(ink), True)  # what rounded corners left
+        outer = _outliers(ink > _threshold(ink), True)  # what rounded corners left
         inside[outer], ink[outer] = ground[outer], 0
     if placed and not shaded and ground[0, 0] <= _CLEAN and ink.max() >= _STRONG:
         ink = inside
@@ -79,7 +79,7 @@ def as_mnist_digit(grey: Grey) -> tuple[NDArray[np.uint8], list[str]]:
         ink *= 255 / ink.max()
         steps += ["shading removed"] * shaded + ["contrast raised"] * placed
     if not placed:
-        return _centred(_boxed(ink)), [*steps, "cropped"]
+        return _center(_fit_box(ink)), [*steps, "cropped"]
     whole = np.zeros_like(grey)
     whole[where] = ink
     return np.rint(whole).astype(np.uint8), steps
@@ -92,7 +92,7 @@ def _border(grey: Grey) -> Grey:
     return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
 
 
-def _unframed(grey: Grey) -> tuple[Grey, tuple[slice, slice], float]:
+def _remove_frame(grey: Grey) -> tuple[Grey, tuple[slice, slice], float]:
     """Return the paper without a frame or edges of another grey, where it is, and how much they differ.
 
     A frame is on three sides or more: lines near the edge are of another grey than even lines further in.
@@ -161,7 +161,7 @@ def _depth(lines: NDArray[Any]) -> int:
     return math.ceil(_FRAME * len(lines))
 
 
-def _uneven(ink: Grey) -> bool:
+def _is_uneven(ink: Grey) -> bool:
     border = _border(ink)
     low, high = np.percentile(border, (5, 95))
     noise = np.median(
@@ -182,7 +182,7 @@ def _surface(grey: Grey) -> Grey:
     return (terms @ fit).astype(np.float32)
 
 
-def _opened(grey: Grey) -> Grey:
+def _opening(grey: Grey) -> Grey:
     """Return what a dark paper with shadows looks like without the light strokes on it.
 
     The darkest value near each pixel, then the lightest of these (a morphological opening): a fifth of the
@@ -205,7 +205,7 @@ def _opened(grey: Grey) -> Grey:
 # -- the ink ---------------------------------------------------------------------------
 
 
-def _seen(ink: Grey, edge: float) -> bool:
+def _is_visible(ink: Grey, edge: float) -> bool:
     """Return whether there is more than noise, judged by means of 3×3 pixels.
 
     Noise is as dark as it is light; ink is on one side of the ground. Of a frame that differed by `edge`,
@@ -243,12 +243,12 @@ def _smooth(grey: Grey) -> Grey:
     return grey
 
 
-def _boxed(ink: Grey) -> Grey:
+def _fit_box(ink: Grey) -> Grey:
     """Return what was drawn, cut out and scaled to 20 pixels on its longer side."""
     from PIL import Image
 
     drawn = ink > _threshold(ink)
-    drawn &= ~_outlying(drawn, False)
+    drawn &= ~_outliers(drawn, False)
     rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
     cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(_BOX * size / max(cut.shape))) for size in cut.shape)
@@ -256,7 +256,7 @@ def _boxed(ink: Grey) -> Grey:
     return np.clip(boxed * (255 / boxed.max()), 0, 255)
 
 
-def _outlying(drawn: NDArray[np.bool_], framed: bool) -> NDArray[np.bool_]:
+def _outliers(drawn: NDArray[np.bool_], framed: bool) -> NDArray[np.bool_]:
     """Return what is drawn near the edge apart from the rest: where no frame was, on three sides or more."""
     from PIL import Image, ImageFilter
 
@@ -283,7 +283,7 @@ def _threshold(ink: Grey) -> float:
     return float(edges[1 + int(np.argmax(variance))])
 
 
-def _centred(boxed: Grey) -> NDArray[np.uint8]:
+def _center(boxed: Grey) -> NDArray[np.uint8]:
     """Return the picture on black, (28, 28) uint8, its centre of mass in the middle."""
     whole = np.zeros((SIZE, SIZE), dtype=np.uint8)
     total = boxed.sum()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Grey = NDArray[np.float32]
 
-__all__ = ["PREPARATIONS", "Prepared", "check_preparation", "flat", "prepare_picture"]
+__all__ = ["PREPARATIONS", "Prepared", "check_preparation", "flatten", "prepare_picture"]
 
 PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
 _LARGE = 1 << 24
@@ -68,8 +68,8 @@ def prepare_picture(picture: Image, shape: tuple[int, int, int], preparation: st
     if preparation == "mnist-digit":
         pixels, steps = as_mnist_digit(_drawing(picture))
     else:
-        image = flat(picture).convert("L" if channels == 1 else "RGB")
-        pixels = np.asarray(_SCALED[preparation](image, width, height))
+        image = flatten(picture).convert("L" if channels == 1 else "RGB")
+        pixels = np.asarray(_RESIZE[preparation](image, width, height))
     if picture.size != (width, height):
         steps.append(f"{picture.width}x{picture.height} -> {width}x{height}")
     pixels = pixels.reshape(height, width, channels).transpose(2, 0, 1)
@@ -92,12 +92,12 @@ def check_preparation(preparation: str, shape: tuple[int, int, int]) -> None:
 # -- photographs -----------------------------------------------------------------------
 
 
-def flat(picture: Image) -> Image:
+def flatten(picture: Image) -> Image:
     """Return a picture of any mode without transparency, grey (``L``) or ``RGB``: 8 bits.
 
     Pictures of more than 16 million pixels are shrunk by a whole factor.
     """
-    return _converted(picture, _opaque, math.ceil(math.sqrt(picture.width * picture.height / _LARGE)))
+    return _convert(picture, _opaque, math.ceil(math.sqrt(picture.width * picture.height / _LARGE)))
 
 
 def _opaque(picture: Image, range_: tuple[float, float] | None) -> Image:
@@ -115,25 +115,25 @@ def _opaque(picture: Image, range_: tuple[float, float] | None) -> Image:
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
-def _cropped(image: Image, width: int, height: int) -> Image:
+def _crop(image: Image, width: int, height: int) -> Image:
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     if scale == int(scale):  # not through the middle of blocks
         left, top = left // scale * scale, top // scale * scale
-    return _scaled(image, width, height, (left, top, left + width * scale, top + height * scale))
+    return _scale(image, width, height, (left, top, left + width * scale, top + height * scale))
 
 
-def _padded(image: Image, width: int, height: int) -> Image:
+def _pad(image: Image, width: int, height: int) -> Image:
     from PIL import Image
 
     scale = max(image.width / width, image.height / height)
     wide, high = max(1, round(image.width / scale)), max(1, round(image.height / scale))
     padded = Image.new(image.mode, (width, height))
-    padded.paste(_scaled(image, wide, high), ((width - wide) // 2, (height - high) // 2))
+    padded.paste(_scale(image, wide, high), ((width - wide) // 2, (height - high) // 2))
     return padded
 
 
-def _scaled(
+def _scale(
     image: Image, width: int, height: int, box: tuple[float, float, float, float] | None = None
 ) -> Image:
     """Return a part of the image, by default all of it, in another size."""
@@ -146,7 +146,7 @@ def _scaled(
     return image.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
 
 
-_SCALED = {"crop": _cropped, "pad": _padded, "squash": _scaled}
+_RESIZE = {"crop": _crop, "pad": _pad, "squash": _scale}
 
 
 # -- digits ----------------------------------------------------------------------------
@@ -158,22 +158,22 @@ def _drawing(picture: Image) -> Grey:
     Ink on nothing is shown by the transparency, whatever its colour. Where one value is transparent, the
     values themselves show it if they differ.
     """
-    picture = _unrepeated(picture)
+    picture = _original_size(picture)
     by_value = picture.mode in ("1", "L", "RGB") and _differ(picture)
-    convert = partial(_unmixed, transparent=picture.has_transparency_data and not by_value)
-    image = _converted(picture, convert, math.ceil(max(picture.size) / _WORKING_SIZE), _DEPTHS)
+    convert = partial(_digit_mode, transparent=picture.has_transparency_data and not by_value)
+    image = _convert(picture, convert, math.ceil(max(picture.size) / _WORKING_SIZE), _DEPTHS)
     if image.mode == "F":
         return np.asarray(image)
     if image.mode != "RGBA":
         return _grey(image)
-    return _seen_through(_grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32))
+    return _composite(_grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32))
 
 
 def _differ(picture: Image) -> bool:
     return any(int(np.ptp(channel.getextrema())) >= 3 for channel in picture.split())
 
 
-def _unrepeated(picture: Image) -> Image:
+def _original_size(picture: Image) -> Image:
     """Return the 28×28 picture each of whose pixels another repeats k×k times, or that other."""
     from PIL import Image
 
@@ -185,7 +185,7 @@ def _unrepeated(picture: Image) -> Image:
     return small if again.tobytes() == picture.tobytes() else picture
 
 
-def _unmixed(picture: Image, range_: tuple[float, float] | None, transparent: bool) -> Image:
+def _digit_mode(picture: Image, range_: tuple[float, float] | None, transparent: bool) -> Image:
     from PIL import Image
 
     if range_ is not None:
@@ -195,7 +195,7 @@ def _unmixed(picture: Image, range_: tuple[float, float] | None, transparent: bo
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
-def _seen_through(grey: Grey, alpha: Grey) -> Grey:
+def _composite(grey: Grey, alpha: Grey) -> Grey:
     """Return what shows the drawing: the transparency, or the grey values on more of the same paper."""
     if np.ptp(alpha) == 0:
         return grey if alpha.any() else alpha
@@ -225,7 +225,7 @@ def _grey(image: Image) -> Grey:
 # -- values ----------------------------------------------------------------------------
 
 
-def _converted(
+def _convert(
     picture: Image,
     convert: Callable[[Image, tuple[float, float] | None], Image],
     factor: int,

@@ -53,13 +53,13 @@ class StandIn(ModuleType):
         backend = get_backend()
         if backend.name in _LIKE_NUMPY:
             return getattr(sys.modules[backend.name], name)
-        return _adapted(backend, name)
+        return _adapt(backend, name)
 
 
 np: Any = StandIn("np", StandIn.__doc__)
 
 
-def _adapted(backend: Backend, name: str) -> Any:
+def _adapt(backend: Backend, name: str) -> Any:
     """Return what stands for NumPy's `name` with a library that is not made like NumPy."""
     if name == "random":
         return HostRandom(backend)

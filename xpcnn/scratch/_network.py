@@ -43,8 +43,8 @@ class Network:
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
         """Return the logits (N, classes) of images (N, C, H, W)."""
-        self._hand_over()
-        for layer in self._row():
+        self._assign_params()
+        for layer in self._layer_list():
             x = layer.forward(x, train_flg) if isinstance(layer, Dropout) else layer.forward(x)
         return x
 
@@ -72,12 +72,12 @@ class Network:
         """Return the gradient of the loss for each entry of `params`, by backpropagation."""
         self.loss(x, t)
         dout = self.last_layer.backward(1)
-        first, *others = self._row()
+        first, *others = self._layer_list()
         for layer in reversed(others):
             dout = layer.backward(dout)
         first.backward(dout, need_dx=False)
         grads = {}
-        for i, layer in enumerate(self._weighted(), start=1):
+        for i, layer in enumerate(self._weight_layers(), start=1):
             grads[f"W{i}"], grads[f"b{i}"] = layer.dW, layer.db
         return grads
 
@@ -117,21 +117,21 @@ class Network:
             When names or shapes are not those of this network; nothing is changed then.
         """
         self.params.update(_fit_params(file_name, _read_params(file_name, self.params), self.params))
-        self._hand_over()
+        self._assign_params()
 
-    def _row(self) -> list[Any]:
+    def _layer_list(self) -> list[Any]:
         return list(self.layers.values() if isinstance(self.layers, dict) else self.layers)
 
-    def _weighted(self) -> list[Any]:
-        return [layer for layer in self._row() if hasattr(layer, "W")]
+    def _weight_layers(self) -> list[Any]:
+        return [layer for layer in self._layer_list() if hasattr(layer, "W")]
 
-    def _hand_over(self) -> None:
-        for i, layer in enumerate(self._weighted(), start=1):
+    def _assign_params(self) -> None:
+        for i, layer in enumerate(self._weight_layers(), start=1):
             layer.W, layer.b = self.params[f"W{i}"], self.params[f"b{i}"]
 
     @contextmanager
     def _masks_held(self) -> Iterator[None]:
-        dropouts = [layer for layer in self._row() if isinstance(layer, Dropout)]
+        dropouts = [layer for layer in self._layer_list() if isinstance(layer, Dropout)]
         try:
             for layer in dropouts:
                 layer.hold = True

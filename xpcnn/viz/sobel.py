@@ -83,8 +83,8 @@ def plot_sobel(image: Any, path: PathOf | None = None) -> Figure:
     figure = new_figure(4 * panel, 0.8 + min(2 * panel, panel * height / width))
     panels = (
         ("image", grey, float(grey.min()), max(float(grey.max()), float(grey.min()) + 1e-6), ""),
-        ("horizontal edges", horizontal, -strongest, strongest, _written(_ACROSS_ROWS)),
-        ("vertical edges", vertical, -strongest, strongest, _written(_ACROSS_COLUMNS)),
+        ("horizontal edges", horizontal, -strongest, strongest, _kernel_text(_ACROSS_ROWS)),
+        ("vertical edges", vertical, -strongest, strongest, _kernel_text(_ACROSS_COLUMNS)),
         ("magnitude", magnitude, 0.0, max(float(magnitude.max()), 1e-6), ""),
     )
     for axes, (title, picture, low, high, kernel) in zip(figure.subplots(1, 4), panels, strict=True):
@@ -117,5 +117,5 @@ def _grey(image: Any) -> np.ndarray:
     return grey / scale
 
 
-def _written(kernel: tuple[tuple[float, ...], ...]) -> str:
+def _kernel_text(kernel: tuple[tuple[float, ...], ...]) -> str:
     return "\n".join(" ".join(f"{value:2.0f}" for value in row) for row in kernel).replace("-", "−")

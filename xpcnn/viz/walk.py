@@ -65,13 +65,13 @@ def walk(model: Layer, x: Any, see: Callable[[str, Layer, Array, Array], None]) 
     for path, leaf in leaves(model):
         found.setdefault(id(leaf), (leaf, []))[1].append(path)
     # The deep copy is told that it has copied the leaves already, to watched ones.
-    copied: dict[int, Any] = {which: _watched(leaf, paths, see) for which, (leaf, paths) in found.items()}
+    copied: dict[int, Any] = {which: _watch(leaf, paths, see) for which, (leaf, paths) in found.items()}
     watched: Layer = copy.deepcopy(model, copied)
     with model.backend.model_run():
         return watched(to_images(model, x, like_of("viz", model)))
 
 
-class _Watched(Layer):
+class _Watcher(Layer):
     """A leaf that tells of each of its calls."""
 
     _layer: Layer
@@ -87,9 +87,9 @@ class _Watched(Layer):
         return y
 
 
-def _watched(layer: Layer, paths: list[str], see: Callable[[str, Layer, Array, Array], None]) -> Layer:
+def _watch(layer: Layer, paths: list[str], see: Callable[[str, Layer, Array, Array], None]) -> Layer:
     """Return a layer that is like another, also to those who ask for its kind or its attributes."""
-    kind = type(type(layer).__name__, (_Watched, type(layer)), {})
+    kind = type(type(layer).__name__, (_Watcher, type(layer)), {})
     watched: Layer = object.__new__(kind)
     # A leaf can stand in several places, and is then called once for each.
     vars(watched).update(vars(layer), _layer=layer, _paths=itertools.cycle(paths), _see=see)
