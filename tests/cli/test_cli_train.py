@@ -360,6 +360,7 @@ USAGE = {
     "unknown backend": (("--backend", "jax"), "--backend: invalid choice: 'jax'"),
     "unknown option": (("--frobnicate",), "unrecognized arguments: --frobnicate"),
     "abbreviation": (("--epoch", 3), "unrecognized arguments: --epoch 3"),
+    "lr": (("--lr", "fast"), "--lr: 'fast' is not a number of at least 0"),
     "negative lr": (("--lr=-1",), "--lr: '-1' is not a number of at least 0"),
     "lr is no number": (("--lr", "nan"), "--lr: 'nan' is not a number of at least 0"),
     "no epochs": (("--epochs", 0), "--epochs: '0' is not a whole number of at least 1"),
