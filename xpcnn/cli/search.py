@@ -138,9 +138,8 @@ def run(args: argparse.Namespace) -> int:
         pairs = "".join(f" --model-option {name}={value}" for name, value in settings.model_options.items())
         print(
             f"best: trial {best.number}  {_row(best)}\n"
-            f"next: xpcnn train{import_options()} --dataset {settings.dataset} --model {settings.model}{pairs} "
-            f"--optimizer "
-            f"{settings.optimizer} --lr {best.lr:.3g} --weight-decay {best.weight_decay:.3g}"
+            f"next: xpcnn train{import_options()} --dataset {settings.dataset} --model {settings.model}"
+            f"{pairs} --optimizer {settings.optimizer} --lr {best.lr:.3g} --weight-decay {best.weight_decay:.3g}"
         )
     return status
 
