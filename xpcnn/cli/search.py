@@ -139,7 +139,8 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"best: trial {best.number}  {_row(best)}\n"
             f"next: xpcnn train{import_options()} --dataset {settings.dataset} --model {settings.model}"
-            f"{pairs} --optimizer {settings.optimizer} --lr {best.lr:.3g} --weight-decay {best.weight_decay:.3g}"
+            f"{pairs} --optimizer {settings.optimizer} --lr {best.lr:.3g} "
+            f"--weight-decay {best.weight_decay:.3g}"
         )
     return status
 

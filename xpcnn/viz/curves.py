@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.checks import whole
+from xpcnn.ops.op import whole
 from xpcnn.train import History
 from xpcnn.viz.canvas import Figure, PathOf, new_figure, write
 

@@ -9,7 +9,7 @@ import numpy as np
 from xpcnn.backend import to_numpy
 from xpcnn.errors import ShapeError
 from xpcnn.nn import Layer
-from xpcnn.ops.checks import whole
+from xpcnn.ops.op import whole
 from xpcnn.viz.canvas import (
     Figure,
     PathOf,

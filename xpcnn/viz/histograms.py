@@ -11,7 +11,7 @@ from xpcnn import nn
 from xpcnn.backend import asarray, host_generator, to_numpy
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
-from xpcnn.ops.checks import whole
+from xpcnn.ops.op import whole
 from xpcnn.viz.canvas import Figure, PathOf, host_array, near_square, new_figure, write
 from xpcnn.viz.walk import evenly, outputs
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
-from xpcnn.ops.checks import whole
+from xpcnn.ops.op import whole
 from xpcnn.train import predict
 from xpcnn.train.inputs import labelled
 from xpcnn.viz.canvas import Figure, PathOf, host_array, host_images, new_figure, show, write
