@@ -63,7 +63,7 @@ def test_output_and_table(xpcnn_command: Any, digits: tuple[Dataset, Dataset]) -
 def test_the_test_set_is_never_seen(
     xpcnn_command: Any, digits: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any test image the search goes on; what ranks the trials is no training image."""
+    """What trains and what ranks the trials are parts of the training set, and no image is in both."""
     seen: list[tuple[Dataset, Dataset]] = []
     fit = Trainer.fit
 
@@ -72,7 +72,7 @@ def test_the_test_set_is_never_seen(
         return fit(self, train, test, *given, **options)
 
     monkeypatch.setattr(Trainer, "fit", noting)
-    monkeypatch.setitem(datasets.DATASETS, "synthetic-digits", lambda: (digits[0], None))
+    monkeypatch.setitem(datasets.DATASETS, "synthetic-digits", lambda: digits)
     assert xpcnn_command("search", *QUICK, "--trials", 2, "--out", "a.csv").status == 0
     given = {image.tobytes() for image in digits[0].images[:50]}
     for train, validation in seen:
