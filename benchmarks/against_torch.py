@@ -3,37 +3,53 @@
     python -m benchmarks.against_torch --json docs/benchmarks/results/cpu.json
     python -m benchmarks.against_torch --rows simple,conv --threads 2 --rounds 5
     python -m benchmarks.against_torch --show docs/benchmarks/results/cpu.json --markdown
-    python -m benchmarks.against_torch --profile deep_convnet
 
-Results are compared before anything is timed. The contenders take turns, round by round, so that a machine
-whose speed drifts slows them alike. Ratios are of medians, to the better of PyTorch's two memory layouts; the
-spread is the quartiles of the ratios of the rounds. For each number of threads, xpcnn has a process of its
-own, and PyTorch one after the other, a new one every three rounds; each library with the allocator as it sets
-it up. Ctrl-C ends a run early, and keeps what was measured.
+Results are compared before anything is timed. Contenders take turns, round by round, so clock drift affects
+all of them equally. Ratios are of medians, to the better of PyTorch's two memory layouts; the spread is the
+quartiles of the ratios of the rounds. Each contender has a process of its own, with the allocator as its
+library sets it up; PyTorch gets new ones every three rounds. Ctrl-C ends a run early, and keeps the rows that
+were measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import signal
-import subprocess
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import profile, rows, tables
-from benchmarks.peers.worker import INTERRUPTED
-from xpcnn.bench.machine import hardware, versions
-from xpcnn.io import replacing
+import numpy as np
 
-ROUNDS = 15
+from benchmarks.alternate import DifferentError, Seconds, Worker, in_turns, start
+from benchmarks.compare_commits import counts
+from benchmarks.worker import WORKS
+from xpcnn.cli.bench_measure import quartiles
+from xpcnn.cli.machine import hardware, versions
+from xpcnn.io import write_json
+
+OURS, LAYOUTS, STRAIGHTFORWARD, LINEAR = "xpcnn", ("NCHW", "channels-last"), "straightforward", "linear"
+CONVOLUTIONS = [name for name in WORKS if name.startswith("conv-")]
+ROWS = ["simple", "deep", "inference", "resnet", *CONVOLUTIONS, STRAIGHTFORWARD, LINEAR]
+WANTED: Mapping[tuple[str, int], float] = {
+    ("simple", 1): 0.90,
+    ("simple", 2): 1.0,
+    **{("deep", threads): 1.30 for threads in (1, 2)},
+    **{("inference", threads): 1.25 for threads in (1, 2)},
+    **{("resnet", threads): 1.0 for threads in (1, 2)},
+    ("conv", 1): 0.85,
+    ("conv", 2): 0.90,
+}
+"""The ratios that are to be reached, by row and number of threads; of convolutions their geometric mean."""
+
+TURN_SECONDS, PAUSE_SECONDS = 0.5, 0.05
+ROUNDS_OF_A_PROCESS = 3
+"""PyTorch's time depends on where its process finds its memory: after so many rounds it gets another one."""
 
 Results = list[dict[str, Any]]
 
@@ -43,56 +59,46 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--rows", type=_rows, default=rows.NAMES, help=f"of {', '.join(rows.NAMES)} (default: all)"
+        "--rows", type=chosen, default=ROWS, help=f"of conv, {', '.join(ROWS)} (default: all)"
     )
-    parser.add_argument("--threads", type=_counts, default=(1, 2), metavar="1,2", help="(default: 1,2)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=counts, default=[1, 2], metavar="1,2", help="(default: 1,2)")
+    parser.add_argument("--rounds", type=int, default=15, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results here")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
     parser.add_argument("--show", type=Path, metavar="FILE", help="measure nothing: print what was kept")
-    parser.add_argument(
-        "--profile", metavar="MODEL", choices=profile.MODELS, help="tell where a training step's time goes"
-    )
     options = parser.parse_args(arguments)
-    if options.profile is not None:
-        print(profile.table_of(options.profile))
-        return 0
+    results, status = Results(), 0
     if options.show is not None:
-        _print_tables(json.loads(options.show.read_text("utf-8"))["results"], options.markdown)
-        return 0
-    results, status = measured(options.rows, options.threads, options.rounds, options.json)
-    _print_tables(results, options.markdown)
+        results = json.loads(options.show.read_text("utf-8"))["results"]
+    else:
+        status = measure(options.rows, options.threads, options.rounds, options.json, results)
+    for table in filter(None, (beside_torch(results), by_itself(results))):
+        print(markdown(table) if options.markdown else text(table), end="\n\n")
     return status
 
 
-def _rows(text: str) -> tuple[str, ...]:
-    try:
-        return rows.chosen(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def chosen(text: str) -> list[str]:
+    """Return the rows that are named, with commas between them; ``conv`` names several."""
+    found = set()
+    for part in text.split(","):
+        several = {row for row in ROWS if row == part or row.startswith(f"{part}-")}
+        if not several:
+            raise argparse.ArgumentTypeError(f"{part!r} is no row; there are conv, {', '.join(ROWS)}")
+        found |= several
+    return [row for row in ROWS if row in found]
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    counts = tuple(int(part) for part in text.split(","))
-    if min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: there is at least one thread")
-    return counts
+# -- measuring -----------------------------------------------------------------------------
 
 
-def measured(
-    names: Sequence[str], threads: Sequence[int], rounds: int, path: Path | None = None
-) -> tuple[Results, int]:
-    """Measure rows with each number of threads.
+def measure(
+    rows: Sequence[str], threads: Sequence[int], rounds: int, path: Path | None, results: Results
+) -> int:
+    """Add the results of rows with each number of threads, and return the exit status.
 
-    After each row the file at `path` is written anew, so that a run that is ended has kept its results.
-
-    Returns
-    -------
-    results : list of dict
-    status : int
-        What the process should exit with.
+    After each row the file at `path` is written, so that a run that is ended has kept its results.
     """
-    begun, results, status = time.perf_counter(), Results(), 0
+    begun, status = time.perf_counter(), 0
     settings = {
         "benchmark": "against PyTorch",
         "dtype": "float32",
@@ -100,107 +106,190 @@ def measured(
         "threads": list(threads),
     }
     for count in threads:
-        for part in _processes(names):
-            print(
-                f"-- {count} thread{'s' if count > 1 else ''}: {', '.join(part)}", file=sys.stderr, flush=True
-            )
-            child = _Child(part, count, rounds)
-            for result in child.results():
-                results.append(result)
-                if path is not None:
-                    _keep(path, settings, results, begun)
-            status = status or child.status
-            if child.status == INTERRUPTED:
-                print("interrupted; what was measured is kept", file=sys.stderr)
-                return results, status
-    return results, status
+        for row in rows:
+            tell(f"{row}, {count} thread{'s' if count > 1 else ''}")
+            try:
+                results.append(scaling(count, rounds) if row == LINEAR else contest(row, count, rounds))
+            except DifferentError as error:
+                tell(f"  DIFFERENT, not timed: {error}")
+                status = 1
+            except KeyboardInterrupt:
+                tell("interrupted; what was measured is kept")
+                return 130
+            if path is not None:
+                settings["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+                settings["seconds"] = round(time.perf_counter() - begun)
+                record = {"machine": hardware(), "versions": versions(), "settings": settings}
+                write_json(path, {**record, "results": results})
+    return status
 
 
-def _processes(names: Sequence[str]) -> list[list[str]]:
-    """Return the rows by process: each that measures memory has one of its own."""
-    timed = [name for name in names if name in rows.CONTESTS or name in rows.SCALING]
-    return [part for part in (timed, *([name] for name in names if name not in timed)) if part]
+def contest(row: str, threads: int, rounds: int) -> dict[str, Any]:
+    """Return what is kept of a row: milliseconds of each contender, and the ratio to the best rival."""
+    work = WORKS["deep" if row == STRAIGHTFORWARD else row]
+    rivals = (STRAIGHTFORWARD,) if row == STRAIGHTFORWARD else LAYOUTS
+    seconds: Seconds = {}
+    off = []
+    with Worker(OURS, threads) as ours:
+        for done in range(0, rounds, ROUNDS_OF_A_PROCESS):
+            with ExitStack() as processes:
+                workers = {OURS: ours}
+                workers |= {name: processes.enter_context(Worker(name, threads)) for name in rivals}
+                off.append(start(work, workers, ours))
+                some = min(ROUNDS_OF_A_PROCESS, rounds - done)
+                in_turns(workers, some, TURN_SECONDS, PAUSE_SECONDS, into=seconds)
+    title = f"{work.title.rpartition(', batch')[0]}, beside straightforward float64 NumPy"
+    found = result(row, title if row == STRAIGHTFORWARD else work.title, threads, seconds)
+    times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in found["ms"].items())
+    tell(f"  equal to {max(off):.0e}; {times}; ratio {found['ratio']:.2f}")
+    return {**found, "off": max(off)}
 
 
-class _Child:
-    """A process that measures rows, with its libraries held to so many threads from the beginning."""
-
-    def __init__(self, names: Sequence[str], threads: int, rounds: int) -> None:
-        self.names, self.threads = names, threads
-        module = ["benchmarks.peers.worker", f"--threads={threads}", f"--rounds={rounds}"]
-        module.append(f"--rows={','.join(names)}")
-        if list(names) == [rows.EVALUATION]:
-            module = ["benchmarks.evaluation_memory", "--model", "deep_convnet"]
-        self.command = [sys.executable, "-m", *module]
-        self.status = 0
-
-    def results(self) -> Iterator[dict[str, Any]]:
-        """Start it, and yield its results as they come."""
-        counts = {f"{name}_NUM_THREADS": str(self.threads) for name in ("OPENBLAS", "MKL", "OMP", "XPCNN")}
-        with (
-            subprocess.Popen(
-                self.command,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, **counts},
-                process_group=0,  # a terminal's Ctrl-C reaches this process alone
-            ) as process,
-            _passed_on(process),
-        ):
-            assert process.stdout is not None
-            for line in process.stdout:
-                yield self._result(line)
-        self.status = INTERRUPTED if process.returncode == -signal.SIGINT else process.returncode
-
-    def _result(self, line: str) -> dict[str, Any]:
-        if self.names != [rows.EVALUATION]:
-            found: dict[str, Any] = json.loads(line)
-            return found
-        told = re.search(r"([\d,]+) images evaluated, (-?\d+) MB above", line)
-        assert told is not None, line
-        work = f"deep_convnet, evaluating {told[1]} images: memory"
-        megabytes = float(told[2])
-        return {
-            "kind": "evaluation",
-            "row": rows.EVALUATION,
-            "work": work,
-            "threads": self.threads,
-            "megabytes": megabytes,
-        }
-
-
-@contextmanager
-def _passed_on(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Let Ctrl-C end a process, which then tells what it measured, and not this one."""
-
-    def pass_on(*_: object) -> None:
-        process.send_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, pass_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _keep(path: Path, settings: dict[str, Any], results: Results, begun: float) -> None:
-    now = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - begun),
+def result(row: str, title: str, threads: int, seconds: Seconds) -> dict[str, Any]:
+    """Return medians, quartiles, and the ratio of ours to the best of the others."""
+    known = {name: [1e3 * value for value in quartiles(values)] for name, values in seconds.items()}
+    rival = min((name for name in seconds if name != OURS), key=lambda name: known[name][1])
+    pairs = zip(seconds[OURS], seconds[rival], strict=True)
+    low, _, high = quartiles([ours / theirs for ours, theirs in pairs])
+    return {
+        "kind": "contest",
+        "row": row,
+        "work": title,
+        "threads": threads,
+        "rounds": len(seconds[OURS]),
+        "ms": {name: known[name][1] for name in seconds},
+        "low_ms": {name: known[name][0] for name in seconds},
+        "high_ms": {name: known[name][2] for name in seconds},
+        "rival": rival,
+        "ratio": known[OURS][1] / known[rival][1],
+        "low_ratio": low,
+        "high_ratio": high,
     }
-    record = {
-        "machine": hardware(),
-        "versions": versions(),
-        "settings": {**settings, **now},
-        "results": results,
-    }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _print_tables(results: Results, in_markdown: bool) -> None:
-    shown = [table for table in (tables.beside_pytorch(results), tables.by_itself(results)) if table]
-    print("\n\n".join(tables.markdown(table) if in_markdown else tables.text(table) for table in shown))
+def scaling(threads: int, rounds: int) -> dict[str, Any]:
+    """Return what is kept of inference of 50, 100, 200 and 400 images, each in one batch."""
+    works = {name.partition("-")[2]: work for name, work in WORKS.items() if name.startswith(f"{LINEAR}-")}
+    with ExitStack() as processes:
+        workers = {count: processes.enter_context(Worker(OURS, threads)) for count in works}
+        for count, worker in workers.items():
+            worker.ask("prepare", OURS, works[count], None)
+        seconds = in_turns(workers, rounds, TURN_SECONDS, PAUSE_SECONDS)
+    ms = {count: 1e3 * quartiles(values)[1] for count, values in seconds.items()}
+    line = fit(list(map(int, ms)), list(ms.values()))
+    what = {"kind": "scaling", "row": LINEAR, "work": "deep_convnet, inference", "threads": threads}
+    return {**what, "rounds": rounds, "ms": ms, **line}
+
+
+def fit(images: Sequence[int], ms: Sequence[float]) -> dict[str, float]:
+    """Return a line through times, the largest relative distance from it, and the exponent of a power law.
+
+    Examples
+    --------
+    >>> {name: round(value, 6) for name, value in fit((50, 100, 200), (6.0, 11.0, 21.0)).items()}
+    {'ms_per_image': 0.1, 'ms_at_0': 1.0, 'off': 0.0, 'exponent': 0.903677}
+    """
+    counted, times = np.array(images, float), np.array(ms)
+    slope, begin = np.polyfit(counted, times, 1, w=1 / times)  # so that relative distances are made small
+    off = np.abs((slope * counted + begin) / times - 1).max()
+    exponent = np.polyfit(np.log(counted), np.log(times), 1)[0]
+    found = {"ms_per_image": slope, "ms_at_0": begin, "off": off, "exponent": exponent}
+    return {name: float(value) for name, value in found.items()}
+
+
+def tell(line: str) -> None:
+    """Print progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# -- tables --------------------------------------------------------------------------------
+
+
+def beside_torch(results: Results) -> list[list[str]]:
+    """Return the contests with PyTorch, and the geometric mean of the convolutions' ratios; header first."""
+    contests = [one for one in results if one["kind"] == "contest" and one["row"] != STRAIGHTFORWARD]
+    header = [
+        "work",
+        "threads",
+        "xpcnn, ms",
+        "PyTorch NCHW, ms",
+        "channels-last, ms",
+        "ratio",
+        "spread",
+        "wanted",
+    ]
+    lines = [header]
+    for one in in_order(contests):
+        cells = [one["work"], str(one["threads"]), *(digits(one["ms"][name]) for name in (OURS, *LAYOUTS))]
+        cells += [f"{one['ratio']:.2f}", f"{one['low_ratio']:.2f} – {one['high_ratio']:.2f}"]
+        lines.append([*cells, limit(one["row"], one["threads"])])
+    for threads in sorted({one["threads"] for one in contests}):
+        own = [one["ratio"] for one in contests if one["row"] in CONVOLUTIONS and one["threads"] == threads]
+        if len(own) == len(CONVOLUTIONS):
+            mean = f"{math.prod(own) ** (1 / len(own)):.2f}"
+            name = "3×3 convolutions, geometric mean"
+            lines.append([name, str(threads), "", "", "", mean, "", limit("conv", threads)])
+    return lines if lines[1:] else []
+
+
+def by_itself(results: Results) -> list[list[str]]:
+    """Return what is not measured beside PyTorch; files of earlier versions have memory, too."""
+    lines = [["work", "threads", "measured", "wanted"]]
+    for one in in_order(results):
+        match one:
+            case {"kind": "contest", "row": "straightforward", "ms": ms}:
+                faster = f"{ms[STRAIGHTFORWARD] / ms[OURS]:.1f} times faster"
+                spread = f"{1 / one['high_ratio']:.1f} – {1 / one['low_ratio']:.1f}"
+                said = (
+                    f"{digits(ms[STRAIGHTFORWARD])} ms and {digits(ms[OURS])} ms: {faster} ({spread})",
+                    "≥ 7",
+                )
+            case {"kind": "scaling", "ms": ms}:
+                times = f"{', '.join(map(digits, ms.values()))} ms for {', '.join(ms)} images"
+                line = f"{one['ms_per_image']:.3g} ms an image, within {one['off']:.0%} of a line"
+                said = f"{times}: {line}; as n to the power of {one['exponent']:.2f}", "linear"
+            case {"kind": "memory"}:
+                peak, contexts = one["peak"] / (1 << 20), one["contexts"] / (1 << 20)
+                said = f"peak {peak:.0f} MB, contexts {contexts:.0f} MB: {one['ratio']:.2f}", "≤ 1.5"
+            case {"kind": "evaluation"}:
+                said = f"{one['megabytes']:.0f} MB above rest", "≤ 150 MB"
+            case _:
+                continue
+        lines.append([one["work"], str(one["threads"]), *said])
+    return lines if lines[1:] else []
+
+
+def in_order(results: Iterable[dict[str, Any]]) -> Results:
+    known = [*ROWS, "memory-deep", "memory-resnet", "evaluation"]
+    return sorted(results, key=lambda one: (known.index(one["row"]), one["threads"]))
+
+
+def limit(row: str, threads: int) -> str:
+    wanted = WANTED.get((row, threads))
+    return "" if wanted is None else f"≤ {wanted:.2f}"
+
+
+def digits(value: float) -> str:
+    """Return three digits.
+
+    Examples
+    --------
+    >>> digits(1234.5), digits(123.4), digits(12.34), digits(1.234)
+    ('1,234', '123', '12.3', '1.23')
+    """
+    return f"{value:,.{max(0, min(3, 2 - math.floor(math.log10(value))))}f}"
+
+
+def markdown(table: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([lines[0], f"|{'---|' * len(table[0])}", *lines[1:]])
+
+
+def text(table: list[list[str]]) -> str:
+    """Return a table in columns."""
+    columns = [[cell.ljust(max(map(len, column))) for cell in column] for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
 if __name__ == "__main__":

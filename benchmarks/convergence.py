@@ -27,7 +27,7 @@ from typing import Any
 
 from xpcnn import Trainer, data, nn, optim
 from xpcnn.backend import host_generator
-from xpcnn.bench.machine import machine
+from xpcnn.cli.machine import machine
 from xpcnn.errors import DivergenceError
 from xpcnn.io import replacing
 

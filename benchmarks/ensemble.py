@@ -29,8 +29,8 @@ from typing import Any
 from benchmarks.ensemble_folder import EnsembleFolder
 from benchmarks.ensemble_processes import Report, train_members
 from xpcnn import get_num_threads, nn
-from xpcnn.bench.machine import machine
 from xpcnn.cli import datasets
+from xpcnn.cli.machine import machine
 from xpcnn.cli.options import add_device_options, choose_backend, count
 from xpcnn.cli.parser import Parser, UsageError
 from xpcnn.cli.settings import Settings

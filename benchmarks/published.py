@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from xpcnn import Trainer, data, models, optim
-from xpcnn.bench.machine import machine
+from xpcnn.cli.machine import machine
 from xpcnn.data import augment
 from xpcnn.errors import DivergenceError
 from xpcnn.io import replacing

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpcnn import Trainer, data, models, nn, optim
-from xpcnn.bench.machine import machine
+from xpcnn.cli.machine import machine
 from xpcnn.data import Dataset
 from xpcnn.io import replacing
 from xpcnn.train import evaluate

@@ -30,14 +30,14 @@ DIRECT: dict[str, set[str]] = {
     "train": {"models", "optim", "data"},
     "viz": {"train"},
     "scratch": {"train"},
-    "bench": {"viz"},
-    "cli": {"viz", "scratch", "bench"},
+    "cli": {"viz", "scratch"},
     "__main__": {"cli"},
     "testing": {"ops", "nn"},
 }
 """Which packages each may import; with what those may import in turn."""
 
 BACKEND_ONLY = {"cupy", "torch", "array_api_compat", "array_api_extra", "array_api_strict", "cudnn"}
+NOT_INSTALLED = {"benchmarks", "tests"}
 WITHOUT_NUMPY = {"ops", "nn", "models", "optim"}
 CURRENT_BACKEND = {"asarray", "get_backend", "set_backend", "use_backend"}
 """What asks for, or changes, the backend that creates new arrays."""
@@ -119,6 +119,8 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
                 found.append(f"{where}ops take their backend from their arrays")
         elif top in BACKEND_ONLY and package != "backend":
             found.append(f"{where}only xpcnn.backend names it")
+        elif top in NOT_INSTALLED:
+            found.append(f"{where}it is not installed with the package")
         elif top == "numpy" and package in WITHOUT_NUMPY:
             found.append(f"{where}{package} takes its namespace from its arrays")
     if package == "ops":
@@ -178,8 +180,8 @@ WRONG = {
     "nn from io": ("xpcnn.io.weights", "from xpcnn.nn import Layer"),
     "nn lazily from io": ("xpcnn.io.weights", "def f():\n    from xpcnn.nn import Layer"),
     "data knowing of a device": ("xpcnn.data.loader", "from xpcnn.backend import asarray"),
-    "bench used by the package": ("xpcnn.viz.curves", "from xpcnn.bench import timing"),
-    "torch in bench": ("xpcnn.bench.convolutions", "import torch"),
+    "the benchmarks used by the package": ("xpcnn.cli.bench", "from benchmarks import peak_memory"),
+    "torch in cli": ("xpcnn.cli.bench", "import torch"),
     "testing used by the package": ("xpcnn.train.trainer", "from xpcnn.testing import gradcheck"),
     "the face from below": ("xpcnn.train.trainer", "import xpcnn"),
     "a name of the face from below": ("xpcnn.train.trainer", "from xpcnn import asarray"),
@@ -212,8 +214,7 @@ RIGHT = {
     "relative from a package": ("xpcnn.ops", "from . import conv\nfrom ..backend import namespace"),
     "downwards": ("xpcnn.nn.layer", "def save():\n    from xpcnn.io import save_arrays"),
     "train": ("xpcnn.train.trainer", "import numpy\nfrom xpcnn import data, io, models, optim, __version__"),
-    "bench": ("xpcnn.bench.report", "import numpy\nfrom xpcnn import io, models, ops, optim, train, viz"),
-    "cli": ("xpcnn.cli.main", "from xpcnn import bench, scratch, train, viz"),
+    "cli": ("xpcnn.cli.main", "import numpy\nfrom xpcnn import io, models, ops, optim, scratch, train, viz"),
     "testing": ("xpcnn.testing.compare", "import numpy as np\nfrom xpcnn.backend import to_numpy"),
     "backend": ("xpcnn.backend._torch", "def f():\n    import torch, array_api_compat.torch"),
     "a similar name": ("xpcnn.viz.plot", "import torchlike, numpydoc"),

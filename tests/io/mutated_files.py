@@ -26,9 +26,6 @@ from typing import Any
 import numpy as np
 
 from xpcnn import data, io, models, nn, optim
-from xpcnn.bench import record as benchmark
-from xpcnn.bench import report
-from xpcnn.bench.measure import Result
 from xpcnn.cli.settings import Settings
 from xpcnn.data import read_idx
 from xpcnn.data.idx import write_idx
@@ -200,9 +197,6 @@ def kinds(folder: Path) -> dict[str, Kind]:
         save_checkpoint(folder / name, trained)
     write_idx(folder / "i", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
     write_idx(folder / "i.gz", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
-    one = Result("tiny", "d", "im2col", "forward", 1e6, 2e5, 2.0, 1.9, 2.1, 1.8, 7, 0.5)
-    settings = {"benchmark": "conv", "backend": "numpy", "dtype": "float32", "threads": 1, "tf32": False}
-    benchmark.save(benchmark.Record({"cores": 2}, {"numpy": "2"}, settings, [one, one]), folder / "b.json")
     (folder / "autotune.json").write_text(json.dumps({"format": 1, "choices": {"numpy": {"a task": "mec"}}}))
     other = trainer()
     old = {"losses": [1.5, None], "epochs": [vars(trained.history.epochs[0])], "interrupted": False}
@@ -213,9 +207,6 @@ def kinds(folder: Path) -> dict[str, Kind]:
     def settings_of(path: Path) -> None:
         found = RunDirectory(path.parent)
         Settings.of_run(found.config(), found.config_file)
-
-    def compare(path: Path) -> None:
-        report.comparison(benchmark.load(path), benchmark.load(path))
 
     def cached(path: Path) -> None:
         cache = TuningCache(path)
@@ -241,7 +232,6 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "settings": Kind(run.config_file, settings_of).of_json(),
         "old settings": Kind(folder / "old" / "config.json", settings_of).of_json(),
         "old history": Kind(folder / "old" / "history.json", history).of_json(),
-        "benchmark": Kind(folder / "b.json", compare).of_json(),
         "tuning cache": Kind(folder / "autotune.json", cached).of_json(),
     }
     if run.history_file.suffix == ".jsonl":

@@ -1,6 +1,6 @@
 """Inference keeps no activations: its memory is that of two layers, however deep the network.
 
-`benchmarks/evaluation_memory.py` measures the whole process for 10,000 images.
+`python -m benchmarks.peak_memory` measures the whole process for 10,000 images.
 """
 
 from __future__ import annotations

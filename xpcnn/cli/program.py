@@ -27,7 +27,7 @@ _SUBCOMMANDS = {
     "search": "Search for a learning rate and a weight decay at random: many short trainings, ranked.",
     "plot": "Draw pictures of a trained run; or of Sobel's edges, augmented images and initial values.",
     "summary": "Show a model's layers: output shapes, parameters, multiply-accumulates, receptive fields.",
-    "bench": "Time convolution by algorithm, layers, or whole models, and compare two such measurements.",
+    "bench": "Time every convolution algorithm, or whole models.",
     "info": "Show versions, backends and devices, and where datasets and measured choices are kept.",
 }
 _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn train"

@@ -1,7 +1,6 @@
-"""PyTorch's own convolution, layers and networks, to be timed beside ours.
+"""PyTorch's own convolution, layers and networks, to be timed beside xpcnn's.
 
-Not a backend: nothing here is used to compute for a user. Arrays come in as host arrays, results go out the
-same way, so that nothing of PyTorch leaves this file.
+Host arrays come in, and calls go out that wait for their device.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LAYOUTS", "Spec", "TorchPeer", "set_torch_threads", "torch_is_installed"]
+from xpcnn import nn
+
+__all__ = ["LAYOUTS", "Spec", "TorchReference", "spec_of", "torch_is_installed"]
 
 LAYOUTS = ("NCHW", "channels-last")
 Spec = tuple[str, Mapping[str, Any]]
@@ -24,14 +25,7 @@ def torch_is_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def set_torch_threads(threads: int) -> None:
-    """Let PyTorch use so many threads on a CPU, in the whole process."""
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-class TorchPeer:
+class TorchReference:
     """PyTorch on one device, with so many threads.
 
     Parameters
@@ -49,10 +43,10 @@ class TorchPeer:
 
         self._torch = torch
         self._device = torch.device(device)
-        set_torch_threads(threads)
+        torch.set_num_threads(threads)
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
-        torch.backends.cudnn.benchmark = True  # a peer at its best
+        torch.backends.cudnn.benchmark = True  # at its best
 
     def tensor(self, array: np.ndarray, layout: str = "NCHW") -> Any:
         """Return a host array as a tensor of the device, in the memory order of `layout`."""
@@ -132,8 +126,10 @@ class TorchPeer:
         images: np.ndarray,
         labels: np.ndarray,
         layout: str,
+        optimizer: str = "Adam",
+        **options: Any,
     ) -> dict[str, Callable[[], Any]]:
-        """Return a training step by Adam (its loss) and inference (its logits) of the network of `spec`.
+        """Return a training step (its loss) and inference (its logits) of the network of `spec`.
 
         Parameters
         ----------
@@ -142,19 +138,25 @@ class TorchPeer:
             The initial parameters and buffers, in PyTorch's order.
         images, labels : ndarray
         layout : one of LAYOUTS
+        optimizer : str
+            With its options; by default Adam's are a learning rate of 0.001.
         """
         torch = self._torch
-        network, x, t = self._loaded(spec, state, images, labels, layout)
+        x, t = self.tensor(images, layout), self.tensor(labels)
+        memory = torch.channels_last if layout == "channels-last" else torch.contiguous_format
+        network = _build(spec).to(device=self._device, dtype=x.dtype, memory_format=memory)
+        for target, value in zip(network.state_dict().values(), state, strict=True):
+            target.copy_(torch.tensor(value))
         # Fused: the fastest of PyTorch's, on both devices.
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+        optim = getattr(torch.optim, optimizer)(network.parameters(), **options or {"lr": 1e-3}, fused=True)
         criterion = torch.nn.CrossEntropyLoss()
 
         def train() -> Any:
             network.train()
-            optimizer.zero_grad()
+            optim.zero_grad()
             loss = criterion(network(x), t)
             loss.backward()
-            optimizer.step()
+            optim.step()
             return loss.detach()
 
         def infer() -> Any:
@@ -164,36 +166,6 @@ class TorchPeer:
 
         return {"train": self._waited(train), "inference": self._waited(infer)}
 
-    def gradients(
-        self,
-        spec: Spec,
-        state: Sequence[np.ndarray],
-        images: np.ndarray,
-        labels: np.ndarray,
-        layout: str,
-    ) -> list[np.ndarray]:
-        """Return the gradients of all parameters in training, in their order; arguments as for `network`."""
-        network, x, t = self._loaded(spec, state, images, labels, layout)
-        self._torch.nn.functional.cross_entropy(network.train()(x), t).backward()
-        return [self.host(parameter.grad) for parameter in network.parameters()]
-
-    def _loaded(
-        self,
-        spec: Spec,
-        state: Sequence[np.ndarray],
-        images: np.ndarray,
-        labels: np.ndarray,
-        layout: str,
-    ) -> tuple[Any, Any, Any]:
-        """Return the network with its state, images and labels, all on the device."""
-        torch = self._torch
-        x, t = self.tensor(images, layout), self.tensor(labels)
-        memory = torch.channels_last if layout == "channels-last" else torch.contiguous_format
-        network = _build(spec).to(device=self._device, dtype=x.dtype, memory_format=memory)
-        for target, value in zip(network.state_dict().values(), state, strict=True):
-            target.copy_(torch.tensor(value))
-        return network, x, t
-
     def _waited(self, call: Callable[[], Any]) -> Callable[[], Any]:
         def waited() -> Any:
             result = call()
@@ -201,6 +173,50 @@ class TorchPeer:
             return result
 
         return waited
+
+
+def spec_of(layer: nn.Layer) -> Spec:
+    """Return an xpcnn layer as PyTorch's name for its kind and what PyTorch's constructor takes.
+
+    Examples
+    --------
+    >>> spec_of(nn.Linear(2, 3))
+    ('Linear', {'in_features': 2, 'out_features': 3, 'bias': True})
+    """
+    children = list(layer.children().values())
+    options: dict[str, Any] = {}
+    match layer:
+        case nn.Sequential():
+            options = {"layers": [spec_of(child) for child in children]}
+        case nn.Residual():
+            options = {
+                "body": spec_of(children[0]),
+                "shortcut": spec_of(children[1]) if children[1:] else None,
+            }
+        case nn.Conv2d():
+            outputs, channels, *kernel = layer.weight.data.shape
+            options = {"in_channels": channels * layer.groups, "out_channels": outputs}
+            options |= {"kernel_size": tuple(kernel), "bias": layer.bias is not None}
+            options |= {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+        case nn.Linear():
+            outputs, inputs = layer.weight.data.shape
+            options = {"in_features": inputs, "out_features": outputs, "bias": layer.bias is not None}
+        case nn.BatchNorm2d():
+            features = layer.running_mean.data.shape[0]
+            options = {"num_features": features, "eps": layer.eps, "momentum": layer.momentum}
+        case nn.MaxPool2d():
+            options = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding")}
+        case nn.AdaptiveAvgPool2d():
+            options = {"output_size": layer.output_size}
+        case nn.Dropout():
+            options = {"p": layer.p}
+        case nn.ReLU() | nn.Flatten() | nn.Identity():
+            pass
+        case _ if not children and not layer.parameters() and type(layer).__name__ == "Images":
+            return "Identity", {}  # it checks shapes, and computes nothing
+        case _:
+            raise NotImplementedError(f"spec_of: {type(layer).__name__} has no case yet")
+    return type(layer).__name__, options
 
 
 def _build(spec: Spec) -> Any:

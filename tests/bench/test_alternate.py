@@ -1,0 +1,265 @@
+"""Measuring in alternating processes: equal first, in turns, other checkouts, the published tables."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import against_torch, alternate, compare_commits, worker
+from benchmarks.alternate import DifferentError, Worker, WorkerError, require_equal
+from benchmarks.worker import Work
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "train": Work("training", "train", (3, 1, 28, 28), "simple_convnet", {"hidden": 5}),
+    "dropout": Work("with dropout", "train", (3, 1, 28, 28), "deep_convnet", {"hidden": 5}),
+    "inference": Work("inference", "inference", (5, 1, 28, 28), "simple_convnet", {"hidden": 5}),
+    "conv": Work("convolution", "conv", (2, 4, 7, 6)),
+}
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[dict[str, Worker]]:
+    """A process for each contender; PyTorch takes seconds to start."""
+    pytest.importorskip("torch")
+    names = ("xpcnn", "NCHW", "channels-last")
+    found = {name: Worker(name, 1) for name in names}
+    yield found
+    for one in found.values():
+        one.close()
+
+
+@pytest.mark.parametrize("module", [against_torch, alternate], ids=lambda one: one.__name__)
+def test_examples(module: Any) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
+
+
+# -- what counts as equal ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [[1.0, 2.001], [1.0], [1.0, np.nan]], ids=["off", "shape", "nan"])
+def test_what_is_different(other: list[float]) -> None:
+    with pytest.raises(DifferentError, match="sums: other "):
+        require_equal("sums", {"ours": [np.array([1.0, 2.0])], "other": [np.array(other)]})
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_xpcnn_and_torch_compute_the_same(workers: dict[str, Worker], kind: str) -> None:
+    error = alternate.start(SMALL[kind], workers, workers["xpcnn"])
+    assert 0 < error < 5e-5  # Adam's first steps are as long for gradients that are rounding alone
+    seconds = alternate.in_turns(workers, 2, 0.0)
+    assert seconds.keys() == workers.keys()
+    assert all(len(one) == 2 and min(one) > 0 for one in seconds.values())
+
+
+def test_a_wrong_update_is_seen(workers: dict[str, Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch is given other weights."""
+    ask = Worker.ask
+
+    def wrong(self: Worker, *request: Any) -> Any:
+        answer = ask(self, *request)
+        return (answer[0], [1.1 * one for one in answer[1]]) if request[0] == "describe" else answer
+
+    monkeypatch.setattr(Worker, "ask", wrong)
+    with pytest.raises(DifferentError, match="training: NCHW is off"):
+        alternate.start(SMALL["train"], workers, workers["xpcnn"])
+
+
+def test_the_straightforward_network_is_the_same() -> None:
+    work, names = SMALL["dropout"], ("xpcnn", "straightforward")
+    made = worker.described(work, False)
+    found = {name: worker.Server().results(name, work, made) for name in names}
+    assert require_equal("losses", found) < 1e-4
+    assert found["straightforward"][0].dtype == np.float64
+
+
+# -- processes ---------------------------------------------------------------------------
+
+
+def test_an_error_comes_with_its_traceback_and_ends_nothing(workers: dict[str, Worker]) -> None:
+    one = workers["xpcnn"]
+    with pytest.raises(WorkerError, match=r"in the process of xpcnn:\nTraceback[^µ]*no such model"):
+        one.ask("describe", Work("w", "train", (1, 1, 28, 28), "no such model"), False)
+    assert Path(one.ask("origin")).is_relative_to(ROOT.resolve())
+
+
+def test_it_ends_with_the_process_that_asks() -> None:
+    program = """
+import os, signal
+from benchmarks.alternate import Worker
+Worker("xpcnn", 1).ask("origin")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # The worker has the same stderr, which is read until nobody holds it any more.
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+class Scripted:
+    """A worker that notes when its turns are."""
+
+    def __init__(self, name: str, turns: list[str]) -> None:
+        self.name, self.turns = name, turns
+
+    def ask(self, request: str, repeats: int) -> float:
+        assert request == "seconds"
+        self.turns.append(f"{self.name}{repeats}")
+        return 0.25
+
+
+def test_the_order_turns_around_from_round_to_round() -> None:
+    turns: list[str] = []
+    scripted: Any = {name: Scripted(name, turns) for name in "ab"}
+    seconds = alternate.in_turns(scripted, 3, turn=1.0)
+    assert turns == ["a1", "b1", "a4", "b4", "b4", "a4", "a4", "b4"]
+    assert alternate.in_turns(scripted, 1, 1.0, into=seconds)["a"] == [0.25] * 4
+
+
+# -- two commits -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Another checkout, whose package is this one by another path."""
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "xpcnn").symlink_to(ROOT / "xpcnn")
+    return tmp_path / "before"
+
+
+def test_another_checkout_is_what_is_imported(other: Path) -> None:
+    program = f"{other / 'xpcnn'}"
+    copy = other.parent / "copy"
+    subprocess.run(["cp", "-r", program + "/", str(copy)], check=True)
+    (copy.parent / "after").mkdir()
+    copy.rename(copy.parent / "after" / "xpcnn")
+    with Worker("xpcnn", 1, copy.parent / "after") as one:
+        assert Path(one.ask("origin")).is_relative_to((copy.parent / "after").resolve())
+        assert len(one.ask("results", "xpcnn", SMALL["conv"], None)) == 3
+
+
+def test_a_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = iter([(0.010, 0.011, 1.1), (0.010, 0.009, 0.9), (0.010, 0.010, 1.0)])
+    monkeypatch.setattr(compare_commits, "run", lambda *arguments: next(runs))
+    monkeypatch.setattr(compare_commits, "checkout", lambda commit, folder: None)
+    assert compare_commits.main(["HEAD", "--works", "simple", "--threads", "2"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "| simple_convnet, training step, batch 100 | 2 | 10 | 10 | 1.000 | 0.900 – 1.100 |"
+
+    def different(*arguments: Any) -> Any:
+        raise DifferentError("losses: now is off")
+
+    monkeypatch.setattr(compare_commits, "run", different)
+    assert compare_commits.main(["HEAD", "--works", "conv-14x14", "--threads", "1"]) == 1
+    assert "DIFFERENT, not timed: losses: now is off" in capsys.readouterr().out
+
+
+def test_ratios_are_of_rounds() -> None:
+    assert compare_commits.ratio_of([1.0, 2.0, 4.0], [2.0, 2.0, 2.0]) == (2.0, 2.0, 1.0)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="is no git checkout")
+def test_the_package_of_a_commit(tmp_path: Path) -> None:
+    compare_commits.checkout("HEAD", tmp_path)
+    assert (tmp_path / "xpcnn" / "__init__.py").exists()
+    with pytest.raises(SystemExit, match="no-such-commit: "):
+        compare_commits.checkout("no-such-commit", tmp_path)
+
+
+# -- beside PyTorch ----------------------------------------------------------------------
+
+SECONDS = {"xpcnn": [1.0, 2.0, 3.0], "NCHW": [9.0, 1.0, 9.0], "channels-last": [4.0, 4.0, 5.0]}
+
+
+def test_the_ratio_is_to_the_better() -> None:
+    found = against_torch.result("deep", "w", 2, SECONDS)
+    assert (found["rival"], found["rounds"], found["threads"], found["ratio"]) == ("channels-last", 3, 2, 0.5)
+    assert found["ms"] == {"xpcnn": 2000, "NCHW": 9000, "channels-last": 4000}
+    assert (found["low_ms"]["xpcnn"], found["high_ms"]["xpcnn"]) == (1500, 2500)
+    assert (found["low_ratio"], found["high_ratio"]) == pytest.approx((0.375, 0.55))  # of 0.25, 0.5, 0.6
+
+
+def test_torch_gets_new_processes_after_some_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    class Fake:
+        def __init__(self, contender: str, threads: int) -> None:
+            started.append(contender)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    def turns(workers: Any, rounds: int, *_: float, into: dict[str, list[float]]) -> None:
+        for name in workers:
+            into.setdefault(name, []).extend([1.0] * rounds)
+
+    monkeypatch.setattr(against_torch, "Worker", Fake)
+    monkeypatch.setattr(against_torch, "start", lambda *arguments: 1e-7)
+    monkeypatch.setattr(against_torch, "in_turns", turns)
+    found = against_torch.contest("simple", 1, 7)
+    assert (found["rounds"], found["off"]) == (7, 1e-7)
+    assert started == ["xpcnn", *["NCHW", "channels-last"] * 3]
+
+
+def test_a_run_keeps_its_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def contest(row: str, threads: int, rounds: int) -> dict[str, Any]:
+        if row == "inference":
+            raise DifferentError("probabilities")
+        if row == "resnet":
+            raise KeyboardInterrupt
+        return against_torch.result(row, "w", threads, SECONDS)
+
+    monkeypatch.setattr(against_torch, "contest", contest)
+    path = tmp_path / "cpu.json"
+    options = ["--rows", "deep,inference", "--threads", "2", "--json", str(path)]
+    assert against_torch.main(options) == 1
+    kept = json.loads(path.read_text("utf-8"))
+    assert kept.keys() == {"machine", "versions", "settings", "results"}
+    assert [one["row"] for one in kept["results"]] == ["deep"]
+    assert against_torch.main(["--rows", "simple,resnet,conv", "--threads", "1", "--json", str(path)]) == 130
+    assert [one["row"] for one in json.loads(path.read_text("utf-8"))["results"]] == ["simple"]
+    said = capsys.readouterr()
+    assert "DIFFERENT, not timed: probabilities" in said.err
+    assert "interrupted; what was measured is kept" in said.err
+
+
+def test_the_published_tables_are_those_of_the_kept_results(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = ROOT / "docs" / "benchmarks"
+    assert against_torch.main(["--show", str(docs / "results" / "cpu.json"), "--markdown"]) == 0
+    shown = capsys.readouterr().out.strip()
+    assert shown.count("\n") > 30
+    for table in shown.split("\n\n"):
+        assert table in (docs / "cpu.md").read_text("utf-8")
+
+
+def test_scaling_that_is_not_linear() -> None:
+    found = against_torch.fit((50, 100, 200, 400), (25.0, 100.0, 400.0, 1600.0))
+    assert found["exponent"] == pytest.approx(2)
+    assert found["off"] > 0.3
+    row = {"kind": "scaling", "row": "linear", "work": "w", "threads": 1, "ms": {"50": 10.0, "100": 20.0}}
+    said = against_torch.by_itself([{**row, **found}])[1][2]
+    assert said.startswith("10.0, 20.0 ms for 50, 100 images: ")
+
+
+@pytest.mark.parametrize("arguments", [["--rows", "com"], ["--threads", "0"]])
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        against_torch.main(arguments)
+    assert arguments[0] in capsys.readouterr().err

@@ -1,0 +1,221 @@
+"""What `pytest benchmarks` compares: the loops, the layers' answers, PyTorch's side, the counts of memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import naive, peak_memory, test_conv, test_im2col, test_layers, test_models
+from benchmarks.torch_reference import TorchReference, spec_of
+from xpcnn import models, nn
+from xpcnn.backend import Backend, get_backend
+from xpcnn.cli import bench_cases
+from xpcnn.cli.bench_cases import ModelCase
+from xpcnn.cli.bench_measure import Problem, conv_answer, require_close, some_of
+from xpcnn.ops import ConvGeometry
+
+ROOT = Path(__file__).parents[2]
+GEOMETRIES = {
+    "plain": ConvGeometry.of((2, 3, 6, 5), (4, 3, 3, 3)),
+    "padded, strided": ConvGeometry.of((5, 2, 7, 8), (3, 2, 3, 2), stride=(2, 3), padding=(2, 1)),
+    "dilated": ConvGeometry.of((1, 2, 9, 8), (2, 2, 3, 3), dilation=(2, 1), padding=1),
+}
+GROUPS = ConvGeometry.of((2, 4, 7, 7), (6, 2, 3, 3), stride=2, padding=1, groups=2)
+
+
+@pytest.fixture(scope="module")
+def torch() -> TorchReference:
+    pytest.importorskip("torch")
+    return TorchReference()
+
+
+def errors_of(problem: Problem, *names: str) -> dict[tuple[str, str, str], float | None]:
+    """Verify the candidates of these algorithms, or all."""
+    return {
+        (one.algorithm, one.variant, one.pass_name): problem.verified(one)[1]
+        for one in problem.candidates
+        if not names or one.algorithm in names
+    }
+
+
+def test_the_suite_runs(tmp_path: Path) -> None:
+    """One geometry, the three algorithms that the project is about, and the plain loop."""
+    path = tmp_path / "bench.json"
+    chosen = "test_conv and tiny and grad_weight and (im2col or as_strided or loop)"
+    command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "--backend", "numpy", "-k", chosen]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "--benchmark-json", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [one["extra_info"] for one in json.loads(path.read_text())["benchmarks"]]
+    assert {one["algorithm"] for one in found} == {"im2col", "as_strided", "loop", "plain loop"}
+    one = found[0]
+    assert (one["geometry"], one["pass_name"], one["backend"]) == ("tiny", "grad_weight", "numpy")
+    assert one["workspace_bytes"] is not None
+    assert {"processor", "cores", "device"} <= one["machine"].keys()
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_loops(name: str) -> None:
+    geometry = GEOMETRIES[name]
+    arrays = bench_cases.conv_arrays(geometry, "float64")
+    for pass_name, loop in naive.PASSES.items():
+        found = loop(*arrays, geometry)
+        found = found if pass_name == "grad_weight" else found[some_of(geometry.n)]
+        require_close(found, conv_answer(arrays, geometry, pass_name), 1e-13)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_three_ways_of_im2col(name: str) -> None:
+    errors = errors_of(test_im2col.problem(name, GEOMETRIES[name], get_backend()))
+    assert list(errors.values()) == [0.0] * 3
+
+
+def test_torchs_convolution(torch: TorchReference) -> None:
+    errors = errors_of(test_conv.problem("g", GROUPS, get_backend(), torch), "torch")
+    assert len(errors) == 6
+    assert all(error is not None and error < 1e-5 for error in errors.values())
+
+
+def test_a_loop_has_no_groups() -> None:
+    problem = test_conv.problem("g", GROUPS, get_backend(), None)
+    with pytest.raises(Exception, match="has no groups"):
+        errors_of(problem, test_conv.PLAIN_LOOP)
+
+
+LAYERS = {
+    "max pool": test_layers.LayerCase("max_pool2d", (2, 3, 6, 6), {"kernel_size": 2}),
+    "max pool, overlapping": test_layers.LayerCase(
+        "max_pool2d", (5, 2, 7, 7), {"kernel_size": 3, "stride": 2, "padding": 1}
+    ),
+    "avg pool": test_layers.LayerCase(
+        "avg_pool2d", (2, 3, 7, 7), {"kernel_size": 3, "stride": 2, "padding": 1}
+    ),
+    "batch norm": test_layers.LayerCase("batch_norm", (5, 3, 4, 4), {}),
+    "relu": test_layers.LayerCase("relu", (5, 3, 4, 4), {}),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_xpcnn_and_torch(torch: TorchReference, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_layers, "LAYERS", LAYERS)
+    problem = test_layers.problem(name, get_backend(), torch)
+    errors = errors_of(problem)
+    assert len(errors) == 6
+    assert all(error is not None and error < 1e-5 for error in errors.values()), errors
+    assert all(np.abs(problem.answer(one)).max() > 0 for one in test_layers.PASSES)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ModelCase("simple_convnet", {"hidden": 5}, (5, 1, 28, 28)),
+        ModelCase("deep_convnet", {"hidden": 5, "dropout": 0.5}, (5, 1, 28, 28)),
+        ModelCase("resnet18", {"classes": 10, "small_images": True}, (4, 3, 16, 16)),
+    ],
+    ids=lambda case: case.model,
+)
+def test_models_of_xpcnn_and_torch(
+    torch: TorchReference, case: ModelCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test_models, "MODELS", {"m": case})
+    test_models.problem.cache_clear()
+    errors = errors_of(test_models.problem("m", torch))
+    assert len(errors) == 6
+    assert all(error is not None and error < 1e-3 for error in errors.values()), errors
+
+
+def test_a_layer_that_torchs_side_does_not_know() -> None:
+    with pytest.raises(NotImplementedError, match="GELU has no case yet"):
+        spec_of(nn.Sequential(nn.GELU()))
+    kind, options = spec_of(models.resnet18(classes=10, small_images=True))
+    assert kind == "Sequential"
+    assert "Residual" in str(options)
+
+
+# -- memory ------------------------------------------------------------------------------
+
+
+def test_arrays_are_counted_once() -> None:
+    x = np.zeros(100)
+    around: list[Any] = [x, (x.reshape(10, 10).T, {"part": x[::2]}), None, "text"]
+    around.append(around)
+    assert peak_memory.array_bytes(around) == 800
+    model = models.tiny_convnet()
+    parameters = sum(4 * parameter.data.size for parameter in model.parameters().values())
+    assert peak_memory.array_bytes(model, model) == parameters
+
+
+def test_memory_of_a_step() -> None:
+    peak, contexts = peak_memory.step_memory(ModelCase("simple_convnet", {"hidden": 5}, (3, 1, 28, 28)))
+    assert contexts > 4 * 3 * 30 * 24 * 24  # the ReLU's and the pooling's at least
+    assert peak > 0.5 * contexts
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_the_memory_command(step: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    peak_memory.main(["--step"] if step else ["--model", "tiny_convnet", "--samples", "20"])
+    out = capsys.readouterr().out
+    assert ("simple_convnet, training step, batch 100: peak " if step else "20 images evaluated, ") in out
+
+
+class Pool:
+    """Stands in for CuPy's memory pool and its hooks."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Any] = []
+        self.next = 0
+
+    def module(self) -> types.ModuleType:
+        pool = self
+
+        class MemoryHook:
+            def __enter__(self) -> Any:
+                pool.hooks.append(self)
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                pool.hooks.remove(self)
+
+        module = types.ModuleType("cupy")
+        module.cuda = types.SimpleNamespace(MemoryHook=MemoryHook)  # type: ignore[attr-defined]
+        return module
+
+    def malloc(self, size: int) -> int:
+        self.next += 1
+        for hook in self.hooks:
+            hook.malloc_postprocess(device_id=0, size=size - 5, mem_size=size, mem_ptr=self.next, pmem_id=1)
+        return self.next
+
+    def free(self, pointer: int) -> None:
+        for hook in self.hooks:
+            hook.free_postprocess(device_id=0, mem_size=0, mem_ptr=pointer, pmem_id=1)
+
+
+def test_memory_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool()
+    monkeypatch.setitem(sys.modules, "cupy", pool.module())
+    before = pool.malloc(4096)
+
+    def call() -> None:
+        scratch = pool.malloc(1024)
+        pool.free(before)  # was not handed out in the call
+        pool.malloc(512)
+        pool.free(scratch)
+        pool.malloc(256)
+
+    use = peak_memory.memory_use(Backend("cupy", np, 0), call)
+    assert use is not None
+    assert (use.peak, use.kept, use.workspace) == (1536, 768, 768)
+    assert pool.hooks == []
