@@ -8,268 +8,142 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import ensemble, ensemble_folder
-from benchmarks.ensemble import RECIPE, Forecast, duration, main
-from benchmarks.ensemble_processes import train_members
+from benchmarks import ensemble
 from xpcnn import io
-from xpcnn.cli import datasets
-from xpcnn.data import Dataset
+from xpcnn.cli import datasets, program, session
+from xpcnn.errors import CheckpointError
 from xpcnn.train import RunDirectory, load_model, predict
 
-fcntl = pytest.importorskip("fcntl")  # the command needs it, and Windows has none
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
+
 ROOT = Path(ensemble.__file__).parent.parent
-TINY = replace(
-    RECIPE,
-    dataset="synthetic-digits",
-    train_samples=400,
-    test_samples=150,
-    evaluate_samples=150,
-    model="tiny_convnet",
-    model_options={"filters": 4},
-    batch_size=10,
-    epochs=10,
-    augment="shift=2,rotate=10",
-)
-OWN: tuple[dict[str, Any], ...] = ({}, {"augment": "shift=1", "model_options": {"filters": 3}})
+TINY = """--dataset synthetic-digits --train-samples 400 --test-samples 150 --model tiny_convnet
+    --model-option filters=4 --batch-size 10 --epochs 10 --average 0.9"""
 # As a shell leaves a job in the foreground: Ctrl-C is not ignored.
 PROGRAM = f"""
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from benchmarks.ensemble import main
-from xpcnn.cli.settings import Settings
-sys.exit(main(None, {TINY!r}, {OWN!r}))
+sys.exit(main(["run", "--members", "2", "--processes", "2"], {TINY!r}))
 """
-MEMBERS = 2
-
-Start = Callable[..., subprocess.Popen[str]]
-Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts the command for a tiny ensemble; two members unless it is given something else."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("XPCNN_")}
-    environment = {**kept, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    with ExitStack() as processes:
-
-        def new(*arguments: Any) -> subprocess.Popen[str]:
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *map(str, arguments), "--members", str(MEMBERS)],
-                cwd=tmp_path,
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            processes.enter_context(process)
-            processes.callback(process.kill)
-            return process
-
-        yield new
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Dataset, Dataset]:
-    return datasets.load(TINY.dataset)
-
-
-@pytest.fixture
-def run(
-    digits: tuple[Dataset, Dataset], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Run:
-    """Runs the command in this process; the members have their own."""
-    monkeypatch.setitem(datasets.DATASETS, TINY.dataset, lambda: digits)  # drawing them takes a while
-    monkeypatch.setenv("PYTHONWARNINGS", "error")  # of the members' processes
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("XPCNN_")]:
         monkeypatch.delenv(name)
-
-    def new(*arguments: Any, **settings: Any) -> tuple[int, str, str]:
-        status = main(["--members", str(MEMBERS), *map(str, arguments)], replace(TINY, **settings), OWN)
-        return (status, *capsys.readouterr())
-
-    return new
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE
+    ) as process:
+        yield process
+        process.kill()
 
 
-def show_until(process: subprocess.Popen[str], pattern: str) -> None:
-    """Wait for a line of the progress."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if re.search(pattern, line):
-            return
-    raise AssertionError(f"the command ended without {pattern!r}: {seen}, {finish(process)}")
+def trained(run: RunDirectory) -> int:
+    """The epochs of a run that are saved."""
+    return len(run.history().epochs) if run.history_file.exists() else 0
 
 
-def held(folder: Path) -> bool:
-    """Whether the command, or a process it started, is still there."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+def is_held(run: RunDirectory) -> bool:
+    """Whether another process writes there."""
+    try:
+        with run.writing():
+            return False
+    except CheckpointError:
+        return True
 
 
-def without_times(results: dict[str, Any]) -> dict[str, Any]:
-    members = [{**member, "training_seconds": None} for member in results["members"]]
-    return {**results, "members": members, "training_seconds": None, "wall_seconds": None}
+def wait_for_epochs(runs: list[RunDirectory], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while not all(map(trained, runs)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
-def test_killed_and_interrupted_it_ends_with_the_same_bits(
-    tmp_path: Path, start: Start, run: Run, digits: tuple[Dataset, Dataset]
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_it_goes_on_to_the_same_bits(
+    tmp_path: Path, command: subprocess.Popen[str], capsys: pytest.CaptureFixture[str], by: signal.Signals
 ) -> None:
-    status, out, err = run(tmp_path / "whole", "--processes", 1)
-    assert status == 0
-    assert re.search(r"^estimate: about .+ for \d+ epochs of .+ s, 1 at a time$", err, re.M)
-    last = r"^member 1  epoch  10  loss .+ test +\d+\.\d+%  \d+\.\d s  \d+ s so far, about 0 s left$"
-    assert re.search(last, err, re.M)
-    log = (tmp_path / "whole" / "log.txt").read_text().splitlines()
-    assert [line.partition("  ")[2] for line in log] == err.splitlines()
-    assert out == (tmp_path / "whole" / "results.md").read_text()
-    results = json.loads((tmp_path / "whole" / "results.json").read_text())
-    check_results(tmp_path / "whole", results, digits[1])
-
-    command = start("broken", "--processes", 2)
-    show_until(command, r"member \d  epoch   1")
-    command.kill()
-    command.wait(60)
-    command = start("broken", "--processes", 2)  # at once, while members may still be saving
-    show_until(command, r"member \d  goes on after step \d")
-    show_until(command, r"member \d  epoch   3")
-    command.send_signal(signal.SIGINT)
-    status, out, err = finish(command)
-    assert (status, out) == (1, "")
-    assert err.splitlines()[-1] == "interrupted; the same command goes on"
-    assert not held(tmp_path / "broken")
-    members = [RunDirectory(tmp_path / "broken" / f"member-{number}") for number in range(MEMBERS)]
-    assert any(member.history().interrupted for member in members if member.history_file.exists())
-    status, out, err = run(tmp_path / "broken", "--processes", 1)
-    assert status == 0
-    assert re.search(r"^member \d  goes on after step \d+, \d+ of 10 epochs done$", err, re.M)
-
-    same = [f"member-{number}/{file}.safetensors" for number in range(MEMBERS) for file in ("model", "best")]
-    for file in (*same, "ensemble.safetensors"):
-        ours, theirs = (io.load_weights(tmp_path / run / file).arrays for run in ("broken", "whole"))
-        assert ours.keys() == theirs.keys()
-        for name, array in theirs.items():
-            assert ours[name].tobytes() == array.tobytes(), (file, name)
-    resumed = json.loads((tmp_path / "broken" / "results.json").read_text())
-    assert without_times(resumed) == without_times(results)
-
-    table = (tmp_path / "broken" / "results.md").read_text()
-    assert run(tmp_path / "broken", "--processes", 1) == (0, table, "")  # nothing is left to be done
+    runs = [RunDirectory(tmp_path / "run" / f"member-{number}") for number in range(2)]
+    wait_for_epochs(runs, command)
+    command.send_signal(by)
+    _, err = command.communicate(timeout=60)
+    if by == signal.SIGINT:
+        assert (command.returncode, err) == (130, "interrupted; the same command goes on\n")
+        assert any(run.history().interrupted for run in runs)
+    for run in runs:  # no member outlives the command for long
+        until = time.monotonic() + 60
+        while is_held(run):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    assert not all(trained(run) == 10 for run in runs)
+    assert ensemble.main([str(tmp_path / "run"), "--members", "2"], TINY) == 0
+    assert any("going on after step" in run.path.with_suffix(".log").read_text() for run in runs)
+    out = capsys.readouterr().out
+    assert out == (tmp_path / "run" / "results.md").read_text()
+    assert re.search(r"^\| seed 1, shift=2,rotate=15\S+ \| ", out, re.M)
+    check_results(tmp_path / "run", runs)
+    ensemble.train([tmp_path / "whole" / "member-0"], 1, TINY) if (
+        tmp_path / "whole"
+    ).mkdir() is None else None
+    for file in ("model", "best"):
+        ours, theirs = (
+            io.load_weights(tmp_path / name / "member-0" / f"{file}.safetensors").arrays
+            for name in ("run", "whole")
+        )
+        assert {name: array.tobytes() for name, array in ours.items()} == {
+            name: array.tobytes() for name, array in theirs.items()
+        }
 
 
-def check_results(folder: Path, results: dict[str, Any], test: Dataset) -> None:
-    test = test[:150]
-    each = [predict(load_model(folder / f"member-{number}"), test.images) for number in range(MEMBERS)]
+def check_results(folder: Path, runs: list[RunDirectory]) -> None:
+    results = json.loads((folder / "results.json").read_text())
+    test = datasets.load("synthetic-digits")[1][:150]
+    each = [predict(load_model(run.path), test.images) for run in runs]
     assert not np.array_equal(*each)
     for member, probabilities in zip(results["members"], each, strict=True):
         assert member["correct"] == np.sum(probabilities.argmax(1) == test.labels)
-        assert member["test_accuracy"] == member["correct"] / member["samples"]
     means = {"ensemble": np.prod(each, axis=0, dtype="float64"), "mean": np.mean(each, axis=0)}
-    right = {name: np.sum(mean.argmax(1) == test.labels) for name, mean in means.items()}
-    for name, correct in right.items():
+    for name, mean in means.items():
+        correct = np.sum(mean.argmax(1) == test.labels)
         assert results[name] == {"test_accuracy": correct / 150, "correct": correct, "samples": 150}
     assert load_model(folder / "ensemble.safetensors").vote == "geometric"
-    assert [(member["seed"], member["own"]) for member in results["members"]] == [*enumerate(OWN)]
-    for number, (augment, filters) in enumerate([("shift=2,rotate=10", 4), ("shift=1", 3)]):
-        config = RunDirectory(folder / f"member-{number}").config()
-        assert (config["augment"], config["model_options"], config["seed"]) == (
-            augment,
-            {"filters": filters},
-            number,
-        )
-    assert 0 < results["training_seconds"] < results["wall_seconds"]
-    table = (folder / "results.md").read_text()
-    for title, name in (("**all, geometric mean of the probabilities**", "ensemble"), ("all, mean", "mean")):
-        assert f"| {title} | {right[name] / 150:.2%} | {150 - right[name]} of 150 |" in table
-    assert re.search(r"^\| seed 0 \| .+\n\| seed 1, augment shift=1, filters 3 \| ", table, re.M)
+    assert [(one["seed"], one["augment"]) for one in results["members"]] == [*enumerate(ensemble.AUGMENT)]
 
 
-def test_a_member_that_fails_ends_the_command_in_one_line(tmp_path: Path, run: Run) -> None:
-    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN[:1])
-    folder.run(0).checkpoint_file.write_bytes(b"no checkpoint")
-    status, out, err = run(tmp_path / "run", "--members", 1)
-    assert (status, out) == (1, "")
-    told = err.splitlines()[-1]
-    assert re.fullmatch(r"python -m benchmarks.ensemble: error: member 0: .*checkpoint.safetensors: .+", told)
-    assert not held(tmp_path / "run")
+def test_a_member_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ensemble.main([str(tmp_path), "--members", "1"], f"{TINY} --model no-such") == 1
+    assert "error: member 0 failed; see " in capsys.readouterr().err
+    assert "no-such" in (tmp_path / "member-0.log").read_text()
 
 
-def test_other_settings_are_refused(tmp_path: Path, run: Run) -> None:
-    def error(*arguments: Any, **settings: Any) -> str:
-        status, out, err = run(*arguments, **settings)
-        assert (status, out, err.count("\n")) == (1, "", 1)
-        return err
-
-    ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN)
-    assert "was begun with members 2, not 4; give" in error(tmp_path / "run", "--members", 4)
-    assert "was begun with epochs 10, not 7; give" in error(tmp_path / "run", "--epochs", 7)
-    assert f"was begun with lr {TINY.lr}, not 0.1; give" in error(tmp_path / "run", lr=0.1)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.txt").touch()
-    assert "holds thesis.txt and no ensemble" in error(tmp_path / "other")
-    assert "cannot make the folder" in error(tmp_path / "other" / "thesis.txt")
-    (tmp_path / "run" / "ensemble.json").write_text("{")
-    assert "ensemble.json: unreadable" in error(tmp_path / "run")
-
-
-def test_one_command_at_a_time(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ensemble_folder, "PATIENCE_SECONDS", 0.05)
-    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN)
-    with folder.locked():
-        status, out, err = run(tmp_path / "run")
-    assert (status, out) == (1, "")
-    assert err.endswith("another command is at work there\n")
-
-
-def test_members_hold_the_folder_until_they_end(tmp_path: Path) -> None:
-    """Those of a command that was killed may be saving when the next one begins."""
-    folder = ensemble_folder.EnsembleFolder(tmp_path / "run", TINY, OWN[:1])
-    folder.run(0)
-    with folder.locked() as lock:
-        reports = train_members(folder.members, [0], 1, [lock])
-        assert next(reports) == (0, {"step": 0, "epochs": 0})
-    assert held(folder.path)
-    reports.close()
-    assert not held(folder.path)
-    assert folder.run(0).history().interrupted
-
-
-@pytest.mark.parametrize("arguments", [(), ("x", "--members", "0"), ("x", "--epochs", "no"), ("x", "--fly")])
-def test_wrong_options(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert re.fullmatch(r"python -m benchmarks.ensemble: error: .*\n", capsys.readouterr().err)
-
-
-def test_the_estimate_shares_the_members_among_the_processes() -> None:
-    forecast = Forecast(dict.fromkeys(range(5), 25), 2)
-    assert forecast.epoch_seconds is None
-    forecast.saw(0, {"step": 0, "epochs": 0})
-    forecast.saw(0, {"epoch_seconds": 100.0})
-    assert forecast.seconds == 3 * 25 * 100
-    forecast.saw(0, {"epoch": 1, "epoch_seconds": 60.0})
-    forecast.saw(1, {"epoch": 1, "epoch_seconds": 80.0})
-    forecast.saw(0, {"epoch_seconds": 1.0})  # of a member that begins: whole epochs tell more
-    assert forecast.seconds == (24 + 25 + 25) * 70
-    assert str(forecast) == f"about {duration(74 * 70)} for 123 epochs of 70.0 s"
-    assert duration(74 * 70) == "1 h 26 min"
+def test_the_recipe_is_that_of_the_kept_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `xpcnn train` makes of it is what docs/results/ensemble.json was trained by."""
+    kept: dict[str, Any] = json.loads((ROOT / "docs" / "results" / "ensemble.json").read_text())["settings"]
+    made: list[Any] = []
+    monkeypatch.setattr(session, "begin", lambda settings, out: made.append(settings) or 0)
+    for seed in range(5):
+        options = ["--seed", str(seed), "--augment", ensemble.AUGMENT[seed % 2], *ensemble.RECIPE.split()]
+        assert program.main(["train", *options]) == 0
+    for seed, settings in enumerate(made):
+        own = {**kept, **kept["own"][seed], "seed": seed}
+        for name, value in vars(settings).items():
+            if name in own:
+                expected = tuple(value) if isinstance(value, list) else value
+                assert json.loads(json.dumps(expected)) == own[name], name

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import naive, peak_memory, test_conv, test_im2col, test_layers, test_models
+from benchmarks import naive, peak_memory, report, test_conv, test_im2col, test_layers, test_models
 from benchmarks.torch_reference import TorchReference, spec_of
 from xpcnn import models, nn
 from xpcnn.backend import Backend, get_backend
@@ -219,3 +219,45 @@ def test_memory_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert use is not None
     assert (use.peak, use.kept, use.workspace) == (1536, 768, 768)
     assert pool.hooks == []
+
+
+# -- reports -----------------------------------------------------------------------------
+
+
+def test_the_published_tables_are_those_of_the_kept_results(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = ROOT / "docs" / "benchmarks"
+    for name in ("conv", "pool", "model"):
+        report.main([str(docs / "results" / f"{name}-cpu.json")])
+        title, lines = capsys.readouterr().out.split("\n\n", 1)
+        assert title == "AMD EPYC, cpu, numpy, threads 1, TF32 off"
+        assert "\n".join(lines.strip().splitlines()[2:]) in (docs / "conv.md").read_text("utf-8"), name
+
+
+def test_a_report_of_pytest_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = {"processor": "P", "device": "GPU"}
+    what = {"geometry": "tiny", "pass_name": "forward", "backend": "cupy", "threads": 1, "machine": machine}
+    times = {"gemm floor": 2.0, "mec": 4.0, "im2col": 3.0, "torch": 9.0, "auto": 3.0, "loop": 900.0}
+    kept = [
+        {
+            "extra_info": {**what, "algorithm": name, "variant": "im2col" if name == "auto" else ""},
+            "stats": {"median": ms},
+        }
+        for name, ms in times.items()
+    ]
+    kept.append({"extra_info": {**what, "algorithm": "torch", "variant": "NCHW"}, "stats": {"median": 8.0}})
+    (tmp_path / "b.json").write_text(json.dumps({"benchmarks": kept}))
+    report.main([str(tmp_path / "b.json")])
+    assert capsys.readouterr().out.strip().splitlines() == [
+        "P, GPU, cupy, threads 1, TF32 off",
+        "",
+        "| geometry | pass | floor, ms | `im2col` | `mec` | PyTorch | `auto` |",
+        "|---|---|---|---|---|---|---|",
+        "| `tiny` | forward | 2e+03 | **1.50** | 2.00 | 4.00 | 1.50 (im2col) |",
+    ]
+
+
+def test_the_plot_of_the_series(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    kept = ROOT / "docs" / "benchmarks" / "results" / "conv-cpu.json"
+    report.main([str(kept), "--plot", str(tmp_path / "s.png")])
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
