@@ -90,6 +90,8 @@ def run(benchmark: Any, backend: Backend, threads: int) -> Any:
         repeats = max(1, min(1000, round(ROUND_SECONDS / seconds)))
         rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, round(SECONDS / (repeats * seconds))))
         benchmark.pedantic(call, rounds=rounds, iterations=repeats, warmup_rounds=1)
+        if benchmark.stats is None:  # by --benchmark-disable, or under pytest-xdist: verified, not timed
+            return
         facts = device_facts(backend)
         benchmark.extra_info |= {
             "geometry": problem.name,

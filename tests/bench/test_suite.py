@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import types
@@ -50,9 +51,11 @@ def test_the_suite_runs(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     chosen = "test_conv and tiny and grad_weight and (im2col or as_strided or loop)"
     command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "--backend", "numpy", "-k", chosen]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", "--benchmark-json", str(path)],
         cwd=ROOT,
+        env=own,
         capture_output=True,
         text=True,
         check=False,
