@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -28,14 +29,15 @@ TORCH = ("torch NCHW", "torch channels-last")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--backend", choices=backend_names(), default="numpy", help="what to run them on")
+    with suppress(ValueError):  # the tests have it, too, where both are run at once
+        parser.addoption("--backend", choices=backend_names(), help="what to run on (default: numpy)")
     parser.addoption(
         "--threads", type=int, default=1, help="of xpcnn, BLAS and PyTorch on a CPU (default: 1)"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    name = config.getoption("backend")
+    name = config.getoption("backend") or "numpy"
     if reason := xpcnn.available_backends()[name]:
         raise pytest.UsageError(f"--backend {name}: {reason}")
 
@@ -49,7 +51,7 @@ def threads(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest, threads: int) -> Iterator[Backend]:
     """The backend of --backend, the current one for the session."""
-    name = request.config.getoption("backend")
+    name = request.config.getoption("backend") or "numpy"
     with xpcnn.use_backend(name) as backend, held_to(backend, threads):
         yield backend
 
