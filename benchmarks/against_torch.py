@@ -107,14 +107,14 @@ def measure(
     }
     for count in threads:
         for row in rows:
-            tell(f"{row}, {count} thread{'s' if count > 1 else ''}")
+            log(f"{row}, {count} thread{'s' if count > 1 else ''}")
             try:
                 results.append(scaling(count, rounds) if row == LINEAR else contest(row, count, rounds))
             except DifferentError as error:
-                tell(f"  DIFFERENT, not timed: {error}")
+                log(f"  DIFFERENT, not timed: {error}")
                 status = 1
             except KeyboardInterrupt:
-                tell("interrupted; what was measured is kept")
+                log("interrupted; what was measured is kept")
                 return 130
             if path is not None:
                 settings["date"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -141,7 +141,7 @@ def contest(row: str, threads: int, rounds: int) -> dict[str, Any]:
     title = f"{work.title.rpartition(', batch')[0]}, beside straightforward float64 NumPy"
     found = result(row, title if row == STRAIGHTFORWARD else work.title, threads, seconds)
     times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in found["ms"].items())
-    tell(f"  equal to {max(off):.0e}; {times}; ratio {found['ratio']:.2f}")
+    log(f"  equal to {max(off):.0e}; {times}; ratio {found['ratio']:.2f}")
     return {**found, "off": max(off)}
 
 
@@ -197,8 +197,8 @@ def fit(images: Sequence[int], ms: Sequence[float]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def tell(line: str) -> None:
-    """Print progress."""
+def log(line: str) -> None:
+    """Print progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -99,7 +99,7 @@ class Worker:
 
 
 def start(work: Work, workers: Mapping[str, Worker], describer: Worker) -> float:
-    """Let workers prepare a piece of work, once they are known to compute the same.
+    """Let workers prepare the same work, once their results are known to be equal.
 
     Models of other libraries are described by `describer`, one of xpcnn's.
 

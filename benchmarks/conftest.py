@@ -25,6 +25,8 @@ from xpcnn.cli.machine import hardware, versions
 from xpcnn.errors import XpcnnError
 
 SECONDS, ROUND_SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 0.5, 0.002, 3, 50
+UNCOUNTED = ("torch", "loop", "plain loop")
+"""Whose memory is not counted: another allocator's, and that of loops, which counting makes much slower."""
 TORCH = ("torch NCHW", "torch channels-last")
 
 
@@ -85,7 +87,7 @@ def run(benchmark: Any, backend: Backend, threads: int) -> Any:
         except XpcnnError as error:
             pytest.skip(str(error))
         benchmark.group = f"{problem.name} {pass_name}"
-        memory = memory_use(backend, call) if named[0].algorithm != "torch" else None
+        memory = None if named[0].algorithm in UNCOUNTED else memory_use(backend, call)
         begun = time.perf_counter()
         call()
         seconds = max(time.perf_counter() - begun, 1e-6)

@@ -36,7 +36,7 @@ from xpcnn.train import Evaluation, RunDirectory, evaluate, load_model
 
 ROOT = Path(__file__).parent.parent
 
-# How these were chosen is told in docs/results.md.
+# docs/results.md says how these were chosen.
 RECIPE = """--dataset mnist --model deep_convnet --model-option filters=16,48,96 --model-option hidden=200
     --model-option dropout=0 --model-option batch_norm=true --optimizer adam --lr 4e-3 --epochs 30
     --batch-size 100 --schedule one-cycle --average 0.999 --evaluate-samples 1000"""

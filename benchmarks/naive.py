@@ -185,11 +185,11 @@ class Pooling:
 class Dropout:
     """Some values are left out, the others grow to make up for them."""
 
-    def __init__(self, share: float) -> None:
-        self.share, self.rng = share, np.random.default_rng(0)
+    def __init__(self, p: float) -> None:
+        self.p, self.rng = p, np.random.default_rng(0)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        self.mask = (self.rng.random(x.shape) >= self.share) / (1 - self.share)
+        self.mask = (self.rng.random(x.shape) >= self.p) / (1 - self.p)
         return x * self.mask
 
     def backward(self, dout: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def in_order(name: str) -> tuple[int, str]:
 
 
 def draw(title: str, rows: Sequence[Row], path: Path) -> None:
-    """Draw time against the batch and the size of images; markers tell without colour."""
+    """Draw time against the batch and the size of images."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 5.2), layout="constrained")

@@ -212,8 +212,10 @@ def spec_of(layer: nn.Layer) -> Spec:
             options = {"p": layer.p}
         case nn.ReLU() | nn.Flatten() | nn.Identity():
             pass
-        case _ if not children and not layer.parameters() and type(layer).__name__ == "Images":
-            return "Identity", {}  # it checks shapes, and computes nothing
+        case _ if (
+            not children and not layer.parameters() and type(layer).__name__ in ("Images", "Preprocess")
+        ):
+            return "Identity", {}  # it leaves floating images as they are
         case _:
             raise NotImplementedError(f"spec_of: {type(layer).__name__} has no case yet")
     return type(layer).__name__, options

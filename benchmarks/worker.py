@@ -1,4 +1,4 @@
-"""One process of an alternating measurement: it prepares a piece of work, and says what a call takes.
+"""One process of an alternating measurement: it prepares work, and measures what a call takes.
 
 `benchmarks.alternate.Worker` starts it. Requests come in on stdin as pickles, answers go out on stdout. Of
 xpcnn it uses nothing but what every commit has: `benchmarks.compare_commits` runs it over other checkouts.
