@@ -7,7 +7,7 @@ float64, in classes that keep what they saw.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Protocol
 
@@ -47,7 +47,7 @@ def loop_grad_input(dy: np.ndarray, weight: np.ndarray, geometry: ConvGeometry) 
     return dx[:, :, top : top + geometry.h, left : left + geometry.w]
 
 
-PASSES = {
+PASSES: dict[str, Callable[..., np.ndarray]] = {
     "forward": lambda x, weight, dy, geometry: loop_forward(x, weight, geometry),
     "grad_input": lambda x, weight, dy, geometry: loop_grad_input(dy, weight, geometry),
     "grad_weight": lambda x, weight, dy, geometry: loop_grad_weight(x, dy, geometry),

@@ -111,6 +111,7 @@ def layer_answers(op: str, x: np.ndarray, options: Mapping[str, Any]) -> dict[st
         for r, s in product(range(kernel), repeat=2)
     ]
     stacked = np.stack([padded[tap] for tap in taps])
+    weights: list[Any]
     if op == "avg_pool2d":
         y, weights = stacked.mean(axis=0), [1 / len(taps)] * len(taps)
     elif op == "max_pool2d":

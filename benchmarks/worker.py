@@ -115,7 +115,7 @@ def of_xpcnn(work: Work, dropout: bool, _: Any) -> Callable[[], Any]:
     if work.kind == "conv":
         x, weight, dy = (backend.asarray(array) for array in conv_arrays(work))
         x, dy = (backend.xp.permute_dims(backend.channels_last(one), (0, 3, 1, 2)) for one in (x, dy))
-        backward = getattr(ops.conv2d, "backward", None) or ops.conv2d_backward
+        backward = getattr(ops.conv2d, "backward", None) or vars(ops)["conv2d_backward"]  # of older commits
 
         def convolve() -> tuple[Any, Any, Any]:
             with backend.model_run():
@@ -148,12 +148,14 @@ def of_torch(layout: str, work: Work, _: bool, made: Any) -> Callable[[], Any]:
             return y.detach(), *torch.autograd.grad(y, inputs, dy)
 
         return convolve
-    images, labels = batch_of(work)
+    (spec, state), (images, labels) = made, batch_of(work)
     if work.kind == "train":
-        return reference.network(*made, images, labels, layout)["train"]
+        return reference.network(spec, state, images, labels, layout)["train"]
     # A network belongs to its images: one for each batch, of the same weights.
     slices = [slice(start, start + TORCHS_BATCH) for start in range(0, len(images), TORCHS_BATCH)]
-    parts = [reference.network(*made, images[rows], labels[rows], layout)["inference"] for rows in slices]
+    parts = [
+        reference.network(spec, state, images[rows], labels[rows], layout)["inference"] for rows in slices
+    ]
     return lambda: torch.softmax(torch.cat([part() for part in parts]), 1)
 
 
