@@ -212,9 +212,7 @@ def spec_of(layer: nn.Layer) -> Spec:
             options = {"p": layer.p}
         case nn.ReLU() | nn.Flatten() | nn.Identity():
             pass
-        case _ if (
-            not children and not layer.parameters() and type(layer).__name__ in ("Images", "Preprocess")
-        ):
+        case nn.Preprocess():
             return "Identity", {}  # it leaves floating images as they are
         case _:
             raise NotImplementedError(f"spec_of: {type(layer).__name__} has no case yet")

@@ -17,7 +17,7 @@ from xpcnn.backend import Backend, backend_of, to_numpy, use_backend
 from xpcnn.cli.bench_measure import Candidate, Problem, conv_answer, some_of
 from xpcnn.errors import AlgorithmError
 from xpcnn.ops import ConvGeometry
-from xpcnn.ops.conv.tiling import resolve
+from xpcnn.ops.conv.executor import plan_for
 from xpcnn.train import Trainer
 
 __all__ = ["CONVOLUTIONS", "FLOOR", "MODELS", "MODEL_PASSES", "PASSES", "convolution", "model"]
@@ -120,7 +120,7 @@ def convolution(
             prepare = functools.partial(_prepared, algorithm, one, geometry, backend, on_device)
             chosen = ""
             if algorithm == "auto":
-                chosen = resolve("auto", geometry, backend.dtype(dtype), backend, one).name
+                chosen = plan_for(one, geometry, backend.dtype(dtype), backend, "auto").algorithm.name
             evidence = functools.partial(compared_images, one, backend.to_numpy)
             candidates.append(Candidate(algorithm, one, prepare, evidence, chosen))
     answer = functools.cache(functools.partial(conv_answer, arrays, geometry))
