@@ -32,7 +32,7 @@ NEVER_SAVED = {
     "Stateless",
     "_InFloat32",
     "_Rounded",
-    "_Watched",
+    "_Watcher",
     "_Pool2d",
     "_BatchNorm",
 }
