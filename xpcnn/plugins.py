@@ -128,7 +128,7 @@ class Registry(MutableMapping[str, Object], Generic[Object]):
         name : str
         value : object
         same : callable
-            Whether the one that is there is the same: a file or a cell that is run again brings it anew.
+            Whether the one that is there is the same: as when a file or a cell is run again.
 
         Raises
         ------

@@ -27,7 +27,7 @@ __all__ = ["from_config"]
 def from_config(data: Any) -> Any:
     """Return a new layer as `Layer.config` describes it, on the current backend.
 
-    Its weights are drawn anew; `load_state_dict` brings the old ones.
+    Its weights are freshly drawn; `load_state_dict` loads the saved ones.
 
     Parameters
     ----------

@@ -202,7 +202,7 @@ class Optimizer:
         if gradient.dtype != data.dtype:
             raise DtypeError(
                 f"{where} is {dtype_name(gradient.dtype)}, but the parameter is {dtype_name(data.dtype)}; "
-                f"gradients are computed anew after model.to(dtype=...)"
+                f"compute gradients again after model.to(dtype=...)"
             )
         if tuple(gradient.shape) != tuple(data.shape):
             raise ShapeError(
