@@ -206,10 +206,7 @@ WRONG = {
 }
 
 RIGHT = {
-    "with the direction": (
-        "xpcnn.nn.layer",
-        "from xpcnn.errors import ShapeError\nfrom xpcnn import ops",
-    ),
+    "with the direction": ("xpcnn.nn.layer", "from xpcnn.errors import ShapeError\nfrom xpcnn import ops"),
     "relative": ("xpcnn.ops.conv.columns", "from .geometry import ConvGeometry\nfrom ..op import pair"),
     "relative from a package": ("xpcnn.ops", "from . import conv\nfrom ..backend import namespace"),
     "downwards": ("xpcnn.nn.layer", "def save():\n    from xpcnn.io import save_arrays"),

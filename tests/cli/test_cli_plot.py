@@ -185,10 +185,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
     "no run": (("filters", "sobel"), "filters is drawn of a run: xpcnn plot RUN filters sobel"),
     "two runs, other pictures": (("run", ".", "curves", "sobel"), "only be compared by their curves"),
     "an option for nothing": (("run", "curves", "--image", 1), "--image is only for features, sobel"),
-    "another": (
-        ("sobel", "--test-samples", 1),
-        "--test-samples is only for activations, confusion",
-    ),
+    "another": (("sobel", "--test-samples", 1), "--test-samples is only for activations, confusion"),
     "no augmentation": (("run", "augmentations"), "augmentations needs --augment, such as"),
     "an empty augmentation": (
         ("augmentations", "--augment", ""),

@@ -134,8 +134,7 @@ def test_a_model_that_does_not_say_its_size(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "w.npz: no such file"), (b"garbage", "w.npz: not a readable npz file")],
+    ("content", "message"), [(None, "w.npz: no such file"), (b"garbage", "w.npz: not a readable npz file")]
 )
 def test_models_that_cannot_be_read(
     xpcnn_command: Any, pictures: list[int], content: bytes | None, message: str

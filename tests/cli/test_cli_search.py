@@ -51,7 +51,7 @@ def test_output_and_table(xpcnn_command: Any, digits: tuple[Dataset, Dataset]) -
     assert re.fullmatch(f"best: trial {best.number} " + figures.format(best), lines[5])
     assert lines[6:] == [
         "next: xpcnn train --dataset synthetic-digits --model tiny_convnet --model-option filters=2 "
-        f"--optimizer nesterov --lr {best.lr:.3g} --weight-decay {best.weight_decay:.3g}",
+        f"--optimizer nesterov --lr {best.lr:.3g} --weight-decay {best.weight_decay:.3g}"
     ]
     names = ("number", "lr", "weight_decay", "accuracy")
     assert [[float(row[name]) for name in names] for row in rows("found/s.csv")] == [

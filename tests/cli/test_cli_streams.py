@@ -46,10 +46,7 @@ def shell(folder: Path, line: str, **variables: str) -> subprocess.CompletedProc
 @pytest.mark.parametrize("command", EVERY)
 @pytest.mark.parametrize(
     "variables",
-    [
-        {"PYTHONIOENCODING": "ascii"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    ],
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
     ids=["PYTHONIOENCODING", "locale"],
 )
 def test_an_ascii_stdout(tmp_path: Path, command: str, variables: dict[str, str]) -> None:

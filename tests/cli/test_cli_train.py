@@ -398,17 +398,9 @@ def folder_with(files: dict[str, str]) -> None:
 
 CONFIG = json.dumps(session.Settings(backend="numpy").to_config())
 FAILURES: dict[str, tuple[tuple[Any, ...], dict[str, str], str]] = {
-    "no such run": (
-        ("--resume", "absent"),
-        {},
-        "absent/run.json: no such file; is absent the folder of a",
-    ),
+    "no such run": (("--resume", "absent"), {}, "absent/run.json: no such file; is absent the folder of a"),
     "unreadable settings": (("--resume", "r"), {"r/run.json": "{"}, "r/run.json: unreadable"),
-    "settings of another kind": (
-        ("--resume", "r"),
-        {"r/run.json": "{}"},
-        "r/run.json: lacks backend, ",
-    ),
+    "settings of another kind": (("--resume", "r"), {"r/run.json": "{}"}, "r/run.json: lacks backend, "),
     "settings of a newer version": (
         ("--resume", "r"),
         {"r/run.json": CONFIG.replace("synthetic-digits", "cifar")},

@@ -71,10 +71,7 @@ DAMAGED = {
     "gzip trailing": (gzip.compress(CONTENT) + b"more", "damaged gzip stream: Not a gzipped file"),
     "gzip body": (gzip.compress(CONTENT)[:10] + b"\xff" * 40, "damaged gzip stream"),
     "70 axes": (b"\0\0\x08\x46" + b"\0\0\0\1" * 70 + b"x", "an array of 70 axes, which cannot be made"),
-    "0 x huge": (
-        b"\0\0\x0e\x05" + b"\0" * 4 + b"\xff" * 16,
-        "an array of 5 axes, which cannot be made",
-    ),
+    "0 x huge": (b"\0\0\x0e\x05" + b"\0" * 4 + b"\xff" * 16, "an array of 5 axes, which cannot be made"),
     "gzip huge": (
         gzip.compress(HEADER[:4] + b"\xff" * 12),
         "more than 100 times as many; decompress it by hand",

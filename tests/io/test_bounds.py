@@ -106,10 +106,7 @@ def test_ensembles_of_ensembles(tmp_path: Path) -> None:
 
 
 ODD: dict[str, tuple[dict[str, Any], str]] = {
-    "a huge mean": (
-        {"mean": 1e300},
-        "mean: expected a number of at least -1000000",
-    ),
+    "a huge mean": ({"mean": 1e300}, "mean: expected a number of at least -1000000"),
     "a tiny std": ({"std": 1e-320}, "std: expected a number of at least 1e-06"),
     "large images": (
         {"input_shape": [1, 50_000, 50_000]},

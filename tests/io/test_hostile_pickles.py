@@ -31,14 +31,7 @@ HARMLESS = {"billion laughs", "a list in itself", "lists in lists in lists", "a 
 """Data, if odd: `read_pickle` may give it."""
 
 
-FORBIDDEN = {
-    "pickle.find_class",
-    "os.system",
-    "subprocess.Popen",
-    "os.posix_spawn",
-    "exec",
-    "open",
-}
+FORBIDDEN = {"pickle.find_class", "os.system", "subprocess.Popen", "os.posix_spawn", "exec", "open"}
 _seen: list[str] | None = None
 
 

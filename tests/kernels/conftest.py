@@ -20,10 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("backend")
-    usable = {
-        "numpy": compiler() is not None,
-        "cupy": xpcnn.available_backends()["cupy"] is None,
-    }
+    usable = {"numpy": compiler() is not None, "cupy": xpcnn.available_backends()["cupy"] is None}
     cases = [
         pytest.param((backend, dtype), id=f"{'host' if backend == 'numpy' else backend}-{dtype}")
         for backend in usable

@@ -70,12 +70,7 @@ def test_two_steps(target: Target, rule: Any, options: Any, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(xpcnn.backend_of(np.zeros(1)), "kernels", {})
         expected = weights_after("float64", "numpy", rule, options)
-    assert used >= {
-        "batch_norm_by_batch",
-        "batch_norm_gradients",
-        "batch_norm_by_running",
-        "scaled_images",
-    }
+    assert used >= {"batch_norm_by_batch", "batch_norm_gradients", "batch_norm_by_running", "scaled_images"}
     assert used & {"sgd_step", "adamw_step"}
     for path, array in expected.items():
         np.testing.assert_allclose(got[path], array, rtol=0, atol=TOLERANCE[target.dtype], err_msg=path)

@@ -143,10 +143,7 @@ CASES = {
     ),
     "batch norm 2d": Case(lambda: nn.BatchNorm2d(2), (2, 2, 2, 3), lambda t: t.BatchNorm2d(2)),
     "batch norm without weights": Case(
-        lambda: nn.BatchNorm2d(2, affine=False),
-        (2, 2, 2, 3),
-        lambda t: t.BatchNorm2d(2, affine=False),
-        True,
+        lambda: nn.BatchNorm2d(2, affine=False), (2, 2, 2, 3), lambda t: t.BatchNorm2d(2, affine=False), True
     ),
     "layer norm": Case(lambda: nn.LayerNorm(4), (3, 4), lambda t: t.LayerNorm(4)),
     "layer norm of images": Case(
@@ -187,9 +184,7 @@ CASES = {
     "sequential": Case(
         lambda: nn.Sequential(fc1=nn.Linear(3, 4), tanh=nn.Tanh(), fc2=nn.Linear(4, 2)),
         (2, 3),
-        lambda t: t.Sequential(
-            OrderedDict(fc1=t.Linear(3, 4), tanh=t.Tanh(), fc2=t.Linear(4, 2)),
-        ),
+        lambda t: t.Sequential(OrderedDict(fc1=t.Linear(3, 4), tanh=t.Tanh(), fc2=t.Linear(4, 2))),
     ),
     "sequential by position": Case(
         lambda: nn.Sequential(nn.Conv2d(1, 2, 2, bias=False), nn.BatchNorm2d(2), nn.ReLU()),
@@ -207,8 +202,7 @@ CASES = {
         torch_residual,
     ),
     "concat": Case(
-        lambda: nn.Concat(nn.Conv2d(2, 1, 1), nn.Identity(), wide=nn.Conv2d(2, 2, 3, padding=1)),
-        (2, 2, 3, 2),
+        lambda: nn.Concat(nn.Conv2d(2, 1, 1), nn.Identity(), wide=nn.Conv2d(2, 2, 3, padding=1)), (2, 2, 3, 2)
     ),
     "nested": Case(small_net, SMALL_NET_SHAPE, None, True),
 }

@@ -209,8 +209,7 @@ def failing() -> nn.Layer:
     """A model whose layer1.1.downsample, inside a Residual in a Sequential in a Sequential, does not fit."""
     fits = nn.Sequential(conv=nn.Conv2d(2, 2, 3, padding=1))
     return nn.Sequential(
-        stem=nn.Identity(),
-        layer1=nn.Sequential(nn.Residual(fits), nn.Residual(fits, nn.Conv2d(3, 2, 1))),
+        stem=nn.Identity(), layer1=nn.Sequential(nn.Residual(fits), nn.Residual(fits, nn.Conv2d(3, 2, 1)))
     )
 
 

@@ -32,11 +32,7 @@ ROWS: dict[str, tuple[Factory, tuple[int, ...], set[str]]] = {
     ),
     "norm of rows, relu": (lambda: [nn.BatchNorm1d(4), nn.ReLU()], (6, 4), NORM),
     "norm, relu": (lambda: [nn.BatchNorm2d(3, eps=0.1, momentum=0.4), nn.ReLU()], (3, 3, 5, 4), NORM),
-    "norm without weights, relu": (
-        lambda: [nn.BatchNorm2d(3, affine=False), nn.ReLU()],
-        (3, 3, 5, 4),
-        NORM,
-    ),
+    "norm without weights, relu": (lambda: [nn.BatchNorm2d(3, affine=False), nn.ReLU()], (3, 3, 5, 4), NORM),
     "relu, max-pool": (lambda: [nn.ReLU(), nn.MaxPool2d(2)], (2, 3, 6, 7), POOL),
     "norm, relu, max-pool": (  # the ReLU goes with the one before it, and then with the one behind
         lambda: [nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)],
@@ -44,14 +40,7 @@ ROWS: dict[str, tuple[Factory, tuple[int, ...], set[str]]] = {
         POOL | {"batch_norm_relu"},
     ),
     "conv, norm, relu, conv, relu, relu": (
-        lambda: [
-            nn.Conv2d(2, 3, 3),
-            nn.BatchNorm2d(3),
-            nn.ReLU(),
-            nn.Conv2d(3, 2, 3),
-            nn.ReLU(),
-            nn.ReLU(),
-        ],
+        lambda: [nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 3), nn.ReLU(), nn.ReLU()],
         (2, 2, 8, 7),
         CONV | NORM,
     ),
@@ -78,10 +67,7 @@ class OwnPool(nn.MaxPool2d):
 
 
 ALONE: dict[str, tuple[Factory, tuple[int, ...]]] = {
-    "a convolution without a bias": (
-        lambda: [nn.Conv2d(2, 3, 3, bias=False), nn.ReLU()],
-        (1, 2, 4, 4),
-    ),
+    "a convolution without a bias": (lambda: [nn.Conv2d(2, 3, 3, bias=False), nn.ReLU()], (1, 2, 4, 4)),
     "a subclass of the convolution": (lambda: [OwnConv(2, 3, 3), nn.ReLU()], (1, 2, 4, 4)),
     "a subclass of the norm": (lambda: [OwnNorm(2), nn.ReLU()], (2, 2, 4, 4)),
     "a subclass of the pooling": (lambda: [nn.ReLU(), OwnPool(2)], (2, 2, 4, 4)),

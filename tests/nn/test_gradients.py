@@ -175,10 +175,7 @@ def test_frozen_spares_the_work(monkeypatch: pytest.MonkeyPatch, op: str, frozen
     layer.backward(ctx, y)
     nn.Sequential(layer, nn.Identity()).backward((ctx, None), y, need_dx=False)
     nn.Sequential(nn.Identity(), layer).backward((None, ctx), y, nn.Gradients(), need_dx=False)
-    alone = [
-        {"need_dx": False, "need_dweight": not frozen},
-        {"need_dx": True, "need_dweight": False},
-    ]
+    alone = [{"need_dx": False, "need_dweight": not frozen}, {"need_dx": True, "need_dweight": False}]
     in_sequence = [  # a frozen layer that need not hand on dx is not even asked
         {"need_dx": False, "need_dweight": False},
         {"need_dx": False, "need_dweight": True},

@@ -96,9 +96,7 @@ def test_eight_threads(make: Any, train: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "copied",
-    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
-    ids=["deepcopy", "pickle"],
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
 )
 def test_copies(make: Any, copied: Any) -> None:
     model, x = build(make, small_net), make.array(draw(*SMALL_NET_SHAPE))

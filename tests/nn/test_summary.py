@@ -119,9 +119,7 @@ MEASURED = {
     "pooled": nn.Sequential(conv(3), nn.AvgPool2d((2, 3)), conv(3), nn.AvgPool2d(3, 2, 1), conv(3)),
     "residual": nn.Sequential(nn.Residual(nn.Sequential(conv(5, padding=2), conv(3, padding=1))), conv(3)),
     "crossed": nn.Sequential(
-        nn.Residual(conv((1, 7), padding=(0, 3)), conv((5, 1), padding=(2, 0))),
-        nn.AvgPool2d(2),
-        conv(3),
+        nn.Residual(conv((1, 7), padding=(0, 3)), conv((5, 1), padding=(2, 0))), nn.AvgPool2d(2), conv(3)
     ),
     "strided shortcut": nn.Sequential(
         nn.Residual(nn.Sequential(conv(3, stride=2, padding=1), conv(3, padding=1)), conv(1, stride=2)),

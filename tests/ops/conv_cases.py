@@ -61,12 +61,7 @@ CASES = {
     "one channel": Case((2, 1, 6, 6), (3, 1, 5, 5), padding=2, pads=(2, 2, 2, 2)),
     "one output": Case((2, 3, 5, 5), (1, 3, 3, 3)),
     "unequal pairs": Case(
-        (2, 2, 9, 8),
-        (3, 2, 3, 2),
-        stride=(1, 2),
-        padding=(2, 1),
-        pads=(2, 2, 1, 1),
-        dilation=(2, 3),
+        (2, 2, 9, 8), (3, 2, 3, 2), stride=(1, 2), padding=(2, 1), pads=(2, 2, 1, 1), dilation=(2, 3)
     ),
     "strided and padded": Case((2, 2, 8, 7), (3, 2, 3, 3), stride=2, padding=1, pads=(1, 1, 1, 1)),
     "dilated": Case((2, 2, 7, 8), (3, 2, 3, 3), dilation=2),

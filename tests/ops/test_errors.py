@@ -48,10 +48,7 @@ BAD = {
         options={"groups": 2},
     ),
     "groups do not divide the channels": Bad(
-        (errors.ShapeError, errors.ArgumentError),
-        ("groups", "3", "2"),
-        w=(4, 1, 3, 3),
-        options={"groups": 2},
+        (errors.ShapeError, errors.ArgumentError), ("groups", "3", "2"), w=(4, 1, 3, 3), options={"groups": 2}
     ),
     "groups do not divide the outputs": Bad(
         (errors.ShapeError, errors.ArgumentError),

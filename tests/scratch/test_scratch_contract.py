@@ -71,7 +71,7 @@ SIGNATURES: dict[str, dict[str, str]] = {
     "mnist": {"load_mnist": "(normalize=True, flatten=True, one_hot_label=False)"},
     "simple_convnet": {
         "SimpleConvNet": "(input_dim=(1, 28, 28), conv_param={'filter_num': 30, 'filter_size': 5, 'pad': 0, "
-        "'stride': 1}, hidden_size=100, output_size=10, weight_init_std=0.01)",
+        "'stride': 1}, hidden_size=100, output_size=10, weight_init_std=0.01)"
     },
     "deep_convnet": {
         "DeepConvNet": "(input_dim=(1, 28, 28), "
@@ -79,7 +79,7 @@ SIGNATURES: dict[str, dict[str, str]] = {
             f"conv_param_{i}={{'filter_num': {n}, 'filter_size': 3, 'pad': {pad}, 'stride': 1}}, "
             for i, (n, pad) in enumerate([(16, 1), (16, 1), (32, 1), (32, 2), (64, 1), (64, 1)], start=1)
         )
-        + "hidden_size=50, output_size=10)",
+        + "hidden_size=50, output_size=10)"
     },
 }
 NETWORK = {

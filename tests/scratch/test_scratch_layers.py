@@ -78,11 +78,7 @@ def test_affine_by_finite_differences() -> None:
     np.testing.assert_allclose(layer.db, slope_at(lambda v: forward(x, W, v), b, dout), rtol=1e-7, atol=1e-9)
 
 
-CONVOLUTIONS = {
-    "plain": (1, 0),
-    "padded": (1, 2),
-    "stride does not divide": (2, 1),
-}
+CONVOLUTIONS = {"plain": (1, 0), "padded": (1, 2), "stride does not divide": (2, 1)}
 
 
 @pytest.mark.parametrize(("stride", "pad"), CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())

@@ -52,8 +52,7 @@ def every_layer() -> nn.Sequential:
         norm1=nn.GroupNorm(2, 8),
         gelu=nn.GELU(),
         beside=nn.Concat(
-            left=nn.Conv2d(8, 4, 3, padding="same", dilation=2, groups=2, seed=1),
-            right=nn.MaxPool2d(3, 1, 1),
+            left=nn.Conv2d(8, 4, 3, padding="same", dilation=2, groups=2, seed=1), right=nn.MaxPool2d(3, 1, 1)
         ),
         norm2=nn.LocalResponseNorm(3),
         leaky=nn.LeakyReLU(),

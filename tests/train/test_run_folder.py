@@ -198,11 +198,7 @@ def test_a_line_each_epoch(tmp_path: Path, new_trainer: NewTrainer, digits: Data
 
 @pytest.mark.parametrize("tail", ['{"losses": [1.0', '{"losses": [2.0]}', "\x00\x00\x00", '{"losses": 3}\n'])
 def test_a_half_written_last_line_is_left_out(
-    tmp_path: Path,
-    new_trainer: NewTrainer,
-    digits: Dataset,
-    caplog: pytest.LogCaptureFixture,
-    tail: str,
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, caplog: pytest.LogCaptureFixture, tail: str
 ) -> None:
     run, trainer, resumed = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
     fit(trainer, digits, run, epochs=1)
@@ -228,11 +224,7 @@ def test_a_damaged_line_before_the_last(tmp_path: Path, new_trainer: NewTrainer,
 
 @pytest.mark.parametrize("line", [0, 1])
 def test_a_resumed_run_mends_its_history(
-    tmp_path: Path,
-    new_trainer: NewTrainer,
-    digits: Dataset,
-    caplog: pytest.LogCaptureFixture,
-    line: int,
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, caplog: pytest.LogCaptureFixture, line: int
 ) -> None:
     """Its checkpoint has all of it."""
     run, resumed = RunDirectory(tmp_path, {}), new_trainer()

@@ -254,10 +254,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] =
         lambda arrays, metadata: metadata.update(schedule='{"no": 1}'),
         "not the state of a schedule",
     ),
-    "an average less": (
-        lambda arrays, metadata: arrays.pop("average/fc.weight"),
-        r"missing: fc\.weight",
-    ),
+    "an average less": (lambda arrays, metadata: arrays.pop("average/fc.weight"), r"missing: fc\.weight"),
     "averages of no average": (
         lambda arrays, metadata: metadata.pop("average"),
         "was trained without an average",

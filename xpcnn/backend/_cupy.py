@@ -12,14 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn.backend._cudnn import CudnnConvolution
-from xpcnn.backend.base import (
-    UNIFORM_STEPS,
-    Array,
-    Backend,
-    dtype_name,
-    host_array,
-    require_convertible,
-)
+from xpcnn.backend.base import UNIFORM_STEPS, Array, Backend, dtype_name, host_array, require_convertible
 from xpcnn.backend.random import Key
 from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError

@@ -18,9 +18,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="one of %(known)s; or a run's folder, or a weight file",
+        "model", metavar="MODEL", help="one of %(known)s; or a run's folder, or a weight file"
     ).known = _Known()  # type: ignore[attr-defined]
     parser.add_argument(
         "--input-shape",

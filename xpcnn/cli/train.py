@@ -55,10 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--train-samples", type=count, metavar="N", help="use the first N only (default: all)")
     what.add_argument("--test-samples", type=count, metavar="N", help="use the first N only (default: all)")
     what.add_argument(
-        "--model",
-        choices=MODELS,
-        metavar="MODEL",
-        help=f"one of %(choices)s (default: {Settings.model})",
+        "--model", choices=MODELS, metavar="MODEL", help=f"one of %(choices)s (default: {Settings.model})"
     )
     add_model_option(what)
 

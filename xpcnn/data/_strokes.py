@@ -115,9 +115,7 @@ def _parse(style: str) -> list[Stroke]:
     ]
 
 
-def _compile(
-    strokes: list[Stroke],
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+def _compile(strokes: list[Stroke]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     distinct = list(dict.fromkeys(point for stroke in strokes for point in stroke))
     control = np.array(distinct)
     lengths = []

@@ -255,10 +255,7 @@ def _download(url: str, path: Path, most: int) -> None:
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() and len(length) < 20 else None
         silent = sys.stderr is None or not sys.stderr.isatty()
-        with (
-            path.open("wb") as file,
-            tqdm(total=total, unit="B", unit_scale=True, disable=silent) as bar,
-        ):
+        with path.open("wb") as file, tqdm(total=total, unit="B", unit_scale=True, disable=silent) as bar:
             got = 0
             for chunk in response.iter_content(_CHUNK):
                 got += len(chunk)

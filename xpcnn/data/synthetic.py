@@ -138,11 +138,7 @@ def _place(
     left, right, top, bottom = x.min(axis=0), x.max(axis=0), y.min(axis=0), y.max(axis=0)
     scale = (17.5 + 3.0 * random.bell(_BLOCK)) / np.maximum(right - left, bottom - top)
     shift_x, shift_y = (_SIZE - 1) / 2 + 2.2 * random.bell(2, _BLOCK)
-    return (
-        (x - (left + right) / 2) * scale + shift_x,
-        (y - (top + bottom) / 2) * scale + shift_y,
-        scale,
-    )
+    return ((x - (left + right) / 2) * scale + shift_x, (y - (top + bottom) / 2) * scale + shift_y, scale)
 
 
 def _ink(

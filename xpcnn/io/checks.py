@@ -10,17 +10,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping, Sequence
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    NoReturn,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from xpcnn.errors import CheckpointError
 from xpcnn.io.json_files import brief

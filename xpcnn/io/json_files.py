@@ -67,11 +67,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
         value = json.loads(
-            text,
-            parse_int=_whole,
-            parse_float=_float,
-            parse_constant=_refused,
-            object_pairs_hook=_object,
+            text, parse_int=_whole, parse_float=_float, parse_constant=_refused, object_pairs_hook=_object
         )
     except RecursionError:
         raise CheckpointError(f"{where}: nested too deep") from None

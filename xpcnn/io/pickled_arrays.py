@@ -105,10 +105,7 @@ _NDARRAY = Name("numpy", "ndarray")
 NOT_CALLED = {_NDARRAY}
 """Names that may stand in a pickle as an argument alone."""
 
-CALLS: dict[Name, Callable[..., Any]] = {
-    Name("numpy", "dtype"): Dtype,
-    Name("_codecs", "encode"): _bytes,
-}
+CALLS: dict[Name, Callable[..., Any]] = {Name("numpy", "dtype"): Dtype, Name("_codecs", "encode"): _bytes}
 """Names that may be called, with what is called in their place."""
 
 for _builtins in ("__builtin__", "builtins"):  # in protocols up to 2, and later

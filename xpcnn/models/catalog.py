@@ -14,13 +14,7 @@ from xpcnn.nn import Layer
 from xpcnn.ops.op import in_words, plain
 from xpcnn.plugins import Registry, check_name
 
-__all__ = [
-    "MODELS",
-    "build",
-    "model_names",
-    "parameters_of",
-    "register_model",
-]
+__all__ = ["MODELS", "build", "model_names", "parameters_of", "register_model"]
 
 Arguments = ParamSpec("Arguments")
 Model = TypeVar("Model", bound=Layer)

@@ -9,16 +9,7 @@ from xpcnn.backend import host_generator
 from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
 from xpcnn.models.catalog import register_model
 
-__all__ = [
-    "vgg11",
-    "vgg11_bn",
-    "vgg13",
-    "vgg13_bn",
-    "vgg16",
-    "vgg16_bn",
-    "vgg19",
-    "vgg19_bn",
-]
+__all__ = ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
 
 # How many convolutions each of the five blocks has: the paper's columns A, B, D and E.
 _BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -4,15 +4,7 @@ An op takes its namespace from its inputs, keeps their dtype and device, never w
 nothing between calls: what backward needs is in `ctx`, a NamedTuple.
 """
 
-from xpcnn.ops.activation import (
-    OutputContext,
-    leaky_relu,
-    log_softmax,
-    relu,
-    sigmoid,
-    softmax,
-    tanh,
-)
+from xpcnn.ops.activation import OutputContext, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from xpcnn.ops.avg_pool import adaptive_avg_pool2d, avg_pool2d
 from xpcnn.ops.conv import (
     ConvGeometry,
@@ -32,10 +24,7 @@ from xpcnn.ops.images import flatten
 from xpcnn.ops.layer_norm import group_norm, layer_norm
 from xpcnn.ops.linear import linear
 from xpcnn.ops.local_response import local_response_norm
-from xpcnn.ops.loss import (
-    mean_squared_error,
-    softmax_cross_entropy,
-)
+from xpcnn.ops.loss import mean_squared_error, softmax_cross_entropy
 from xpcnn.ops.max_pool import max_pool2d
 from xpcnn.ops.norm import batch_norm
 from xpcnn.ops.textbook import reference

@@ -9,12 +9,7 @@ from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
 from xpcnn.ops.op import check_dy, common_backend, op, real, sizes, whole, widened
 
-__all__ = [
-    "GroupNormContext",
-    "LayerNormContext",
-    "group_norm",
-    "layer_norm",
-]
+__all__ = ["GroupNormContext", "LayerNormContext", "group_norm", "layer_norm"]
 
 
 class LayerNormContext(NamedTuple):
@@ -136,12 +131,7 @@ class GroupNormContext(NamedTuple):
 
 @op
 def group_norm(
-    x: Array,
-    num_groups: int,
-    weight: Array | None = None,
-    bias: Array | None = None,
-    *,
-    eps: float = 1e-5,
+    x: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5
 ) -> tuple[Array, GroupNormContext]:
     """Normalise each group of neighbouring channels of each sample, then scale and shift each channel.
 

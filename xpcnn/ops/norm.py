@@ -151,12 +151,7 @@ def batch_norm_by_batch(
 
 @primitive
 def batch_norm_by_running(
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array,
-    running_var: Array,
-    eps: float,
+    x: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """Normalise by the running statistics. Returns y, mean, inverse_std."""
     backend = backend_of(x)

@@ -7,27 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend import (
-    Array,
-    Key,
-    backend_of,
-    itemsize,
-    to_numpy,
-)
+from xpcnn.backend import Array, Key, backend_of, itemsize, to_numpy
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer, ModelSpec, is_per_sample
 from xpcnn.nn.preprocess import first_parameter, require_batch, to_images
 from xpcnn.ops.op import widened
 
-__all__ = [
-    "are_probabilities",
-    "as_dataset",
-    "joined",
-    "labelled",
-    "note_input_shape",
-    "pair_of",
-]
+__all__ = ["are_probabilities", "as_dataset", "joined", "labelled", "note_input_shape", "pair_of"]
 
 
 def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:

@@ -100,8 +100,7 @@ def plot_confusion(matrix: Any, path: PathOf | None = None) -> Figure:
         _write_counts(axes, counts, shades)
         recalls = axes.secondary_yaxis("right")
         recalls.set_yticks(
-            range(classes),
-            [f"{shares[i, i]:.1%}" if totals[i] else "none" for i in range(classes)],
+            range(classes), [f"{shares[i, i]:.1%}" if totals[i] else "none" for i in range(classes)]
         )
         recalls.tick_params(length=0)
         recalls.set_ylabel("of the class read correctly")

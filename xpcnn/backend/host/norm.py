@@ -77,12 +77,7 @@ def _by_batch(
 
 
 def batch_norm_by_running(
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array,
-    running_var: Array,
-    eps: float,
+    x: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
 ) -> Any:
     """Return y, mean, inverse_std."""
     return _by_running(False, x, weight, bias, running_mean, running_var, eps)
@@ -125,13 +120,7 @@ def batch_norm_relu_gradients(
 
 
 def _gradients(
-    dy: Array,
-    x: Array,
-    weight: Array | None,
-    mean: Array,
-    inverse_std: Array,
-    train: bool,
-    y: Array | None,
+    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool, y: Array | None
 ) -> Any:
     matrix, dy_matrix = _matrix(x, weight, mean, inverse_std, dy), channel_matrix(dy)
     y_matrix = None if y is None else channel_matrix(y)

@@ -15,16 +15,7 @@ import numpy as np
 from xpcnn.backend.base import Array
 from xpcnn.backend.kernels.source import Family, first_argument
 
-__all__ = [
-    "Launcher",
-    "PointerTable",
-    "address",
-    "divider",
-    "index_type",
-    "launch",
-    "launched_by",
-    "record",
-]
+__all__ = ["Launcher", "PointerTable", "address", "divider", "index_type", "launch", "launched_by", "record"]
 
 MOST_32BIT: int = (1 << 31) - 1
 """The most work items that are counted in 32 bits."""

@@ -117,12 +117,7 @@ def batch_norm_by_batch(
 
 
 def batch_norm_by_running(
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array,
-    running_var: Array,
-    eps: float,
+    x: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
 ) -> Any:
     """Normalise by running statistics; see the primitive."""
     plan = _plan(x, weight, bias, running_mean, running_var)

@@ -8,13 +8,7 @@ from typing import Final
 import numpy as np
 
 from xpcnn.backend.base import Array
-from xpcnn.backend.kernels.arrays import (
-    element_strides,
-    empty_images,
-    full_width,
-    storage_of,
-    vector_width,
-)
+from xpcnn.backend.kernels.arrays import element_strides, empty_images, full_width, storage_of, vector_width
 from xpcnn.backend.kernels.launch import divider, index_type, launch, record
 from xpcnn.backend.kernels.source import STORAGE, Family
 

@@ -12,12 +12,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["STORAGE", "Family", "expressions", "first_argument", "stand_alone"]
 
-STORAGE: Final = {
-    "float16": "__half",
-    "bfloat16": "__nv_bfloat16",
-    "float32": "float",
-    "float64": "double",
-}
+STORAGE: Final = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
 """The C++ type behind each dtype that kernels serve."""
 
 _DIRECTORY: Final = Path(__file__).parent

@@ -11,15 +11,7 @@ import numpy as np
 
 from xpcnn.data.augment.base import Array, Geometric, Transform
 from xpcnn.data.augment.elastic import Elastic
-from xpcnn.data.augment.geometric import (
-    HorizontalFlip,
-    RandomCrop,
-    Rotate,
-    Scale,
-    Shear,
-    Shift,
-    VerticalFlip,
-)
+from xpcnn.data.augment.geometric import HorizontalFlip, RandomCrop, Rotate, Scale, Shear, Shift, VerticalFlip
 from xpcnn.data.augment.pixel import Brightness, Cutout
 from xpcnn.data.augment.sampling import read
 from xpcnn.errors import ArgumentError

@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.ops.conv.executor import new_channels_last
 
-__all__ = [
-    "add_bias",
-    "add_bias_relu",
-    "crop",
-    "pad",
-    "padded_zeros",
-    "total",
-]
+__all__ = ["add_bias", "add_bias_relu", "crop", "pad", "padded_zeros", "total"]
 
 
 Padding = tuple[int, int, int, int]

@@ -142,13 +142,7 @@ def make_plan(
 
 
 def _select(
-    name: str,
-    geometry: ConvGeometry,
-    pass_name: str,
-    dtype: Any,
-    backend: Backend,
-    limit: int,
-    op: str,
+    name: str, geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, limit: int, op: str
 ) -> ConvAlgorithm:
     """Return the algorithm that was named, or the first of those that suit best; or say why it cannot be."""
     if name != "auto":

@@ -63,11 +63,7 @@ class LinearWarmup(Schedule):
     rules: ClassVar[Mapping[str, Rule]] = {"steps": positive_count, "start_factor": _start_factor}
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        steps: int,
-        then: Schedule | None = None,
-        start_factor: float = 1 / 3,
+        self, optimizer: Optimizer, steps: int, then: Schedule | None = None, start_factor: float = 1 / 3
     ) -> None:
         self.then = then
         if then is not None:
