@@ -118,7 +118,7 @@ def of_xpcnn(work: Work, dropout: bool, _: Any) -> Callable[[], Any]:
         backward = getattr(ops.conv2d, "backward", None) or vars(ops)["conv2d_backward"]  # of older commits
 
         def convolve() -> tuple[Any, Any, Any]:
-            with backend.model_run():
+            with backend.execution_context():
                 y, ctx = ops.conv2d(x, weight, padding=1)
                 dx, dweight, _ = backward(ctx, dy)
             return y, dx, dweight

@@ -218,7 +218,7 @@ def torch_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     for name in ("__float__", "__int__", "__bool__", "__index__", "__array__", "item", "tolist", "numpy"):
         monkeypatch.setattr(torch.Tensor, name, noting(seen, name, getattr(torch.Tensor, name)))
     backend = registry.load("torch")
-    monkeypatch.setattr(backend, "reads_are_free", False)
+    monkeypatch.setattr(backend, "is_host", False)
     monkeypatch.setattr(backend, "to_numpy", noting(seen, "to_numpy", backend.to_numpy))
     with xpcnn.use_backend("torch"):
         yield seen

@@ -17,11 +17,11 @@ import pytest
 
 import xpcnn
 from xpcnn import ops
+from xpcnn.backend.cpu.gemm import gemm
 from xpcnn.backend.current import matmul
-from xpcnn.backend.host import products
 
 PACKAGE = str(Path(xpcnn.__file__).parent)
-PRODUCTS = {products.multiply.__code__, matmul.portable.__code__}  # type: ignore[attr-defined]
+PRODUCTS = {gemm.__code__, matmul.portable.__code__}  # type: ignore[attr-defined]
 """What holds ``numpy.matmul`` or ``@``: on NumPy, and in reference mode."""
 
 

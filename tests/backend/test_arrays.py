@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.backend import mentions, need
 from xpcnn import errors
 from xpcnn.backend import dtype_name, is_array, itemsize
 from xpcnn.testing import assert_close
-
-from .helpers import mentions, need
 
 DTYPES = ["float16", "float32", "float64", "uint8", "int64", "bool"]
 

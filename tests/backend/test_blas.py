@@ -67,7 +67,7 @@ def test_the_last_thread_to_leave_lifts_it() -> None:
 def test_choosing_a_backend_is_no_model_run() -> None:
     with use_backend("numpy") as backend:
         assert blas_threads() == {2}
-        with backend.model_run():
+        with backend.execution_context():
             assert blas_threads() == {1}
 
 

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.backend import mentions
 from xpcnn import errors
 from xpcnn.backend import _cupy, is_floating
-
-from .helpers import mentions
 
 Pretend = Callable[[Callable[[], int]], ModuleType]
 

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.backend import here, mentions, need
 from xpcnn import errors, nn
 from xpcnn.backend import Backend, registry
-
-from .helpers import here, mentions, need
 
 KNOWN = ("numpy", "cupy", "torch", "array_api_strict")
 

@@ -95,7 +95,7 @@ def test_keep_where(make: Any, name: str, shape: tuple[int, ...]) -> None:
     values = np.array(make.to_numpy(x))  # PyTorch gives each NaN of bfloat16 a sign
     backend = on(make)
     with make.unchanged(x, m):
-        for kept in (backend.keep_where(m, x), Backend.keep_where(backend, m, x)):
+        for kept in (backend.masked(m, x), Backend.masked(backend, m, x)):
             make.check_kind(kept, shape, name)
             got = make.to_numpy(kept)
             np.testing.assert_array_equal(got[mask], values[mask])
@@ -107,12 +107,12 @@ def test_keep_where(make: Any, name: str, shape: tuple[int, ...]) -> None:
 def test_keep_where_in_any_memory_order(make: Any) -> None:
     values = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
     x = make.xp.permute_dims(make.array(values.transpose(0, 2, 3, 1).copy()), (0, 3, 1, 2))
-    make.check(on(make).keep_where(x > 0, x), np.maximum(values, 0), "float64", rtol=0)
+    make.check(on(make).masked(x > 0, x), np.maximum(values, 0), "float64", rtol=0)
     cut = (
         make.array(values)[:, 1:, ::2, ::-1] if make.backend == "numpy" else make.array(values)[:, 1:, ::2, :]
     )
     expected = np.maximum(make.to_numpy(cut), 0)
-    make.check(on(make).keep_where(cut > 0, cut), expected, "float64", rtol=0)
+    make.check(on(make).masked(cut > 0, cut), expected, "float64", rtol=0)
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
@@ -194,8 +194,8 @@ def test_one_hot(make: Any) -> None:
 
 def test_synchronize(make: Any) -> None:
     assert on(make).synchronize() is None
-    assert isinstance(on(make).reads_are_free, bool)
-    assert on(make).reads_are_free or make.backend == "cupy"
+    assert isinstance(on(make).is_host, bool)
+    assert on(make).is_host or make.backend == "cupy"
 
 
 # Random numbers -----------------------------------------------------------------------------------------

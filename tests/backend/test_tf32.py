@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.backend import mentions, need
 from xpcnn import errors
 from xpcnn.backend import _cupy, registry
 from xpcnn.cli import main
-
-from .helpers import mentions, need
 
 DEFAULT, TF32 = 1, 7  # CuPy's numbers for what cuBLAS may do
 

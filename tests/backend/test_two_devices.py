@@ -8,8 +8,7 @@ import sys
 import pytest
 
 import xpcnn
-
-from .helpers import need
+from tests.support.backend import need
 
 SCRIPT = """
 import numpy as np, xpcnn

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile_pickles import ARRAY, REFUSED, Calls, as_params, bombs, commands
 
+from tests.support.hostile_pickles import ARRAY, REFUSED, Calls, as_params, bombs, commands
 from xpcnn import io
 from xpcnn.errors import CheckpointError
 from xpcnn.io import pickles

@@ -15,7 +15,7 @@ CASES = 120
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds a process's memory as Linux does")
 def test_damaged_files_of_every_kind(tmp_path: Path) -> None:
     """The process has half a GiB beside what it starts with, and ten seconds for each file."""
-    script = Path(__file__).with_name("mutated_files.py")
+    script = Path(__file__).parents[1] / "support" / "mutated_files.py"
     ended = subprocess.run(
         [sys.executable, script, tmp_path, str(CASES), "1"], capture_output=True, text=True, timeout=600
     )

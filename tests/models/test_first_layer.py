@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import ALL, FAMILIES, images, tiny, tiny_shape
 
 import xpcnn
+from tests.support.model_cases import ALL, FAMILIES, images, tiny, tiny_shape
 from xpcnn import Trainer, models, nn, optim
 from xpcnn.ops.conv import executor
 

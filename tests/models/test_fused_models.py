@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import ALL, images, tiny, tiny_shape
 
 import xpcnn
+from tests.support.model_cases import ALL, images, tiny, tiny_shape
 from xpcnn import Trainer, load_model, models, nn, optim
 from xpcnn.train import evaluate, predict
 

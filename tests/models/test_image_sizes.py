@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import ALL, OF_ONE_SIZE, images, narrow, without_drawing
 
+from tests.support.model_cases import ALL, OF_ONE_SIZE, images, narrow, without_drawing
 from xpcnn import models, nn
 from xpcnn.errors import ShapeError, XpcnnError
 

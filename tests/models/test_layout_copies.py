@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import ALL, FAMILIES, OF_ONE_SIZE, images, tiny, tiny_shape, without_drawing
 
+from tests.support.model_cases import ALL, FAMILIES, OF_ONE_SIZE, images, tiny, tiny_shape, without_drawing
 from xpcnn import Key, models, nn, ops, use_backend
 from xpcnn.backend._numpy import NumpyBackend
 from xpcnn.models import googlenet_loss

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import count, images
 
+from tests.support.model_cases import count, images
 from xpcnn import Trainer, models, nn, optim
 from xpcnn.data import synthetic_digits
 from xpcnn.errors import ArgumentError, ShapeError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_cases import ALL, drawn_state, images, narrow, tiny, tiny_shape
 
+from tests.support.model_cases import ALL, drawn_state, images, narrow, tiny, tiny_shape
 from xpcnn import load_model
 from xpcnn.nn.spec import spec_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from model_cases import ALL, FAMILIES, drawn_state, images, tiny, tiny_shape
 
+from tests.support.model_cases import ALL, FAMILIES, drawn_state, images, tiny, tiny_shape
 from xpcnn import nn
 from xpcnn.backend import Key, backend_of
 from xpcnn.models.googlenet import GoogLeNetLogits

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import drawn_state, images, tiny, tiny_shape
-from torch_models import torch
-from torch_twins import TWINS, twin
 
+from tests.support.model_cases import drawn_state, images, tiny, tiny_shape
+from tests.support.torch_models import torch
+from tests.support.torch_twins import TWINS, twin
 from xpcnn import models, nn, ops
 from xpcnn.testing import assert_close
 

@@ -8,9 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import ALL, FAMILIES, OF_ONE_SIZE, count, drawn_state, images, narrow, tiny, tiny_shape
 
 import xpcnn
+from tests.support.model_cases import (
+    ALL,
+    FAMILIES,
+    OF_ONE_SIZE,
+    count,
+    drawn_state,
+    images,
+    narrow,
+    tiny,
+    tiny_shape,
+)
 from xpcnn import models, nn
 from xpcnn.errors import ArgumentError, CheckpointError, DtypeError, ShapeError
 from xpcnn.train import predict

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from model_cases import without_drawing
 
+from tests.support.model_cases import without_drawing
 from xpcnn.cli import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "receptive-fields.md").read_text(encoding="utf-8")

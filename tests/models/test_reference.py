@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import ALL, drawn_state, images, tiny, tiny_shape
 
 import xpcnn
+from tests.support.model_cases import ALL, drawn_state, images, tiny, tiny_shape
 from xpcnn import Key, errors, nn, ops, optim
 from xpcnn.backend import primitive
 from xpcnn.backend._numpy import NumpyBackend

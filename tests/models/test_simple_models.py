@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_cases import count, images
 
+from tests.support.model_cases import count, images
 from xpcnn import models, nn, ops
 from xpcnn.errors import ShapeError, XpcnnError
 from xpcnn.testing import assert_close

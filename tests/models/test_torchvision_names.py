@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from model_cases import ALL, OF_ONE_SIZE, count, without_drawing
-from torch_models import torch
-from torch_twins import CIFAR_RESNETS, TWINS, twin
 
+from tests.support.model_cases import ALL, OF_ONE_SIZE, count, without_drawing
+from tests.support.torch_models import torch
+from tests.support.torch_twins import CIFAR_RESNETS, TWINS, twin
 from xpcnn import models, nn
 
 # As torchvision's documentation and the papers' implementations publish them.

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import draw, mentions
 from xpcnn import errors
 from xpcnn.testing import assert_close
-
-from .helpers import draw, mentions
 
 INF, NAN = float("inf"), float("nan")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.nn.cases import CASES, small_net
+from tests.support.nn_cases import CASES, small_net
 from xpcnn import models, nn
 from xpcnn.backend import Key
 from xpcnn.errors import ArgumentError, UnknownLayerError

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import build, draw, mentions
 from xpcnn import errors, nn
 from xpcnn.ops import fused
-
-from .helpers import build, draw, mentions
 
 containers = pytest.mark.parametrize("kind", [nn.Sequential, nn.Concat])
 

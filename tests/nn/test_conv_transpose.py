@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import build, draw, mentions
 from xpcnn import errors, nn, summary
-
-from .helpers import build, draw, mentions
 
 
 @pytest.mark.parametrize(

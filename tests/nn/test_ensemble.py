@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import build, draw, mentions
 from xpcnn import errors, nn, ops
 from xpcnn.testing import gradcheck
-
-from .helpers import build, draw, mentions
 
 KEY = xpcnn.Key(4)
 VOTES = ("mean", "geometric")

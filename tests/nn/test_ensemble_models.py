@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.nn.test_ensemble import VOTES, Answers
+from tests.support.nn import draw, mentions
 from xpcnn import Trainer, data, errors, load_model, models, nn, optim
 from xpcnn import io as xpcnn_io
 from xpcnn.train import evaluate, predict
-
-from .helpers import draw, mentions
-from .test_ensemble import VOTES, Answers
 
 # -- as a model -----------------------------------------------------------------------------
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import build, draw, mentions
+from tests.support.nn_cases import SMALL_NET_SHAPE, small_net
 from xpcnn import errors, nn, optim, summary
-
-from .cases import SMALL_NET_SHAPE, small_net
-from .helpers import build, draw, mentions
 
 
 def trainable(model: nn.Layer) -> list[str]:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import draw, drawn_state
 from xpcnn import nn
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops import fused as fused_ops
-
-from .helpers import draw, drawn_state
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import draw, drawn_state
 from xpcnn import errors, nn, ops
 from xpcnn.backend.reference import reference_mode
 from xpcnn.nn import fusion
 from xpcnn.ops import fused
-
-from .helpers import draw, drawn_state
 
 Factory = Callable[[], list[nn.Layer]]
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import build, draw, mentions
 from xpcnn import errors, nn, ops
 from xpcnn.ops.op import op
 from xpcnn.testing import gradcheck, gradcheck_op
-
-from .helpers import build, draw, mentions
 
 
 class Wrong(nn.Linear):

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import build, draw, mentions
 from xpcnn import errors, nn, ops
-
-from .helpers import build, draw, mentions
 
 
 def model_on(make: Any) -> nn.Layer:

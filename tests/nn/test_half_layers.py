@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import draw, drawn_state
+from tests.support.nn_cases import CASES, Case
 from xpcnn import Key, nn
-
-from .cases import CASES, Case
-from .helpers import draw, drawn_state
 
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """The relative error of rounding once."""

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import draw, mentions
 from xpcnn import Trainer, errors, nn, optim
-
-from .helpers import draw, mentions
 
 
 class Net(nn.Layer):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import mentions
+from tests.support.nn_cases import small_net
 from xpcnn import errors, nn
-
-from .cases import small_net
-from .helpers import mentions
 
 LAYERS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "linear": (lambda **kwargs: nn.Linear(200, 150, **kwargs), 200, 150),

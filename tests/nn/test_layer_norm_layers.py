@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.support import oracles
+from tests.support.nn import draw, mentions
 from xpcnn import errors, nn, summary
-
-from .helpers import draw, mentions
 
 
 def test_initial_values_change_nothing(make: Any, dtype: str) -> None:

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import build, draw, drawn_state, mentions, run_pass
+from tests.support.nn_cases import CASES, SMALL_NET_SHAPE, Case, small_net
 from xpcnn import errors, nn
 from xpcnn.testing import assert_close, gradcheck
-
-from .cases import CASES, SMALL_NET_SHAPE, Case, small_net
-from .helpers import build, draw, drawn_state, mentions, run_pass
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 KEY = xpcnn.Key(4)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import mentions
 from xpcnn import errors, io, load_model, models, nn
-
-from .helpers import mentions
 
 State = dict[str, Any]
 

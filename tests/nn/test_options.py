@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import mentions
 from xpcnn import Trainer, models, nn, ops, optim
 from xpcnn.errors import AlgorithmError, ArgumentError, BackendError, DtypeError, XpcnnError
-
-from .helpers import mentions
 
 NAN, INF = math.nan, math.inf
 

@@ -367,7 +367,7 @@ def test_bytes_as_floats(make: Any, values: Array, kind: str) -> None:
     if not make.has(kind):
         pytest.skip(f"no {kind}")
     x = make.array(values, kind)
-    on_device = not xpcnn.backend_of(x).reads_are_free
+    on_device = not xpcnn.backend_of(x).is_host
     with nullcontext() if on_device else pytest.warns(UnpreparedImagesWarning):
         nn.Preprocess()(x)
 

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import assert_same_bits, build, draw, run_pass
+from tests.support.nn_cases import SMALL_NET_SHAPE, small_net
 from xpcnn import nn
 from xpcnn.testing import gradcheck
-
-from .cases import SMALL_NET_SHAPE, small_net
-from .helpers import assert_same_bits, build, draw, run_pass
 
 KEY = xpcnn.Key(4)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.support import oracles
+from tests.support.nn import build, draw, mentions, run_pass
 from xpcnn import errors, nn, summary
-
-from .helpers import build, draw, mentions, run_pass
 
 
 def test_the_papers_formula(make: Any) -> None:

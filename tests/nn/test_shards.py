@@ -83,7 +83,7 @@ def test_shards_of_inference(count: int, side: int, shards: int | None, largest:
     assert max(part.stop - part.start for part in rows) == largest
 
 
-class Centred(nn.ReLU):
+class CentredBlocks(nn.ReLU):
     """Says nothing of its own about samples, and mixes them."""
 
     def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
@@ -96,7 +96,7 @@ class Kept(nn.Conv2d):
 
 WHOLE = {
     "batch-norm": lambda: normalised(nn.BatchNorm2d(4)),
-    "a layer of the user's": lambda: normalised(Centred()),
+    "a layer of the user's": lambda: normalised(CentredBlocks()),
     "a few images": lambda: normalised(nn.ReLU()),
 }
 
@@ -115,9 +115,9 @@ def test_what_counts_as_per_sample() -> None:
     assert not nn.is_per_sample(norm, train=True)
     assert nn.is_per_sample(norm, train=False)
     assert nn.is_per_sample(Kept(1, 1, 1), train=True)
-    assert not nn.is_per_sample(Centred(), train=False)
+    assert not nn.is_per_sample(CentredBlocks(), train=False)
     assert nn.is_per_sample(nn.Residual(nn.Conv2d(1, 1, 1)), train=True)
-    assert not nn.is_per_sample(nn.Residual(Centred()), train=True)
+    assert not nn.is_per_sample(nn.Residual(CentredBlocks()), train=True)
 
 
 @pytest.mark.parametrize("name", ["deep_convnet", "lenet5", "alexnet", "vgg11", "tiny_convnet"])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.nn.cases import small_net
+from tests.support.nn_cases import small_net
 from xpcnn import Trainer, data, io, load_model, models, nn, optim
 from xpcnn.errors import CheckpointError
 from xpcnn.models.catalog import MODELS

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import build, draw, drawn_state, mentions
+from tests.support.nn_cases import SMALL_NET_SHAPE, small_net
 from xpcnn import errors, nn
-
-from .cases import SMALL_NET_SHAPE, small_net
-from .helpers import build, draw, drawn_state, mentions
 
 NAMES = [
     "conv1.weight",

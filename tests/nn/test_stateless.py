@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from tests.support.nn import draw, mentions
 from xpcnn import errors, nn, ops
 from xpcnn.ops.op import op
 from xpcnn.testing import gradcheck
-
-from .helpers import draw, mentions
 
 
 @op

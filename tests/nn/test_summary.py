@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.nn import build, mentions
+from tests.support.nn_cases import small_net
 from xpcnn import errors, nn, summary
-
-from .cases import small_net
-from .helpers import build, mentions
 
 
 def model() -> nn.Layer:

@@ -11,6 +11,7 @@ import pytest
 import threadpoolctl
 
 import xpcnn
+from tests.support.nn import build, draw, mentions
 from xpcnn import Key, Trainer, errors, nn, ops, optim
 from xpcnn.backend.reference import reference_mode
 from xpcnn.nn import shards
@@ -18,8 +19,6 @@ from xpcnn.nn.shards import ShardedModel, Shards
 from xpcnn.train import trainer as trainer_module
 from xpcnn.train.amp import LowPrecisionModel
 from xpcnn.train.loss_scale import LossScale
-
-from .helpers import build, draw, mentions
 
 labels = np.arange(90) % 4
 

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.conv_cases import CASES, reference
+from tests.support.ops import draw, mentions
 from xpcnn import ops
 from xpcnn.backend import backend_of
 from xpcnn.ops.conv import algorithm as registry
 from xpcnn.ops.conv import autotune, executor, tuning_cache
 from xpcnn.ops.conv.algorithms.im2col import Im2col
-
-from .conv_cases import CASES, reference
-from .helpers import draw, mentions
 
 NUMPY = backend_of(np.zeros(1))
 GEOMETRY = ops.ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3), padding=1)

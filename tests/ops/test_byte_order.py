@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.ops import draw
 from xpcnn import Trainer, data, models, nn, ops, optim
 from xpcnn.ops import fused
 from xpcnn.testing import assert_close, gradcheck
 from xpcnn.train import evaluate, predict
-
-from .helpers import draw
 
 ORDERS = {"float16": ">f2", "float32": ">f4", "float64": ">f8"}
 X, W, B = draw(2, 4, 6, 6), draw(6, 4, 3, 3), draw(6)

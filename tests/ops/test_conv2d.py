@@ -6,16 +6,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import xpcnn
+from tests.support import oracles
+from tests.support.conv_cases import CASES, Case, Reference, reference
+from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions, pair
 from xpcnn import errors, ops
-
-from .conv_cases import CASES, Case, Reference, reference
-from .helpers import LAYOUTS, draw, is_channels_last, mentions, pair
 
 FAST = ("im2col", "as_strided", "kn2row", "mec", "winograd", "fft", "native", "auto")
 ALGORITHMS = (*FAST, "loop")  # the loops are too slow for larger sizes

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.conv_cases import CASES
+from tests.support.ops import draw
 from xpcnn import errors, ops
 from xpcnn.ops.conv import executor, plan
 from xpcnn.ops.conv.algorithm import PASSES
 from xpcnn.ops.conv.executor import plan_for
-
-from .conv_cases import CASES
-from .helpers import draw
 
 GEOMETRY = ops.ConvGeometry.of((6, 4, 12, 10), (8, 4, 3, 3), padding=1)
 NUMPY = xpcnn.backend_of(np.zeros(1))

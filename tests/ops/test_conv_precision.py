@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.conv_cases import Case, Reference, reference
 from xpcnn import ops
 from xpcnn.ops.conv import ConvGeometry
 from xpcnn.ops.conv.algorithms import winograd
-
-from .conv_cases import Case, Reference, reference
 
 DIRECT = ("im2col", "as_strided", "kn2row", "mec", "fft", "native")
 # Sums of 9·256 products, and 9·512. Tiles of 4 and of 2 pixels for Winograd.

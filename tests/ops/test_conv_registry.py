@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.conv_cases import CASES, Case, reference
+from tests.support.ops import draw, mentions
 from xpcnn import errors, ops, plugins
 from xpcnn.ops.conv.algorithm import ALGORITHMS
 from xpcnn.ops.conv.algorithms.im2col import Im2col
-
-from .conv_cases import CASES, Case, reference
-from .helpers import draw, mentions
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-an-algorithm.md"
 EXAMPLE, CALL = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)

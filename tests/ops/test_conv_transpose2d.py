@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import xpcnn
+from tests.support import oracles
+from tests.support.conv_cases import Reference
+from tests.support.ops import LAYOUTS, draw, mentions, pair
+from tests.support.transpose_cases import CASES, Transposed, reference
 from xpcnn import errors, ops
 from xpcnn.testing import gradcheck_op
-
-from .conv_cases import Reference
-from .helpers import LAYOUTS, draw, mentions, pair
-from .transpose_cases import CASES, Transposed, reference
 
 # All algorithms and both dtypes, not each with each: test_conv2d.py goes through those.
 WAYS = [("auto", "float32"), ("auto", "float64"), ("as_strided", "float64"), ("loop", "float64")]

@@ -15,19 +15,18 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
 import xpcnn
+from tests.support import oracles
+from tests.support.conv_cases import CASES, Case, reference
+from tests.support.cudnn_stand_in import Frontend, Graph, Memory, Offer, memory, pretended_cupy
+from tests.support.ops import Array, draw, is_channels_last, mentions
 from xpcnn import errors, ops
 from xpcnn.backend import _cudnn, registry
 from xpcnn.backend._cudnn import CudnnConvolution, Problem
 from xpcnn.backend.convolution import ConvParams
 from xpcnn.ops.conv import ConvGeometry
-
-from .conv_cases import CASES, Case, reference
-from .cudnn_stand_in import Frontend, Graph, Memory, Offer, memory, pretended_cupy
-from .helpers import Array, draw, is_channels_last, mentions
 
 TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-13}  # the stand-in computes in float64
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions
 from xpcnn import errors, ops
-
-from .helpers import LAYOUTS, draw, is_channels_last, mentions
 
 
 def mask(

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.ops import draw, mentions
 from xpcnn import errors, ops
-
-from .helpers import draw, mentions
 
 Kind = type[errors.XpcnnError] | tuple[type[errors.XpcnnError], ...]
 

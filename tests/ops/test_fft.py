@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
 import xpcnn
+from tests.support import oracles
+from tests.support.conv_cases import CASES, Case, Reference, reference
+from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions
 from xpcnn import errors, ops
 from xpcnn.ops.conv.algorithms import fft
-
-from .conv_cases import CASES, Case, Reference, reference
-from .helpers import LAYOUTS, draw, is_channels_last, mentions
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.support import oracles
 from xpcnn import ops
 
 HALF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import oracles
 import pytest
 
 import xpcnn
+from tests.support import oracles
+from tests.support.ops import LAYOUTS, draw, mentions, pair
 from xpcnn import errors, ops
 from xpcnn.ops.conv.algorithms.im2col import unfold
-
-from .helpers import LAYOUTS, draw, mentions, pair
 
 IntPair = int | tuple[int, int]
 

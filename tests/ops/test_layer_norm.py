@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.support import oracles
+from tests.support.ops import LAYOUTS, Array, draw, is_channels_last, mentions
 from xpcnn import errors, ops
 from xpcnn.testing import gradcheck_op
-
-from .helpers import LAYOUTS, Array, draw, is_channels_last, mentions
 
 # (shape of x, how many of its last axes are normalised)
 LAYERS = {

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.support import oracles
+from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions
 from xpcnn import errors, ops
 from xpcnn.testing import gradcheck_op
-
-from .helpers import LAYOUTS, draw, is_channels_last, mentions
 
 STRONG = {"alpha": 0.7, "beta": 0.75, "k": 1.5}
 """Numbers with which neighbours matter."""

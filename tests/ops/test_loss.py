@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.support import oracles
+from tests.support.ops import draw, mentions
 from xpcnn import errors, ops
-
-from .helpers import draw, mentions
 
 LABELS = np.array([0, 3, 1, 1, 2])
 TARGETS = {

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
 import xpcnn
+from tests.support import oracles
+from tests.support.conv_cases import CASES, Case, reference
+from tests.support.ops import Array, draw, is_channels_last, mentions
 from xpcnn import errors, ops
 from xpcnn.ops.conv import ConvGeometry
 from xpcnn.ops.conv.algorithm import find
-
-from .conv_cases import CASES, Case, reference
-from .helpers import Array, draw, is_channels_last, mentions
 
 torch = pytest.importorskip("torch")
 

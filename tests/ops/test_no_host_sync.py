@@ -104,7 +104,7 @@ def test_nor_do_other_functions(looks: list[str], draw: Draw) -> None:
     namespace = xpcnn.namespace(x)
     namespace.clip(x, 0.6, 0.9)
     namespace.where(x > 1, x, 0.5)
-    xpcnn.get_backend().keep_where(x > 1, x)
+    xpcnn.get_backend().masked(x > 1, x)
     xpcnn.get_backend().uniform(Key(0), (5,), x.dtype)
     assert looks == []
 

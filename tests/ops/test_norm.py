@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.support import oracles
+from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions
 from xpcnn import errors, ops
-
-from .helpers import LAYOUTS, draw, is_channels_last, mentions
 
 SHAPES = {
     "features": (6, 3),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
+from tests.ops.test_norm import Numbers, every_mode, every_shape
+from tests.support import oracles
+from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions
 from xpcnn import errors, ops
 from xpcnn.ops import fused
-
-from .helpers import LAYOUTS, draw, is_channels_last, mentions
-from .test_norm import Numbers, every_mode, every_shape
 
 
 @every_mode

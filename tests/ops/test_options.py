@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.ops import draw
 from xpcnn import nn, ops
 from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.ops import fused
-
-from .helpers import draw
 
 FLOATS: dict[str, Any] = {
     "leaky_relu": (lambda x, v: ops.leaky_relu(x, v), 0.1),

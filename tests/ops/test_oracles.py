@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 
-from .conv_cases import CASES, Case, reference
-from .helpers import draw, pair
-from .pool_cases import ADAPTIVE, POOLS, Pool
-from .transpose_cases import CASES as TRANSPOSED
-from .transpose_cases import Transposed
-from .transpose_cases import reference as transposed_reference
+from tests.support import oracles
+from tests.support.conv_cases import CASES, Case, reference
+from tests.support.ops import draw, pair
+from tests.support.pool_cases import ADAPTIVE, POOLS, Pool
+from tests.support.transpose_cases import CASES as TRANSPOSED
+from tests.support.transpose_cases import Transposed
+from tests.support.transpose_cases import reference as transposed_reference
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

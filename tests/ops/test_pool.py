@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import oracles
+from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions, pair
+from tests.support.pool_cases import ADAPTIVE, POOLS, Pool
 from xpcnn import errors, ops
-
-from .helpers import LAYOUTS, draw, is_channels_last, mentions, pair
-from .pool_cases import ADAPTIVE, POOLS, Pool
 
 every_case = pytest.mark.parametrize("case", POOLS.values(), ids=POOLS.keys())
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())

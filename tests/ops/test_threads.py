@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.ops import draw
 from xpcnn import ops
-
-from .helpers import draw
 
 THREADS = 8
 

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.ops import mentions
 from xpcnn import ops
 from xpcnn.backend import backend_of
 from xpcnn.ops.conv import autotune, executor, tuning_cache
 from xpcnn.ops.conv.tuning_cache import TuningCache
-
-from .helpers import mentions
 
 NUMPY = backend_of(np.zeros(1))
 GEOMETRY = ops.ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3), padding=1)

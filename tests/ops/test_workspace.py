@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.conv_cases import CASES, Case, reference
+from tests.support.ops import draw, mentions
 from xpcnn import errors, ops
 from xpcnn.ops.conv.algorithm import find
-
-from .conv_cases import CASES, Case, reference
-from .helpers import draw, mentions
 
 TILED = ("im2col", "as_strided", "kn2row", "mec", "winograd", "fft")
 

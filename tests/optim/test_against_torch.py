@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.optim import CASES, Values, draw, make_parameters, step
 from xpcnn import nn, optim
-
-from .helpers import CASES, Values, draw, make_parameters, step
 
 torch = pytest.importorskip("torch")
 

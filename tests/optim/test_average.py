@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.optim import mentions
 from xpcnn import nn, optim
 from xpcnn.errors import ArgumentError, StateDictError
-
-from .helpers import mentions
 
 Values = dict[str, Any]
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.optim import SHAPES, draw, mentions
 from xpcnn import nn, optim
 from xpcnn.errors import ArgumentError, BackendError
-
-from .helpers import SHAPES, draw, mentions
 
 HALF_RTOL = {"float16": 1e-3, "bfloat16": 8e-3}
 

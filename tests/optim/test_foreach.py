@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.optim import CASES
 from xpcnn import nn, optim
 from xpcnn.backend.reference import reference_mode
-
-from .helpers import CASES
 
 MARKS = {"SGD": "sgd", "AdaGrad": "adagrad", "RMSprop": "rmsprop", "Adam": "adam", "AdamW": "adamw"}
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.optim import CASES
 from xpcnn import nn, optim
-
-from .helpers import CASES
 
 GRADIENTS = [0.5, -1.25, 3.0, 0.0, 1e-3, -0.75, 2.0, 2.0, -4.0, 0.25]
 START = 1.5

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.optim import CASES, make_parameters, step
 from xpcnn import Trainer, data, models, nn, optim
-
-from .helpers import CASES, make_parameters, step
 
 Values = np.ndarray[Any, Any]
 HALVES = ("float16", "bfloat16")

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.optim import SHAPES, mentions
 from xpcnn import nn, optim
 from xpcnn.errors import ArgumentError
-
-from .helpers import SHAPES, mentions
 
 KINDS = (optim.SGD, optim.AdaGrad, optim.RMSprop, optim.Adam, optim.AdamW)
 

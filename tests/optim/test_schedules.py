@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.optim import mentions
 from xpcnn import nn, optim
 from xpcnn.errors import ArgumentError, StateDictError
-
-from .helpers import mentions
 
 RTOL, ATOL = 1e-11, 1e-16
 """torch goes from each rate to the next, which costs it some digits, most where a cosine ends."""

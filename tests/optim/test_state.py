@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.optim import CASES, SHAPES, draw, make_parameters, mentions, step
 from xpcnn import nn, optim
 from xpcnn.errors import StateDictError
-
-from .helpers import CASES, SHAPES, draw, make_parameters, mentions, step
 
 Case = tuple[type[optim.Optimizer], dict[str, Any]]
 GROUPS = {"*.bias": {"weight_decay": 0.0}, "conv.*": {"lr": 0.03}}

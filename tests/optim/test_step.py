@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.optim import CASES, SHAPES, draw, make_parameters, mentions, step
 from xpcnn import nn, optim
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError
-
-from .helpers import CASES, SHAPES, draw, make_parameters, mentions, step
 
 Case = tuple[type[optim.Optimizer], dict[str, Any]]
 ONE_OF_EACH = ("SGD all", "AdaGrad", "RMSprop all", "Adam", "AdamW")

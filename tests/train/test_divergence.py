@@ -62,7 +62,7 @@ def with_bad(kind: str) -> np.ndarray[Any, Any]:
 
 def check_refused(trainer: Trainer, images: Any, targets: Any, message: str) -> int:
     """A step raises; on a device, where looking would wait, it counts instead and its loss is NaN."""
-    if trainer.model.backend.reads_are_free:
+    if trainer.model.backend.is_host:
         with pytest.raises(DivergenceError, match=message):
             trainer.step(images, targets)
         return 0
@@ -76,7 +76,7 @@ def waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if reason := xpcnn.available_backends()[request.param]:
         pytest.skip(reason)
     with xpcnn.use_backend(request.param) as backend:
-        monkeypatch.setattr(backend, "reads_are_free", False)
+        monkeypatch.setattr(backend, "is_host", False)
         yield
 
 

@@ -120,7 +120,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if hasattr(kind, name):
             monkeypatch.setattr(kind, name, noting(seen, name, getattr(kind, name)))
     backend = type(xpcnn.backend.registry.load("array_api_strict"))
-    monkeypatch.setattr(backend, "reads_are_free", False)  # as on a GPU
+    monkeypatch.setattr(backend, "is_host", False)  # as on a GPU
     # Its own two go through the host.
     monkeypatch.setattr(backend, "copy", xpcnn.backend.Backend.copy)
     asarray = backend.asarray

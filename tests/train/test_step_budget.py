@@ -68,7 +68,7 @@ def test_the_work_of_other_threads_counts(threads: int) -> None:
         if threading.get_ident() != main:
             xpcnn.Key(0)
 
-    entered = files_entered(lambda: xpcnn.get_backend().run_each(work, range(threads)))
+    entered = files_entered(lambda: xpcnn.get_backend().parallel_for(work, range(threads)))
     assert "backend/threads.py" in entered
     assert ("backend/random.py" in entered) == (threads == 2)
 

@@ -99,7 +99,7 @@ def device_of(x: Any) -> int:
 class CupyBackend(Backend):
     """CuPy on one CUDA device."""
 
-    reads_are_free = False
+    is_host = False
     default_workspace = 1 << 30
     switches = MappingProxyType({"tf32": False, "deterministic": True})
 
@@ -136,7 +136,7 @@ class CupyBackend(Backend):
 
     @functools.cached_property
     def kernels(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
-        from xpcnn.backend.kernels import table
+        from xpcnn.backend.cuda import table
 
         return table()
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpcnn.backend.allocator import keep_freed_memory, release_freed_memory
 from xpcnn.backend.base import MIB, Array, Backend, Namespace, host_array, host_uniform
-from xpcnn.backend.heap import keep_freed_memory, release_freed_memory
 from xpcnn.backend.random import Key
 from xpcnn.backend.reference import in_reference
 from xpcnn.backend.threads import on_threads, one_blas_thread, run_on_threads
@@ -44,18 +44,18 @@ _BLOCK = 1 << 14
 class NumpyBackend(Backend):
     """NumPy on the host."""
 
-    cache_block = 9 * MIB // 2
+    cache_block_bytes = 9 * MIB // 2
 
     def __init__(self, device: str) -> None:
         super().__init__("numpy", _namespace(), device)
 
     @functools.cached_property
     def kernels(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
-        from xpcnn.backend.host import table
+        from xpcnn.backend.cpu import table
 
         return table()
 
-    def model_run(self) -> AbstractContextManager[object]:
+    def execution_context(self) -> AbstractContextManager[object]:
         keep_freed_memory()
         return one_blas_thread()
 
@@ -67,7 +67,7 @@ class NumpyBackend(Backend):
     ) -> Iterator[Any]:
         return on_threads(function, items, at_most)
 
-    def run_each(
+    def parallel_for(
         self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
     ) -> None:
         run_on_threads(function, items, at_most)
@@ -82,7 +82,7 @@ class NumpyBackend(Backend):
         return np.array(x, order="C")
 
     def dense(self, x: np.ndarray) -> np.ndarray:
-        from xpcnn.backend.host.blocking import dense
+        from xpcnn.backend.cpu.parallel import dense
 
         return dense(x)
 
@@ -98,9 +98,9 @@ class NumpyBackend(Backend):
         shape, strides = window_view(x.shape, x.strides, kernel, stride, dilation)
         return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
-    def keep_where(self, mask: Array, x: Array) -> Array:
+    def masked(self, mask: Array, x: Array) -> Array:
         if in_reference():
-            return super().keep_where(mask, x)
+            return super().masked(mask, x)
         # numpy.where branches on every element; an integer product is exact and twenty times faster.
         bits = x.view(f"i{x.dtype.itemsize}")
         kept: Array = (bits * mask).view(x.dtype)

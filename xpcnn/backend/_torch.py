@@ -69,7 +69,7 @@ class TorchBackend(Backend):
         import array_api_compat.torch as xp
 
         super().__init__("torch", xp, device)
-        self.reads_are_free = device.type == "cpu"
+        self.is_host = device.type == "cpu"
         if device.type != "cpu":
             self.default_workspace = 1 << 30
         if device.type == "cuda":

@@ -55,11 +55,11 @@ class Backend:
         The library's functions, as the array API standard spells them.
     device : object
         The library's own device object.
-    reads_are_free : bool
+    is_host : bool
         True where looking at a value does not wait for a device.
     default_workspace : int
         Bytes of scratch memory a convolution may use unless told otherwise.
-    cache_block : int or None
+    cache_block_bytes : int or None
         Bytes of scratch memory that stay in a cache: convolutions work through a batch in pieces of about
         that. None where pieces gain nothing.
     kernels : mapping of str to callable
@@ -72,9 +72,9 @@ class Backend:
         Whether float32 numbers may be rounded to TF32 (10 bits of mantissa) before they are multiplied.
     """
 
-    reads_are_free: bool = True
+    is_host: bool = True
     default_workspace: int = 64 * MIB
-    cache_block: int | None = None
+    cache_block_bytes: int | None = None
     kernels: Mapping[str, Callable[..., Any]] = MappingProxyType({})
     convolutions: Mapping[str, VendorConvolution] = MappingProxyType({})
     switches: Mapping[str, bool] = MappingProxyType({})
@@ -143,7 +143,7 @@ class Backend:
         for name, value in settings.items():
             setattr(self, name, value)
 
-    def model_run(self) -> AbstractContextManager[object]:
+    def execution_context(self) -> AbstractContextManager[object]:
         """Return the context in which a model is trained, evaluated or asked."""
         return self.activated()
 
@@ -159,7 +159,7 @@ class Backend:
         """
         return map(function, items)
 
-    def run_each(
+    def parallel_for(
         self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
     ) -> None:
         """Call ``function(item)`` for each item likewise, where there are no results."""
@@ -196,7 +196,7 @@ class Backend:
         taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
         return xp.permute_dims(xp.reshape(taken, (n, c, oh, kh, ow, kw)), (0, 1, 2, 4, 3, 5))
 
-    def keep_where(self, mask: Array, x: Array) -> Array:
+    def masked(self, mask: Array, x: Array) -> Array:
         """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""
         return self.xp.where(mask, x, self.xp.zeros((), dtype=x.dtype, device=self.device))
 

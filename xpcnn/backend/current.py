@@ -167,7 +167,7 @@ def backend_of(*arrays: Array | None) -> Backend:
         if array is None:
             continue
         backend = home_of(array)
-        if not backend.reads_are_free:
+        if not backend.is_host:
             backend.check_current()
         if found is None:
             found = backend

@@ -15,7 +15,7 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Backend
-from xpcnn.backend.facts import device_facts
+from xpcnn.backend.device_info import device_facts
 from xpcnn.cli import bench_cases
 from xpcnn.cli.bench_cases import CONVOLUTIONS, FLOOR, MODEL_PASSES, MODELS, PASSES
 from xpcnn.cli.bench_measure import (

@@ -274,7 +274,7 @@ def _prepared_model(pass_name: str, case: ModelCase, dtype: str, algorithm: str)
             return waited(backend, trainer.step(x, t))
 
     def infer() -> Any:
-        with backend.model_run(), ops.conv_algorithm(algorithm):
+        with backend.execution_context(), ops.conv_algorithm(algorithm):
             return waited(backend, model(x))
 
     return train if pass_name == "train" else infer
@@ -294,7 +294,7 @@ def model_result(pass_name: str, case: ModelCase, dtype: str) -> np.ndarray:
     images, labels = case.batch()
     x, t = backend.asarray(images[:CHECKED], dtype), backend.asarray(labels[:CHECKED])
     if pass_name == "inference":
-        with backend.model_run():
+        with backend.execution_context():
             return to_numpy(model(x))
     trainer = Trainer(model, optim.SGD(model, lr=SGD_LR))  # Adam would hide a gradient of the wrong length
     return descent([float(trainer.step(x, t)) for _ in range(STEPS)])

@@ -204,6 +204,6 @@ def held_to(backend: Backend, threads: int) -> Iterator[None]:
     """Compute on `backend` with so many threads: xpcnn's own, BLAS's and OpenMP's."""
     from threadpoolctl import threadpool_limits
 
-    run = backend.model_run() if threads == 1 else backend.activated()
+    run = backend.execution_context() if threads == 1 else backend.activated()
     with use_num_threads(threads), threadpool_limits(limits=threads), run:
         yield

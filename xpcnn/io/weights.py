@@ -121,7 +121,7 @@ def load_arrays(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the named arrays and the metadata of a ``.safetensors`` or ``.npz`` file.
 
-    bfloat16 and 8-bit floats (``F8_E4M3``, ``F8_E5M2``) are widened to float32, which is exact. The metadata
+    bfloat16 and 8-bit floats (``F8_E4M3``, ``F8_E5M2``) are upcast to float32, which is exact. The metadata
     are those that `save_arrays` wrote; what other tools noted in a file is passed over.
 
     Parameters

@@ -114,7 +114,7 @@ class PartialConv2d(nn.Conv2d):
 
     def _seen(self, weight: Array) -> Array:
         """Return the weights (or their gradients) with 0 where there is no connection."""
-        return backend_of(weight).keep_where(self.connections.data, weight)
+        return backend_of(weight).masked(self.connections.data, weight)
 
 
 @register_model("lenet5")

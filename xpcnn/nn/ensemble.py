@@ -16,7 +16,7 @@ from xpcnn.nn.preprocess import prepared
 from xpcnn.nn.spec import checked_spec, spec_fields
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.activation import SoftmaxContext
-from xpcnn.ops.op import check_dy, in_words, widened
+from xpcnn.ops.op import check_dy, in_words, upcast
 
 __all__ = ["Ensemble", "EnsembleContext"]
 
@@ -167,7 +167,7 @@ class Ensemble(Container):
         backend = check_dy("Ensemble.backward", dy, ctx.y.shape, ctx.y)
         if grads is not None:
             grads.bind(self)
-        wide_dy, dx, need_dx = widened(backend, dy), None, need_dx and not ctx.of_bytes
+        wide_dy, dx, need_dx = upcast(backend, dy), None, need_dx and not ctx.of_bytes
         for (name, member), member_ctx, softmax in zip(
             self._layers.items(), ctx.members, ctx.softmaxes, strict=True
         ):
@@ -212,7 +212,7 @@ class Ensemble(Container):
         """Return y, the same before it was rounded to its dtype, and the members' log-probabilities."""
         backend = _check_outputs(outputs)
         xp = backend.xp
-        own, softmaxes = zip(*(ops.log_softmax(widened(backend, z)) for z in outputs), strict=True)
+        own, softmaxes = zip(*(ops.log_softmax(upcast(backend, z)) for z in outputs), strict=True)
         stacked = xp.stack(own)
         if self._vote == "geometric":
             answered, _ = ops.log_softmax(xp.mean(stacked, axis=0))

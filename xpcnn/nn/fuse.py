@@ -15,7 +15,7 @@ from xpcnn.nn.layer import Layer
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.op import require_array, widened
+from xpcnn.ops.op import require_array, upcast
 
 __all__ = ["fuse"]
 
@@ -153,22 +153,22 @@ def _folded(layer: Any, norm: Any) -> Layer:
     backend = backend_of(weight)
     xp = backend.xp
 
-    scale = 1 / xp.sqrt(widened(backend, norm.running_var.data) + norm.eps)
+    scale = 1 / xp.sqrt(upcast(backend, norm.running_var.data) + norm.eps)
     if norm.weight is not None:
-        scale = scale * widened(backend, norm.weight.data)
-    shift = -widened(backend, norm.running_mean.data)
+        scale = scale * upcast(backend, norm.weight.data)
+    shift = -upcast(backend, norm.running_mean.data)
     if layer.bias is not None:
-        shift = shift + widened(backend, layer.bias.data)
+        shift = shift + upcast(backend, layer.bias.data)
     shift = shift * scale
     if norm.bias is not None:
-        shift = shift + widened(backend, norm.bias.data)
+        shift = shift + upcast(backend, norm.bias.data)
 
     if isinstance(layer, ConvTranspose2d):
         c, k, *kernel = weight.shape  # so many outputs of each group
-        by_group = xp.reshape(widened(backend, weight), (layer.groups, c // layer.groups, k, *kernel))
+        by_group = xp.reshape(upcast(backend, weight), (layer.groups, c // layer.groups, k, *kernel))
         scaled = xp.reshape(by_group * xp.reshape(scale, (layer.groups, 1, k, 1, 1)), weight.shape)
     else:
-        scaled = widened(backend, weight) * xp.reshape(scale, (-1,) + (1,) * (weight.ndim - 1))
+        scaled = upcast(backend, weight) * xp.reshape(scale, (-1,) + (1,) * (weight.ndim - 1))
     folded = _FoldedLinear.like(layer) if isinstance(layer, Linear) else copy.copy(layer)
     folded.weight = _like(layer.weight, scaled)
     folded.bias = _like(layer.weight if layer.bias is None else layer.bias, shift)

@@ -171,7 +171,7 @@ class Preprocess(Layer):
     def look_at(self, x: Array) -> None:
         """Warn, once, where the first of floating images looks like bytes that nobody has prepared."""
         backend = backend_of(x)
-        if not backend.reads_are_free or 0 in x.shape:
+        if not backend.is_host or 0 in x.shape:
             return
         first = x[:1, ...]
         if not BRIGHT <= float(backend.xp.max(first)) <= 255 or float(backend.xp.min(first)) < 0:
@@ -296,7 +296,7 @@ def to_images(model: Layer, x: Any, like: Parameter | None) -> Array:
     require_batch("images", x)
     backend = backend_like(model, like)
     if is_floating(x.dtype):
-        layer = None if backend.reads_are_free else preprocess_of(model)
+        layer = None if backend.is_host else preprocess_of(model)
         if layer is not None:
             layer.look_at(x)  # while it may be on the host
         return _as_dtype_of(backend.asarray(x), like)

@@ -12,7 +12,7 @@ from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.value_and_grad import Gradients
-from xpcnn.ops.op import check_dy, common_backend, pair, require_array, whole, widened
+from xpcnn.ops.op import check_dy, common_backend, pair, require_array, upcast, whole
 
 __all__ = ["ScaledAvgPool2d"]
 
@@ -85,8 +85,8 @@ class ScaledAvgPool2d(Layer):
         backend = check_dy("ScaledAvgPool2d", dy, averages.shape, averages)
         xp = backend.xp
         if grads is not None and self.trainable(self.weight, self.bias):
-            wide_dy = widened(backend, dy)
-            dweight = xp.sum(wide_dy * widened(backend, averages), axis=(0, 2, 3))
+            wide_dy = upcast(backend, dy)
+            dweight = xp.sum(wide_dy * upcast(backend, averages), axis=(0, 2, 3))
             dbias = xp.sum(wide_dy, axis=(0, 2, 3))
             self.accumulate(
                 grads,

@@ -120,12 +120,12 @@ class ShardedModel:
     def _rows(self, x: Array, *, train: bool) -> list[slice] | None:
         """Return the rows of each shard, or None where the batch is better run whole."""
         backend, n = backend_of(x), x.shape[0] if x.ndim else 0
-        if backend.cache_block is None or n < 2 * FEWEST or (in_reference() and not train):
+        if backend.cache_block_bytes is None or n < 2 * FEWEST or (in_reference() and not train):
             return None  # random masks are functions of a shard's first row: in training the cuts stay
         if not is_per_sample(self.model, train=train):
             return None
         most, caches = (MOST, 1) if train else (max(MOST, n // ENOUGH_INFERENCE), CACHES_INFERENCE)
-        size = min(max(caches * backend.cache_block // self._largest_activation(x), FEWEST), most)
+        size = min(max(caches * backend.cache_block_bytes // self._largest_activation(x), FEWEST), most)
         # A power of two of them, as even as can be, keeps as many threads busy to the end.
         count = min(2 ** math.ceil(math.log2(math.ceil(n / size))), n // FEWEST)
         return None if count < 2 else [slice(i * n // count, (i + 1) * n // count) for i in range(count)]

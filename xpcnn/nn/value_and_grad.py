@@ -89,7 +89,7 @@ class ValueAndGrad:
 
     def __call__(self, x: Array, t: Array, *, key: Key | int | None = None) -> tuple[Array, Gradients]:
         """Return the loss of a batch, and its gradients."""
-        with backend_of(x).model_run():
+        with backend_of(x).execution_context():
             y, ctx = self._run.forward(x, Key.fresh() if key is None else Key.of(key))
             value, loss_ctx = self._loss(y, t)
             grads = Gradients()

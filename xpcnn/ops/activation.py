@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, array_dtype_name, backend_of, primitive
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.op import check_dy, common_backend, op, real, whole, widened
+from xpcnn.ops.op import check_dy, common_backend, op, real, upcast, whole
 
 __all__ = [
     "LeakyReluContext",
@@ -53,12 +53,12 @@ def relu(x: Array) -> tuple[Array, OutputContext]:
     array([0., 2.])
     """
     common_backend("relu", x=x)
-    y = rectified(x)
+    y = relu_array(x)
     return y, OutputContext(y)
 
 
 @primitive
-def rectified(x: Array) -> Array:
+def relu_array(x: Array) -> Array:
     """Return ``max(x, 0)``, element by element."""
     backend = backend_of(x)
     return backend.xp.maximum(x, backend.xp.zeros((), dtype=x.dtype, device=backend.device))
@@ -68,13 +68,13 @@ def rectified(x: Array) -> Array:
 def _relu_grad(ctx: OutputContext, dy: Array) -> Array:
     """Return dx: `dy` where the output was positive, else 0."""
     check_dy("relu.backward", dy, ctx.y.shape, ctx.y)
-    return kept_where_positive(dy, ctx.y)
+    return relu_grad(dy, ctx.y)
 
 
 @primitive
-def kept_where_positive(dy: Array, y: Array) -> Array:
+def relu_grad(dy: Array, y: Array) -> Array:
     """Return `dy` where `y` is positive, else 0."""
-    return backend_of(dy).keep_where(y > 0, dy)
+    return backend_of(dy).masked(y > 0, dy)
 
 
 @primitive
@@ -129,7 +129,7 @@ def _leaky_relu_grad(ctx: LeakyReluContext, dy: Array) -> Array:
 
 def _leaky(backend: Backend, x: Array, values: Array, slope: float) -> Array:
     """Return `values` where `x` is positive, else ``slope·values``; half precision is computed in float32."""
-    wide = widened(backend, values)
+    wide = upcast(backend, values)
     return backend.xp.astype(backend.xp.where(x > 0, wide, wide * slope), values.dtype, copy=False)
 
 
@@ -240,7 +240,7 @@ def _softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = y·(dy − Σ dy·y)."""
     backend = check_dy("softmax.backward", dy, ctx.y.shape, ctx.y)
     xp = backend.xp
-    y, wide_dy = widened(backend, ctx.y), widened(backend, dy)
+    y, wide_dy = upcast(backend, ctx.y), upcast(backend, dy)
     dx = y * (wide_dy - xp.sum(wide_dy * y, axis=ctx.axis, keepdims=True))
     return xp.astype(dx, dy.dtype, copy=False)
 
@@ -280,7 +280,7 @@ def _log_softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
     """Return dx = dy − softmax(x)·Σ dy."""
     backend = check_dy("log_softmax.backward", dy, ctx.y.shape, ctx.y)
     xp = backend.xp
-    y, wide_dy = widened(backend, ctx.y), widened(backend, dy)
+    y, wide_dy = upcast(backend, ctx.y), upcast(backend, dy)
     dx = wide_dy - xp.exp(y) * xp.sum(wide_dy, axis=ctx.axis, keepdims=True)
     return xp.astype(dx, dy.dtype, copy=False)
 
@@ -292,7 +292,7 @@ _HALF_LOWEST = {"float32": -(2.0**127 - 2.0**103), "float64": -(2.0**1023 - 2.0*
 def below_max(backend: Backend, x: Array, axis: int) -> Array:
     """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
     xp = backend.xp
-    halves = widened(backend, x) * 0.5  # whose differences cannot overflow
+    halves = upcast(backend, x) * 0.5  # whose differences cannot overflow
     halves = halves - xp.max(halves, axis=axis, keepdims=True)
     lowest = _HALF_LOWEST[array_dtype_name(halves.dtype)]
     return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)

@@ -9,15 +9,15 @@ from typing import Any
 
 from xpcnn.backend import Array, primitive
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.activation import OutputContext, kept_where_positive, rectified
+from xpcnn.ops.activation import OutputContext, relu_array, relu_grad
 from xpcnn.ops.conv._layout import add_bias_relu
 from xpcnn.ops.conv.conv2d import Conv2dContext, convolve
 from xpcnn.ops.max_pool import MaxPool2dContext, max_pool2d
 from xpcnn.ops.norm import (
     BatchNormContext,
-    batch_norm_by_batch,
-    batch_norm_by_running,
     batch_norm_gradients,
+    batch_norm_inference,
+    batch_norm_train,
     check_batch_norm,
     of_parameters,
 )
@@ -172,16 +172,16 @@ def _batch_norm_relu_grad(
 
 @primitive
 def batch_norm_relu_by_batch(x: Array, *given: Any) -> Any:
-    """Return what `batch_norm_by_batch` does, with a ReLU behind y."""
-    y, *statistics = batch_norm_by_batch(x, *given)
-    return rectified(y), *statistics
+    """Return what `batch_norm_train` does, with a ReLU behind y."""
+    y, *statistics = batch_norm_train(x, *given)
+    return relu_array(y), *statistics
 
 
 @primitive
 def batch_norm_relu_by_running(x: Array, *given: Any) -> Any:
-    """Return what `batch_norm_by_running` does, with a ReLU behind y."""
-    y, *statistics = batch_norm_by_running(x, *given)
-    return rectified(y), *statistics
+    """Return what `batch_norm_inference` does, with a ReLU behind y."""
+    y, *statistics = batch_norm_inference(x, *given)
+    return relu_array(y), *statistics
 
 
 @primitive
@@ -189,7 +189,7 @@ def batch_norm_relu_gradients(
     dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool, y: Array
 ) -> tuple[Array, Array, Array]:
     """Return what `batch_norm_gradients` does, where the output y of the ReLU is positive."""
-    return batch_norm_gradients(kept_where_positive(dy, y), x, weight, mean, inverse_std, train)
+    return batch_norm_gradients(relu_grad(dy, y), x, weight, mean, inverse_std, train)
 
 
 @native_arrays
@@ -201,4 +201,4 @@ def relu_max_pool2d_gradient(ctx: tuple[OutputContext, MaxPool2dContext], dy: Ar
     """
     _, pool = ctx
     check_dy("max_pool2d.backward", dy, pool.y.shape, pool.y)
-    return max_pool2d.backward(pool, kept_where_positive(dy, pool.y))
+    return max_pool2d.backward(pool, relu_grad(dy, pool.y))

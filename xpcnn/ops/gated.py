@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.ops.activation import sigmoid
-from xpcnn.ops.op import check_dy, common_backend, op, widened
+from xpcnn.ops.op import check_dy, common_backend, op, upcast
 
 __all__ = ["InputContext", "gelu", "silu"]
 
@@ -52,7 +52,7 @@ def gelu(x: Array) -> tuple[Array, InputContext]:
     array([ -0.,   0., 100.])
     """
     backend = common_backend("gelu", x=x)
-    wide = widened(backend, x)
+    wide = upcast(backend, x)
     y = wide * _normal_cdf(backend, wide)
     return backend.xp.astype(y, x.dtype, copy=False), InputContext(x)
 
@@ -62,10 +62,10 @@ def _gelu_grad(ctx: InputContext, dy: Array) -> Array:
     """Return dx = dy·(Φ(x) + x·φ(x)), where φ is the normal distribution's density."""
     backend = check_dy("gelu.backward", dy, ctx.x.shape, ctx.x)
     xp = backend.xp
-    x = widened(backend, ctx.x)
+    x = upcast(backend, ctx.x)
     near = xp.minimum(xp.abs(x), xp.full((), _FAR, dtype=x.dtype, device=backend.device))
     density = xp.exp(near * near * -0.5) * (1 / math.sqrt(2 * math.pi))
-    dx = widened(backend, dy) * (_normal_cdf(backend, x) + x * density)
+    dx = upcast(backend, dy) * (_normal_cdf(backend, x) + x * density)
     return xp.astype(dx, dy.dtype, copy=False)
 
 
@@ -96,7 +96,7 @@ def silu(x: Array) -> tuple[Array, InputContext]:
     array([  -0.,    0., 1000.])
     """
     backend = common_backend("silu", x=x)
-    wide = widened(backend, x)
+    wide = upcast(backend, x)
     return backend.xp.astype(wide * sigmoid(wide)[0], x.dtype, copy=False), InputContext(x)
 
 
@@ -104,9 +104,9 @@ def silu(x: Array) -> tuple[Array, InputContext]:
 def _silu_grad(ctx: InputContext, dy: Array) -> Array:
     """Return dx = dy·σ(x)·(1 + x·σ(−x))."""
     backend = check_dy("silu.backward", dy, ctx.x.shape, ctx.x)
-    x = widened(backend, ctx.x)
+    x = upcast(backend, ctx.x)
     gate, _ = sigmoid(x)
-    dx = widened(backend, dy) * (gate * (1 + x * (1 - gate)))
+    dx = upcast(backend, dy) * (gate * (1 + x * (1 - gate)))
     return backend.xp.astype(dx, dy.dtype, copy=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops.op import check_dy, common_backend, op, real, sizes, whole, widened
+from xpcnn.ops.op import check_dy, common_backend, op, real, sizes, upcast, whole
 
 __all__ = ["GroupNormContext", "LayerNormContext", "group_norm", "layer_norm"]
 
@@ -81,7 +81,7 @@ def layer_norm(
         )
     _check_parameters("layer_norm", x, given, shape)
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    wide = widened(backend, x)
+    wide = upcast(backend, x)
     xp = backend.xp
     mean = xp.mean(wide, axis=axes, keepdims=True)
     centred = wide - mean
@@ -89,9 +89,9 @@ def layer_norm(
     y = centred * inverse_std
     # y is fresh, so scaling and shifting it in place is safe
     if weight is not None:
-        y *= widened(backend, weight)
+        y *= upcast(backend, weight)
     if bias is not None:
-        y += widened(backend, bias)
+        y += upcast(backend, bias)
     ctx = LayerNormContext(x, weight, bias is not None, mean, inverse_std, axes)
     return xp.astype(y, x.dtype, copy=False), ctx
 
@@ -101,8 +101,8 @@ def _layer_norm_grad(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | N
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
     backend = check_dy("layer_norm.backward", dy, ctx.x.shape, ctx.x)
     xp = backend.xp
-    wide_dy = widened(backend, dy)
-    normalised = (widened(backend, ctx.x) - ctx.mean) * ctx.inverse_std
+    wide_dy = upcast(backend, dy)
+    normalised = (upcast(backend, ctx.x) - ctx.mean) * ctx.inverse_std
     products = wide_dy * normalised
     samples = tuple(range(ctx.axes[0]))
     dweight = dbias = None
@@ -110,7 +110,7 @@ def _layer_norm_grad(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | N
         dbias = _sum_over(backend, wide_dy, samples, dy.dtype)
     if ctx.weight is not None:
         dweight = _sum_over(backend, products, samples, dy.dtype)
-        weight = widened(backend, ctx.weight)
+        weight = upcast(backend, ctx.weight)
         wide_dy, products = wide_dy * weight, products * weight
     shift = xp.mean(wide_dy, axis=ctx.axes, keepdims=True)
     slope = xp.mean(products, axis=ctx.axes, keepdims=True)
@@ -185,7 +185,7 @@ def group_norm(
     if 0 in x.shape[1:]:
         raise ShapeError(f"group_norm: x has no values to normalise (shape {tuple(x.shape)})")
     _check_parameters("group_norm", x, given, (x.shape[1],))
-    wide = widened(backend, x)
+    wide = upcast(backend, x)
     mean = _group_mean(backend, wide, num_groups)
     centred = wide - mean
     inverse_std = 1 / backend.xp.sqrt(_group_mean(backend, centred * centred, num_groups) + eps)
@@ -205,8 +205,8 @@ def _group_norm_grad(ctx: GroupNormContext, dy: Array) -> tuple[Array, Array | N
     x, num_groups = ctx.x, ctx.num_groups
     backend = check_dy("group_norm.backward", dy, x.shape, x)
     xp = backend.xp
-    wide_dy = widened(backend, dy)
-    normalised = (widened(backend, x) - ctx.mean) * ctx.inverse_std
+    wide_dy = upcast(backend, dy)
+    normalised = (upcast(backend, x) - ctx.mean) * ctx.inverse_std
     products = wide_dy * normalised
     others = (0, *range(2, x.ndim))  # every axis but the channels'
     dweight = dbias = None
@@ -239,8 +239,8 @@ def _sum_over(backend: Backend, x: Array, axes: tuple[int, ...], dtype: Any) -> 
 
 
 def _per_channel(backend: Backend, values: Array, x: Array) -> Array:
-    """Return C values, widened, in the shape that lines up with the channels of `x`."""
-    return backend.xp.reshape(widened(backend, values), (-1,) + (1,) * (x.ndim - 2))
+    """Return C values, upcast, in the shape that lines up with the channels of `x`."""
+    return backend.xp.reshape(upcast(backend, values), (-1,) + (1,) * (x.ndim - 2))
 
 
 def _given(weight: Array | None, bias: Array | None) -> dict[str, Array]:

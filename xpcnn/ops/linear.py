@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, matmul
 from xpcnn.errors import ShapeError
-from xpcnn.ops.op import check_dy, check_rank, common_backend, op, widened
+from xpcnn.ops.op import check_dy, check_rank, common_backend, op, upcast
 
 __all__ = ["LinearContext", "linear"]
 
@@ -63,9 +63,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
             f"got {tuple(bias.shape)}"
         )
     xp = backend.xp
-    y = matmul(_rows(backend, x), xp.matrix_transpose(widened(backend, weight)))
+    y = matmul(_rows(backend, x), xp.matrix_transpose(upcast(backend, weight)))
     if bias is not None:
-        y += widened(backend, bias)  # y is fresh
+        y += upcast(backend, bias)  # y is fresh
     y = xp.reshape(xp.astype(y, x.dtype, copy=False), (*x.shape[:-1], features))
     return y, LinearContext(x, weight, bias is not None)
 
@@ -94,7 +94,7 @@ def _linear_grad(
     rows = _rows(backend, dy)
     dx = dweight = dbias = None
     if need_dx:
-        dx = xp.astype(matmul(rows, widened(backend, ctx.weight)), dtype, copy=False)
+        dx = xp.astype(matmul(rows, upcast(backend, ctx.weight)), dtype, copy=False)
         dx = xp.reshape(dx, tuple(ctx.x.shape))
     if need_dweight:
         dweight = matmul(xp.matrix_transpose(rows), _rows(backend, ctx.x))
@@ -106,5 +106,5 @@ def _linear_grad(
 
 def _rows(backend: Backend, x: Array) -> Array:
     """Return x (..., features) as a matrix, in the dtype it is summed in."""
-    x = widened(backend, x)
+    x = upcast(backend, x)
     return x if x.ndim == 2 else backend.xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops.op import check_dy, common_backend, op, real, whole, widened
+from xpcnn.ops.op import check_dy, common_backend, op, real, upcast, whole
 
 __all__ = ["LocalResponseNormContext", "local_response_norm"]
 
@@ -73,7 +73,7 @@ def local_response_norm(
     if x.ndim < 2:
         raise ShapeError(f"local_response_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
     ctx = LocalResponseNormContext(x, size, alpha, beta, k)
-    wide = widened(backend, x)
+    wide = upcast(backend, x)
     return backend.xp.astype(wide * _energy(backend, wide, ctx) ** -beta, x.dtype, copy=False), ctx
 
 
@@ -85,9 +85,9 @@ def _local_response_norm_grad(ctx: LocalResponseNormContext, dy: Array) -> Array
     over the channels c whose windows hold i.
     """
     backend = check_dy("local_response_norm.backward", dy, ctx.x.shape, ctx.x)
-    x = widened(backend, ctx.x)
+    x = upcast(backend, ctx.x)
     energy = _energy(backend, x, ctx)
-    direct = widened(backend, dy) * energy**-ctx.beta
+    direct = upcast(backend, dy) * energy**-ctx.beta
     # Channel i lies in the windows of c = i − (size − 1)//2 … i + size//2: the mirrored window.
     through = _window_sum(backend, direct * x / energy, (ctx.size - 1) // 2, ctx.size // 2)
     dx = direct - x * through * (2 * ctx.alpha * ctx.beta / ctx.size)

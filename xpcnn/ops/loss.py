@@ -80,7 +80,7 @@ def softmax_cross_entropy(
     shifted = below_max(backend, logits, axis=1)
     log_probabilities = shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))
     # A class that is not wanted may be impossible, with a logarithm of −inf: 0 · −inf counts as 0.
-    loss = -xp.sum(wanted * backend.keep_where(wanted != 0, log_probabilities)) / n
+    loss = -xp.sum(wanted * backend.masked(wanted != 0, log_probabilities)) / n
     ctx = SoftmaxCrossEntropyContext(log_probabilities, wanted, logits.dtype)
     return _zero_d(xp, loss, logits.dtype), ctx
 
@@ -198,7 +198,7 @@ def _distribution(backend: Backend, logits: Array, target: Array, dtype: Any) ->
     # Signed and wide on every backend, so that comparisons and one_hot agree.
     labels = xp.astype(target, xp.int64, copy=False)
     outside = (labels < 0) | (labels >= classes)
-    if backend.reads_are_free:
+    if backend.is_host:
         if bool(xp.any(outside)):
             bad = int(labels[int(xp.argmax(xp.astype(outside, xp.int8)))])
             raise ArgumentError(f"{op}: label {bad} is outside 0 to {classes - 1} for {classes} classes")

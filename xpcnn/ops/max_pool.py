@@ -122,9 +122,9 @@ def max_pool_scatter(dy: Array, x: Array, y: Array, kernel: Pair, stride: Pair, 
         hit = (x[seen] == y[at]) & free[at]
         free[at] ^= hit
         if windows_overlap:
-            dx[seen] += backend.keep_where(hit, dy[at])
+            dx[seen] += backend.masked(hit, dy[at])
         else:
-            dx[seen] = backend.keep_where(hit, dy[at])
+            dx[seen] = backend.masked(hit, dy[at])
     return dx
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.op import check_dy, common_backend, op, real, widened
+from xpcnn.ops.op import check_dy, common_backend, op, real, upcast
 
 __all__ = ["BatchNormContext", "batch_norm"]
 
@@ -86,13 +86,13 @@ def batch_norm(
     check_batch_norm(x, weight, bias, running_mean, running_var, train)
     momentum, eps = real("batch_norm: momentum", momentum, 0, 1), real("batch_norm: eps", eps, 0)
     if train:
-        y, mean, inverse_std, running_mean, running_var = batch_norm_by_batch(
+        y, mean, inverse_std, running_mean, running_var = batch_norm_train(
             x, weight, bias, running_mean, running_var, momentum, eps
         )
     else:
         assert running_mean is not None
         assert running_var is not None
-        y, mean, inverse_std = batch_norm_by_running(x, weight, bias, running_mean, running_var, eps)
+        y, mean, inverse_std = batch_norm_inference(x, weight, bias, running_mean, running_var, eps)
     return y, BatchNormContext(
         x, weight, bias is not None, mean, inverse_std, train, running_mean, running_var
     )
@@ -124,7 +124,7 @@ def of_parameters(
 
 
 @primitive
-def batch_norm_by_batch(
+def batch_norm_train(
     x: Array,
     weight: Array | None,
     bias: Array | None,
@@ -139,7 +139,7 @@ def batch_norm_by_batch(
     """
     backend = backend_of(x)
     xp, axes, count = backend.xp, _axes(x), _count(x)
-    wide_x = widened(backend, x)
+    wide_x = upcast(backend, x)
     mean = xp.mean(wide_x, axis=axes)
     centred = wide_x - _per_channel(xp, mean, x)
     var = xp.mean(centred * centred, axis=axes)
@@ -150,13 +150,13 @@ def batch_norm_by_batch(
 
 
 @primitive
-def batch_norm_by_running(
+def batch_norm_inference(
     x: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """Normalise by the running statistics. Returns y, mean, inverse_std."""
     backend = backend_of(x)
-    mean, var = widened(backend, running_mean), widened(backend, running_var)
-    centred = widened(backend, x) - _per_channel(backend.xp, mean, x)
+    mean, var = upcast(backend, running_mean), upcast(backend, running_var)
+    centred = upcast(backend, x) - _per_channel(backend.xp, mean, x)
     inverse_std = 1 / backend.xp.sqrt(var + eps)
     return _scaled(backend, centred, inverse_std, weight, bias, x), mean, inverse_std
 
@@ -168,11 +168,11 @@ def batch_norm_gradients(
     """Return dx in the dtype of `dy`, and dweight and dbias in the dtype that is summed in."""
     backend = backend_of(dy)
     xp, axes = backend.xp, _axes(x)
-    wide_dy = widened(backend, dy)
-    normalised = (widened(backend, x) - _per_channel(xp, mean, x)) * _per_channel(xp, inverse_std, x)
+    wide_dy = upcast(backend, dy)
+    normalised = (upcast(backend, x) - _per_channel(xp, mean, x)) * _per_channel(xp, inverse_std, x)
     sum_dy = xp.sum(wide_dy, axis=axes)
     sum_dy_normalised = xp.sum(wide_dy * normalised, axis=axes)
-    scale = inverse_std if weight is None else inverse_std * widened(backend, weight)
+    scale = inverse_std if weight is None else inverse_std * upcast(backend, weight)
     if train:
         count = _count(x)
         slope = _per_channel(xp, sum_dy_normalised / count, x)
@@ -184,10 +184,10 @@ def batch_norm_gradients(
 def _scaled(
     backend: Backend, centred: Array, inverse_std: Array, weight: Array | None, bias: Array | None, x: Array
 ) -> Array:
-    scale = inverse_std if weight is None else inverse_std * widened(backend, weight)
+    scale = inverse_std if weight is None else inverse_std * upcast(backend, weight)
     y = centred * _per_channel(backend.xp, scale, x)
     if bias is not None:
-        y += _per_channel(backend.xp, widened(backend, bias), x)  # y is fresh
+        y += _per_channel(backend.xp, upcast(backend, bias), x)  # y is fresh
     return backend.xp.astype(y, x.dtype, copy=False)
 
 
@@ -209,7 +209,7 @@ def _per_channel(xp: Any, values: Array, x: Array) -> Array:
 def _blend(backend: Backend, old: Array | None, new: Array, momentum: float) -> Array | None:
     if old is None:
         return None
-    blended = (1 - momentum) * widened(backend, old) + momentum * new
+    blended = (1 - momentum) * upcast(backend, old) + momentum * new
     return backend.xp.astype(blended, old.dtype, copy=False)
 
 

@@ -35,8 +35,8 @@ __all__ = [
     "require_array",
     "require_possible",
     "sizes",
+    "upcast",
     "whole",
-    "widened",
 ]
 
 P = ParamSpec("P")
@@ -209,7 +209,7 @@ def accumulator(backend: Backend, dtype: Any) -> Any | None:
     return backend.xp.float32 if dtype_name(dtype) in _HALVES else None
 
 
-def widened(backend: Backend, x: Array) -> Array:
+def upcast(backend: Backend, x: Array) -> Array:
     """Return `x` in the dtype it is summed in: itself, or half precision as float32."""
     wide = accumulator(backend, x.dtype)
     return x if wide is None else backend.xp.astype(x, wide)

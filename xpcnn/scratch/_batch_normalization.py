@@ -7,7 +7,7 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of
-from xpcnn.ops.op import widened
+from xpcnn.ops.op import upcast
 from xpcnn.scratch._arrays import cast_like, context_of, promote, size_of
 
 __all__ = ["BatchNormalization"]
@@ -78,8 +78,8 @@ class BatchNormalization:
         x, gamma, beta = promote("BatchNormalization", x=x, gamma=self.gamma, beta=self.beta)
         self.input_shape, self.batch_size = tuple(x.shape), x.shape[0]
         self._dtype, backend = x.dtype, backend_of(x)
-        # Half precision is widened as a whole: running variances would not fit it.
-        wide, gamma, beta = (widened(backend, array) for array in (x, gamma, beta))
+        # Half precision is upcast as a whole: running variances would not fit it.
+        wide, gamma, beta = (upcast(backend, array) for array in (x, gamma, beta))
         elements = math.prod(x.shape[1:])
         if size_of(gamma) == elements != x.shape[1]:
             wide = ops.flatten(wide)[0]

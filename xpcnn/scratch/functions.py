@@ -10,7 +10,7 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.op import widened
+from xpcnn.ops.op import upcast
 from xpcnn.scratch._arrays import as_floating, as_targets, cast_like, class_numbers, promote, size_of, value
 from xpcnn.scratch._namespace import np
 
@@ -151,9 +151,9 @@ def cross_entropy_error(y: Any, t: Any) -> Any:
     xp = backend.xp
     labels = xp.astype(class_numbers(t), xp.int64, copy=False)
     n, classes = y.shape
-    if backend.reads_are_free and bool(xp.any((labels < 0) | (labels >= classes))):
+    if backend.is_host and bool(xp.any((labels < 0) | (labels >= classes))):
         raise ArgumentError(f"cross_entropy_error: a label is outside 0 to {classes - 1}")
-    likelihood = xp.take_along_axis(widened(backend, y), xp.reshape(labels, (-1, 1)), axis=1)
+    likelihood = xp.take_along_axis(upcast(backend, y), xp.reshape(labels, (-1, 1)), axis=1)
     return value(cast_like(-xp.sum(xp.log(likelihood + 1e-7)) / n, y))
 
 

@@ -17,7 +17,7 @@ from xpcnn.backend import Array, asarray, backend_of, dtype_name, is_array, nati
 from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn import Gradients, Parameter
-from xpcnn.ops.op import widened
+from xpcnn.ops.op import upcast
 from xpcnn.scratch._arrays import cast_like, is_floating
 from xpcnn.scratch._namespace import np
 
@@ -89,7 +89,7 @@ def _as_array(where: str, key: str, value: Any) -> Array:
             f"{where}: params[{key!r}] must be floating, as a step changes it by fractions, got "
             f"{dtype_name(value.dtype)}; convert it: params[{key!r}] = params[{key!r}].astype('float32')"
         )
-    return widened(backend_of(value), value)
+    return upcast(backend_of(value), value)
 
 
 def _as_number(value: Any) -> Any:

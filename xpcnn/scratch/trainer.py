@@ -133,7 +133,7 @@ class Trainer:
 
     def train(self) -> None:
         """Train for all epochs, then measure the accuracy on the whole test set."""
-        with backend_of(self.x_train).model_run():
+        with backend_of(self.x_train).execution_context():
             for _ in range(self.max_iter):
                 self.train_step()
             if self.verbose:

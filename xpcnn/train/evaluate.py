@@ -18,7 +18,7 @@ from xpcnn.nn import Layer
 from xpcnn.nn.preprocess import like_of, require_batch, to_images, to_targets
 from xpcnn.nn.shards import ShardedModel
 from xpcnn.nn.value_and_grad import Loss, as_loss
-from xpcnn.ops.op import widened
+from xpcnn.ops.op import upcast
 from xpcnn.train.inputs import are_probabilities, pair_of
 
 __all__ = ["Evaluation", "evaluate", "predict"]
@@ -82,7 +82,7 @@ def evaluate(
     xp = backend.xp
     correct: list[Array] = []
     total: list[Array] = []
-    with backend.model_run():
+    with backend.execution_context():
         for rows in batches:
             x, t = to_images(model, images[rows, ...], like), to_targets(model, targets[rows, ...], like)
             y = run(x)
@@ -90,7 +90,7 @@ def evaluate(
             right = _right_answers(loss, y, t)
             if right is not None:
                 correct.append(right)
-            total.append(widened(backend, value) * t.shape[0])
+            total.append(upcast(backend, value) * t.shape[0])
             if between is not None:
                 between()
         mean = float(backend.to_numpy(xp.sum(xp.stack(total)))) / samples
@@ -113,7 +113,7 @@ def _right_answers(loss: Loss, y: Any, t: Array) -> Array | None:
         return xp.sum(xp.astype(xp.argmax(y, axis=1) == t, xp.int64)) if t.ndim == 1 else None
     if tuple(t.shape) != tuple(y.shape) or not _is_cross_entropy(loss):
         return None
-    rows, probabilities = widened(backend_of(t), t), are_probabilities(t)
+    rows, probabilities = upcast(backend_of(t), t), are_probabilities(t)
     right = xp.sum(xp.astype(xp.argmax(y, axis=1) == xp.argmax(rows, axis=1), xp.int64))
     return xp.where(probabilities, right, xp.full_like(right, -1))
 
@@ -151,7 +151,7 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     if images.ndim and images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
     batches = _batches("predict", images, batch_size)
-    with backend.model_run():
+    with backend.execution_context():
         parts = [
             backend.to_numpy(ops.softmax(run(to_images(model, images[rows, ...], like)))[0])
             for rows in batches

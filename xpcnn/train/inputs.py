@@ -12,7 +12,7 @@ from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer, ModelSpec, is_per_sample
 from xpcnn.nn.preprocess import first_parameter, require_batch, to_images
-from xpcnn.ops.op import widened
+from xpcnn.ops.op import upcast
 
 __all__ = ["are_probabilities", "as_dataset", "joined", "labelled", "note_input_shape", "pair_of"]
 
@@ -76,7 +76,7 @@ def are_probabilities(rows: Array) -> Array:
     """Return whether rows (N, classes) are not negative and sum to 1, within rounding: a 0-d bool."""
     backend = backend_of(rows)
     xp, tolerance = backend.xp, 1e-3 if itemsize(rows.dtype) > 2 else 1e-2
-    sums = xp.sum(widened(backend, rows), axis=1)
+    sums = xp.sum(upcast(backend, rows), axis=1)
     return xp.all(rows >= 0) & xp.all(xp.abs(sums - 1) < tolerance)
 
 

@@ -115,7 +115,7 @@ class Precision:
                     buffer.data = old
                 raise
             self._finite = self._overflow_flag(value)
-            if not backend.reads_are_free:
+            if not backend.is_host:
                 rows = finite_rows(x, t)
                 self.unread.append((step, rows))
                 value = self._judge(value, grads, rows)

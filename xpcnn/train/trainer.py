@@ -153,7 +153,7 @@ class Trainer:
             When the loss, a gradient or an image is not finite; nothing is updated then. Where looking at a
             value would wait for a device, the device takes the step back and the loss is NaN.
         """
-        with backend_like(self.model, self._like).model_run():
+        with backend_like(self.model, self._like).execution_context():
             x, t = to_images(self.model, x, self._like), to_targets(self.model, t, self._like)
             key = self._key.fold(self.steps)
             loss, grads = self.precision.gradients(self._value_and_grad, x, t, key, self.steps)
@@ -246,7 +246,7 @@ class Trainer:
         try:
             with (
                 graceful_interrupt() as interrupt,
-                self.model.backend.model_run(),
+                self.model.backend.execution_context(),
                 np.errstate(over="ignore", invalid="ignore"),  # a loss that is not finite raises below
             ):
                 for watcher in watchers:

@@ -67,7 +67,7 @@ def walk(model: Layer, x: Any, see: Callable[[str, Layer, Array, Array], None]) 
     # The deep copy is told that it has copied the leaves already, to watched ones.
     copied: dict[int, Any] = {which: _watch(leaf, paths, see) for which, (leaf, paths) in found.items()}
     watched: Layer = copy.deepcopy(model, copied)
-    with model.backend.model_run():
+    with model.backend.execution_context():
         return watched(to_images(model, x, like_of("viz", model)))
 
 

@@ -11,7 +11,7 @@ from xpcnn.ops.conv._layout import add_bias
 from xpcnn.ops.conv.algorithm import check_name, requested
 from xpcnn.ops.conv.geometry import ConvGeometry, make_geometry
 from xpcnn.ops.max_pool import PoolGeometry
-from xpcnn.ops.op import cached, check_dy, common_backend, op, widened
+from xpcnn.ops.op import cached, check_dy, common_backend, op, upcast
 
 __all__ = ["Conv2dContext", "conv2d", "convolve", "sum_over_pixels"]
 
@@ -133,6 +133,6 @@ def sum_over_pixels(backend: Backend, dy: Array) -> Array:
     """Return the sum of dy (N, K, OH, OW) for each channel: as a matrix product, several times faster."""
     xp = backend.xp
     # One row a pixel.
-    rows = xp.reshape(backend.channels_last(widened(backend, dy)), (-1, dy.shape[1]))
+    rows = xp.reshape(backend.channels_last(upcast(backend, dy)), (-1, dy.shape[1]))
     ones = xp.ones((1, rows.shape[0]), dtype=rows.dtype, device=backend.device)
     return xp.astype(xp.reshape(ones @ rows, (-1,)), dy.dtype, copy=False)

@@ -122,7 +122,7 @@ def _forward_tiles(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue |
             y[outputs] = part
 
     with _packed_weights():
-        plan.backend.run_each(compute, plan.tiles, plan.max_workers)
+        plan.backend.parallel_for(compute, plan.tiles, plan.max_workers)
     return y
 
 
@@ -169,7 +169,7 @@ def _grad_input_tiles(plan: ConvPlan, dy: Array, weight: Array) -> Array:
             dx[tile.inputs] = part
 
     with _packed_weights():
-        plan.backend.run_each(compute, plan.tiles, 1 if overlap else plan.max_workers)
+        plan.backend.parallel_for(compute, plan.tiles, 1 if overlap else plan.max_workers)
     return dx
 
 

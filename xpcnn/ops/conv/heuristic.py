@@ -31,7 +31,7 @@ def rank_algorithms(geometry: ConvGeometry, pass_name: str, backend: Backend) ->
     A convolution of the library itself comes first, where there is one. On other GPUs, one large GEMM
     is best; on a CPU it depends.
     """
-    on_host = backend.cache_block is not None
+    on_host = backend.cache_block_bytes is not None
     best = _on_cpu(geometry, pass_name) if on_host else "im2col"
     return tuple(dict.fromkeys((*backend.convolutions, best, "im2col", "kn2row", "loop")))
 

@@ -22,7 +22,7 @@ def has_spread(backend: Backend, result: Array) -> bool:
 
     False on a device, as the check would synchronise with it.
     """
-    if backend.cache_block is None or 0 in result.shape:
+    if backend.cache_block_bytes is None or 0 in result.shape:
         return False
     xp = backend.xp
     return not all(math.isfinite(float(xp.sum(part))) for part in (result[:, 0, :, :], result[0, :, 0, 0]))

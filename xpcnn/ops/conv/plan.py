@@ -206,7 +206,7 @@ def _tile_shape(
         return _bytes_of(algorithm, geometry.with_batch(images), dtype)
 
     images = most = bisect_right(range(1, n + 1), limit, key=workspace)
-    block = None if limit >= UNLIMITED else backend.cache_block
+    block = None if limit >= UNLIMITED else backend.cache_block_bytes
     if images and block is not None and algorithm.cache_blocked:
         weights, block = workspace(0), int(block * algorithm.tile_scale)
         more = 8 * weights // 5 if summed else weights

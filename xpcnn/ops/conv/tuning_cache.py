@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from xpcnn.backend import Backend
-from xpcnn.backend.facts import device_facts
+from xpcnn.backend.device_info import device_facts
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import checked, read_json, write_json
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -134,7 +134,7 @@ def environment_of(backend: Backend) -> str:
 def _environment(backend: Backend, settings: tuple[tuple[str, bool], ...], threads: int) -> str:
     facts = device_facts(backend)
     device = facts.pop("device")
-    if backend.reads_are_free:  # on the host
+    if backend.is_host:  # on the host
         device = f"{_processor()}, {threads} thread{'s' if threads != 1 else ''}"
     from xpcnn import __version__
 
@@ -161,7 +161,7 @@ def _processor() -> str:
 
 def _threads(backend: Backend) -> int:
     """Return how many threads the library's matrix products use at present; 0 on a device of their own."""
-    if not backend.reads_are_free:
+    if not backend.is_host:
         return 0
     pools = _pools("openmp" if backend.name == "torch" else "blas")
     return max((pool.num_threads for pool in pools), default=1)

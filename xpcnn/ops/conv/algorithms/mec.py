@@ -36,13 +36,13 @@ class Mec(ConvAlgorithm):
         return (elements + 3 * math.prod(geometry.weight_shape)) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-        return row_products(x, packed(_row_matrices, weight), geometry, out)
+        return mec_forward(x, packed(_row_matrices, weight), geometry, out)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
 
     def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return row_gradients(x, dy, geometry)
+        return mec_grad_weight(x, dy, geometry)
 
     def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
         xp = backend_of(total).xp
@@ -71,7 +71,7 @@ class Mec(ConvAlgorithm):
 
 
 @primitive
-def row_products(x: Array, filters: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
+def mec_forward(x: Array, filters: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
     """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row.
 
     A kernel may write it to `out`, and return that.
@@ -84,7 +84,7 @@ def row_products(x: Array, filters: Array, geometry: ConvGeometry, out: Array | 
 
 
 @primitive
-def row_gradients(x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+def mec_grad_weight(x: Array, dy: Array, geometry: ConvGeometry) -> Array:
     """Return the gradient of those matrices, (kh, kw·C, K)."""
     xp = backend_of(x).xp
     rows_of_dy = _rows_outermost(dy)

@@ -130,7 +130,7 @@ class Winograd(ConvAlgorithm):
             dkernel = matmul(dproducts[:, filters, :], inputs)
             dtaps[:, filters, :] = _dtaps(dkernel, tiling.m)
 
-        backend.run_each(multiply, _some_filters(geometry.k))
+        backend.parallel_for(multiply, _some_filters(geometry.k))
         return dtaps
 
     def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
@@ -250,7 +250,7 @@ def _is_wide(backend: Backend, channels: tuple[int, ...], m: int, dtype: Any) ->
     """Whether a transformed kernel is too large for a cache: written and read again, it costs as much as the
     products."""
     size = (m + 2) ** 2 * math.prod(channels) * itemsize(dtype)
-    return backend.cache_block is not None and size > WIDE * backend.cache_block
+    return backend.cache_block_bytes is not None and size > WIDE * backend.cache_block_bytes
 
 
 def _products(inputs: Array, weight: Array, m: int) -> Array:
@@ -265,7 +265,7 @@ def _products(inputs: Array, weight: Array, m: int) -> Array:
         kernel = _transformed_kernel(weight[filters, ...], m)
         products[:, :, filters] = matmul(inputs, kernel)
 
-    backend.run_each(multiply, _some_filters(weight.shape[0]))
+    backend.parallel_for(multiply, _some_filters(weight.shape[0]))
     return products
 
 

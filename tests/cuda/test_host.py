@@ -1,0 +1,195 @@
+"""The host's launcher catches what a GPU would not forgive; the divisions and conversions both share."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.cuda import Array
+from tests.support.cuda_emulator import HostLauncher, build, compiler
+from xpcnn.backend.cuda.launch import PointerTable, divider, launch, launched_by, record
+from xpcnn.backend.cuda.source import Family, stand_alone
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+
+class Written(Family):
+    """A family whose source is given here."""
+
+    text = ""
+
+    def source(self) -> str:
+        return stand_alone('#include "common.cuh"\n' + self.text)
+
+
+def family(name: str, body: str, parameters: str = "float *x, long long step") -> Written:
+    """A family of one kernel ``f<float>(count, parameters)``."""
+    found = Written(name, ("f<float>",))
+    found.text = f"template <typename T> __global__ void f(long long count, {parameters}) {{ {body} }}"
+    return found
+
+
+def run(host: HostLauncher, body: str, count: int = 200, x: Array | None = None, step: Any = 1) -> Array:
+    """What the kernel makes of x, by default 0 to 199."""
+    x = np.arange(200, dtype=np.float32) if x is None else x
+    with launched_by(host):
+        launch(family(f"written{abs(hash(body))}", body), "f<float>", count, x, step)
+    return x
+
+
+def test_every_work_item_is_done_once(host_launcher: HostLauncher) -> None:
+    x = run(host_launcher, "FOR_EACH(unsigned, i, count) x[i] += step;", step=2)
+    np.testing.assert_array_equal(x, np.arange(200) + 2)
+
+
+def test_a_view_is_written_where_it_lies(host_launcher: HostLauncher) -> None:
+    memory = np.zeros(400, dtype=np.float32)
+    run(host_launcher, "FOR_EACH(long long, i, count) x[i * step] = i;", x=memory[::-2], step=-2)
+    np.testing.assert_array_equal(memory[::-2], np.arange(200))
+    assert not memory[::2].any()
+
+
+WRONG = {
+    "before the array": ("FOR_EACH(unsigned, i, count) x[i - step] = 0;", "wrote outside"),
+    "past the array": ("FOR_EACH(unsigned, i, count) x[i + step] = 0;", "wrote outside"),
+    "a race": ("FOR_EACH(unsigned, i, count) x[0] = i * step;", "order of its threads"),
+    "reading what others write": ("FOR_EACH(unsigned, i, count) x[i] = x[(i + step) % 200];", "order of its"),
+    "adding up in one place": (
+        "FOR_EACH(unsigned, i, count) x[0] += 0.1f * i * step;",
+        "order of its threads",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_kernels_are_caught(host_launcher: HostLauncher, body: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        run(host_launcher, body)
+
+
+def test_reading_past_an_array_gives_nan(host_launcher: HostLauncher) -> None:
+    body = "FOR_EACH(unsigned, i, count) if (i == 0) x[0] = x[199 + step];"
+    assert np.isnan(run(host_launcher, body)[0])
+
+
+def test_read_only_arrays_stay_so(host_launcher: HostLauncher) -> None:
+    x = np.zeros(200, dtype=np.float32)
+    x.flags.writeable = False
+    with pytest.raises(AssertionError, match="read-only"):
+        run(host_launcher, "FOR_EACH(unsigned, i, count) x[i] = i * step;", x=x)
+
+
+@pytest.mark.parametrize("step", [np.int32(1), record(1, 2)], ids=["narrower", "wider"])
+def test_arguments_must_fit(host_launcher: HostLauncher, step: Any) -> None:
+    with pytest.raises(AssertionError, match="do not fit"):
+        run(host_launcher, "FOR_EACH(unsigned, i, count) x[i] += step;", step=step)
+
+
+UNDEFINED = {
+    "overflow": "FOR_EACH(int, i, count) x[i] = (i + 2000000000) * static_cast<int>(step);",
+    "misaligned": "FOR_EACH(unsigned, i, count) "
+    "if (i == 0) reinterpret_cast<Vector<float, 4> *>(x + step)->at[0] = 0;",
+}
+
+
+@pytest.mark.parametrize("body", UNDEFINED.values(), ids=UNDEFINED.keys())
+def test_undefined_behaviour_is_reported(host_launcher: HostLauncher, body: str, capfd: Any) -> None:
+    if not host_launcher.sanitizes:
+        pytest.skip("the compiler has no sanitizer of undefined behaviour")
+    run(host_launcher, body, step=3)
+    assert "runtime error" in capfd.readouterr().err
+
+
+def test_tables_of_pointers_and_records(host_launcher: HostLauncher) -> None:
+    source = family(
+        "tables",
+        "FOR_EACH(unsigned, i, count) for (int k = 0; k < 3; ++k) if (at[k]) at[k][i] = n.factor[k];",
+        "float *const *at, Numbers n",
+    )
+    source.text = "struct Numbers { long long factor[3]; };\n" + source.text
+    arrays = tuple(np.zeros(50, dtype=np.float32) for _ in range(2))
+    with launched_by(host_launcher):
+        launch(source, "f<float>", 50, PointerTable((arrays[0], None, arrays[1])), record(5, 1, -7))
+    assert (arrays[0] == 5).all()
+    assert (arrays[1] == -7).all()
+
+
+# What common.cuh computes -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Functions of the header, one number at a time."""
+    library = tmp_path_factory.mktemp("common") / "common.so"
+    functions = """
+        extern "C" unsigned quotient(unsigned n, const Divider *d) { return n / *d; }
+        extern "C" long long long_quotient(long long n, const Divider *d) { return n / *d; }
+        extern "C" float from_half(unsigned short bits) { return widen(__half{bits}); }
+        extern "C" unsigned short to_half(float x) { return narrow<__half>(x).bits; }
+        extern "C" float from_bfloat(unsigned short bits) { return widen(__nv_bfloat16{bits}); }
+        extern "C" unsigned short to_bfloat(float x) { return narrow<__nv_bfloat16>(x).bits; }
+    """
+    build('#include "device.h"\n' + stand_alone('#include "common.cuh"\n') + functions, library)
+    loaded = ctypes.CDLL(str(library))
+    loaded.quotient.restype, loaded.long_quotient.restype = ctypes.c_uint, ctypes.c_longlong
+    loaded.from_half.restype = loaded.from_bfloat.restype = ctypes.c_float
+    loaded.to_half.restype = loaded.to_bfloat.restype = ctypes.c_ushort
+    return loaded
+
+
+def test_division(common: ctypes.CDLL) -> None:
+    largest = (1 << 31) - 1
+    generator = np.random.default_rng(0)
+    divisors = {1, 2, 3, 5, 7, 9, 224, 641, 65535, 65536, 65537, largest - 1, largest}
+    divisors |= {1 << bit for bit in range(31)} | {(1 << bit) - 1 for bit in range(2, 31)}
+    for d in sorted(divisors | set(generator.integers(1, largest, 50).tolist())):
+        fields = (ctypes.c_longlong * 3)(*divider(d))
+        near = [k * d + offset for k in (1, largest // d // 2, largest // d) for offset in (-1, 0, 1)]
+        for n in [0, 1, largest, *near, *generator.integers(0, largest, 50).tolist()]:
+            if 0 <= n <= largest:
+                assert common.quotient(ctypes.c_uint(n), fields) == n // d, (n, d)
+                assert common.long_quotient(ctypes.c_longlong(n << 20), fields) == (n << 20) // d, (n, d)
+
+
+def test_half_precision_of_the_shim(common: ctypes.CDLL) -> None:
+    """The host's stand-in rounds as NumPy does: every half to a float, and floats near every half back."""
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    halves = bits.view(np.float16).astype(np.float32)
+    upcast = np.array([common.from_half(int(b)) for b in bits], dtype=np.float32)
+    np.testing.assert_array_equal(upcast, halves)
+    rounded = np.random.default_rng(0).permutation(halves[np.isfinite(halves)])[:4000]
+    near = np.concatenate([np.nextafter(rounded, np.float32(sign * np.inf)) for sign in (1, -1)])
+    middle = (rounded.astype(np.float64) * (1 + 2.0**-11)).astype(np.float32)
+    special = np.array([65504, 65519.996, 65520, 1e10, np.inf, -np.inf, 2.0**-25, 1e-30], dtype=np.float32)
+    for x in np.concatenate([near, middle, special]):
+        with np.errstate(over="ignore"):
+            expected = int(np.float16(x).view(np.uint16))
+        assert common.to_half(ctypes.c_float(x)) == expected, x
+    assert np.isnan(np.uint16(common.to_half(ctypes.c_float(np.nan))).view(np.float16))
+
+
+def test_bfloat16_of_the_shim(common: ctypes.CDLL) -> None:
+    """Against the definition: the nearest number whose lower 16 bits are 0, the even one of two."""
+    x = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    x = np.concatenate([x, [1 + 2.0**-8, 1 + 3 * 2.0**-8, -np.inf, np.inf, 3.4e38, 0]]).astype(np.float32)
+    for value in x:
+        below = np.uint32(value.view(np.uint32) & 0xFFFF0000)
+        choices = [np.uint32(bits).view(np.float32) for bits in (below, int(below) + 0x10000)]
+        with np.errstate(invalid="ignore"):
+            distances = [abs(float(choice) - float(value)) if choice != value else 0.0 for choice in choices]
+        got = np.float32(common.from_bfloat(common.to_bfloat(ctypes.c_float(value))))
+        if distances[0] == distances[1]:
+            assert got.view(np.uint32) & 0x10000 == 0, value
+        elif np.isfinite(choices).all():
+            assert got == choices[int(np.argmin(distances))], value
+    assert np.isnan(common.from_bfloat(common.to_bfloat(ctypes.c_float(np.nan))))
+    assert common.from_bfloat(common.to_bfloat(ctypes.c_float(-np.inf))) == -np.inf
+
+
+def test_a_family_that_does_not_compile(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="nothing"):
+        build("int f() { return nothing; }", tmp_path / "broken.so")

@@ -1,1 +1,0 @@
-"""Tests of `xpcnn.nn`, and of `xpcnn.testing`, which they lean on."""

@@ -1,0 +1,31 @@
+"""Drawn numbers, and derivatives of whatever a layer computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.support import oracles
+
+Array = np.ndarray[Any, Any]
+
+
+def draw(*shape: int, dtype: str = "float64", seed: int = 0) -> Array:
+    """Normal numbers, a function of shape and seed alone; none within 1e-3 of 0, where relu has a kink."""
+    drawn = np.random.default_rng([seed, *shape]).standard_normal(shape)
+    return (drawn + np.where(drawn < 0, -1e-3, 1e-3)).astype(dtype)
+
+
+def slope_at(f: Callable[[Array], Any], at: Array, dout: Array) -> Array:
+    """The derivative of ``Σ dout·f(at)`` by finite differences; `f` takes and gives NumPy arrays."""
+    return oracles.numeric_gradient(lambda x: float(np.sum(dout * f(x))), at)
+
+
+def writable(make: Any, values: Any, dtype: str | None = None) -> Any:
+    """An array of the backend that may be changed in place, where `make` otherwise makes read-only ones."""
+    array = make.array(values, dtype)
+    if make.readonly:
+        array.flags.writeable = True
+    return array

@@ -1,0 +1,54 @@
+"""Which PyTorch module is the twin of which published model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.model_cases import WIDTHS
+from tests.support.torch_inception import GoogLeNet, LeNet5
+from tests.support.torch_models import VGG, AlexNet, BasicBlock, Bottleneck, CifarResNet, DeepConvNet, ResNet
+
+RESNETS = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+}
+CIFAR_RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+VGGS = tuple(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn"))
+TWINS = ("deep_convnet", "lenet5", "alexnet", *VGGS, "googlenet", *RESNETS, *CIFAR_RESNETS)
+
+
+def twin(
+    name: str,
+    *,
+    classes: int = 1000,
+    in_channels: int = 3,
+    small_images: bool = False,
+    narrow: bool = False,
+    dropout: float = 0.5,
+    batch_norm: bool = False,
+    filters: tuple[int, int, int] = (16, 32, 64),
+    aux: bool = False,
+    variant: str = "tanh",
+    local_response_norm: bool = False,
+) -> Any:
+    """The PyTorch module of a published model; narrowed as `model_cases.tiny` narrows, and without dropout of
+    its own choosing."""
+    size = (classes, in_channels, small_images)
+    if name == "deep_convnet":
+        return DeepConvNet(classes, in_channels, dropout, batch_norm, filters)
+    if name == "lenet5":
+        return LeNet5(variant, classes, in_channels)
+    if name in CIFAR_RESNETS:
+        return CifarResNet(int(name[6:]), classes, in_channels)
+    family = "vgg" if name in VGGS else "resnet" if name in RESNETS else name
+    width = WIDTHS[family] if narrow else 64
+    if name in RESNETS:
+        return ResNet(*RESNETS[name], *size, width)
+    if name in VGGS:
+        return VGG(int(name[3:5]), name.endswith("_bn"), *size, width, dropout)
+    if name == "alexnet":
+        return AlexNet(*size, width, dropout, local_response_norm)
+    return GoogLeNet(*size, width, aux, dropout, dropout)

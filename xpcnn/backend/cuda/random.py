@@ -1,0 +1,54 @@
+"""Dropout by a kernel, in place of the primitive of `xpcnn.ops.dropout`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from xpcnn.backend.base import Array
+from xpcnn.backend.cuda.arrays import element_strides, storage_of
+from xpcnn.backend.cuda.launch import divider, index_type, launch, record
+from xpcnn.backend.cuda.layout import c_strides, empty_like, merged
+from xpcnn.backend.cuda.source import STORAGE, Family, expressions
+from xpcnn.backend.random import Key
+
+__all__ = ["FAMILY", "KERNELS"]
+
+_AXES: Final = 4
+
+FAMILY: Final = Family("random", expressions("drop", STORAGE.values(), ("unsigned", "long long")))
+
+
+def drop(x: Array, p: float, key: Key) -> Any:
+    """Return y and the mask; see the primitive.
+
+    An element is kept where the 32-bit word drawn for it is at least p · 2³²: the share that is kept is exact
+    to 2⁻³², and no number is rounded to the dtype of `x` before it is compared.
+    """
+    storage = storage_of(x)
+    y, mask = empty_like(x), empty_like(x)
+    order = sorted(range(x.ndim), key=lambda axis: -y.strides[axis])
+    of_place, of_x = (
+        [strides[axis] for axis in order] for strides in (c_strides(x.shape), element_strides(x))
+    )
+    axes = merged([x.shape[axis] for axis in order], of_place, of_x)
+    if storage is None or not x.size or len(axes) > _AXES:
+        return NotImplemented
+    sizes, places, steps = zip(*[(1, 0, 0)] * (_AXES - len(axes)), *axes, strict=True)
+    dividers = (field for size in sizes[1:] for field in divider(size))
+    launch(
+        FAMILY,
+        f"drop<{storage}, {index_type(x.size)}>",
+        x.size,
+        x,
+        y,
+        mask,
+        record(*dividers, *places, *steps),
+        math.ceil(p * 2**32),
+        1 / (1 - p) if p < 1 else 0.0,
+        key.seed64,
+    )
+    return y, mask
+
+
+KERNELS: Final = {"drop": drop}
