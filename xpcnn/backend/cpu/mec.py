@@ -20,7 +20,7 @@ _LONGEST: Final = 160
 """kw·C up to which products are small with enough pixels to pay."""
 
 _IN_CACHE: Final = 12 << 10
-"""Numbers of an unfolded row that the nearest cache holds beside filters and sums."""
+"""Numbers of an unfolded row that the nearest cache holds beside the sums of the gradient."""
 
 
 class _Plan(NamedTuple):
@@ -33,13 +33,13 @@ class _Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def _plan(geometry: Any) -> _Plan | None:
-    """Return how to cut products, or None where other ways are better."""
+def _plan(geometry: Any, longest: int = SMALL) -> _Plan | None:
+    """Return how to cut products of rows of `longest` numbers, or None where other ways are better."""
     _, k, oh, ow = geometry.output_shape
     inner = geometry.kernel[1] * geometry.c
     if geometry.groups > 1 or geometry.dilation[1] > 1 or not 0 < inner <= _LONGEST or 0 in (oh, ow):
         return None
-    most = min(_IN_CACHE // inner, SMALL // (inner * k)) // ow if geometry.stride[0] == 1 else 1
+    most = min(longest // inner, SMALL // (inner * k)) // ow if geometry.stride[0] == 1 else 1
     if most < 1:
         return None
     rows = max(count for count in range(1, oh + 1) if oh % count == 0 and count <= most)
@@ -65,7 +65,7 @@ def mec_forward(x: Array, filters: Array, geometry: Any, out: Array | None = Non
 
 def mec_grad_weight(x: Array, dy: Array, geometry: Any) -> Any:
     """Return the gradient of those matrices, (kh, kw·C, K)."""
-    plan = _plan(geometry)
+    plan = _plan(geometry, _IN_CACHE)
     if plan is None or not is_supported(x, dy):
         return NotImplemented
     n, k, _, ow = geometry.output_shape
