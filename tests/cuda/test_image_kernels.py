@@ -12,7 +12,7 @@ from tests.support.cuda import Array, Target
 from xpcnn import Trainer, data, models, optim
 from xpcnn.backend.cuda import images as kernels
 from xpcnn.data.augment import parse
-from xpcnn.ops.images import scaled_images
+from xpcnn.nn.preprocess import scaled_images
 
 ONE = ((1 / 255,), (0.0,))
 SHIFTED = ((1 / (255 * 0.3081),), (0.1307 / 0.3081,))

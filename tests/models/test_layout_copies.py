@@ -28,7 +28,7 @@ from xpcnn.ops import fused
 
 Array = np.ndarray[Any, Any]
 
-FLATTEN = "ops.images._flatten_grad"
+FLATTEN = "ops.linear._flatten_grad"
 """The only one that transposes what it is given."""
 
 

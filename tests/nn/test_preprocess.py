@@ -122,7 +122,7 @@ def test_channels_that_do_not_fit() -> None:
         ({"mean": np.nan}, "mean must be a finite number"),
         ({"mean": "0.5"}, "mean must be a finite number, got '0.5'"),
         ({"mean": (0.1, None, 0.3)}, "mean must be a finite number, got None"),
-        ({"mean": ()}, "mean must be a number or one for each channel"),
+        ({"mean": ()}, "mean must be a finite number"),
         ({"mean": 1e9}, "mean must be from"),
         ({"std": 0}, "std must be from"),
         ({"std": (0.5, -1)}, "std must be from"),
@@ -285,7 +285,7 @@ def test_a_file_with_an_impossible_mean_or_std(tmp_path: Path) -> None:
     model.save(tmp_path / "m.npz")
     arrays, metadata = xpcnn.io.load_arrays(tmp_path / "m.npz")
     for changed, told in (
-        ({"mean": [], "std": 1}, "mean must be a number"),
+        ({"mean": [], "std": 1}, "mean must be a finite number"),
         ({"mean": 0, "std": 0}, "std must be .*1e-06"),
         ({"mean": "0"}, "mean: expected a number or a list, got '0'"),
     ):

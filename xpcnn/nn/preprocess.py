@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from threading import Lock
 from typing import Any
@@ -18,16 +17,15 @@ from xpcnn.backend import (
     home_of,
     is_array,
     is_floating,
+    primitive,
 )
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
 from xpcnn.nn.containers import Sequential
-from xpcnn.nn.held import walked
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.value_and_grad import Gradients
-from xpcnn.ops.images import scaled_images
-from xpcnn.ops.op import in_words, plain, real, require_array
+from xpcnn.ops.op import accumulator, plain, real, require_array
 
 __all__ = [
     "Preprocess",
@@ -37,6 +35,7 @@ __all__ = [
     "prepared",
     "preprocess_of",
     "require_batch",
+    "scaled_images",
     "set_preprocessing",
     "to_images",
     "to_targets",
@@ -100,7 +99,7 @@ class Preprocess(Layer):
 
     def __init__(self, mean: Any = 0.0, std: Any = 1.0, *, dtype: Any = "float32") -> None:
         self._set(mean, std)
-        self._dtype = dtype_name(floating("Preprocess", dtype))
+        self.dtype = dtype_name(floating("Preprocess", dtype))
 
     @property
     def mean(self) -> PerChannel:
@@ -122,24 +121,30 @@ class Preprocess(Layer):
 
     def _set(self, mean: Any, std: Any) -> None:
         mean, std = _numbers("mean", mean, -MOST), _numbers("std", std, SMALLEST_STD)
-        for name, values in (("mean", mean), ("std", std)):
-            if isinstance(values, tuple) and self.channels not in (None, len(values)):
+        counts = {
+            name: len(values) for name, values in (("mean", mean), ("std", std)) if isinstance(values, tuple)
+        }
+        for name, count in counts.items():
+            if self.channels not in (None, count):
                 raise ArgumentError(
-                    f"{type(self).__name__}: {name} has {len(values)} numbers, expected {self.channels}, one "
-                    f"for each channel"
+                    f"{type(self).__name__}: {name} has {count} numbers, expected {self.channels}, one for "
+                    f"each channel"
                 )
-        means, stds = _alike(mean, std)
-        if len(means) != len(stds):
-            raise ArgumentError(f"Preprocess: mean has {len(means)} numbers but std has {len(stds)}")
+        if len({*counts.values()}) > 1:
+            raise ArgumentError(f"Preprocess: mean has {counts['mean']} numbers but std has {counts['std']}")
         self._mean, self._std = mean, std
 
-    @property
-    def dtype(self) -> str:
-        """The name of the dtype that bytes become."""
-        return self._dtype
+    def _scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return what bytes are multiplied by, and what is taken off then: of all or of each channel."""
+        count = max(len(values) if isinstance(values, tuple) else 1 for values in (self._mean, self._std))
+        means, stds = (
+            values if isinstance(values, tuple) else (values,) * count for values in (self._mean, self._std)
+        )
+        shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
+        return tuple(1 / (255 * std) for std in stds), shifts
 
     def _note_dtype(self, dtype: Any) -> None:
-        self._dtype = dtype_name(dtype)
+        self.dtype = dtype_name(dtype)
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         x = require_array("Preprocess", "x", x)
@@ -151,13 +156,13 @@ class Preprocess(Layer):
                 f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; give values of 0 "
                 f"to 255 as uint8, and others as floats, normalised with mean={self.mean}, std={self.std}"
             )
-        scales, shifts, dtype = _scaling(backend_of(x), self._mean, self._std, self._dtype)
+        scales, shifts = self._scaling()
         if len(scales) > 1 and (x.ndim != 4 or x.shape[1] != len(scales)):
             raise ShapeError(
                 f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
                 f"(N, {len(scales)}, H, W)"
             )
-        return scaled_images(x, scales, shifts, dtype), True
+        return scaled_images(x, scales, shifts, backend_of(x).dtype(self.dtype)), True
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes = ctx
@@ -173,18 +178,17 @@ class Preprocess(Layer):
         backend = backend_of(x)
         if not backend.is_host or 0 in x.shape:
             return
-        first = x[:1, ...]
-        if not BRIGHT <= float(backend.xp.max(first)) <= 255 or float(backend.xp.min(first)) < 0:
+        least, most = (float(extreme(x[:1, ...])) for extreme in (backend.xp.min, backend.xp.max))
+        if least < 0 or not BRIGHT <= most <= 255:
             return
-        means, stds = _alike(self._mean, self._std)
-        if max((1 - mean) / std for mean, std in zip(means, stds, strict=True)) >= BRIGHT:
+        if max(255 * scale - shift for scale, shift in zip(*self._scaling(), strict=True)) >= BRIGHT:
             return  # so bright are images that are prepared as this layer would
         with _lock:
             if self in _warned:
                 return
             _warned.add(self)
         warnings.warn(
-            f"floating images have values up to {float(backend.xp.max(first)):g}, and are taken as they are; "
+            f"floating images have values up to {most:g}, and are taken as they are; "
             f"give them as uint8, or as (x / 255 - mean) / std with mean={self.mean}, std={self.std}",
             UnpreparedImagesWarning,
             stacklevel=2,
@@ -194,45 +198,48 @@ class Preprocess(Layer):
         return f"mean={self.mean}, std={self.std}"
 
 
+@primitive
+def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...], dtype: Any) -> Array:
+    """Return ``x · scale − shift`` of uint8 images in a floating dtype of their backend.
+
+    Parameters
+    ----------
+    x : array (N, ...), or (N, C, H, W) where channels differ
+        uint8.
+    scales, shifts : tuple of float
+        One for all, or one for each channel.
+    dtype : dtype
+        Of the results. Half precision is computed in float32 and rounded once.
+    """
+    backend = backend_of(x)
+    wide = accumulator(backend, dtype) or dtype
+    x = backend.xp.astype(x, wide)
+    if len(scales) == 1:
+        x *= scales[0]
+        if shifts[0]:
+            x -= shifts[0]
+    else:
+        x *= backend.asarray([[[scale]] for scale in scales], wide)
+        x -= backend.asarray([[[shift]] for shift in shifts], wide)
+    return backend.xp.astype(x, dtype, copy=False)
+
+
 _warned: WeakSet[Preprocess] = WeakSet()
 _lock = Lock()
 
 
 def _numbers(name: str, value: Any, least: float) -> PerChannel:
     """Return a finite number, or one for each channel."""
-    values = plain(value)
-    if not isinstance(values, tuple):
-        return real(f"Preprocess: {name}", values, least, MOST)
-    if not values:
-        raise ArgumentError(
-            f"Preprocess: {name} must be a number or one for each channel, got {in_words(value)}"
-        )
-    return tuple(real(f"Preprocess: {name}", one, least, MOST) for one in values)
-
-
-def _alike(mean: PerChannel, std: PerChannel) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return as many means as standard deviations, where one of them is a single number."""
-    means = mean if isinstance(mean, tuple) else (mean,)
-    stds = std if isinstance(std, tuple) else (std,)
-    return means * (1 if len(means) > 1 else len(stds)), stds * (1 if len(stds) > 1 else len(means))
-
-
-@functools.lru_cache(maxsize=64)
-def _scaling(
-    backend: Backend, mean: PerChannel, std: PerChannel, dtype: str
-) -> tuple[tuple[float, ...], tuple[float, ...], Any]:
-    """Return what bytes are multiplied by, what is taken off then, and the dtype of the results."""
-    means, stds = _alike(mean, std)
-    scales = tuple(1 / (255 * one) for one in stds)
-    shifts = tuple(one_mean / one_std for one_mean, one_std in zip(means, stds, strict=True))
-    return scales, shifts, backend.dtype(dtype)
+    name, values = f"Preprocess: {name}", plain(value)
+    if isinstance(values, tuple) and values:
+        return tuple(real(name, one, least, MOST) for one in values)
+    return real(name, values, least, MOST)
 
 
 def set_preprocessing(model: Layer, mean: PerChannel, std: PerChannel) -> None:
     """Set mean and std of the layer in front, as files of earlier versions have them."""
-    for path, layer in walked(model):
-        if isinstance(layer, Preprocess) and not path:
-            layer._set(mean, std)
+    if (layer := preprocess_of(model)) is not None:
+        layer._set(mean, std)
 
 
 def preprocess_of(model: Layer) -> Preprocess | None:
@@ -266,8 +273,7 @@ def prepared(model: Layer, x: Array) -> Array:
 
 def first_parameter(model: Layer) -> Parameter | None:
     """Return the parameter whose dtype is that of a model."""
-    own = (state for _, layer in walked(model) for state in layer.own_states().values())
-    return next((state for state in own if isinstance(state, Parameter)), None)
+    return next(iter(model.parameters().values()), None)
 
 
 # -- what a model and its loss take ------------------------------------------------------
@@ -296,8 +302,7 @@ def to_images(model: Layer, x: Any, like: Parameter | None) -> Array:
     require_batch("images", x)
     backend = backend_like(model, like)
     if is_floating(x.dtype):
-        layer = None if backend.is_host else preprocess_of(model)
-        if layer is not None:
+        if not backend.is_host and (layer := preprocess_of(model)) is not None:
             layer.look_at(x)  # while it may be on the host
         return _as_dtype_of(backend.asarray(x), like)
     if array_dtype_name(x.dtype) != "uint8":

@@ -143,7 +143,7 @@ def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
 
 _PLAIN = (str, int, float, bool, type(None))
 # How a result is computed is no part of what it is. The dtype is that of the weights.
-_PASSED_OVER = INITIAL | {"spec", "algorithm", "_structure", "_layers", "_dtype", "dtype"}
+_PASSED_OVER = INITIAL | {"spec", "algorithm", "_structure", "_layers", "dtype"}
 
 
 def structure_of(model: Layer) -> tuple[str, ...]:

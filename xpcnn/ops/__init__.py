@@ -20,9 +20,8 @@ from xpcnn.ops.conv import (
 from xpcnn.ops.conv.autotune import autotune
 from xpcnn.ops.dropout import dropout
 from xpcnn.ops.gated import gelu, silu
-from xpcnn.ops.images import flatten
 from xpcnn.ops.layer_norm import group_norm, layer_norm
-from xpcnn.ops.linear import linear
+from xpcnn.ops.linear import flatten, linear
 from xpcnn.ops.local_response import local_response_norm
 from xpcnn.ops.loss import mean_squared_error, softmax_cross_entropy
 from xpcnn.ops.max_pool import max_pool2d

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend, array_dtype_name, backend_of, primitive
+from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.op import check_dy, common_backend, op, real, upcast, whole
+from xpcnn.ops.op import below_max, check_dy, common_backend, op, real, upcast, whole
 
 __all__ = [
     "LeakyReluContext",
@@ -283,19 +282,6 @@ def _log_softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
     y, wide_dy = upcast(backend, ctx.y), upcast(backend, dy)
     dx = wide_dy - xp.exp(y) * xp.sum(wide_dy, axis=ctx.axis, keepdims=True)
     return xp.astype(dx, dy.dtype, copy=False)
-
-
-# Half the lowest number of each dtype that is summed in.
-_HALF_LOWEST = {"float32": -(2.0**127 - 2.0**103), "float64": -(2.0**1023 - 2.0**970)}
-
-
-def below_max(backend: Backend, x: Array, axis: int) -> Array:
-    """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
-    xp = backend.xp
-    halves = upcast(backend, x) * 0.5  # whose differences cannot overflow
-    halves = halves - xp.max(halves, axis=axis, keepdims=True)
-    lowest = _HALF_LOWEST[array_dtype_name(halves.dtype)]
-    return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)
 
 
 def _checked_axis(op: str, x: Array, axis: int) -> int:

@@ -7,8 +7,16 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.ops.activation import below_max
-from xpcnn.ops.op import accumulator, check_backend, check_rank, common_backend, op, real, require_array
+from xpcnn.ops.op import (
+    accumulator,
+    below_max,
+    check_backend,
+    check_rank,
+    common_backend,
+    op,
+    real,
+    require_array,
+)
 
 __all__ = [
     "MeanSquaredErrorContext",

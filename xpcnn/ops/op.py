@@ -19,6 +19,7 @@ from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, Xp
 __all__ = [
     "Op",
     "accumulator",
+    "below_max",
     "cached",
     "check_backend",
     "check_dy",
@@ -213,6 +214,19 @@ def upcast(backend: Backend, x: Array) -> Array:
     """Return `x` in the dtype it is summed in: itself, or half precision as float32."""
     wide = accumulator(backend, x.dtype)
     return x if wide is None else backend.xp.astype(x, wide)
+
+
+# Half the lowest number of each dtype that is summed in.
+_HALF_LOWEST = {"float32": -(2.0**127 - 2.0**103), "float64": -(2.0**1023 - 2.0**970)}
+
+
+def below_max(backend: Backend, x: Array, axis: int) -> Array:
+    """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
+    xp = backend.xp
+    halves = upcast(backend, x) * 0.5  # whose differences cannot overflow
+    halves = halves - xp.max(halves, axis=axis, keepdims=True)
+    lowest = _HALF_LOWEST[array_dtype_name(halves.dtype)]
+    return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)
 
 
 def check_rank(op: str, name: str, array: Array, rank: int, layout: str) -> None:

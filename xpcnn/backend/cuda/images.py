@@ -1,4 +1,4 @@
-"""Bytes of images to numbers by a kernel, in place of the primitive of `xpcnn.ops.images`."""
+"""Bytes of images to numbers by a kernel, in place of the primitive of `xpcnn.nn.preprocess`."""
 
 from __future__ import annotations
 

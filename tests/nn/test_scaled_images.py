@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpcnn.ops.images import scaled_images
+from xpcnn.nn.preprocess import scaled_images
 
 SCALES, SHIFTS = (0.5, 0.25, 0.125), (1.0, 0.0, -2.0)
 
