@@ -10,6 +10,7 @@ from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Container, join_paths, widest
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.nn.records import Traced
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.activation import added
 from xpcnn.ops.op import in_words, require_array
@@ -89,9 +90,7 @@ class Residual(Container):
             return _sum(y, x)
         return _sum(y, self._call(self.shortcut_name, self._layers[self.shortcut_name], x))
 
-    def trace(
-        self, x: Array, path: str = "", field: ReceptiveField | None = None
-    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
         y, body_field, rows = self._call("", self._layers[""].trace, x, path, field)
         shortcut, shortcut_field = x, field
         if self.shortcut_name is not None:
@@ -157,9 +156,7 @@ class Concat(Container):
     def __call__(self, x: Array) -> Array:
         return _join_channels([self._call(name, layer, x) for name, layer in self._layers.items()])
 
-    def trace(
-        self, x: Array, path: str = "", field: ReceptiveField | None = None
-    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
         rows: list[TraceRow] = []
         outputs, fields = [], []
         for name, layer in self._layers.items():

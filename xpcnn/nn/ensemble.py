@@ -13,6 +13,7 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Container, join_paths, widest
 from xpcnn.nn.layer import Layer, ModelSpec, ReceptiveField, TraceRow
 from xpcnn.nn.preprocess import prepared
+from xpcnn.nn.records import Traced
 from xpcnn.nn.spec import checked_spec, spec_fields
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.activation import SoftmaxContext
@@ -193,9 +194,7 @@ class Ensemble(Container):
             [self._call(name, member, prepared(member, x)) for name, member in self._layers.items()]
         )[0]
 
-    def trace(
-        self, x: Array, path: str = "", field: ReceptiveField | None = None
-    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
         rows: list[TraceRow] = []
         outputs, fields = [], []
         for name, member in self._layers.items():

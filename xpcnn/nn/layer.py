@@ -17,7 +17,7 @@ from xpcnn.nn.config import Configurable
 from xpcnn.nn.held import PLAIN, held, walked
 from xpcnn.nn.loading import load_state
 from xpcnn.nn.parameter import Buffer, Parameter, State
-from xpcnn.nn.records import LoadReport, ReceptiveField, TraceRow
+from xpcnn.nn.records import LoadReport, ReceptiveField, Traced, TraceRow
 from xpcnn.nn.spec import ModelSpec, describe_spec, spec_of, structure_of
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import in_words
@@ -313,9 +313,7 @@ class Layer(Configurable):
 
     # -- looking at it ----------------------------------------------------------------
 
-    def trace(
-        self, x: Array, path: str = "", field: ReceptiveField | None = None
-    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
         """Run `x` through and return (y, receptive field of y, one row for each layer passed)."""
         y = self(x)
         field = self.field_of(field)

@@ -71,7 +71,11 @@ class Linear(Layer):
         return self.weight.shape[0]
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.linear(x, self.weight.data, None if self.bias is None else self.bias.data)
+        return ops.linear(x, **self.arguments())
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `xpcnn.ops.linear` takes beside x."""
+        return {"weight": self.weight.data, "bias": None if self.bias is None else self.bias.data}
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         need_dweight = grads is not None and self.trainable(self.weight, self.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from threading import Lock
 from typing import Any
@@ -21,16 +22,16 @@ from xpcnn.backend import (
 )
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
 from xpcnn.nn.containers import Sequential
-from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.records import Traced
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import accumulator, plain, real, require_array
 
 __all__ = [
     "Preprocess",
     "backend_like",
-    "first_parameter",
     "like_of",
     "prepared",
     "preprocess_of",
@@ -162,16 +163,14 @@ class Preprocess(Layer):
                 f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
                 f"(N, {len(scales)}, H, W)"
             )
-        return scaled_images(x, scales, shifts, backend_of(x).dtype(self.dtype)), True
+        return scaled_images(x, scales, shifts, _dtype(backend_of(x), self.dtype)), True
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes = ctx
         return require_array("Preprocess", "dy", dy) if need_dx and not of_bytes else None
 
-    def trace(
-        self, x: Array, path: str = "", field: ReceptiveField | None = None
-    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
-        return self(x), field, []  # without a path, parameters or MACs there is nothing to tell
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
+        return self(x), field, []  # without a path, parameters or MACs
 
     def look_at(self, x: Array) -> None:
         """Warn, once, where the first of floating images looks like bytes that nobody has prepared."""
@@ -196,6 +195,11 @@ class Preprocess(Layer):
 
     def extra_repr(self) -> str:
         return f"mean={self.mean}, std={self.std}"
+
+
+@functools.cache
+def _dtype(backend: Backend, name: str) -> Any:
+    return backend.dtype(name)
 
 
 @primitive
@@ -267,13 +271,8 @@ def prepared(model: Layer, x: Array) -> Array:
     """Return images as a model takes them: bytes as ``x / 255`` where no layer of its own prepares them."""
     if not is_array(x) or array_dtype_name(x.dtype) != "uint8" or preprocess_of(model) is not None:
         return x
-    like = first_parameter(model)
+    like = like_of("prepared", model)
     return Preprocess(dtype="float32" if like is None else like.dtype)(x)
-
-
-def first_parameter(model: Layer) -> Parameter | None:
-    """Return the parameter whose dtype is that of a model."""
-    return next(iter(model.parameters().values()), None)
 
 
 # -- what a model and its loss take ------------------------------------------------------
@@ -289,7 +288,7 @@ def like_of(where: str, model: Any) -> Parameter | None:
     """
     if not isinstance(model, Layer):
         raise ArgumentError(f"{where}: model must be a Layer, got {type(model).__name__}")
-    return first_parameter(model)
+    return next(iter(model.parameters().values()), None)
 
 
 def to_images(model: Layer, x: Any, like: Parameter | None) -> Array:

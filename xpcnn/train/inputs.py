@@ -11,7 +11,7 @@ from xpcnn.backend import Array, Key, backend_of, itemsize, to_numpy
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer, ModelSpec, is_per_sample
-from xpcnn.nn.preprocess import first_parameter, require_batch, to_images
+from xpcnn.nn.preprocess import like_of, require_batch, to_images
 from xpcnn.ops.op import upcast
 
 __all__ = ["are_probabilities", "as_dataset", "joined", "labelled", "note_input_shape", "pair_of"]
@@ -41,7 +41,7 @@ def _refuses(model: Layer, images: Any) -> bool:
     """Return whether training on these images ends in a shape that statistics cannot be taken of."""
     buffers = [(buffer, buffer.data) for buffer in model.buffers().values()]
     try:
-        model.forward(to_images(model, images, first_parameter(model)), train=True, key=Key(0))
+        model.forward(to_images(model, images, like_of("fit", model)), train=True, key=Key(0))
     except ShapeError:
         return True
     finally:
