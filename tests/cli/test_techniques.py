@@ -126,7 +126,7 @@ def accuracies(monkeypatch: pytest.MonkeyPatch) -> None:
         epoch = measured["epoch"]
         return EpochRecord(**{**measured, "test_accuracy": (0.5, 0.9, 0.8, 0.7, 0.95)[epoch - 1]})
 
-    monkeypatch.setattr("xpcnn.train.trainer.EpochRecord", record)
+    monkeypatch.setattr("xpcnn.train.loop.EpochRecord", record)
 
 
 def test_early_stopping(xpcnn_command: Any, accuracies: None) -> None:

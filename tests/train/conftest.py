@@ -87,7 +87,7 @@ def same_bits() -> Callable[[Trainer, Trainer], bool]:
         average = {} if trainer.average is None else trainer.average.state_dict()
         arrays = {
             **host_state(trainer.model),
-            **{f"evaluated {path}": array for path, array in host_state(trainer.evaluated).items()},
+            **{f"evaluated {path}": array for path, array in host_state(trainer.eval_model).items()},
             **{
                 f"average {path}": xpcnn.to_numpy(array)
                 for path, array in average.pop("averages", {}).items()
@@ -99,7 +99,7 @@ def same_bits() -> Callable[[Trainer, Trainer], bool]:
             },
         }
         raw = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
-        counters = (trainer.steps, trainer.epoch, trainer.position)
+        counters = (trainer.steps, trainer.epoch, trainer.epoch_samples)
         accuracies = (trainer.history.train_accuracy, trainer.history.test_accuracy)
         techniques = (schedule, average)
         return [raw, optimizer, techniques, counters, trainer.history.losses, accuracies]

@@ -25,7 +25,7 @@ def saved(new_trainer: NewTrainer, digits: Dataset, tmp_path: Path) -> Path:
     trainer = new_trainer()
     trainer.fit(digits[:100], digits[:20], 1, 50, progress=None)
     trainer.history.losses.append(float(trainer.step(*digits[:50])))
-    trainer.position = 1
+    trainer.epoch_samples = 1
     save_checkpoint(tmp_path / "c.safetensors", trainer)
     return tmp_path / "c.safetensors"
 
@@ -41,7 +41,7 @@ def edited(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]) 
 def test_everything_comes_back(saved: Path, new_trainer: NewTrainer, same_bits: Any, digits: Dataset) -> None:
     trainer, again = new_trainer(), new_trainer()
     restore_checkpoint(saved, trainer)
-    assert (trainer.steps, trainer.epoch, trainer.position) == (3, 1, 1)
+    assert (trainer.steps, trainer.epoch, trainer.epoch_samples) == (3, 1, 1)
     assert len(trainer.history.losses) == 3
     assert len(trainer.history.epochs) == 1
     save_checkpoint(saved.with_suffix(".npz"), trainer)

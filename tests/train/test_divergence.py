@@ -48,7 +48,7 @@ def everything(trainer: Trainer) -> list[Any]:
     slots = trainer.optimizer.state_dict()["state"]
     arrays = [
         *trainer.model.state_dict().values(),
-        *trainer.evaluated.state_dict().values(),
+        *trainer.eval_model.state_dict().values(),
         *(array for entry in slots.values() for array in entry.values()),
     ]
     return [xpcnn.to_numpy(array) for array in arrays]

@@ -110,7 +110,7 @@ def test_fit_ends_early(new_trainer: NewTrainer, digits: Dataset, scripted: Call
     assert trainer.history.test_accuracy == [0.5, 0.6, 0.6, 0.55]
     assert trainer.stopped == "no better test accuracy in 2 epochs than the 60.00% of epoch 2"
     assert not trainer.history.interrupted
-    assert (trainer.epoch, trainer.position) == (4, 0)
+    assert (trainer.epoch, trainer.epoch_samples) == (4, 0)
     trainer.fit(digits[:40], digits[:10], 1, 20, progress=None)  # nobody to stop it
     assert trainer.stopped is None
     assert len(trainer.history.epochs) == 5

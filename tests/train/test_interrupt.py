@@ -68,7 +68,7 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
     fit(whole, digits)
     with pytest.raises(KeyboardInterrupt):
         fit(pressing(broken, PressAt(ctrl_c, step)), digits)
-    assert broken.whole
+    assert broken.consistent
     assert broken.history.interrupted
     assert (broken.steps, len(broken.history.losses)) == (step, step)
     assert broken.epoch * STEPS + broken.epoch_steps == step
@@ -149,7 +149,7 @@ def test_in_a_callback(
     trainer, whole = new_trainer(), new_trainer()
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, digits, EPOCHS, PressOn(ctrl_c, method))
-    assert trainer.whole
+    assert trainer.consistent
     assert (trainer.steps, len(trainer.history.losses)) == (steps, steps)
     fit(trainer, digits, EPOCHS - trainer.epoch)
     fit(whole, digits)
@@ -160,7 +160,7 @@ def test_a_second_press_does_not_wait(new_trainer: NewTrainer, digits: Dataset, 
     trainer = pressing(new_trainer(), PressAt(ctrl_c, 4, times=2))
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, digits)
-    assert trainer.whole  # forward changes no parameter
+    assert trainer.consistent  # forward changes no parameter
     assert (trainer.steps, len(trainer.history.losses)) == (3, 3)
 
 
@@ -178,7 +178,7 @@ def test_a_second_press_in_the_update_is_known(
     monkeypatch.setattr(trainer.optimizer, "step", pressed_twice)
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, digits)
-    assert not trainer.whole
+    assert not trainer.consistent
 
 
 def test_the_handler_is_put_back(new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC) -> None:

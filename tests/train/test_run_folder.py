@@ -344,7 +344,7 @@ def test_in_mid_epoch_only(new_trainer: NewTrainer, digits: Dataset) -> None:
     trainer.fit(digits[:60], None, 1, 20, progress=None)  # other data after a whole epoch
     with pytest.raises(Stop):
         trainer.fit(digits[:230], None, 1, 20, progress=None, callbacks=[StopAt(18)])
-    assert trainer.position
+    assert trainer.epoch_samples
     with pytest.raises(ArgumentError, match="begun with other data"):
         trainer.fit(digits[:60], None, 1, 20, progress=None)
 

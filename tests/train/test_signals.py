@@ -82,7 +82,7 @@ def test_a_second_does_not_wait(names: tuple[str, str], new_trainer: NewTrainer,
     with pytest.raises(Interrupted, match=names[1]):
         fit(trainer, digits, Send(*names), Late())
     assert after == []  # raised in the callback before
-    assert trainer.whole
+    assert trainer.consistent
 
 
 def test_ignored_signals(new_trainer: NewTrainer, digits: Dataset) -> None:
@@ -110,7 +110,7 @@ def test_within_a_command_the_step_is_finished_too(new_trainer: NewTrainer, digi
     trainer = new_trainer()
     with pytest.raises(Interrupted), interruptible():
         fit(trainer, digits, Send("SIGTERM"))
-    assert (trainer.steps, trainer.whole) == (10, True)
+    assert (trainer.steps, trainer.consistent) == (10, True)
     with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
         signal.raise_signal(signal.SIGTERM)
     assert handlers() == before

@@ -57,15 +57,15 @@ def test_a_step_clips_updates_schedules_and_averages(new_model: Callable[..., An
     assert optimizer.lr == 0.8 * 0.5**3
     for path, parameter in other.parameters().items():
         np.testing.assert_allclose(model.parameters()[path].data, parameter.data, rtol=1e-4, atol=1e-6)
-        ours = trainer.evaluated.parameters()[path].data
+        ours = trainer.eval_model.parameters()[path].data
         np.testing.assert_allclose(ours, averages[path], rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_evaluated(new_trainer: NewTrainer, new_equipped: NewTrainer, digits: Dataset) -> None:
     plain, averaging = new_trainer(), new_equipped()
-    assert plain.evaluated is plain.model
+    assert plain.eval_model is plain.model
     assert averaging.average is not None
-    assert averaging.evaluated is averaging.average.model
+    assert averaging.eval_model is averaging.average.model
     history = averaging.fit(digits[:100], digits[100:], 2, 20, progress=None)
     expected = evaluate(averaging.average.model, digits[100:])
     assert averaging.evaluate(digits[100:]) == expected
@@ -307,7 +307,7 @@ def test_a_run_saves_the_averages_and_what_images_they_take(tmp_path: Path, digi
     for file in (run.weights_file, run.best_file):
         loaded = load_model(file)
         for path, parameter in loaded.parameters().items():
-            np.testing.assert_array_equal(parameter.data, trainer.evaluated.parameters()[path].data)
+            np.testing.assert_array_equal(parameter.data, trainer.eval_model.parameters()[path].data)
             assert not np.array_equal(parameter.data, model.parameters()[path].data)
         assert loaded.spec is not None
         assert loaded.spec.input_shape == (1, 28, 28)

@@ -116,14 +116,14 @@ def _train(
             callbacks=[directory, *stopping],
         )
     except KeyboardInterrupt as error:
-        if trainer.whole:
+        if trainer.consistent:
             told = f"interrupted and saved after step {trainer.steps}"
         else:  # by a second signal
             told = "interrupted in the middle of a step; the checkpoint of the last epoch stands"
         print(f"{told}; go on with: xpcnn train{import_options()} --resume {run}", flush=True)
         _draw_curves(trainer.history, directory)
         return status_of(error)
-    result = evaluate(trainer.evaluated, test)  # by cross-entropy without label smoothing
+    result = evaluate(trainer.eval_model, test)  # by cross-entropy without label smoothing
     print(
         f"test accuracy {result.accuracy:.2%} (loss {result.loss:.4f}) on {result.samples:,} images "
         f"after {history.seconds:.0f} s of training"

@@ -15,11 +15,45 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of, dtype_name, is_floating, namespace
+from xpcnn.errors import ArgumentError, BackendError, DtypeError
 from xpcnn.nn import Gradients, Layer, Parameter, Preprocess
 from xpcnn.nn.parameter import Buffer, State
 from xpcnn.train.loss_scale import LossScale
 
-__all__ = ["LowPrecisionModel"]
+__all__ = ["LowPrecisionModel", "low_precision"]
+
+
+def low_precision(model: Layer, dtype: Any) -> LowPrecisionModel | None:
+    """Return what computes for a model in a `Trainer` with that argument `dtype`; None for the model itself.
+
+    Raises
+    ------
+    ArgumentError
+        For a dtype that is neither half precision nor None.
+    DtypeError
+        When a parameter of the model is not float32.
+    BackendError
+        When the model's backend has no such dtype.
+    """
+    if dtype is None:
+        return None
+    name = dtype_name(dtype)
+    if name not in ("float16", "bfloat16"):
+        raise ArgumentError(
+            f"Trainer: dtype must be 'float16', 'bfloat16' or None, got {name!r}; None computes in the "
+            f"model's own dtype"
+        )
+    for path, parameter in model.parameters().items():
+        if dtype_name(parameter.dtype) != "float32":
+            raise DtypeError(
+                f"Trainer: dtype={name!r} trains float32 parameters, but {path} is "
+                f"{dtype_name(parameter.dtype)}; call model.to(dtype='float32') before making the optimiser"
+            )
+    try:
+        model.backend.dtype(name)
+    except BackendError as error:
+        raise BackendError(f"Trainer: dtype={name!r}: {error}; use float32, or another backend") from None
+    return LowPrecisionModel(model, name, LossScale() if name == "float16" else None)
 
 
 class LowPrecisionModel(Layer):

@@ -14,7 +14,7 @@ from xpcnn.train.history import EpochRecord
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
 
-__all__ = ["Callback", "ProgressBar", "ProgressLines", "describe", "progress_for", "stop_all", "watchers_of"]
+__all__ = ["Callback", "Callbacks", "ProgressBar", "ProgressLines", "describe", "progress_for"]
 
 _log = logging.getLogger(__name__)
 
@@ -111,23 +111,63 @@ class ProgressBar(ProgressLines):
             self._bar.disable = True
 
 
-class _Shown(Callback):
-    """A display that is dropped with a note when it fails, as where the disk that its log goes to is full."""
+def progress_for(stream: TextIO | None) -> Callback | None:
+    """Return a bar for a terminal, lines for anything else; nothing where there is no console (None)."""
+    if stream is None or getattr(stream, "closed", False):
+        return None
+    return ProgressBar(stream) if hasattr(stream, "isatty") and stream.isatty() else ProgressLines(stream)
 
-    def __init__(self, display: Callback) -> None:
-        self._display: Callback | None = display
 
-    def on_start(self, trainer: Trainer, steps: int) -> None:
-        self._show("on_start", trainer, steps)
+class Callbacks:
+    """The callbacks of one call of ``fit``: those that save the run first, the display last.
 
-    def on_losses(self, trainer: Trainer, losses: list[float]) -> None:
-        self._show("on_losses", trainer, losses)
+    The display is dropped with a note when it fails, as where the disk that its log goes to is full.
 
-    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        self._show("on_epoch", trainer, record)
+    Raises
+    ------
+    ArgumentError
+        When `progress` is none of the known, `callbacks` no list of them, or a callback needs a test set
+        and there is none.
+    """
 
-    def on_stop(self, trainer: Trainer) -> None:
-        self._show("on_stop", trainer)
+    def __init__(
+        self, progress: Callback | str | None, callbacks: Sequence[Callback], with_test: bool
+    ) -> None:
+        automatic = isinstance(progress, str) and progress == "auto"
+        display = progress_for(sys.stderr) if automatic else progress
+        if display is not None and not isinstance(display, Callback):
+            raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {in_words(progress)}")
+        known = isinstance(callbacks, (list, tuple)) and all(isinstance(one, Callback) for one in callbacks)
+        if not known:
+            raise ArgumentError(f"fit: callbacks must be a list of Callbacks, got {in_words(callbacks)}")
+        for callback in (*callbacks, display):
+            if callback is not None and callback.needs_test and not with_test:
+                raise ArgumentError(f"fit: {type(callback).__name__} needs a test set; give one")
+        self._callbacks = sorted(callbacks, key=lambda callback: not callback.saves)
+        self._display = display
+
+    def call(self, method: str, *arguments: Any) -> None:
+        """Call a method of all callbacks."""
+        for callback in self._callbacks:
+            getattr(callback, method)(*arguments)
+        self._show(method, *arguments)
+
+    def stop(self, trainer: Trainer) -> None:
+        """Call each one's `on_stop`, whatever becomes of the others'; then raise the first error."""
+        first: BaseException | None = None
+        for callback in self._callbacks:
+            try:
+                callback.on_stop(trainer)
+            except BaseException as error:
+                if first is None:
+                    first = error
+                else:
+                    first.add_note(f"{type(callback).__name__}.on_stop: {error}")
+        try:
+            self._show("on_stop", trainer)
+        finally:
+            if first is not None:
+                raise first
 
     def _show(self, method: str, *arguments: Any) -> None:
         display = self._display
@@ -140,51 +180,3 @@ class _Shown(Callback):
             if isinstance(display, ProgressBar):
                 display.give_up()
             _log.warning("the progress display failed and shows nothing more: %s", error)
-
-
-def progress_for(stream: TextIO | None) -> Callback | None:
-    """Return a bar for a terminal, lines for anything else; nothing where there is no console (None)."""
-    if stream is None or getattr(stream, "closed", False):
-        return None
-    return ProgressBar(stream) if hasattr(stream, "isatty") and stream.isatty() else ProgressLines(stream)
-
-
-def watchers_of(
-    progress: Callback | str | None, callbacks: Sequence[Callback], with_test: bool
-) -> list[Callback]:
-    """Return what watches a call of ``fit``, given its arguments, and whether it has a test set.
-
-    What saves the run comes first, and the display, which may fail, last.
-
-    Raises
-    ------
-    ArgumentError
-        When `progress` is none of the known, `callbacks` no list of them, or a callback needs a test set
-        and there is none.
-    """
-    automatic = isinstance(progress, str) and progress == "auto"
-    shown = progress_for(sys.stderr) if automatic else progress
-    if shown is not None and not isinstance(shown, Callback):
-        raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {in_words(progress)}")
-    if not isinstance(callbacks, (list, tuple)) or not all(isinstance(one, Callback) for one in callbacks):
-        raise ArgumentError(f"fit: callbacks must be a list of Callbacks, got {in_words(callbacks)}")
-    display = [] if shown is None else [shown]
-    for watcher in [*callbacks, *display]:
-        if watcher.needs_test and not with_test:
-            raise ArgumentError(f"fit: {type(watcher).__name__} needs a test set; give one")
-    return [*sorted(callbacks, key=lambda callback: not callback.saves), *map(_Shown, display)]
-
-
-def stop_all(watchers: Sequence[Callback], trainer: Trainer) -> None:
-    """Call each one's `on_stop`, whatever becomes of the others'; the first error is raised after that."""
-    first: BaseException | None = None
-    for watcher in watchers:
-        try:
-            watcher.on_stop(trainer)
-        except BaseException as error:
-            if first is None:
-                first = error
-            else:
-                first.add_note(f"{type(watcher).__name__}.on_stop: {error}")
-    if first is not None:
-        raise first

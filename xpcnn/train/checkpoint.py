@@ -45,15 +45,16 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         "seed": trainer.seed,
         "steps": trainer.steps,
         "epoch": trainer.epoch,
-        "samples": trainer.position,
+        "samples": trainer.epoch_samples,
         "epoch_steps": trainer.epoch_steps,
         "epoch_seconds": trainer.epoch_seconds,
         "data": trainer.data,
         "batch_size": trainer.batch_size,
     }
     metadata = {"progress": progress, "optimizer": optimizer, "history": history}
-    if trainer.precision.dtype is not None:
-        metadata["precision"] = trainer.precision.state_dict()
+    if trainer.dtype is not None:
+        scale = {} if trainer.loss_scale is None else trainer.loss_scale.state_dict()
+        metadata["precision"] = {"dtype": trainer.dtype, **scale}
     if trainer.schedule is not None:
         metadata["schedule"] = trainer.schedule.state_dict()
     if trainer.average is not None:
@@ -136,28 +137,28 @@ class Checkpoint:
             if part not in parts:
                 raise CheckpointError(f"{where}: has the unknown entry {name!r:.60}")
             parts[part][rest] = array
-        states: dict[str, Any] = {"model": parts["model"], "precision": {"dtype": None}, **described}
+        precision = described.pop("precision", {"dtype": None})
+        states: dict[str, Any] = {"model": parts["model"], "loss_scale": precision, **described}
         states["optimizer"] = {**states.get("optimizer", {}), "state": _by_parameter(parts["optimizer"])}
         if "average" in states:
             states["average"] = {**states["average"], "averages": parts["average"]}
-        if "dtype" not in states["precision"]:
+        if "dtype" not in precision:
             raise CheckpointError(f"{where}: precision: lacks dtype")
-        checked(str | None, states["precision"]["dtype"], where, "precision.dtype")
-        progress = {**saved._asdict(), "position": saved.samples}
-        del progress["samples"]
+        checked(str | None, precision["dtype"], where, "precision.dtype")
+        progress = {**saved._asdict(), "epoch_samples": saved.samples}
+        del progress["samples"], progress["position"]
         return cls(path, progress, states, history)
 
     def restore(self, trainer: Trainer) -> None:
         """Put a trainer where the saved one stood; see `restore_checkpoint`."""
-        seed, dtype = self.progress["seed"], self.states["precision"]["dtype"]
+        seed, dtype = self.progress["seed"], self.states["loss_scale"]["dtype"]
         if seed != trainer.seed:
             raise CheckpointError(
                 f"{self.path}: was trained with seed {seed}, but this trainer has seed {trainer.seed}"
             )
-        own = trainer.precision.dtype
-        if dtype != own:
+        if dtype != trainer.dtype:
             raise CheckpointError(
-                f"{self.path}: was trained with dtype={dtype!r}, but this trainer has dtype={own!r}"
+                f"{self.path}: was trained with dtype={dtype!r}, but this trainer has dtype={trainer.dtype!r}"
             )
         for name, what in _OPTIONAL.items():
             if name in self.states and getattr(trainer, name) is None:
@@ -167,7 +168,8 @@ class Checkpoint:
             if name not in self.states and getattr(trainer, name) is not None:
                 raise CheckpointError(f"{self.path}: was trained without {what}, but this trainer has one")
         try:
-            _load_all([(getattr(trainer, name), state) for name, state in self.states.items()])
+            parts = {name: getattr(trainer, name) for name in self.states}
+            _load_all([(parts[name], self.states[name]) for name in parts if parts[name] is not None])
         except XpcnnError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xpcnn.backend import Array, backend_of, is_floating, namespace
 from xpcnn.errors import DivergenceError
 from xpcnn.nn import Gradients, Layer
+from xpcnn.train.loss_scale import SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
@@ -18,12 +19,12 @@ __all__ = [
     "check_losses",
     "divergence",
     "find_problem",
-    "finite_gradients",
     "finite_rows",
     "first_divergence",
     "require_finite",
 ]
 
+PATIENCE = 10  # losses in a row that are not finite, with a loss scale
 _MOST_ROWS, _MOST_NAMES = 5, 3  # that a message lists
 
 
@@ -49,25 +50,18 @@ def finite_rows(x: Array, t: Array) -> Array:
     return rows
 
 
-def finite_gradients(grads: Gradients, start: Array) -> Array:
-    """Return whether `start`, a 0-d bool, holds and all gradients are finite: a 0-d bool on the device."""
-    xp = namespace(start)
-    for _, gradient in grads.items():
-        start = start & xp.all(xp.isfinite(gradient))
-    return start
-
-
-def find_problem(model: Layer, loss: Array | None, grads: Gradients | None, rows: Array) -> Problem | None:
+def find_problem(
+    model: Layer, rows: Array, loss: Array | None = None, grads: Gradients | None = None
+) -> Problem | None:
     """Return what is not finite in a step, or None; it reads values from the device.
 
     Parameters
     ----------
     model : Layer
         Whose paths name a gradient.
-    loss, grads : 0-d array and Gradients, optional
-        Not looked at where None.
     rows : array of bool (N,)
         As `finite_rows` returns.
+    loss, grads : 0-d array and Gradients, optional
     """
     backend = backend_of(rows)
     xp = backend.xp
@@ -104,7 +98,7 @@ def divergence(trainer: Trainer, problem: Problem, steps: int) -> DivergenceErro
 # -- the losses of several steps ---------------------------------------------------------
 
 
-def check_losses(trainer: Trainer, new: int, patience: int, scale: float | None) -> None:
+def check_losses(trainer: Trainer, new: int, most: int, scale: float | None) -> None:
     """Raise `DivergenceError` if training cannot go on after a trainer's last `new` steps.
 
     Parameters
@@ -112,26 +106,26 @@ def check_losses(trainer: Trainer, new: int, patience: int, scale: float | None)
     trainer : Trainer
         Whose history has the losses of these steps.
     new : int
-    patience : int
-        So many losses in a row that are not finite are a divergence. A loss that is not finite because a
-        sample is not is a divergence at once.
+    most : int
+        Ten losses in a row, or so many, that are not finite are a divergence with a loss scale; without one,
+        and where a sample is not finite, the first is.
     scale : float, optional
         The present loss scale.
     """
     losses = trainer.history.losses
-    for steps, rows in trainer.precision.unread:
+    for steps, rows in trainer._unread:
         if new >= trainer.steps - steps > 0 and not math.isfinite(losses[steps - trainer.steps]):
-            problem = find_problem(trainer.model, None, None, rows)
+            problem = find_problem(trainer.model, rows)
             if problem is not None:
                 became = f"the loss became {losses[steps - trainer.steps]}"
                 raise divergence(trainer, problem._replace(became=became), steps)
-    at = first_divergence(losses, new, patience)
+    at = first_divergence(losses, new, 1 if scale is None else min(PATIENCE, most))
     if at is not None:
         problem = Problem(f"the loss became {losses[at]}")
         raise divergence(trainer, problem, trainer.steps - (len(losses) - at))
-    fault = None if scale is None else trainer.precision.fault(scale)
-    if fault is not None:
-        raise divergence(trainer, Problem(fault), trainer.steps - 1)
+    if scale is not None and scale <= SMALLEST_SCALE:
+        problem = Problem(f"gradients overflow float16 even with the loss times {scale:g}")
+        raise divergence(trainer, problem, trainer.steps - 1)
 
 
 def first_divergence(losses: Sequence[float], new: int, patience: int) -> int | None:

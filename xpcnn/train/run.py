@@ -169,7 +169,7 @@ class RunDirectory(Callback):
             return
         self._trainer = None
         with self._fit:
-            if trainer.history.interrupted and trainer.whole:
+            if trainer.history.interrupted and trainer.consistent:
                 self._save(trainer)
             else:
                 self._history.append(trainer.history)
@@ -182,9 +182,9 @@ class RunDirectory(Callback):
                 self._history.append(trainer.history)
                 raise
             if best:
-                trainer.evaluated.save(self.best_file)
+                trainer.eval_model.save(self.best_file)
             # The checkpoint comes after the weights: a run that is killed in between does this epoch again.
-            trainer.evaluated.save(self.weights_file)
+            trainer.eval_model.save(self.weights_file)
             with keeping(self.checkpoint_file, self.previous_checkpoint_file):
                 save_checkpoint(self.checkpoint_file, trainer)
             self._history.append(trainer.history)

@@ -26,7 +26,7 @@ def require_same_data(trainer: Trainer, train: Dataset, batch_size: int) -> None
     In the middle of an epoch, or after a restored checkpoint, other data is an ArgumentError. Another batch
     size is logged, as the place in an epoch is counted in samples.
     """
-    data, bound = describe_data(train), trainer.resumed or trainer.position > 0
+    data, bound = describe_data(train), trainer.resumed or trainer.epoch_samples > 0
     if bound and trainer.data not in (None, data):
         raise ArgumentError(
             f"fit: this training was begun with other data ({trainer.data}) than it is given now ({data}); "

@@ -1,30 +1,30 @@
-"""The training loop: forward, loss, backward, update, and what is measured on the way."""
+"""The trainer: one training step, its checks for numbers that are not finite, and what `fit` is given."""
 
 from __future__ import annotations
 
-import math
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from xpcnn import ops
-from xpcnn.backend import Array, Key
+from xpcnn.backend import Array, Key, backend_of, is_floating
 from xpcnn.backend.numbers import flag, positive, whole
-from xpcnn.data import Dataset, Loader
-from xpcnn.nn import Layer, value_and_grad
+from xpcnn.data import Loader
+from xpcnn.errors import ArgumentError
+from xpcnn.nn import Gradients, Layer, value_and_grad
 from xpcnn.nn.preprocess import backend_like, like_of, to_images, to_targets
 from xpcnn.nn.value_and_grad import Loss, as_loss
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
-from xpcnn.train.callback import Callback, stop_all, watchers_of
-from xpcnn.train.divergence import Problem, check_losses, divergence, require_finite
+from xpcnn.train.amp import low_precision
+from xpcnn.train.callback import Callback, Callbacks
+from xpcnn.train.divergence import divergence, find_problem, finite_rows
 from xpcnn.train.evaluate import Evaluation, evaluate
-from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.inputs import as_dataset, joined, note_input_shape
-from xpcnn.train.interrupt import Interrupt, graceful_interrupt
-from xpcnn.train.parts import require_parts
-from xpcnn.train.precision import UNREAD, precision_of
+from xpcnn.train.history import History
+from xpcnn.train.inputs import as_dataset, note_input_shape
+from xpcnn.train.loop import UNREAD, train_epochs
+from xpcnn.train.rollback import finite_step, kept_if, select
 from xpcnn.train.same_data import require_same_data
 
 __all__ = ["Trainer"]
@@ -58,17 +58,17 @@ class Trainer:
     ----------
     steps : int
         Optimisation steps done.
-    epoch, position, epoch_steps : int
+    epoch, epoch_samples, epoch_steps : int
         Whole epochs done, and the samples and the optimisation steps done of the next one.
     data, batch_size, resumed : str or None, int or None, bool
         What `fit` was last called with, and whether a checkpoint was restored since.
-    whole : bool
+    consistent : bool
         False while parameters may be half updated: nothing should be saved then.
     stopped : str or None
         Why `stop` ended the last call of `fit`; None if it did not.
     history : History
-    precision : Precision
-        How a step is computed; ``precision.loss_scale`` is float16's.
+    dtype, loss_scale : str or None, LossScale or None
+        The half precision, if any, and what float16 multiplies its losses by.
 
     Raises
     ------
@@ -102,23 +102,28 @@ class Trainer:
         dtype: Any = None,
     ) -> None:
         self._like = like_of("Trainer", model)
-        require_parts(model, optimizer, schedule, average)
+        _require_parts(model, optimizer, schedule, average)
         self.model = model
         self.optimizer = optimizer
-        self.precision = precision_of(model, dtype)
+        self._low = low_precision(model, dtype)
+        self.dtype = None if self._low is None else self._low.dtype
+        self.loss_scale = None if self._low is None else self._low.loss_scale
         self.loss = loss
         self.seed = whole("Trainer: seed", seed, 0)
         self.schedule = schedule
         self.clip_norm = None if clip_norm is None else positive("Trainer: clip_norm", clip_norm)
         self.average = average
-        self.steps = self.epoch = self.position = self.epoch_steps = 0
+        self.steps = self.epoch = self.epoch_samples = self.epoch_steps = 0
         self.epoch_seconds = 0.0
         self.data: str | None = None
         self.batch_size: int | None = None
-        self.resumed, self.whole = False, True
+        self.resumed, self.consistent = False, True
         self.stopped: str | None = None
         self.history = History()
         self._key = Key(self.seed).fold("step")
+        self._buffers = list(model.buffers().values())  # a walk that would slow each step
+        # Of the last steps on a device, their numbers and which samples were finite.
+        self._unread: deque[tuple[int, Array]] = deque(maxlen=UNREAD)
 
     @property
     def loss(self) -> Loss:
@@ -128,10 +133,10 @@ class Trainer:
     @loss.setter
     def loss(self, loss: Any) -> None:
         self._loss = as_loss("Trainer", loss)
-        self._value_and_grad = value_and_grad(self.precision.computing, self._loss)
+        self._value_and_grad = value_and_grad(self._low or self.model, self._loss)
 
     @property
-    def evaluated(self) -> Layer:
+    def eval_model(self) -> Layer:
         """The model that is evaluated, and worth saving: the averaged one where there is an average."""
         return self.model if self.average is None else self.average.model
 
@@ -155,22 +160,66 @@ class Trainer:
         """
         with backend_like(self.model, self._like).execution_context():
             x, t = to_images(self.model, x, self._like), to_targets(self.model, t, self._like)
-            key = self._key.fold(self.steps)
-            loss, grads = self.precision.gradients(self._value_and_grad, x, t, key, self.steps)
-            if self.precision.problem is not None:
-                raise divergence(self, self.precision.problem, self.steps)
-            self.whole = False
-            with self.precision.updating(grads, self.optimizer, self.average):
-                if self.clip_norm is not None:
-                    clip_grad_norm(grads, self.clip_norm)
-                self.optimizer.step(grads)
-                if self.schedule is not None:
-                    self.schedule.step()
-                if self.average is not None:
-                    self.average.update()
+            loss, grads, finite = self._gradients(x, t)
+            self.consistent = False
+            if finite is None:
+                self._update(grads)
+            else:
+                with kept_if(finite, grads, self.optimizer, self.average):
+                    self._update(grads)
+                if self.loss_scale is not None:
+                    self.loss_scale.update(finite)
             self.steps += 1
-            self.whole = True
+            self.consistent = True
         return loss
+
+    def _gradients(self, x: Array, t: Array) -> tuple[Array, Gradients, Array | None]:
+        """Return a batch's loss, its gradients, and where only the device knows it, whether to keep the step.
+
+        Batch statistics of a step that fails or is not finite are put back.
+        """
+        backend = backend_of(x)
+        before = [(buffer, buffer.data) for buffer in self._buffers]
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are found below
+                loss, grads = self._value_and_grad(x, t, key=self._key.fold(self.steps))
+                if backend.is_host:
+                    self._require_finite(x, t, loss, grads)
+                    if self.loss_scale is None:
+                        return loss, grads, None
+        except BaseException:  # such as a label that is no class, or Ctrl-C
+            for buffer, old in before:
+                buffer.data = old
+            raise
+        rows = finite_rows(x, t)
+        if not backend.is_host:
+            self._unread.append((self.steps, rows))
+        loss, finite = finite_step(rows, loss, grads, self._low)
+        for buffer, old in before:
+            buffer.data = select(finite, buffer.data, old)
+        return loss, grads, finite
+
+    def _require_finite(self, x: Array, t: Array, loss: Array, grads: Gradients) -> None:
+        """Raise `DivergenceError` where a step on the host is not finite."""
+        arrays = [array for array in (x, t) if is_floating(array.dtype)]
+        arrays += [loss, *(gradient for _, gradient in grads.items())]
+        if not backend_of(x).has_finite_sums(arrays):
+            rows = finite_rows(x, t)
+            if self.loss_scale is None:
+                problem = find_problem(self.model, rows, loss, grads)
+            else:  # what overflows float16 is taken back
+                problem = find_problem(self.model, rows)
+            if problem is not None:
+                raise divergence(self, problem, self.steps)
+
+    def _update(self, grads: Gradients) -> None:
+        if self.clip_norm is not None:
+            clip_grad_norm(grads, self.clip_norm)
+        self.optimizer.step(grads)
+        if self.schedule is not None:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update()
 
     def fit(
         self,
@@ -190,7 +239,7 @@ class Trainer:
 
         Each sample is seen once an epoch, in an order that is a function of the seed and the epoch.
         Losses, and accuracies where the targets have classes, are measured after each epoch, of the model
-        `evaluated`. It notes the images' (C, H, W) and their preparation on the models.
+        `eval_model`. It notes the images' (C, H, W) and their preparation on the models.
 
         Parameters
         ----------
@@ -238,28 +287,12 @@ class Trainer:
         measured = [train if evaluate_train else None, test]
         if evaluate_samples is not None:
             measured = [None if data is None else data[:evaluate_samples] for data in measured]
-        watchers = watchers_of(progress, callbacks, with_test=test is not None)
+        watching = Callbacks(progress, callbacks, with_test=test is not None)
         require_same_data(self, train, loader.batch_size)
-        note_input_shape(train, self.model, self.evaluated)
-        self.precision.find_buffers()
+        note_input_shape(train, self.model, self.eval_model)
+        self._buffers = list(self.model.buffers().values())
         self.history.interrupted, self.stopped = False, None
-        try:
-            with (
-                graceful_interrupt() as interrupt,
-                self.model.backend.execution_context(),
-                np.errstate(over="ignore", invalid="ignore"),  # a loss that is not finite raises below
-            ):
-                for watcher in watchers:
-                    watcher.on_start(self, self._steps_of(epochs, loader))
-                for _ in range(epochs):
-                    if self.stopped is None:
-                        self._train_epoch(loader, watchers, interrupt)
-                        self._finish_epoch(measured, len(train), watchers, interrupt)
-        except KeyboardInterrupt:
-            self.history.interrupted = True
-            raise
-        finally:
-            stop_all(watchers, self)
+        train_epochs(self, loader, measured, epochs, watching)
         return self.history
 
     def stop(self, reason: str) -> None:
@@ -271,73 +304,21 @@ class Trainer:
         self.stopped = reason
 
     def evaluate(self, data: Any, *, batch_size: int | None = None) -> Evaluation:
-        """Return accuracy and loss of the model `evaluated` over a dataset; see `xpcnn.train.evaluate`."""
-        return evaluate(self.evaluated, data, batch_size=batch_size, loss=self.loss)
+        """Return accuracy and loss of the model `eval_model` over a dataset; see `xpcnn.train.evaluate`."""
+        return evaluate(self.eval_model, data, batch_size=batch_size, loss=self.loss)
 
-    def _steps_of(self, epochs: int, loader: Loader) -> int:
-        """Return how many steps the rest of the epoch at hand and those after it will take."""
-        return loader.batches(self.position) + (epochs - 1) * len(loader) if epochs else 0
 
-    def _train_epoch(self, loader: Loader, watchers: Sequence[Callback], interrupt: Interrupt) -> None:
-        pending: list[Array] = []
-        begun, before = time.perf_counter(), self.epoch_seconds
-        patience = min(self.precision.patience, len(loader))
-        try:
-            for images, targets in joined(self.model, loader.epoch(self.epoch, start=self.position)):
-                pending.append(self.step(images, targets))
-                self.position += len(targets)
-                self.epoch_steps += 1
-                if len(pending) == UNREAD:
-                    self._read(pending, watchers, patience)
-                interrupt.check()
-        finally:
-            # Read on every way out, so that the history has each step the model has taken.
-            self.epoch_seconds = before + time.perf_counter() - begun
-            if pending:
-                self._read(pending, watchers, patience)
-
-    def _read(self, pending: list[Array], watchers: Sequence[Callback], patience: int) -> None:
-        """Read the losses of the last steps from the device, and stop if they tell of a divergence."""
-        backend, loss_scale = self.model.backend, self.precision.loss_scale
-        scale = [] if loss_scale is None else [loss_scale.scale]  # read with them: one wait for the device
-        values = backend.to_numpy(backend.xp.stack([*pending, *scale])).tolist()
-        losses = values[: len(pending)]
-        pending.clear()
-        self.history.losses += losses
-        check_losses(self, len(losses), patience, None if loss_scale is None else values[-1])
-        for watcher in watchers:
-            watcher.on_losses(self, losses)
-
-    def _finish_epoch(
-        self,
-        measured: Sequence[Dataset | None],
-        samples: int,
-        watchers: Sequence[Callback],
-        interrupt: Interrupt,
-    ) -> None:
-        require_finite(self)
-        train, test = (
-            None if data is None else evaluate(self.evaluated, data, loss=self.loss, between=interrupt.check)
-            for data in measured
-        )
-        if train is not None and not math.isfinite(train.loss):  # by finite weights that are much too large
-            raise divergence(
-                self, Problem(f"the loss on the training set became {train.loss}"), self.steps - 1
+def _require_parts(model: Layer, optimizer: Any, schedule: Any, average: Any) -> None:
+    """Raise `ArgumentError` where one is of another kind, or was made for another model or optimiser."""
+    parts = (("optimizer", optimizer, Optimizer), ("schedule", schedule, Schedule))
+    for argument, part, kind in (*parts, ("average", average, WeightAverage)):
+        if not isinstance(part, kind) and (part is not None or argument == "optimizer"):
+            raise ArgumentError(
+                f"Trainer: {argument} must be an optim.{kind.__name__}, got {type(part).__name__}"
             )
-        first = len(self.history.losses) - self.epoch_steps
-        losses = [loss for loss in self.history.losses[first:] if math.isfinite(loss)]
-        record = EpochRecord(
-            epoch=self.epoch + 1,
-            loss=sum(losses) / len(losses),
-            train_accuracy=None if train is None else train.accuracy,
-            test_accuracy=None if test is None else test.accuracy,
-            seconds=self.epoch_seconds,
-            images_per_second=samples / self.epoch_seconds,
-            test_loss=None if test is None else test.loss,
-            lr=self.optimizer.lr,
+    if schedule is not None and schedule.optimizer is not optimizer:
+        raise ArgumentError(
+            f"Trainer: schedule={schedule!r} is for another optimiser; make it for the one given"
         )
-        self.history.epochs.append(record)
-        self.epoch, self.position, self.epoch_steps, self.epoch_seconds = self.epoch + 1, 0, 0, 0.0
-        for watcher in watchers:
-            watcher.on_epoch(self, record)
-        interrupt.check()
+    if average is not None and average.source is not model:
+        raise ArgumentError("Trainer: average= is of another model; make it for the one given")
