@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.model_cases import tiny
 from tests.support.nn_cases import CASES, small_net
 from xpcnn import models, nn
 from xpcnn.backend import Key
 from xpcnn.errors import ArgumentError, UnknownLayerError
 from xpcnn.models._images import Images
-from xpcnn.models.googlenet import _googlenet
 from xpcnn.models.lenet5 import PartialConv2d, ScaledTanh
 from xpcnn.models.resnet_cifar import ZeroChannels
 from xpcnn.nn.containers import Container
@@ -54,7 +54,7 @@ MORE: dict[str, tuple[Callable[[], nn.Layer], tuple[int, ...]]] = {
     "partial conv": (lambda: PartialConv2d(((0, 1), (2,)), 3, 2), (2, 3, 4, 4)),
     "scaled tanh": (ScaledTanh, (2, 3)),
     "zero channels": (lambda: ZeroChannels(2), (1, 2, 3, 3)),
-    "GoogLeNet": (lambda: _googlenet(3, 1, True, 0, True, 0.2, "float32", width=8), (2, 1, 28, 28)),
+    "GoogLeNet": (lambda: tiny("googlenet", aux=True, dtype="float32"), (2, 2, 28, 28)),
     "ensemble": (lambda: nn.Ensemble(nn.Linear(3, 2), nn.Linear(3, 2), vote="geometric"), (2, 3)),
     "folded linear": (folded, (2, 4)),
     "residual with a named shortcut": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 from collections.abc import Iterator
@@ -40,13 +39,12 @@ WIDTHS = {"alexnet": 1, "vgg": 2, "googlenet": 4, "resnet": 2}
 
 
 @contextmanager
-def narrow() -> Iterator[None]:
+def narrow(width: int | None = None) -> Iterator[None]:
     """A block in which the networks for large images are built with a few filters only."""
     with ExitStack() as stack:
-        for name, width in WIDTHS.items():
+        for name, own in WIDTHS.items():
             module = importlib.import_module(f"xpcnn.models.{name}")
-            builder = functools.partial(getattr(module, f"_{name}"), width=width)
-            stack.enter_context(mock.patch.object(module, f"_{name}", builder))
+            stack.enter_context(mock.patch.object(module, "_WIDTH", width or own))
         yield
 
 

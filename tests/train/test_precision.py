@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.model_cases import narrow
 from xpcnn import Key, Trainer, io, models, nn, ops, optim
 from xpcnn.cli import main
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, BackendError, CheckpointError, DivergenceError, DtypeError
-from xpcnn.models.googlenet import _googlenet, googlenet_loss
 from xpcnn.train import evaluate, loss_scale, restore_checkpoint, save_checkpoint
 
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -445,8 +445,9 @@ def test_a_model_with_several_outputs(both_halves: None) -> None:
     images = np.random.default_rng(0).random((4, 3, 32, 32)).astype(np.float32)
     losses = []
     for dtype in (None, "float16"):
-        model = _googlenet(3, 3, True, 0, True, 0.0, "float32", width=8)
-        trainer = Trainer(model, optim.SGD(model, lr=0.01), loss=googlenet_loss, dtype=dtype)
+        with narrow(8):
+            model = models.googlenet(3, small_images=True, aux=True, dropout=0.0)
+        trainer = Trainer(model, optim.SGD(model, lr=0.01), loss=models.googlenet_loss, dtype=dtype)
         if dtype is not None:
             set_scale(trainer, 2.0**8)
         losses.append([float(trainer.step(images, np.array([0, 1, 2, 0]))) for _ in range(2)])

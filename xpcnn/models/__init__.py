@@ -1,9 +1,8 @@
 """Published networks, one file each, built from the containers alone."""
 
 from xpcnn.models.alexnet import alexnet
-from xpcnn.models.catalog import model_names, register_model
+from xpcnn.models.catalog import build, model_names, register_model
 from xpcnn.models.deep_convnet import deep_convnet
-from xpcnn.models.ensemble import build
 from xpcnn.models.googlenet import googlenet, googlenet_loss
 from xpcnn.models.lenet5 import lenet5
 from xpcnn.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of
@@ -9,14 +10,12 @@ from xpcnn.errors import ShapeError
 from xpcnn.nn import Gradients, Preprocess, registered
 from xpcnn.ops.op import require_array
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALL_IMAGES_HINT", "Images"]
+__all__ = ["Images", "imagenet_images"]
 
 # Of red, green and blue over ImageNet's training images, as torchvision's weights expect them.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 PerChannel = float | tuple[float, ...]
-
-SMALL_IMAGES_HINT = "pass small_images=True for images of about 28x28 to 32x32"
 
 
 @registered("Images")
@@ -44,6 +43,7 @@ class Images(Preprocess):
     """
 
     per_sample = True
+    channels: int
 
     def __init__(
         self,
@@ -71,47 +71,45 @@ class Images(Preprocess):
                 f"in_channels= says how many channels there are"
             )
         height, width = x.shape[2:]
-        if min(height, width) < self.smallest:
+        small = min(height, width) < self.smallest
+        if small or max(height, width) > (self.largest or math.inf):
+            way_out = (self.hint or "enlarge or pad them") if small else "crop or shrink them"
             raise ShapeError(
-                f"{self.model}: images of {height}x{width} are too small, it takes {self._range()}; "
-                f"{self.hint or 'enlarge or pad them'}"
-            )
-        if self.largest is not None and max(height, width) > self.largest:
-            raise ShapeError(
-                f"{self.model}: images of {height}x{width} are too large, it takes {self._range()}; "
-                f"crop or shrink them"
+                f"{self.model}: images of {height}x{width} are too {'small' if small else 'large'}, it takes "
+                f"{self._range()}; {way_out}"
             )
         x, of_bytes = super().forward(x)
         if self.pad_to is None or (height, width) == (self.pad_to, self.pad_to):
             return x, (of_bytes, None)
-        rows, columns = (_middle(size, self.pad_to) for size in (height, width))
+        # Where the images lie; of an odd number of zeros, one more comes after them.
+        top, left = (self.pad_to - height) // 2, (self.pad_to - width) // 2
+        inside = ..., slice(top, top + height), slice(left, left + width)
         backend = backend_of(x)
         shape = (x.shape[0], self.pad_to, self.pad_to, self.channels)
         memory = backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
         y = backend.xp.permute_dims(memory, (0, 3, 1, 2))  # channels-last, as a convolution takes images
-        y[:, :, rows, columns] = x
-        return y, (of_bytes, (rows, columns))
+        y[inside] = x
+        return y, (of_bytes, inside)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes, inside = ctx
         if need_dx and inside is not None:
-            dy = dy[:, :, inside[0], inside[1]]
+            dy = dy[inside]
         return super().backward(of_bytes, dy, grads, need_dx=need_dx)
 
     def _range(self) -> str:
-        if self.largest is None:
-            return f"{self.smallest}x{self.smallest} and more"
-        return f"{self.smallest}x{self.smallest} to {self.largest}x{self.largest}"
+        most = "and more" if self.largest is None else f"to {self.largest}x{self.largest}"
+        return f"{self.smallest}x{self.smallest} {most}"
 
     def extra_repr(self) -> str:
         shown = f"{self.channels} channels, {self._range()}, {super().extra_repr()}"
         return shown + (f", padded to {self.pad_to}x{self.pad_to}" if self.pad_to else "")
 
 
-def _middle(size: int, padded: int) -> slice:
-    """Return where the image lies on an axis; of an odd number of zeros, one more comes after it."""
-    start = (padded - size) // 2
-    return slice(start, start + size)
+def imagenet_images(model: str, channels: int, smallest: int, small_images: bool, dtype: Any) -> Images:
+    """Return what prepares images for a network that was made for ImageNet."""
+    hint = "" if small_images else "pass small_images=True for images of about 28x28 to 32x32"
+    return Images(model, channels, _IMAGENET_MEAN, _IMAGENET_STD, smallest, hint=hint, dtype=dtype)
 
 
 def _for(channels: int, values: PerChannel) -> PerChannel:

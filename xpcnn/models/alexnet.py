@@ -6,10 +6,12 @@ from typing import Any
 
 from xpcnn import nn
 from xpcnn.backend import host_generator
-from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
+from xpcnn.models._images import imagenet_images
 from xpcnn.models.catalog import register_model
 
 __all__ = ["alexnet"]
+
+_WIDTH = 64
 
 
 @register_model("alexnet")
@@ -38,7 +40,7 @@ def alexnet(
     seed : int or NumPy generator
         What the initial weights are drawn from: He's, while the paper's had standard deviation 0.01.
     dropout : float
-        The share of the classifier's inputs, and of its first hidden layer, that is dropped in training.
+        The fraction of the classifier's inputs, and of its first hidden layer, that is dropped in training.
     local_response_norm : bool
         Whether to normalise across channels behind the first two ReLUs, as in 2012: over 5 channels, with
         k = 2, α = 1e-4 (times the sum of squares) and β = 0.75. It adds no parameters.
@@ -55,36 +57,13 @@ def alexnet(
     >>> list(model.parameters())[:3]
     ['features.0.weight', 'features.0.bias', 'features.3.weight']
     """
-    return _alexnet(classes, in_channels, small_images, seed, dropout, local_response_norm, dtype)
-
-
-def _alexnet(
-    classes: int,
-    in_channels: int,
-    small_images: bool,
-    seed: Any,
-    dropout: float,
-    local_response_norm: bool,
-    dtype: Any,
-    width: int = 64,
-) -> nn.Sequential:
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
     if small_images:
-        images = Images("alexnet", in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=1, dtype=dtype)
-        conv1 = nn.Conv2d(in_channels, width, 3, padding=1, **options)
-        padding, regions = 1, 4
+        conv1 = nn.Conv2d(in_channels, _WIDTH, 3, padding=1, **options)
+        smallest, padding, regions = 1, 1, 4
     else:
-        images = Images(
-            "alexnet",
-            in_channels,
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-            smallest=63,
-            hint=SMALL_IMAGES_HINT,
-            dtype=dtype,
-        )
-        conv1 = nn.Conv2d(in_channels, width, 11, stride=4, padding=2, **options)
-        padding, regions = 0, 6
+        conv1 = nn.Conv2d(in_channels, _WIDTH, 11, stride=4, padding=2, **options)
+        smallest, padding, regions = 63, 0, 6
 
     def norm(name: str) -> dict[str, nn.Layer]:
         # PyTorch's alpha, and so ours, is divided by the size. The names leave torchvision's numbers alone.
@@ -95,27 +74,27 @@ def _alexnet(
         "1": nn.ReLU(),
         **norm("norm1"),
         "2": nn.MaxPool2d(3, 2, padding),
-        "3": nn.Conv2d(width, 3 * width, 5, padding=2, **options),
+        "3": nn.Conv2d(_WIDTH, 3 * _WIDTH, 5, padding=2, **options),
         "4": nn.ReLU(),
         **norm("norm2"),
         "5": nn.MaxPool2d(3, 2, padding),
-        "6": nn.Conv2d(3 * width, 6 * width, 3, padding=1, **options),
+        "6": nn.Conv2d(3 * _WIDTH, 6 * _WIDTH, 3, padding=1, **options),
         "7": nn.ReLU(),
-        "8": nn.Conv2d(6 * width, 4 * width, 3, padding=1, **options),
+        "8": nn.Conv2d(6 * _WIDTH, 4 * _WIDTH, 3, padding=1, **options),
         "9": nn.ReLU(),
-        "10": nn.Conv2d(4 * width, 4 * width, 3, padding=1, **options),
+        "10": nn.Conv2d(4 * _WIDTH, 4 * _WIDTH, 3, padding=1, **options),
         "11": nn.ReLU(),
         "12": nn.MaxPool2d(3, 2, padding),
     }
-    hidden = 64 * width
+    hidden = 64 * _WIDTH
     return nn.Sequential(
-        {"": images},
+        {"": imagenet_images("alexnet", in_channels, smallest, small_images, dtype)},
         features=nn.Sequential(features),
         avgpool=nn.AdaptiveAvgPool2d(regions),
         flatten=nn.Flatten(),
         classifier=nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(4 * width * regions * regions, hidden, **options),
+            nn.Linear(4 * _WIDTH * regions * regions, hidden, **options),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, hidden, **options),

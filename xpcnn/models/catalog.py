@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from xpcnn.backend import dtype_name
-from xpcnn.errors import ArgumentError
-from xpcnn.models._arguments import checked_arguments
-from xpcnn.nn import Layer
-from xpcnn.ops.op import in_words, plain
+from xpcnn.errors import ArgumentError, CheckpointError
+from xpcnn.nn import Ensemble, Layer
+from xpcnn.nn.options import floating
+from xpcnn.nn.preprocess import set_preprocessing
+from xpcnn.nn.spec import checked_recipe
+from xpcnn.ops.op import flag, in_words, plain, real, sizes, whole
 from xpcnn.plugins import Registry, check_name
 
-__all__ = ["MODELS", "build", "model_names", "parameters_of", "register_model"]
+__all__ = ["MODELS", "build", "model_names", "parameters_of", "register_model", "register_variant"]
 
 Arguments = ParamSpec("Arguments")
 Model = TypeVar("Model", bound=Layer)
@@ -97,6 +99,26 @@ def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable
     return decorate
 
 
+def register_variant(
+    name: str, family: Callable[Concatenate[str, Arguments], Model]
+) -> Callable[Arguments, Model]:
+    """Return the builder of one of several networks, by a function that takes the network's name first.
+
+    Its signature and documentation are the function's; the example is that of the network which it names.
+    """
+
+    def variant(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
+        return family(name, *args, **kwargs)
+
+    text, examples, code = (family.__doc__ or "").partition("\n    Examples\n")
+    variant.__doc__ = text + examples + code if f"{name}(" in code else text
+    variant.__module__, variant.__name__, variant.__qualname__ = family.__module__, name, name
+    signature = inspect.signature(family, eval_str=True)
+    _, *parameters = signature.parameters.values()
+    variant.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return register_model(name)(variant)
+
+
 def _noting(name: str, builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
     """List a builder under a name, and return one that notes on each model how it was built."""
     signature = inspect.signature(builder)
@@ -106,12 +128,19 @@ def _noting(name: str, builder: Callable[Arguments, Model]) -> Callable[Argument
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         # NumPy's numbers and small arrays as Python's: they are to fit into a file.
-        bound.arguments.update(plain(bound.arguments))
-        bound.arguments.update(checked_arguments(name, bound.arguments, signature.parameters))
+        arguments: dict[str, Any] = plain(bound.arguments)
+        for argument, value in arguments.items():
+            arguments[argument] = _checked(name, argument, value, signature.parameters[argument].default)
+        bound.arguments.update(arguments)
         model = builder(*bound.args, **bound.kwargs)
         if not isinstance(model, Layer):
             raise ArgumentError(f"{name}: its function must return a layer, got {type(model).__name__}")
-        model.note_builder(name, _saved(bound.arguments))
+        # What a file can hold: a generator as None, a dtype by its name.
+        if not isinstance(arguments.get("seed", 0), int):
+            arguments["seed"] = None
+        if "dtype" in arguments:
+            arguments["dtype"] = dtype_name(arguments["dtype"])
+        model.note_builder(name, arguments)
         return model
 
     built.model_name = name  # type: ignore[attr-defined]
@@ -120,14 +149,28 @@ def _noting(name: str, builder: Callable[Arguments, Model]) -> Callable[Argument
     return built
 
 
-def _saved(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return a builder's arguments as what a file can hold: a generator as None, a dtype by its name."""
-    found = dict(arguments)
-    if "seed" in found and not isinstance(found["seed"], int):
-        found["seed"] = None
-    if "dtype" in found:
-        found["dtype"] = dtype_name(found["dtype"])
-    return found
+# What arguments of these names are, in every model.
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(
+        ("classes", "in_channels", "filters", "filter_size", "hidden"), functools.partial(whole, least=1)
+    ),
+    **dict.fromkeys(("small_images", "batch_norm", "local_response_norm", "aux", "bias"), flag),
+    "dropout": functools.partial(real, least=0, most=1),
+}
+
+
+def _checked(model: str, name: str, value: Any, default: Any) -> Any:
+    """Return a builder's argument, of the type that its parameter has."""
+    if name == "dtype":
+        return floating(model, value)
+    if name == "filters" and isinstance(default, tuple):
+        return sizes(model, name, value)
+    if name == "input_shape":
+        shape = sizes(model, name, value)
+        if len(shape) != 3:
+            raise ArgumentError(f"{model}: input_shape must be (channels, height, width), got {value!r}")
+        return shape
+    return _CHECKS[name](f"{model}: {name}", value) if name in _CHECKS else value
 
 
 def model_names() -> tuple[str, ...]:
@@ -158,6 +201,8 @@ def build(name: str, **arguments: Any) -> Layer:
     >>> build("tiny_convnet", filters=4).conv1.weight.shape
     (4, 1, 3, 3)
     """
+    if name == "ensemble":
+        return _ensemble(**arguments)
     if not isinstance(name, str) or name not in MODELS:
         raise ArgumentError(
             f"unknown model {in_words(name)}; known: {', '.join(MODELS)}; import the file that registers "
@@ -176,3 +221,21 @@ def build(name: str, **arguments: Any) -> Layer:
     except TypeError as error:
         raise ArgumentError(f"{name}: {error}; it takes {inspect.signature(builder)}") from None
     return builder(**arguments)
+
+
+def _ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> Ensemble:
+    """Return an ensemble of published models, as files of earlier versions describe its members."""
+    given: Any = members
+    if not isinstance(given, list | tuple):
+        raise ArgumentError(f"ensemble: members must be a list of descriptions, got {in_words(given)}")
+    models = []
+    for number, described in enumerate(given):
+        try:
+            older = checked_recipe(plain(described), f"ensemble: member {number} is no model's description")
+        except CheckpointError as error:
+            raise ArgumentError(str(error)) from error
+        model = build(str(older.spec.builder), **older.spec.arguments)
+        model.spec = older.spec
+        set_preprocessing(model, older.mean, older.std)
+        models.append(model)
+    return Ensemble(*models, vote=vote)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from xpcnn import nn, ops
 from xpcnn.backend import Array, Key, backend_of, host_generator
-from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, SMALL_IMAGES_HINT, Images
+from xpcnn.models._images import imagenet_images
 from xpcnn.models.catalog import register_model
 from xpcnn.nn.layer import ReceptiveField, TraceRow
 
@@ -24,7 +24,9 @@ _INCEPTION = {
     "inception5a": (256, 160, 320, 32, 128, 128),
     "inception5b": (384, 192, 384, 48, 128, 128),
 }
-_AUX = ("aux1", "aux2")
+_WIDTH = 64
+_AUX = {"aux1": "inception4a", "aux2": "inception4d"}
+"""Each auxiliary head, and the module whose output it reads."""
 _AUX_WEIGHT = 0.3
 
 
@@ -90,7 +92,7 @@ class GoogLeNet(nn.Sequential):
         parts, row = [], {}
         for name, layer in self._row().children().items():
             row[name] = layer
-            if name in ("inception4a", "inception4d", "inception5b"):
+            if name in (*_AUX.values(), "inception5b"):
                 parts.append(nn.Sequential(row))
                 row = {}
         heads = [*(nn.Sequential({name: self[name]}) for name in _AUX), nn.Sequential(row)]
@@ -151,7 +153,7 @@ def googlenet(
         Whether to add the two auxiliary heads, which help to train the lower modules: the model is a
         `GoogLeNet` then, and ``loss=googlenet_loss`` makes a Trainer use its three outputs.
     dropout : float
-        The share of the last layer's inputs that is dropped in training; it was 0.4 in the paper. The
+        The fraction of the last layer's inputs that is dropped in training; it was 0.4 in the paper. The
         auxiliary heads drop 0.7.
     dtype : str
 
@@ -171,57 +173,35 @@ def googlenet(
     >>> sum(p.data.size for p in model.parameters().values())
     6624904
     """
-    return _googlenet(classes, in_channels, small_images, seed, aux, dropout, dtype)
-
-
-def _googlenet(
-    classes: int,
-    in_channels: int,
-    small_images: bool,
-    seed: Any,
-    aux: bool,
-    dropout: float,
-    dtype: Any,
-    width: int = 64,
-) -> nn.Sequential:
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
-    row: dict[str, nn.Layer] = {}
+    smallest = 2 if small_images else 15
+    row: dict[str, nn.Layer] = {"": imagenet_images("googlenet", in_channels, smallest, small_images, dtype)}
     if small_images:
-        row[""] = Images("googlenet", in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=2, dtype=dtype)
-        row["conv1"] = _conv_bn_relu(in_channels, width, 3, options)
+        row["conv1"] = _conv_bn_relu(in_channels, _WIDTH, 3, options)
     else:
-        row[""] = Images(
-            "googlenet",
-            in_channels,
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-            smallest=15,
-            hint=SMALL_IMAGES_HINT,
-            dtype=dtype,
-        )
-        row["conv1"] = _conv_bn_relu(in_channels, width, 7, options, stride=2)
+        row["conv1"] = _conv_bn_relu(in_channels, _WIDTH, 7, options, stride=2)
         row["maxpool1"] = nn.MaxPool2d(3, 2, ceil_mode=True)
-    row["conv2"] = _conv_bn_relu(width, width, 1, options)
-    row["conv3"] = _conv_bn_relu(width, 3 * width, 3, options)
+    row["conv2"] = _conv_bn_relu(_WIDTH, _WIDTH, 1, options)
+    row["conv3"] = _conv_bn_relu(_WIDTH, 3 * _WIDTH, 3, options)
     if not small_images:
         row["maxpool2"] = nn.MaxPool2d(3, 2, ceil_mode=True)
 
-    channels = 3 * width
+    channels = 3 * _WIDTH
     outputs: dict[str, int] = {}
     for name, published_filters in _INCEPTION.items():
         if name == "inception4a":
             row["maxpool3"] = nn.MaxPool2d(3, 2, ceil_mode=True)
         elif name == "inception5a":
             row["maxpool4"] = nn.MaxPool2d(2, 2, ceil_mode=True)
-        filters = [number * width // 64 for number in published_filters]
+        filters = [number * _WIDTH // 64 for number in published_filters]
         row[name] = _inception(channels, filters, options)
         channels = outputs[name] = filters[0] + filters[2] + filters[4] + filters[5]
 
     # Drawn before the heads, which so do not change the rest of the model.
     fc = nn.Linear(channels, classes, **options)
     if aux:
-        row["aux1"] = _auxiliary_head(outputs["inception4a"], 2 * width, classes, options)
-        row["aux2"] = _auxiliary_head(outputs["inception4d"], 2 * width, classes, options)
+        for name, module in _AUX.items():
+            row[name] = _auxiliary_head(outputs[module], 2 * _WIDTH, classes, options)
     row["avgpool"] = nn.AdaptiveAvgPool2d(1)
     row["flatten"] = nn.Flatten()
     row["dropout"] = nn.Dropout(dropout)
@@ -241,19 +221,16 @@ def _conv_bn_relu(
 
 def _inception(inputs: int, filters: list[int], options: dict[str, Any]) -> nn.Concat:
     """Return a module: four branches, of which two reduce the channels before they look around."""
-    alone, reduced, wide, reduced_again, wide_again, pooled = filters
+
+    def conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+        return _conv_bn_relu(inputs, outputs, kernel, options)
+
+    one, reduced3, three, reduced5, five, pooled = filters
     return nn.Concat(
-        branch1=_conv_bn_relu(inputs, alone, 1, options),
-        branch2=nn.Sequential(
-            _conv_bn_relu(inputs, reduced, 1, options), _conv_bn_relu(reduced, wide, 3, options)
-        ),
-        branch3=nn.Sequential(
-            _conv_bn_relu(inputs, reduced_again, 1, options),
-            _conv_bn_relu(reduced_again, wide_again, 3, options),
-        ),
-        branch4=nn.Sequential(
-            nn.MaxPool2d(3, 1, 1, ceil_mode=True), _conv_bn_relu(inputs, pooled, 1, options)
-        ),
+        branch1=conv(inputs, one, 1),
+        branch2=nn.Sequential(conv(inputs, reduced3, 1), conv(reduced3, three, 3)),
+        branch3=nn.Sequential(conv(inputs, reduced5, 1), conv(reduced5, five, 3)),
+        branch4=nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), conv(inputs, pooled, 1)),
     )
 
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpcnn import nn
 from xpcnn.backend import host_generator
-from xpcnn.models._images import IMAGENET_MEAN, IMAGENET_STD, Images
-from xpcnn.models.catalog import register_model
+from xpcnn.models._images import imagenet_images
+from xpcnn.models.catalog import register_variant
 
-__all__ = ["conv_bn_relu_conv_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+__all__ = ["basic_block", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "stages_of"]
 
-Block = Callable[[int, int, int, dict[str, Any]], nn.Sequential]
+_WIDTH = 64
+
+Options = dict[str, Any]
 
 
-def conv_bn_relu_conv_bn(inputs: int, width: int, stride: int, options: dict[str, Any]) -> nn.Sequential:
-    """Return what a basic block adds to its shortcut: two 3×3 convolutions, `width` channels."""
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, options: Options) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False, **options)
+
+
+def _bn(channels: int, options: Options) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, dtype=options["dtype"])
+
+
+# -- blocks: what is added to the shortcut, from `inputs` channels -----------------------------
+
+
+def basic_block(inputs: int, width: int, stride: int, options: Options) -> nn.Sequential:
+    """Return two 3×3 convolutions, ending in `width` channels."""
     return nn.Sequential(
         conv1=_conv(inputs, width, 3, stride, options),
         bn1=_bn(width, options),
@@ -26,19 +39,12 @@ def conv_bn_relu_conv_bn(inputs: int, width: int, stride: int, options: dict[str
     )
 
 
-def _basic_block(inputs: int, width: int, stride: int, options: dict[str, Any]) -> nn.Sequential:
-    """Return relu(body + shortcut), from `inputs` to `width` channels."""
-    body = conv_bn_relu_conv_bn(inputs, width, stride, options)
-    return _around(body, inputs, width, stride, options)
+def _bottleneck(inputs: int, width: int, stride: int, options: Options) -> nn.Sequential:
+    """Return a 3×3 convolution on `width` channels between two 1×1 convolutions, ending in 4·`width`.
 
-
-def _bottleneck(inputs: int, width: int, stride: int, options: dict[str, Any]) -> nn.Sequential:
-    """Return the block that does its 3×3 convolution on `width` channels, between two 1×1 convolutions.
-
-    It ends in 4·`width` channels. The stride is the 3×3 convolution's, as in PyTorch; the paper had it in the
-    first 1×1.
+    The stride is the 3×3 convolution's, as in PyTorch; the paper had it in the first 1×1.
     """
-    body = nn.Sequential(
+    return nn.Sequential(
         conv1=_conv(inputs, width, 1, 1, options),
         bn1=_bn(width, options),
         relu1=nn.ReLU(),
@@ -48,79 +54,56 @@ def _bottleneck(inputs: int, width: int, stride: int, options: dict[str, Any]) -
         conv3=_conv(width, 4 * width, 1, 1, options),
         bn3=_bn(4 * width, options),
     )
-    return _around(body, inputs, 4 * width, stride, options)
 
 
-def _around(
-    body: nn.Sequential, inputs: int, outputs: int, stride: int, options: dict[str, Any]
-) -> nn.Sequential:
-    """Return relu(body + shortcut); the shortcut is a projection where the shapes differ."""
-    shortcut = None
-    if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride, options), _bn(outputs, options))
-    return nn.Sequential({"": nn.Residual(body, shortcut), "relu": nn.ReLU()})
+_BLOCKS = {
+    "resnet18": (basic_block, (2, 2, 2, 2)),
+    "resnet34": (basic_block, (3, 4, 6, 3)),
+    "resnet50": (_bottleneck, (3, 4, 6, 3)),
+    "resnet101": (_bottleneck, (3, 4, 23, 3)),
+    "resnet152": (_bottleneck, (3, 8, 36, 3)),
+}
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int, options: dict[str, Any]) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False, **options)
+# -- shortcuts where the block changes the shape -----------------------------------------------
 
 
-def _bn(channels: int, options: dict[str, Any]) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, dtype=options["dtype"])
+def _projection(inputs: int, outputs: int, stride: int, options: Options) -> nn.Sequential:
+    return nn.Sequential(_conv(inputs, outputs, 1, stride, options), _bn(outputs, options))
 
 
-def _stage(
-    block: Block, inputs: int, width: int, blocks: int, stride: int, options: dict[str, Any], expansion: int
-) -> nn.Sequential:
-    """Return `blocks` blocks in a row, of which the first has the stride."""
-    rest = (block(width * expansion, width, 1, options) for _ in range(blocks - 1))
-    return nn.Sequential(block(inputs, width, stride, options), *rest)
+# -- networks ----------------------------------------------------------------------------------
+
+
+def stages_of(
+    width: int,
+    block: Callable[[int, int, int, Options], nn.Sequential],
+    counts: Sequence[int],
+    shortcut: Callable[[int, int, int, Options], nn.Sequential],
+    options: Options,
+) -> tuple[dict[str, nn.Layer], int]:
+    """Return a stage of blocks for each count, and the channels of the last one.
+
+    Each stage but the first begins with a stride of 2, and has twice the width of the one before it.
+    """
+    stages: dict[str, nn.Layer] = {}
+    inputs = width
+    for number, count in enumerate(counts):
+        stage = []
+        for i in range(count):
+            stride = 2 if number and not i else 1
+            body = block(inputs, width << number, stride, options)
+            outputs = (width << number) * (4 if block is _bottleneck else 1)
+            fits = stride == 1 and inputs == outputs
+            around = nn.Residual(body, None if fits else shortcut(inputs, outputs, stride, options))
+            stage.append(nn.Sequential({"": around, "relu": nn.ReLU()}))
+            inputs = outputs
+        stages[f"layer{number + 1}"] = nn.Sequential(*stage)
+    return stages, inputs
 
 
 def _resnet(
     name: str,
-    block: Block,
-    blocks: tuple[int, int, int, int],
-    classes: int,
-    in_channels: int,
-    small_images: bool,
-    seed: Any,
-    dtype: Any,
-    width: int = 64,
-) -> nn.Sequential:
-    options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
-    expansion = 4 if block is _bottleneck else 1
-    if small_images:
-        stem: dict[str, nn.Layer] = {
-            "conv1": _conv(in_channels, width, 3, 1, options),
-            "bn1": _bn(width, options),
-            "relu": nn.ReLU(),
-        }
-    else:
-        stem = {
-            "conv1": _conv(in_channels, width, 7, 2, options),
-            "bn1": _bn(width, options),
-            "relu": nn.ReLU(),
-            "maxpool": nn.MaxPool2d(3, 2, 1),
-        }
-    stages: dict[str, nn.Layer] = {}
-    inputs = width
-    for i, count in enumerate(blocks):
-        stages[f"layer{i + 1}"] = _stage(
-            block, inputs, width << i, count, 1 if i == 0 else 2, options, expansion
-        )
-        inputs = (width << i) * expansion
-    images = Images(name, in_channels, IMAGENET_MEAN, IMAGENET_STD, smallest=1, dtype=dtype)
-    return nn.Sequential(
-        {"": images, **stem, **stages},
-        avgpool=nn.AdaptiveAvgPool2d(1),
-        flatten=nn.Flatten(),
-        fc=nn.Linear(inputs, classes, **options),
-    )
-
-
-@register_model("resnet18")
-def resnet18(
     classes: int = 1000,
     in_channels: int = 3,
     small_images: bool = False,
@@ -128,7 +111,10 @@ def resnet18(
     *,
     dtype: Any = "float32",
 ) -> nn.Sequential:
-    """Return ResNet-18, ending in logits; parameters have torchvision's names, shapes and order.
+    """Return a ResNet, ending in logits; parameters have torchvision's names, shapes and order.
+
+    The number is that of layers with weights. ResNet-18 and 34 are made of pairs of 3×3 convolutions, the
+    deeper ones of bottlenecks.
 
     Parameters
     ----------
@@ -150,56 +136,27 @@ def resnet18(
     >>> list(model.parameters())[:4]
     ['conv1.weight', 'bn1.weight', 'bn1.bias', 'layer1.0.conv1.weight']
     """
-    return _resnet("resnet18", _basic_block, (2, 2, 2, 2), classes, in_channels, small_images, seed, dtype)
+    options: Options = {"seed": host_generator(seed), "dtype": dtype}
+    kernel, stride = (3, 1) if small_images else (7, 2)
+    stem: dict[str, nn.Layer] = {
+        "": imagenet_images(name, in_channels, 1, small_images, dtype),
+        "conv1": _conv(in_channels, _WIDTH, kernel, stride, options),
+        "bn1": _bn(_WIDTH, options),
+        "relu": nn.ReLU(),
+    }
+    if not small_images:
+        stem["maxpool"] = nn.MaxPool2d(3, 2, 1)
+    stages, channels = stages_of(_WIDTH, *_BLOCKS[name], _projection, options)
+    return nn.Sequential(
+        {**stem, **stages},
+        avgpool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(channels, classes, **options),
+    )
 
 
-@register_model("resnet34")
-def resnet34(
-    classes: int = 1000,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return ResNet-34; see `resnet18`."""
-    return _resnet("resnet34", _basic_block, (3, 4, 6, 3), classes, in_channels, small_images, seed, dtype)
-
-
-@register_model("resnet50")
-def resnet50(
-    classes: int = 1000,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return ResNet-50, built of bottlenecks; see `resnet18`."""
-    return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), classes, in_channels, small_images, seed, dtype)
-
-
-@register_model("resnet101")
-def resnet101(
-    classes: int = 1000,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return ResNet-101, built of bottlenecks; see `resnet18`."""
-    return _resnet("resnet101", _bottleneck, (3, 4, 23, 3), classes, in_channels, small_images, seed, dtype)
-
-
-@register_model("resnet152")
-def resnet152(
-    classes: int = 1000,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return ResNet-152, built of bottlenecks; see `resnet18`."""
-    return _resnet("resnet152", _bottleneck, (3, 8, 36, 3), classes, in_channels, small_images, seed, dtype)
+resnet18 = register_variant("resnet18", _resnet)
+resnet34 = register_variant("resnet34", _resnet)
+resnet50 = register_variant("resnet50", _resnet)
+resnet101 = register_variant("resnet101", _resnet)
+resnet152 = register_variant("resnet152", _resnet)

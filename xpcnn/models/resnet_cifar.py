@@ -7,8 +7,8 @@ from typing import Any
 from xpcnn import nn
 from xpcnn.backend import Array, Key, backend_of, host_generator
 from xpcnn.models._images import Images
-from xpcnn.models.catalog import register_model
-from xpcnn.models.resnet import conv_bn_relu_conv_bn
+from xpcnn.models.catalog import register_variant
+from xpcnn.models.resnet import basic_block, stages_of
 
 __all__ = ["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
 
@@ -48,41 +48,12 @@ class ZeroChannels(nn.Layer):
         return f"extra={self.extra}"
 
 
-def _block(inputs: int, width: int, stride: int, options: dict[str, Any]) -> nn.Sequential:
-    """Return a basic block whose shortcut takes every second pixel and appends zeros where shapes differ."""
-    shortcut = None
-    if stride != 1 or inputs != width:
-        shortcut = nn.Sequential(nn.MaxPool2d(1, stride), ZeroChannels(width - inputs))
-    body = conv_bn_relu_conv_bn(inputs, width, stride, options)
-    return nn.Sequential({"": nn.Residual(body, shortcut), "relu": nn.ReLU()})
+def _subsampling(inputs: int, outputs: int, stride: int, options: dict[str, Any]) -> nn.Sequential:
+    return nn.Sequential(nn.MaxPool2d(1, stride), ZeroChannels(outputs - inputs))
 
 
-def _resnet(depth: int, classes: int, in_channels: int, seed: Any, dtype: Any) -> nn.Sequential:
-    options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
-    blocks = (depth - 2) // 6
-    stages: dict[str, nn.Layer] = {}
-    inputs = 16
-    for i, width in enumerate((16, 32, 64)):
-        first = _block(inputs, width, 1 if i == 0 else 2, options)
-        rest = (_block(width, width, 1, options) for _ in range(blocks - 1))
-        stages[f"layer{i + 1}"] = nn.Sequential(first, *rest)
-        inputs = width
-    return nn.Sequential(
-        {
-            "": Images(f"resnet{depth}", in_channels, _MEAN, _STD, smallest=1, dtype=dtype),
-            "conv1": nn.Conv2d(in_channels, 16, 3, padding=1, bias=False, **options),
-            "bn1": nn.BatchNorm2d(16, dtype=dtype),
-            "relu": nn.ReLU(),
-            **stages,
-        },
-        avgpool=nn.AdaptiveAvgPool2d(1),
-        flatten=nn.Flatten(),
-        fc=nn.Linear(64, classes, **options),
-    )
-
-
-@register_model("resnet20")
-def resnet20(
+def _resnet_cifar(
+    name: str,
     classes: int = 10,
     in_channels: int = 3,
     small_images: bool = False,
@@ -90,7 +61,10 @@ def resnet20(
     *,
     dtype: Any = "float32",
 ) -> nn.Sequential:
-    """Return the ResNet of 20 layers that was made for CIFAR, ending in logits.
+    """Return one of the ResNets that were made for CIFAR, ending in logits.
+
+    Three stages of 16, 32 and 64 channels, and shortcuts without parameters (the paper's kind A). The number
+    is that of layers with weights.
 
     Parameters
     ----------
@@ -103,64 +77,32 @@ def resnet20(
 
     References
     ----------
-    He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, section 4.2: shortcuts of
-    kind A, which have no parameters.
+    He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, section 4.2.
 
     Examples
     --------
     >>> sum(p.data.size for p in resnet20().parameters().values())
     269722
     """
-    return _resnet(20, classes, in_channels, seed, dtype)
+    options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
+    blocks = (int(name.removeprefix("resnet")) - 2) // 6
+    stages, channels = stages_of(16, basic_block, [blocks] * 3, _subsampling, options)
+    return nn.Sequential(
+        {
+            "": Images(name, in_channels, _MEAN, _STD, smallest=1, dtype=dtype),
+            "conv1": nn.Conv2d(in_channels, 16, 3, padding=1, bias=False, **options),
+            "bn1": nn.BatchNorm2d(16, dtype=dtype),
+            "relu": nn.ReLU(),
+            **stages,
+        },
+        avgpool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(channels, classes, **options),
+    )
 
 
-@register_model("resnet32")
-def resnet32(
-    classes: int = 10,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return the ResNet of 32 layers for CIFAR; see `resnet20`."""
-    return _resnet(32, classes, in_channels, seed, dtype)
-
-
-@register_model("resnet44")
-def resnet44(
-    classes: int = 10,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return the ResNet of 44 layers for CIFAR; see `resnet20`."""
-    return _resnet(44, classes, in_channels, seed, dtype)
-
-
-@register_model("resnet56")
-def resnet56(
-    classes: int = 10,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return the ResNet of 56 layers for CIFAR; see `resnet20`."""
-    return _resnet(56, classes, in_channels, seed, dtype)
-
-
-@register_model("resnet110")
-def resnet110(
-    classes: int = 10,
-    in_channels: int = 3,
-    small_images: bool = False,
-    seed: Any = 0,
-    *,
-    dtype: Any = "float32",
-) -> nn.Sequential:
-    """Return the ResNet of 110 layers for CIFAR; see `resnet20`."""
-    return _resnet(110, classes, in_channels, seed, dtype)
+resnet20 = register_variant("resnet20", _resnet_cifar)
+resnet32 = register_variant("resnet32", _resnet_cifar)
+resnet44 = register_variant("resnet44", _resnet_cifar)
+resnet56 = register_variant("resnet56", _resnet_cifar)
+resnet110 = register_variant("resnet110", _resnet_cifar)
