@@ -13,21 +13,10 @@ RANDOM = np.random.default_rng(1)
 IMAGES = RANDOM.random((N, CHANNELS, HEIGHT, WIDTH))
 
 CHAINS = [
-    "shift=2.5",
-    "shift=1:4",
-    "rotate=180",
-    "scale=0.5",
-    "shear=30",
-    "elastic=20:2",
-    "crop=3",
-    "hflip,vflip",
-    "shift=3,rotate=40",
-    "rotate=40,shift=3",
+    *("shift=1:4", "rotate=180", "elastic=20:2", "crop=3", "hflip,vflip", "rotate=40,shift=3"),
     "scale=0.5,shear=20,hflip,rotate=30,crop=2",
     "elastic=20:2,rotate=50,shift=2",
-    "rotate=50,elastic=20:2,shift=2",
     "shift=2,rotate=50,scale=0.3,elastic=20:2",
-    "elastic=20:2,elastic=30:3",
     "shift=3,elastic=20:2,vflip,elastic=9:1,shear=20",
 ]
 
@@ -78,10 +67,17 @@ def test_a_chain_is_one_reading_through_the_composed_maps(spec):
 
 def test_uint8_is_rounded_to_nearest():
     images = (IMAGES * 255).round().astype(np.uint8)
-    for spec in ("shift=2", "rotate=20,scale=0.2"):
-        chain = augment.parse(spec)
-        exact = chain(images.astype(np.float64), 3)
-        assert abs(chain(images, 3) - exact).max() <= 0.5 + 1e-4
+    chain = augment.parse("rotate=20,scale=0.2,shift=2")
+    assert abs(chain(images, 3) - chain(images.astype(np.float64), 3)).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
+def test_whole_pixels_are_moved_exactly(dtype):
+    images = (IMAGES * 255).astype(dtype)
+    moved = read(images, [affine(N, y=-2, x=1), affine(N, xx=-1)])
+    np.testing.assert_array_equal(moved[:, :, 2:, 1:], images[:, :, :-2, :0:-1])
+    assert not moved[:, :, :2].any()
+    assert not moved[:, :, :, 0].any()
 
 
 @pytest.mark.parametrize("spec", ["rotate=60,shift=3,scale=0.4", "shear=30,hflip,crop=2,vflip"])
@@ -101,15 +97,11 @@ def test_against_torch(spec):
     np.testing.assert_allclose(chain(IMAGES, 4), sampled.numpy(), atol=1e-10)
 
 
-def test_quarter_turns_shifts_and_enlargements_are_what_they_say():
+def test_quarter_turns_and_enlargements_are_what_they_say():
     square = IMAGES[:, :, :, :HEIGHT]
     np.testing.assert_allclose(
         read(square, [affine(N, 0, 1, -1, 0)]), np.rot90(square, axes=(2, 3)), atol=1e-12
     )
-    down = read(IMAGES, [affine(N, y=-2, x=1)])
-    np.testing.assert_array_equal(down[:, :, 2:, :-1], IMAGES[:, :, :-2, 1:])
-    assert not down[:, :, :2].any()
-    assert not down[:, :, :, -1].any()
     doubled = read(square, [affine(N, yy=0.5, xx=0.5)])
     np.testing.assert_allclose(doubled[:, :, ::2, ::2], square[:, :, 2:7, 2:7], atol=1e-12)
 
@@ -126,14 +118,6 @@ def test_the_last_map_is_the_last_change():
 def test_a_chain_does_not_blur_and_brings_back_what_it_moved_out():
     there, back = affine(N, y=-3.5, x=-20.25), affine(N, y=3.5, x=20.25)
     np.testing.assert_allclose(read(IMAGES, [there, back]), IMAGES, atol=1e-12)
-
-
-def test_a_part_draws_alike_alone_and_in_a_chain():
-    chain = augment.Compose([augment.RandomCrop(2), augment.HorizontalFlip(), augment.Cutout(3)])
-    rng, alone = np.random.default_rng(6), IMAGES
-    for part in chain.transforms:
-        alone = part(alone, rng)
-    np.testing.assert_array_equal(chain(IMAGES, 6), alone)
 
 
 # -- what is drawn ------------------------------------------------------------------------------------------

@@ -19,21 +19,19 @@ CONTENT = HEADER + ARRAY.tobytes()
 @pytest.mark.parametrize("name", ["x-idx3-ubyte", "x-idx3-ubyte.gz"])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "i4", "f4", "f8"])
 def test_round_trip(tmp_path, name, dtype):
-    array = (np.arange(24).reshape(2, 3, 4) - (0 if dtype == "u1" else 12)).astype(dtype)
-    write_idx(tmp_path / name, array)
-    back = read_idx(tmp_path / name)
-    np.testing.assert_array_equal(back, array)
-    assert back.dtype == array.dtype
-    assert back.dtype.isnative
-    assert back.flags.writeable
+    for shape in ((2, 3, 4), (0, 28, 28)):
+        array = (np.arange(np.prod(shape)).reshape(shape) - (0 if dtype == "u1" else 12)).astype(dtype)
+        write_idx(tmp_path / name, array)
+        back = read_idx(str(tmp_path / name))
+        np.testing.assert_array_equal(back, array)
+        assert back.dtype == array.dtype
+        assert back.dtype.isnative
+        assert back.flags.writeable
 
 
-def test_the_bytes_are_those_of_the_format(tmp_path):
+def test_the_bytes_are_those_of_the_format_for_any_memory_order(tmp_path):
     write_idx(tmp_path / "x", np.array([1, -2], np.int16))
     assert (tmp_path / "x").read_bytes() == bytes.fromhex("00000b01 00000002 0001 fffe")
-
-
-def test_writing_takes_any_memory_order_and_gzip_is_reproducible(tmp_path):
     write_idx(tmp_path / "a.gz", ARRAY.transpose(2, 0, 1).astype(">f8"))
     write_idx(tmp_path / "b.gz", np.ascontiguousarray(ARRAY.transpose(2, 0, 1)).astype("<f8"))
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
@@ -44,24 +42,16 @@ def test_gzip_is_recognised_by_content_not_by_name(tmp_path):
     (tmp_path / "named-plain").write_bytes(gzip.compress(CONTENT))
     (tmp_path / "named.gz").write_bytes(CONTENT)
     np.testing.assert_array_equal(read_idx(tmp_path / "named-plain"), ARRAY)
-    np.testing.assert_array_equal(read_idx(str(tmp_path / "named.gz")), ARRAY)
-
-
-def test_an_empty_axis_is_fine(tmp_path):
-    write_idx(tmp_path / "x", np.zeros((0, 28, 28), np.uint8))
-    assert read_idx(tmp_path / "x").shape == (0, 28, 28)
+    np.testing.assert_array_equal(read_idx(tmp_path / "named.gz"), ARRAY)
 
 
 DAMAGED = {
-    "empty": (b"", "truncated: an IDX file begins with 4 bytes of magic, found 0"),
-    "magic": (b"\x89PNG" + CONTENT[4:], "not an IDX file: the magic number should be 00 00 TT DD"),
+    "empty": (b"", "truncated: its header takes 8 bytes, found 0"),
+    "magic": (b"\x89PNG" + CONTENT[4:], "not an IDX file: it should begin with 00 00 TT DD"),
     "magic found": (b"\x89PNG" + CONTENT[4:], "found 89 50 4e 47"),
     "no dimension": (b"\0\0\x08\0" + CONTENT[4:], "not an IDX file"),
-    "type": (
-        b"\0\0\x0a\x03" + CONTENT[4:],
-        "unknown IDX type code 0a, expected one of 08, 09, 0b, 0c, 0d, 0e",
-    ),
-    "header": (CONTENT[:15], "truncated: a header of 3 sizes takes 16 bytes, found 15"),
+    "type": (b"\0\0\x0a\x03" + CONTENT[4:], "(type: one of 08, 09, 0b, 0c, 0d, 0e; dimensions: at least 1)"),
+    "header": (CONTENT[:15], "truncated: its header takes 16 bytes, found 15"),
     "body": (CONTENT[:-1], "truncated: shape (4, 3, 2) of uint8 takes 40 bytes, found 39"),
     "trailing": (CONTENT + b"ab", "2 trailing bytes: shape (4, 3, 2) of uint8 takes 40 bytes, found 42"),
     "huge": (HEADER[:4] + b"\xff" * 12, "truncated: shape (4294967295, 4294967295, 4294967295)"),
@@ -74,7 +64,7 @@ DAMAGED = {
     "0 x huge": (b"\0\0\x0e\x05" + b"\0" * 4 + b"\xff" * 16, "an array of 5 axes, which cannot be made"),
     "gzip huge": (
         gzip.compress(HEADER[:4] + b"\xff" * 12),
-        "more than 100 times as many; decompress it by hand",
+        "more than 100 times as many; decompress it by ha",
     ),
     "gzip goes on": (gzip.compress(CONTENT + b"ab"), "more than the 40 bytes it should decompress to"),
     "gzip of a short body": (gzip.compress(CONTENT[:-1]), "takes 40 bytes, found 39"),
@@ -91,12 +81,11 @@ def test_damage_is_one_clear_line_that_names_the_file(tmp_path, content, message
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_what_cannot_be_read_or_written_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere: cannot be read: No such file"):
         read_idx(tmp_path / "nowhere")
-
-
-def test_what_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be written: "):
+        write_idx(tmp_path / "absent" / "x", ARRAY)
     with pytest.raises(DtypeError, match="IDX cannot hold int64, only uint8, int8, int16, int32"):
         write_idx(tmp_path / "x", np.zeros(3, np.int64))
     with pytest.raises(ShapeError, match=r"IDX holds 1 to 255 dimensions, got shape \(\)"):
@@ -104,11 +93,11 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("declared", [24, 1 << 34], ids=["less than there is", "more than is plausible"])
-def test_a_bomb_is_left_before_it_has_grown(tmp_path, declared):
-    """Some 130 kB that become 128 MB: no more memory is taken than the header says, nor than is plausible."""
-    sizes = np.array([1, declared >> 8, 256] if declared > 256 else [4, 3, 2], ">u4")
-    (tmp_path / "x").write_bytes(gzip.compress(HEADER[:4] + sizes.tobytes() + bytes(1 << 27), 1))
+@pytest.mark.parametrize("sizes", [(4, 3, 2), (1, 1 << 26, 256)], ids=["less than there is", "implausible"])
+def test_a_bomb_is_left_before_it_has_grown(tmp_path, sizes):
+    """Some 30 kB that become 32 MB: no more memory is taken than the header says, nor than is plausible."""
+    header = HEADER[:4] + np.array(sizes, ">u4").tobytes()
+    (tmp_path / "x").write_bytes(gzip.compress(header + bytes(1 << 25), 1))
     tracemalloc.start()
     try:
         with pytest.raises(DatasetError, match="decompress"):
@@ -116,8 +105,3 @@ def test_a_bomb_is_left_before_it_has_grown(tmp_path, declared):
         assert tracemalloc.get_traced_memory()[1] < 1 << 22
     finally:
         tracemalloc.stop()
-
-
-def test_a_file_that_cannot_be_written(tmp_path):
-    with pytest.raises(DatasetError, match="cannot be written: "):
-        write_idx(tmp_path / "absent" / "x", ARRAY)

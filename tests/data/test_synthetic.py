@@ -1,7 +1,6 @@
 """Drawn digits: the same everywhere, prefix-stable, balanced, varied, and shaped like MNIST's."""
 
 import hashlib
-import re
 import tracemalloc
 
 import numpy as np
@@ -16,34 +15,28 @@ def digits():
     return synthetic_digits(1000)
 
 
-def test_shapes_and_types(digits):
+def test_pixels_are_the_same_on_every_platform_and_release(digits):
     assert digits.images.shape == (1000, 1, 28, 28)
     assert (digits.images.dtype, digits.labels.dtype) == (np.uint8, np.int64)
     assert (digits.classes, digits.name) == (10, "synthetic-digits")
     assert digits.images.flags.c_contiguous
-
-
-def test_pixels_are_the_same_on_every_platform_and_release(digits):
     content = digits.images.tobytes() + digits.labels.astype("<i8").tobytes()
     assert hashlib.sha256(content).hexdigest() == (
         "41bb6eadeab063c6c34161ba76be29d3bf450cf7ba21213a05ab1b2e796283d6"
     )
 
 
-@pytest.mark.parametrize("k", [1, 9, 249, 250, 251, 999])
+@pytest.mark.parametrize("k", [1, 250, 251])
 def test_a_shorter_set_is_the_beginning_of_a_longer_one(digits, k):
     short = synthetic_digits(k)
     np.testing.assert_array_equal(short.images, digits.images[:k])
     np.testing.assert_array_equal(short.labels, digits.labels[:k])
 
 
-def test_every_ten_hold_each_digit_once_in_random_order(digits):
+def test_every_ten_hold_each_digit_once_in_random_order_and_no_two_are_alike(digits):
     tens = digits.labels.reshape(-1, 10)
     assert (np.sort(tens, axis=1) == np.arange(10)).all()
     assert len({tuple(row) for row in tens.tolist()}) > 95
-
-
-def test_no_two_images_are_alike_and_seeds_differ(digits):
     images = {image.tobytes() for image in digits.images}
     assert len(images) == 1000
     assert not images & {image.tobytes() for image in synthetic_digits(1000, seed=1).images}
@@ -81,15 +74,8 @@ def test_scratch_memory_is_bounded():
     assert peak - dataset.images.nbytes - dataset.labels.nbytes < 30e6
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0,), "synthetic_digits: n must be an integer of at least 1, got 0"),
-        ((-5,), "synthetic_digits: n must be an integer of at least 1, got -5"),
-        ((1.5,), "synthetic_digits: n must be an integer of at least 1, got 1.5"),
-        ((5, -1), "synthetic_digits: seed must be an integer of at least 0, got -1"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ArgumentError, match=re.escape(message)):
-        synthetic_digits(*arguments)
+def test_bad_arguments_are_named():
+    for arguments, name, least in (((0,), "n", 1), ((1.5,), "n", 1), ((5, -1), "seed", 0)):
+        message = f"synthetic_digits: {name} must be an integer of at least {least}, got {arguments[-1]}"
+        with pytest.raises(ArgumentError, match=message):
+            synthetic_digits(*arguments)

@@ -6,6 +6,7 @@ points within one style are one point, so strokes that meet stay joined when the
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["POINTS", "Styles", "styles"]
 
 POINTS = 96  # points that a digit is drawn with, shared among its strokes by length
-
-Stroke = list[tuple[float, float]]
 
 # One string a style: points "x,y" in hundredths of the box, x rightwards and y downwards; "/" parts strokes.
 _STYLES: dict[int, tuple[str, ...]] = {
@@ -94,52 +93,37 @@ class Styles(NamedTuple):
 def styles() -> Styles:
     """Work the table out into arrays."""
     number = np.array([len(_STYLES[digit]) for digit in range(10)])
-    compiled = [_compile(_parse(style)) for digit in range(10) for style in _STYLES[digit]]
-    most = max(len(control) for control, _, _ in compiled)
-    control = np.zeros((len(compiled), most, 2))
-    for row, (points, _, _) in zip(control, compiled, strict=True):
-        row[: len(points)] = points
+    compiled = [_compile(style) for digit in range(10) for style in _STYLES[digit]]
+    control, neighbours, weights = zip(*compiled, strict=True)
+    most = max(map(len, control))
+    padded = [np.pad(points, ((0, most - len(points)), (0, 0))) for points in control]
     return Styles(
-        control,
-        np.stack([neighbours for _, neighbours, _ in compiled]),
-        np.stack([weights for _, _, weights in compiled]),
-        np.cumsum(number) - number,
-        number,
+        np.stack(padded), np.stack(neighbours), np.stack(weights), np.cumsum(number) - number, number
     )
 
 
-def _parse(style: str) -> list[Stroke]:
-    return [
-        [(int(x) / 100, int(y) / 100) for x, y in (point.split(",") for point in stroke.split())]
-        for stroke in style.split("/")
-    ]
-
-
-def _compile(strokes: list[Stroke]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    distinct = list(dict.fromkeys(point for stroke in strokes for point in stroke))
-    control = np.array(distinct)
-    lengths = []
-    for stroke in strokes:
-        steps = np.diff(np.array(stroke), axis=0)
-        lengths.append(float(np.sqrt(steps[:, 0] * steps[:, 0] + steps[:, 1] * steps[:, 1]).sum()))
-    shares = [round(POINTS * length / sum(lengths)) for length in lengths[:-1]]
-    shares.append(POINTS - sum(shares))
+def _compile(style: str) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """The control points of a style, and of each drawn point its four neighbours and their weights."""
+    strokes = [[tuple(map(int, point.split(","))) for point in stroke.split()] for stroke in style.split("/")]
+    control = list(dict.fromkeys(point for stroke in strokes for point in stroke))
+    lengths = [sum(map(math.dist, stroke[:-1], stroke[1:])) for stroke in strokes]
+    counts = [round(POINTS * length / sum(lengths)) for length in lengths[:-1]]
+    counts.append(POINTS - sum(counts))
     neighbours, weights = [], []
-    for stroke, share in zip(strokes, shares, strict=True):
-        index = [distinct.index(point) for point in stroke]
-        # Corners are points written twice: the piece between the two has no length and gets no points.
-        pieces = [piece for piece in range(len(index) - 1) if index[piece] != index[piece + 1]]
-        for step in range(share):
-            number = min(step * len(pieces) // (share - 1), len(pieces) - 1)
-            t = step * len(pieces) / (share - 1) - number
-            near = [min(max(pieces[number] + offset, 0), len(index) - 1) for offset in (-1, 0, 1, 2)]
-            neighbours.append([index[position] for position in near])
-            weights.append(
-                [
-                    ((-t + 2) * t - 1) * t / 2,
-                    ((3 * t - 5) * t * t + 2) / 2,
-                    ((-3 * t + 4) * t + 1) * t / 2,
-                    (t - 1) * t * t / 2,
-                ]
-            )
-    return control, np.array(neighbours), np.array(weights)
+    for stroke, count in zip(strokes, counts, strict=True):
+        points = np.array([control.index(point) for point in stroke])
+        segments = np.flatnonzero(np.diff(points))  # a corner's has no length and gets no points
+        steps = np.arange(count) * len(segments)
+        chosen = np.minimum(steps // (count - 1), len(segments) - 1)
+        t = steps / (count - 1) - chosen
+        near = np.clip(segments[chosen][:, None] + np.arange(-1, 3), 0, len(points) - 1)
+        neighbours.append(points[near])
+        weights.append(
+            [
+                ((-t + 2) * t - 1) * t / 2,
+                ((3 * t - 5) * t * t + 2) / 2,
+                ((-3 * t + 4) * t + 1) * t / 2,
+                (t - 1) * t * t / 2,
+            ]
+        )
+    return np.array(control) / 100, np.concatenate(neighbours), np.hstack(weights).T

@@ -20,15 +20,25 @@ Function = TypeVar("Function", bound=Reader)
 _TRAINING_DIGITS, _HELD_OUT_DIGITS = 10_000, 2_000
 
 
-def _adopted(name: str, read: Any) -> Reader:
+def _check_reader(name: str, read: Function) -> Function:
     if not callable(read):
-        raise ArgumentError(f"a dataset must be a function that returns it, got {type(read).__name__}")
-    _require_no_arguments(name, read)
-    found: Reader = read
-    return found
+        raise ArgumentError(
+            f"register_dataset: {name!r} must be a function that returns a training and a test set, got "
+            f"{type(read).__name__}"
+        )
+    try:
+        inspect.signature(read).bind()
+    except TypeError as error:
+        raise ArgumentError(
+            f"register_dataset: the function of {name!r} is called without arguments, but it lacks some: "
+            f"{error}"
+        ) from None
+    except ValueError:  # one in C that does not say
+        pass
+    return read
 
 
-DATASETS: Registry[Reader] = Registry("xpcnn.datasets", _adopted)
+DATASETS: Registry[Reader] = Registry("xpcnn.datasets", _check_reader)
 """Functions without arguments by name, each of which returns a training and a test set."""
 
 
@@ -63,28 +73,11 @@ def register_dataset(name: str) -> Callable[[Function], Function]:
     check_name("register_dataset", name)
 
     def decorate(read: Function) -> Function:
-        if not callable(read):
-            raise ArgumentError(
-                f"register_dataset: {name!r} must be a function that returns a training and a test set, got "
-                f"{type(read).__name__}"
-            )
-        _require_no_arguments(name, read)
+        _check_reader(name, read)
         DATASETS.add("register_dataset", name, read, lambda other: _place(other) == _place(read))
         return read
 
     return decorate
-
-
-def _require_no_arguments(name: str, read: Callable[..., Any]) -> None:
-    try:
-        inspect.signature(read).bind()
-    except TypeError as error:
-        raise ArgumentError(
-            f"register_dataset: the function of {name!r} is called without arguments, but it lacks some: "
-            f"{error}"
-        ) from None
-    except ValueError:  # one in C that does not say
-        return
 
 
 def _place(read: Any) -> tuple[Any, Any]:
@@ -104,14 +97,13 @@ def load_dataset(name: str) -> tuple[Dataset, Dataset]:
     if not isinstance(name, str) or name not in DATASETS:
         raise ArgumentError(f"unknown dataset {name!r:.60}; known: {', '.join(DATASETS)}")
     found: Any = DATASETS[name]()
-    pair = isinstance(found, tuple | list) and len(found) == 2
-    if not pair or not all(isinstance(one, Dataset) for one in found):
-        raise DatasetError(
-            f"the dataset {name!r} must be two, a training and a test set, each a xpcnn.data.Dataset; its "
-            f"function returned {type(found).__name__}"
-        )
-    train, test = found
-    return train, test
+    match found:
+        case (Dataset() as train, Dataset() as test):
+            return train, test
+    raise DatasetError(
+        f"the dataset {name!r} must be two, a training and a test set, each a xpcnn.data.Dataset; its "
+        f"function returned {type(found).__name__}"
+    )
 
 
 @register_dataset("synthetic-digits")
@@ -120,11 +112,5 @@ def _synthetic_digits() -> tuple[Dataset, Dataset]:
     return digits[:_TRAINING_DIGITS], digits[_TRAINING_DIGITS:]
 
 
-@register_dataset("mnist")
-def _mnist() -> tuple[Dataset, Dataset]:
-    return mnist()
-
-
-@register_dataset("fashion-mnist")
-def _fashion_mnist() -> tuple[Dataset, Dataset]:
-    return fashion_mnist()
+register_dataset("mnist")(mnist)
+register_dataset("fashion-mnist")(fashion_mnist)

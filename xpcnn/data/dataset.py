@@ -84,58 +84,51 @@ class Dataset:
     name: str = "dataset"
 
     def __post_init__(self) -> None:
-        for argument in ("images", "targets"):
-            value = getattr(self, argument)
+        images, targets = self.images, self.targets
+        for argument, value in (("images", images), ("targets", targets)):
             if not isinstance(value, np.ndarray):
-                kind = f"{type(value).__module__}.{type(value).__qualname__}"
                 raise DtypeError(
-                    f"Dataset: {argument} must be a NumPy array, got {kind}; "
-                    f"use xpcnn.to_numpy or numpy.asarray"
+                    f"Dataset: {argument} must be a NumPy array, got {type(value)}; use xpcnn.to_numpy"
                 )
-        if self.images.ndim != 4 or 0 in self.images.shape[1:]:
-            raise ShapeError(
-                f"Dataset: images must have shape (N, C, H, W) with C, H, W of at least 1, "
-                f"got {self.images.shape}"
-            )
-        if self.images.dtype != np.uint8 and not np.issubdtype(self.images.dtype, np.floating):
-            raise DtypeError(f"Dataset: images must be uint8 or floating, got {self.images.dtype}")
-        if self.targets.ndim < 1 or 0 in self.targets.shape[1:]:
-            raise ShapeError(f"Dataset: targets must have shape (N, ...), got {self.targets.shape}")
-        if self.targets.dtype.kind not in "biuf":
-            raise DtypeError(f"Dataset: targets must be integers, bools or floats, got {self.targets.dtype}")
-        if len(self.images) != len(self.targets):
-            raise ShapeError(f"Dataset: {len(self.images)} images but {len(self.targets)} targets")
+        if images.ndim != 4 or 0 in images.shape[1:]:
+            raise ShapeError(f"Dataset: images must be (N, C, H, W), none but N of 0, got {images.shape}")
+        if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+            raise DtypeError(f"Dataset: images must be uint8 or floating, got {images.dtype}")
+        if targets.ndim < 1 or 0 in targets.shape[1:]:
+            raise ShapeError(f"Dataset: targets must have shape (N, ...), got {targets.shape}")
+        if targets.dtype.kind not in "biuf":
+            raise DtypeError(f"Dataset: targets must be integers, bools or floats, got {targets.dtype}")
+        if len(images) != len(targets):
+            raise ShapeError(f"Dataset: {len(images)} images but {len(targets)} targets")
         if not isinstance(self.name, str):
             raise ArgumentError(f"Dataset: name must be a string, got {self.name!r}")
         if self.preparation not in (None, *PREPARATIONS):
+            known = ", ".join(map(repr, PREPARATIONS))
             raise ArgumentError(
-                f"Dataset: preparation must be None or one of {', '.join(map(repr, PREPARATIONS))}, "
-                f"got {self.preparation!r}"
+                f"Dataset: preparation must be None or one of {known}, got {self.preparation!r}"
             )
-        self._note_class_names()
-        if self.targets.dtype.kind != "f" and self.targets.shape[1:] in ((), (1,)):
-            self._note_labels()
+        self._set_class_names()
+        if targets.dtype.kind != "f" and targets.shape[1:] in ((), (1,)):
+            self._set_labels()
         elif self.classes is not None:
             raise DtypeError(
                 f"Dataset: classes={self.classes!r} is for labels, integers of shape (N,), but targets are "
-                f"{self.targets.dtype} of shape {self.targets.shape}"
+                f"{targets.dtype} of shape {targets.shape}"
             )
 
-    def _note_class_names(self) -> None:
+    def _set_class_names(self) -> None:
         if self.class_names is None:
             return
-        given = self.class_names
+        given, columns = self.class_names, self.targets.shape[1:]
         names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
         if not names or not all(isinstance(name, str) for name in names):
             raise ArgumentError(f"Dataset: class_names must be a sequence of strings, got {given!r}")
         object.__setattr__(self, "class_names", names)
-        named = (
-            self.targets.shape[1] if self.targets.ndim == 2 and self.targets.shape[1] > 1 else self.classes
-        )
+        named = columns[0] if len(columns) == 1 and columns[0] > 1 else self.classes
         if named is not None and named != len(names):
             raise ArgumentError(f"Dataset: {len(names)} class_names for {named} classes")
 
-    def _note_labels(self) -> None:
+    def _set_labels(self) -> None:
         labels = self.targets.reshape(-1).astype(np.int64, copy=False)
         object.__setattr__(self, "targets", labels)
         if self.classes is not None:
@@ -168,30 +161,22 @@ class Dataset:
         yield self.targets
 
     def __getitem__(self, index: Index) -> Dataset:
-        where = index if isinstance(index, slice) else self._positions(index)
-        return replace(self, images=self.images[where], targets=self.targets[where])
-
-    def _positions(self, index: Any) -> NDArray[Any]:
-        positions = np.asarray(index)
-        if positions.size == 0 and positions.ndim == 1 and positions.dtype != np.bool_:
-            positions = positions.astype(np.int64)  # [] would be float64
-        if positions.ndim != 1 or positions.dtype.kind not in "iub":
-            raise ArgumentError(
-                f"Dataset: index with a slice, a 1-d array of positions or a boolean mask, got {index!r}; "
-                f"one sample is dataset[i : i + 1]"
-            )
-        if positions.dtype == np.bool_:
-            if len(positions) != len(self):
-                raise ShapeError(f"Dataset: a mask of {len(positions)} entries for {len(self)} samples")
-        elif positions.size and (positions.min() < -len(self) or positions.max() >= len(self)):
-            raise ArgumentError(
-                f"Dataset: positions {positions.min()} … {positions.max()} reach outside {len(self)} samples"
-            )
-        return positions
+        where: Any = index if isinstance(index, slice) else np.asarray(index)
+        if not isinstance(where, slice):
+            if where.shape == (0,) and where.dtype.kind == "f":
+                where = where.astype(np.int64)  # [] would be float64
+            if where.ndim != 1:
+                raise ArgumentError(
+                    f"Dataset: index with a slice, a 1-d array of positions or a boolean mask, got "
+                    f"{index!r}; one sample is dataset[i : i + 1]"
+                )
+        try:
+            return replace(self, images=self.images[where], targets=self.targets[where])
+        except IndexError as error:
+            raise ArgumentError(f"Dataset of {len(self)} samples: {error}") from None
 
     def __repr__(self) -> str:
-        shape = tuple(self.images.shape[1:])
-        kind = f"{shape} {self.images.dtype}"
+        kind = f"{self.images.shape[1:]} {self.images.dtype}"
         goal = f"targets {self.targets.shape[1:]} {self.targets.dtype}"
         if self.classes is not None:
             goal = f"{self.classes} classes"

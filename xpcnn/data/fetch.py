@@ -110,16 +110,15 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     problems: list[str] = []
     if user_root:
         top = expand(user_root)
-        content, damaged = _look_in([top / folder for folder in source.folders], source, file)
-        if content is None:
-            # Datasets share file names: what is wrong here may be another's, and right.
-            content, others = _look_in([top / folder for folder in SHARED], source, file)
-            problems = list(others.values())
+        own = [top / folder for folder in source.folders]
+        content, damaged = _look_in([*own, *(top / folder for folder in SHARED)], source, file)
         if content is not None:
             return content
-        if damaged or (root is not None and problems):
-            found = "; ".join([*damaged.values(), *problems])
-            raise DatasetError(f"{found}; replace or remove it (xpcnn leaves it alone)")
+        problems = list(damaged.values())
+        # Datasets share file names: what is wrong in a shared folder may be another's, and right.
+        is_own = any(path.is_relative_to(folder) for path in damaged for folder in own)
+        if is_own or (damaged and root is not None):
+            raise DatasetError(f"{'; '.join(problems)}; replace or remove it (xpcnn leaves it alone)")
         if root is not None:
             raise DatasetError(f"{source.name}: {_not_found(top, source, file)}")
         for problem in problems:
@@ -131,9 +130,8 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
         for problem in damaged.values():
             _log.warning("%s; fetching it again", problem)
         content, kept = _fetch(source, file, folder, [*problems, *damaged.values()])
-        for path in damaged:
-            if path != kept:
-                path.unlink(missing_ok=True)
+        for path in damaged.keys() - {kept}:
+            path.unlink(missing_ok=True)
     return content
 
 
@@ -164,28 +162,25 @@ def _candidates(folder: Path, file: str) -> Iterator[Path]:
 
 def _not_found(root: Path, source: Source, file: str) -> str:
     """What was looked for under a root, where, and what is there instead."""
-    where = ", ".join(f"{folder}/" for folder in (*source.folders, *SHARED) if folder)
+    folders = [folder for folder in (*source.folders, *SHARED) if folder]
+    where = ", ".join(f"{folder}/" for folder in folders)
     looked = f"no {' or '.join(_names_of(file))}, with or without .gz, in {where} or directly under {root}"
     if not os.path.isdir(root):
         return f"{looked}, which is no folder"
-    listed = [_list_folder(root / folder, f"{folder}/") for folder in (*source.folders, *SHARED) if folder]
-    return "; ".join([looked, *filter(None, listed), _list_folder(root, "the latter") or ""])
+    there = [(root / folder, f"{folder}/") for folder in folders if os.path.isdir(root / folder)]
+    listed = [f"{name} {_list_folder(folder)}" for folder, name in [*there, (root, "the latter")]]
+    return "; ".join([looked, *listed])
 
 
-def _visible(name: str) -> str:
-    return name if name.isprintable() else ascii(name)
-
-
-def _list_folder(folder: Path, name: str) -> str | None:
-    """Return a folder's name and what it holds, or None where there is no such folder."""
-    if not os.path.isdir(folder):
-        return None
+def _list_folder(folder: Path) -> str:
+    """Say what a folder holds."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        return f"{name} cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror}"
+    shown = [name if name.isprintable() else ascii(name) for name in names[:_MOST_NAMES]]
     more = "" if len(names) <= _MOST_NAMES else f" and {len(names) - _MOST_NAMES} more"
-    return f"{name} holds {', '.join(map(_visible, names[:_MOST_NAMES])) or 'nothing'}{more}"
+    return f"holds {', '.join(shown) or 'nothing'}{more}"
 
 
 def _look_in(folders: list[Path], source: Source, file: str) -> tuple[bytes | None, dict[Path, str]]:
@@ -228,8 +223,7 @@ def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tupl
             _log.info("fetching %s", url)
             _download(url, part, source.sizes.get(file, _MOST))
             content = _verify(part, url, source, file)
-            with part.open("rb") as stream:  # a server may have decompressed it on the way
-                gzipped = stream.read(2) == GZIP_MAGIC
+            gzipped = part.read_bytes().startswith(GZIP_MAGIC)  # unless decompressed on the way
             target = folder / (f"{file}.gz" if gzipped else file)
             os.replace(part, target)
             return content, target

@@ -19,7 +19,7 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,48 +78,46 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
 def read_content(path: str | os.PathLike[str], name: str | None = None, most: int | None = None) -> bytes:
     """The whole content of an IDX file, decompressed if it is gzipped; `name` stands for it in errors.
 
-    No more than `most` bytes are decompressed; without it, no more than the header in the first of them says
-    that there are. A stream that goes on is refused.
+    No more than `most` bytes are read; without it, no more are decompressed than the header in the first of
+    them says that there are. A stream that goes on is refused.
     """
     name = os.fspath(path) if name is None else name
+    size = 0
     try:
         with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             file.seek(0)
-            if gzipped:
-                return _decompress(file, name, most)
-            size = os.fstat(file.fileno()).st_size
-            if most is not None and size > most:
-                raise DatasetError(f"{name}: wrong content: {size:,} bytes, expected {most:,}")
-            return file.read()
+            stream = gzip.GzipFile(fileobj=file) if gzipped else file
+            content = bytearray(stream.read(_LONGEST_HEADER))
+            if most is None:
+                most = _declared_size(content, size, name) if gzipped else size
+            while len(content) <= most:
+                chunk = stream.read(min(_CHUNK, most + 1 - len(content)))
+                if not chunk:
+                    return bytes(content)
+                content += chunk
     except EOFError as error:
-        size = Path(path).stat().st_size
         raise DatasetError(f"{name}: truncated: the gzip stream breaks off after {size} bytes") from error
-    except DatasetError:
-        raise
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(f"{name}: damaged gzip stream: {error}") from error
     except OSError as error:
+        if isinstance(error, DatasetError):
+            raise
         raise DatasetError(f"{name}: cannot be read: {error.strerror or error}") from error
-
-
-def _decompress(file: BinaryIO, name: str, most: int | None) -> bytes:
-    stream = gzip.GzipFile(fileobj=file)
-    content = bytearray(stream.read(_LONGEST_HEADER))
-    if most is None:
-        _, shape, dtype = _header(content, name)
-        most, there = _size(shape, dtype), os.fstat(file.fileno()).st_size
-        if most > max(_ALWAYS, _RATIO * there):
-            raise DatasetError(
-                f"{name}: {there:,} bytes should decompress to {most:,}, more than {_RATIO} times as many; "
-                f"decompress it by hand if that is right"
-            )
-    while len(content) <= most:
-        chunk = stream.read(min(_CHUNK, most + 1 - len(content)))
-        if not chunk:
-            return bytes(content)
-        content += chunk
     raise DatasetError(f"{name}: wrong content: more than the {most:,} bytes it should decompress to")
+
+
+def _declared_size(content: bytearray, compressed: int, name: str) -> int:
+    """How many bytes a gzipped file decompresses to by its header, as far as that is plausible."""
+    _, shape, dtype = _header(content, name)
+    declared = _size(shape, dtype)
+    if declared > max(_ALWAYS, _RATIO * compressed):
+        raise DatasetError(
+            f"{name}: {compressed:,} bytes should decompress to {declared:,}, more than {_RATIO} times as "
+            f"many; decompress it by hand if that is right"
+        )
+    return declared
 
 
 def parse_idx(content: bytes, name: str) -> NDArray[Any]:
@@ -141,24 +139,16 @@ def parse_idx(content: bytes, name: str) -> NDArray[Any]:
 
 def _header(content: bytes | bytearray, name: str) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
     """Where the elements of an IDX file start, their shape, and their type in the file."""
-    if len(content) < 4:
-        raise DatasetError(
-            f"{name}: truncated: an IDX file begins with 4 bytes of magic, found {len(content)}"
-        )
-    code, dimensions = content[2], content[3]
-    if content[:2] != b"\x00\x00" or dimensions == 0:
-        raise DatasetError(
-            f"{name}: not an IDX file: the magic number should be 00 00 TT DD "
-            f"(type, dimensions of at least 1), found {content[:4].hex(' ')}"
-        )
-    if code not in _DTYPES:
+    code, dimensions = (content[2], content[3]) if len(content) >= 4 else (0x08, 1)
+    if content[:2].strip(b"\0") or code not in _DTYPES or dimensions == 0:
         known = ", ".join(f"{known:02x}" for known in _DTYPES)
-        raise DatasetError(f"{name}: unknown IDX type code {code:02x}, expected one of {known}")
+        raise DatasetError(
+            f"{name}: not an IDX file: it should begin with 00 00 TT DD (type: one of {known}; dimensions: "
+            f"at least 1), found {content[:4].hex(' ')}"
+        )
     start = 4 + 4 * dimensions
     if len(content) < start:
-        raise DatasetError(
-            f"{name}: truncated: a header of {dimensions} sizes takes {start} bytes, found {len(content)}"
-        )
+        raise DatasetError(f"{name}: truncated: its header takes {start} bytes, found {len(content)}")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=dimensions, offset=4))
     return start, shape, np.dtype(_DTYPES[code])
 

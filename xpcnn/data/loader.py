@@ -88,8 +88,7 @@ class Loader:
             raise ArgumentError(f"Loader: {dataset!r} is empty")
         if len(self) == 0:
             raise ArgumentError(
-                f"Loader: drop_last with batch_size={self.batch_size} leaves no batch "
-                f"of {len(dataset)} samples"
+                f"Loader: drop_last with batch_size={batch_size} leaves no batch of {len(dataset)} samples"
             )
 
     def __len__(self) -> int:
@@ -98,9 +97,8 @@ class Loader:
 
     def batches(self, start: int = 0) -> int:
         """The number of batches that an epoch has left after its first `start` samples."""
-        start = check_integer("Loader", "start", start, minimum=0)
-        samples = len(self.dataset) - start + (0 if self.drop_last else self.batch_size - 1)
-        return samples // self.batch_size
+        samples = len(self.dataset) - check_integer("Loader", "start", start, minimum=0)
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         """The next epoch: 0 in the first loop over this loader, 1 in the second; `epoch` names one."""
@@ -114,8 +112,8 @@ class Loader:
             return np.arange(len(self.dataset))
         # Sorting raw 64-bit numbers: NumPy promises that these stay the same between releases, and makes no
         # such promise for Generator.permutation.
-        bits = np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(_STREAM, index)))
-        return np.argsort(bits.random_raw(len(self.dataset)), kind="stable")
+        numbers = self._random_bits(_STREAM, index).random_raw(len(self.dataset))
+        return np.argsort(numbers, kind="stable")
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `index`, without its first `start` samples.
@@ -136,23 +134,20 @@ class Loader:
         index = check_integer("Loader.epoch", "index", index, minimum=0)
         start = check_integer("Loader.epoch", "start", start, minimum=0)
         if start > len(self.dataset):
-            raise ArgumentError(
-                f"Loader.epoch: start={start} is beyond the {len(self.dataset)} samples of an epoch"
-            )
+            raise ArgumentError(f"Loader.epoch: start={start} is beyond its {len(self.dataset)} samples")
         return self._batches(index, start)
 
     def _batches(self, index: int, start: int) -> Iterator[Batch]:
         images, targets = self.dataset
         order = self.order(index) if self.shuffle else None
-        for number in range(self.batches(start)):
-            first = start + number * self.batch_size
+        for first in range(start, start + self.batches(start) * self.batch_size, self.batch_size):
             span = slice(first, first + self.batch_size)
             chosen = span if order is None else order[span]
             batch = images[chosen]
             if self.augment is not None:
-                batch = self.augment(batch, self._generator(index, first))
+                bits = self._random_bits(_AUGMENT_STREAM, index, first)
+                batch = self.augment(batch, np.random.Generator(bits))
             yield batch, targets[chosen]
 
-    def _generator(self, index: int, first: int) -> np.random.Generator:
-        key = (_AUGMENT_STREAM, index, first)
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=key)))
+    def _random_bits(self, *key: int) -> np.random.Philox:
+        return np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=key))

@@ -164,9 +164,8 @@ def _depth(lines: NDArray[Any]) -> int:
 def _is_uneven(ink: Grey) -> bool:
     border = _border(ink)
     low, high = np.percentile(border, (5, 95))
-    noise = np.median(
-        np.abs(np.diff(border))
-    )  # two thirds of a standard deviation from neighbour to neighbour
+    # Two thirds of a standard deviation, from neighbour to neighbour.
+    noise = np.median(np.abs(np.diff(border)))
     return bool(high - low > _EVEN * ink.max() + 4 * noise)
 
 
@@ -193,12 +192,8 @@ def _opening(grey: Grey) -> Grey:
     picture = Image.fromarray(grey)
     coarse = picture.reduce(max(1, round(max(grey.shape) / 64))).convert("L")
     window = max(coarse.size) // 5 // 2 * 2 + 1
-    for step in (
-        ImageFilter.MinFilter(window),
-        ImageFilter.MaxFilter(window),
-        ImageFilter.GaussianBlur(window / 3),
-    ):
-        coarse = coarse.filter(step)
+    coarse = coarse.filter(ImageFilter.MinFilter(window)).filter(ImageFilter.MaxFilter(window))
+    coarse = coarse.filter(ImageFilter.GaussianBlur(window / 3))
     return np.asarray(coarse.resize(picture.size, Image.Resampling.BILINEAR), dtype=np.float32)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +26,27 @@ class Transform(ABC):
 
     name: ClassVar[str]
     """What `parse` calls it."""
-    limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    """What its numbers must lie between."""
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+    """The least and the largest value of its numbers, by their names; from 0 on for the others."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            number = self._check(field.name, getattr(self, field.name), whole=field.type == "int")
+            value = getattr(self, field.name)
+            if field.type == "int":
+                number: float = check_integer(type(self).__name__, field.name, value, minimum=0)
+            else:
+                number = self._check(field.name, value)
             object.__setattr__(self, field.name, number)
 
-    def _check(self, argument: str, value: object, whole: bool = False) -> float:
+    def _check(self, argument: str, value: object) -> float:
         """Return a finite number within the limits, or raise ArgumentError."""
-        where = type(self).__name__
-        if whole:
-            return check_integer(where, argument, value, minimum=0)
-        number, (low, high) = float(value) if isinstance(value, numbers.Real) else math.nan, self.limits
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+        low, high = self.limits.get(argument, (0, math.inf))
         if math.isfinite(number) and low <= number <= high:
             return number
-        span = f"of {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-        raise ArgumentError(
-            f"{type(self).__name__}: {argument} must be a finite number {span}, got {value!r}"
-        )
+        span = f"{low} to {high}" if math.isfinite(high) else f"at least {low}"
+        where = type(self).__name__
+        raise ArgumentError(f"{where}: {argument} must be a finite number of {span}, got {value!r}")
 
     def __call__(self, images: Array, rng: np.random.Generator | int) -> Array:
         """Return changed copies of the images.
@@ -74,13 +74,7 @@ class Transform(ABC):
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise DtypeError(f"{where}: images must be uint8 or floating, got {images.dtype}")
         if not isinstance(rng, np.random.Generator):
-            try:
-                rng = np.random.default_rng(check_integer(where, "rng", rng, minimum=0))
-            except ArgumentError:
-                message = (
-                    f"{where}: rng must be a numpy.random.Generator or a seed of at least 0, got {rng!r}"
-                )
-                raise ArgumentError(message) from None
+            rng = np.random.default_rng(check_integer(where, "rng, unless a Generator,", rng, minimum=0))
         images = images.astype(images.dtype.newbyteorder("="), copy=False)
         return self._apply(images, rng) if images.size else images.copy()
 
@@ -91,16 +85,8 @@ class Transform(ABC):
     @property
     def spec(self) -> str:
         """The text that `parse` reads back, such as ``"elastic=8:3"``."""
-        arguments: list[Any] = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            arguments.extend(value if isinstance(value, tuple) else [value])
-        return f"{self.name}={':'.join(map(_short, arguments))}"
-
-    @classmethod
-    def from_numbers(cls, arguments: Sequence[int | float]) -> Self:
-        """Build from the numbers of a spec."""
-        return cls(*arguments)
+        numbers = np.hstack([getattr(self, field.name) for field in fields(self)]).tolist()
+        return f"{self.name}={':'.join(repr(number).removesuffix('.0') for number in numbers)}"
 
 
 class Geometric(Transform):
@@ -113,8 +99,3 @@ class Geometric(Transform):
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:
         n, _, height, width = images.shape
         return read(images, [self.draw(rng, n, height, width)])
-
-
-def _short(number: float) -> str:
-    """The shortest text that reads back as the same number."""
-    return repr(number).removesuffix(".0")

@@ -135,11 +135,9 @@ def _parse_one(item: str) -> Transform:
     most = 2 if kind is Shift else len(fields(kind))
     if not least <= len(texts) <= most:
         wanted = f"{least}" if least == most else f"{least} or {most}"
-        plural = "" if least == most == 1 else "s"
-        raise ArgumentError(
-            f"augment.parse: {name} takes {wanted} number{plural}, got {len(texts)} in {item!r}"
-        )
-    return kind.from_numbers([_number(text, item) for text in texts])
+        raise ArgumentError(f"augment.parse: {name} takes {wanted} numbers, got {len(texts)} in {item!r}")
+    numbers = [_number(text, item) for text in texts]
+    return Shift((numbers[0], numbers[1])) if kind is Shift and len(numbers) == 2 else kind(*numbers)
 
 
 def _number(text: str, item: str) -> int | float:

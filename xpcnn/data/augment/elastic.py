@@ -11,7 +11,6 @@ import numpy as np
 
 from xpcnn.data.augment.base import Array, Geometric
 from xpcnn.data.augment.sampling import Displacement
-from xpcnn.errors import ArgumentError
 
 __all__ = ["Elastic"]
 
@@ -50,13 +49,9 @@ class Elastic(Geometric):
     """
 
     name: ClassVar[str] = "elastic"
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"sigma": (0.1, math.inf)}
     alpha: float
     sigma: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sigma < 0.1:
-            raise ArgumentError(f"Elastic: sigma must be a finite number of at least 0.1, got {self.sigma!r}")
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Displacement:
         """Two fields of ``height * width`` numbers for each image."""

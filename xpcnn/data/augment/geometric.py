@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -58,11 +57,6 @@ class Shift(Geometric):
         else:
             raise ArgumentError(f"Shift: pixels must be a number or a pair, got {self.pixels!r}")
 
-    @classmethod
-    def from_numbers(cls, arguments: Sequence[int | float]) -> Self:
-        """Build from one number or two."""
-        return cls(arguments[0] if len(arguments) == 1 else (arguments[0], arguments[1]))
-
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """Two numbers for each image."""
         distance = _spread(rng, n, 2) * self.pixels
@@ -91,7 +85,7 @@ class Rotate(Geometric):
     """
 
     name: ClassVar[str] = "rotate"
-    limits: ClassVar[tuple[float, float]] = (0, 180)
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"degrees": (0, 180)}
     degrees: float
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -155,7 +149,7 @@ class Shear(Geometric):
     """
 
     name: ClassVar[str] = "shear"
-    limits: ClassVar[tuple[float, float]] = (0, 89)
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"degrees": (0, 89)}
     degrees: float
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -224,7 +218,7 @@ class HorizontalFlip(Geometric):
     """
 
     name: ClassVar[str] = "hflip"
-    limits: ClassVar[tuple[float, float]] = (0, 1)
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"p": (0, 1)}
     p: float = 0.5
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -256,7 +250,7 @@ class VerticalFlip(Geometric):
     """
 
     name: ClassVar[str] = "vflip"
-    limits: ClassVar[tuple[float, float]] = (0, 1)
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"p": (0, 1)}
     p: float = 0.5
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:

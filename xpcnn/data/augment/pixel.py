@@ -38,7 +38,7 @@ class Brightness(Transform):
     """
 
     name: ClassVar[str] = "brightness"
-    limits: ClassVar[tuple[float, float]] = (0, 1)
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"amount": (0, 1)}
     amount: float
 
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:

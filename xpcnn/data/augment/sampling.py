@@ -56,15 +56,12 @@ def affine(
 def read(images: Array, maps: Sequence[Map]) -> Array:
     """Images (N, C, H, W) seen through `maps`, at least one, in the order in which they change the image.
 
-    The background is 0. Whole-pixel moves and flips copy pixels exactly; all else is bilinear, computed in
-    float32 (float64 for float64 images) and rounded to nearest for uint8.
+    The background is 0. Reading is bilinear, computed in float32 (float64 for float64 images) and rounded to
+    nearest for uint8; so moves by whole pixels and flips are exact.
     """
     chain = _merge_affine(maps)
     n, channels, height, width = images.shape
-    if len(chain) == 1 and isinstance(chain[0], Affine) and _whole_pixels(chain[0], height, width):
-        dtype, sample = images.dtype, _nearest
-    else:
-        dtype, sample = np.result_type(images.dtype, np.float32), _bilinear
+    dtype = np.result_type(images.dtype, np.float32)
     result = np.empty(images.shape, images.dtype)
     step = max(1, _BLOCK // (channels * height * width))
     # One zero before, so that what lies outside reads 0 without a mask, and two after: the neighbour of the
@@ -74,12 +71,11 @@ def read(images: Array, maps: Sequence[Map]) -> Array:
         block = slice(start, min(start + step, n))
         planes = padded[: block.stop - start]
         planes[:, :, 1:-2, 1:-2] = images[block]
-        y, x = _positions(chain, block, height, width, np.result_type(dtype, np.float32))
-        _to_index(y, height, -1, height)
-        _to_index(x, width, -1, width)
-        y += 1
-        x += 1
-        result[block] = _finish(sample(planes, y, x), images.dtype)
+        y, x = _positions(chain, block, height, width, dtype)
+        values = _bilinear(planes, _index(y, height, 1) + 1, _index(x, width, 1) + 1)
+        if images.dtype == np.uint8:
+            values += 0.5  # the cast truncates
+        result[block] = values
     return result
 
 
@@ -94,25 +90,12 @@ def _merge_affine(maps: Sequence[Map]) -> list[Map]:
     return merged
 
 
-def _whole_pixels(moved: Affine, height: int, width: int) -> bool:
-    """Whether every image is only flipped and moved by whole pixels."""
-    centre = _centre(height, width)
-    # The pixel from which the first one of each result is read.
-    corner = moved.matrix[:, :, 2] - moved.matrix[:, :, :2] @ centre + centre
-    return bool((np.abs(moved.matrix[:, :, :2]) == np.eye(2)).all() and (corner == np.rint(corner)).all())
-
-
-def _centre(height: int, width: int) -> Array:
-    return np.array([(height - 1) / 2, (width - 1) / 2])
-
-
 def _positions(
     chain: Sequence[Map], block: slice, height: int, width: int, dtype: np.dtype[Any]
 ) -> tuple[Array, Array]:
     """Where each pixel of a block of images is read: y and x (n, H, W) from the centre."""
-    centre = _centre(height, width)
-    grid_y = (np.arange(height) - centre[0]).astype(dtype)[:, None]
-    grid_x = (np.arange(width) - centre[1]).astype(dtype)
+    grid_y = (np.arange(height) - (height - 1) / 2).astype(dtype)[:, None]
+    grid_x = (np.arange(width) - (width - 1) / 2).astype(dtype)
     y, x = grid_y, grid_x
     for part in reversed(chain):  # the last change of the image is the first that a position goes through
         if isinstance(part, Affine):
@@ -121,45 +104,25 @@ def _positions(
         else:
             field = part.field[block].astype(dtype, copy=False)
             if y is not grid_y:  # off the pixels: read the field between them
-                field = _read_field(field, y, x)
+                padded = np.pad(field, ((0, 0), (0, 0), (0, 1), (0, 1)))
+                field = _bilinear(padded, _index(y, height), _index(x, width))
             y, x = y + field[:, 0], x + field[:, 1]
     return y, x
 
 
-def _to_index(position: Array, size: int, low: float, high: float) -> None:
-    """From the centre to the index of a pixel, kept between `low` and `high`; in place."""
-    position += (size - 1) / 2
-    np.clip(position, low, high, out=position)
-
-
-def _read_field(field: Array, y: Array, x: Array) -> Array:
-    height, width = field.shape[2:]
-    y, x = y.copy(), x.copy()
-    _to_index(y, height, 0, height - 1)
-    _to_index(x, width, 0, width - 1)
-    return _bilinear(np.pad(field, ((0, 0), (0, 0), (0, 1), (0, 1))), y, x)
-
-
-def _flat_index(planes: Array, y: Array, x: Array) -> Array:
-    """Positions (n, C, H, W) in the flattened `planes` (n, C, …) of the pixels at whole y and x (n, H, W)."""
-    n, channels, height, width = planes.shape
-    index = y.astype(np.intp)
-    index *= width
-    index += x.astype(np.intp)
-    first = np.arange(n * channels).reshape(n, channels, 1, 1) * (height * width)
-    return index[:, None] + first
-
-
-def _nearest(planes: Array, y: Array, x: Array) -> Array:
-    """The planes' values at whole y and x."""
-    return planes.reshape(-1).take(_flat_index(planes, y, x))
+def _index(position: Array, size: int, outside: int = 0) -> Array:
+    """From the centre to the index of a pixel, at most so many pixels outside."""
+    return np.clip(position + (size - 1) / 2, -outside, size - 1 + outside)
 
 
 def _bilinear(planes: Array, y: Array, x: Array) -> Array:
-    """The planes' values between pixels; every position has a neighbour below and to the right."""
+    """The values of planes (n, C, H, W) at y and x (n, …); each has a neighbour below and to the right."""
+    n, channels, height, width = planes.shape
     whole_y, whole_x = np.floor(y), np.floor(x)
     down, right = (y - whole_y)[:, None], (x - whole_x)[:, None]
-    index, flat, width = _flat_index(planes, whole_y, whole_x), planes.reshape(-1), planes.shape[3]
+    first = np.arange(n * channels).reshape(n, channels, 1, 1) * (height * width)
+    index = (whole_y.astype(np.intp) * width + whole_x.astype(np.intp))[:, None] + first
+    flat = planes.reshape(-1)
     # A slice moves every reading by one, without a new index.
     corner = partial(np.take, indices=index, mode="clip")
     top, bottom = corner(flat), corner(flat[width:])
@@ -167,9 +130,3 @@ def _bilinear(planes: Array, y: Array, x: Array) -> Array:
     bottom += right * (corner(flat[width + 1 :]) - bottom)
     top += down * (bottom - top)
     return top
-
-
-def _finish(values: Array, dtype: np.dtype[Any]) -> Array:
-    if dtype == np.uint8 and values.dtype != np.uint8:
-        values += 0.5  # the cast truncates
-    return values.astype(dtype, copy=False)
