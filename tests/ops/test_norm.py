@@ -1,4 +1,4 @@
-"""Batch normalisation, training and inference."""
+"""Batch normalisation, training and inference, alone and with a ReLU behind it, by every implementation."""
 
 from __future__ import annotations
 
@@ -8,85 +8,169 @@ import numpy as np
 import pytest
 
 from tests.support import oracles
-from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions
+from tests.support.implementations import Implementation
+from tests.support.ops import ALL_LAYOUTS, draw, is_channels_last, mentions
 from xpcnn import errors, ops
+from xpcnn.backend.cpu import norm as cpu_norm
+from xpcnn.ops import fused, norm
 
 SHAPES = {
     "features": (6, 3),
     "sequences": (4, 3, 5),
-    "images": (4, 3, 2, 5),
+    "images": (4, 3, 5, 7),
+    "volumes": (3, 2, 2, 3, 4),
     "two values": (2, 3),
-    "one large image": (1, 3, 4, 4),
-    "one channel": (5, 1, 2, 2),
+    "one large image": (1, 3, 14, 14),
+    "one channel": (6, 1, 5, 5),
+    "more channels than values": (2, 70, 1, 3),
+    "many chunks": (40, 2, 7, 5),
+    "groups of chunks": (30, 3, 9, 8),
 }
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+FAR = {"near 0": 0.3, "far": 30.0, "some far": np.array([0.0, 50.0])}
+ON_CPU = {"float64": 1e-13, "float32": 3e-6}
+ON_CUDA = {"float64": 1e-14, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
+EPS = 1e-3
 every_mode = pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+every_distance = pytest.mark.parametrize("far", FAR.values(), ids=FAR.keys())
+
+
+def last_axis(make: Any, values: Any) -> Any:
+    """The values (N, C, ...) over memory (N, ..., C)."""
+    memory = make.array(np.ascontiguousarray(np.moveaxis(values, 1, -1)))
+    return make.xp.permute_dims(memory, (0, values.ndim - 1, *range(1, values.ndim - 1)))
 
 
 class Numbers:
-    """Inputs for a shape, on the host."""
+    """Inputs for a shape, as arrays and as what those hold."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: str = "float64") -> None:
+    def __init__(self, make: Any, shape: tuple[int, ...], far: Any = 0.3, layout: Any = last_axis) -> None:
         c = shape[1]
-        self.x = (2 + 3 * draw(*shape, seed=1)).astype(dtype)
-        self.dy = draw(*shape, dtype=dtype, seed=2)
-        self.weight = draw(c, dtype=dtype, seed=3)
-        self.bias = draw(c, dtype=dtype, seed=4)
-        self.mean = draw(c, dtype=dtype, seed=5)
-        self.var = (0.5 + draw(c, seed=6) ** 2).astype(dtype)
+        offsets = np.resize(far, c)
+        self.x = layout(make, draw(*shape, seed=1) + offsets.reshape(-1, *[1] * (len(shape) - 2)))
+        self.dy = layout(make, draw(*shape, seed=2))
+        drawn = draw(c, seed=3), draw(c, seed=4), draw(c, seed=5) / 9 + offsets, 0.5 + draw(c, seed=6) ** 2
+        self.parameters = [make.array(values) for values in drawn]
+        self.values = [make.values(array) for array in (self.x, self.dy, *self.parameters)]
 
-    def parameters(self, make: Any) -> tuple[Any, ...]:
-        """(weight, bias, running_mean, running_var) as arrays of the backend."""
-        return tuple(make.array(a) for a in (self.weight, self.bias, self.mean, self.var))
+
+def rounding(i: Implementation, far: Any = 0.3, dtype: str | None = None) -> float:
+    """What a result may be off by: more where the mean is far from 0, as that of x or its mean is more."""
+    near = i.is_cuda and np.max(far) < 1
+    return (ON_CUDA if i.is_cuda else ON_CPU)[dtype or i.dtype_name] * (
+        1.0 if near else 1 + float(np.max(far))
+    )
+
+
+def check_gradients(
+    i: Implementation, n: Numbers, got: Any, statistics: Any, dy: Any, train: bool, far: Any = 0.3
+) -> None:
+    """Sums and dx are remainders of terms that may be larger: those set the size of rounding."""
+    x, _, weight, *_ = n.values
+    arguments = (x, weight, dy, *statistics)
+    expected = oracles.batch_norm_gradients(*arguments, train, EPS)
+    terms = oracles.batch_norm_gradients(*arguments, False, EPS)[0]
+    of_sums = float(np.abs(dy).sum() / x.shape[1])
+    for array, value, scale in zip(got, expected, (np.abs(terms).max(), of_sums, of_sums), strict=True):
+        size = scale if i.is_cuda else 4 * max(1.0, np.abs(value).max())
+        i.check(array, value, rtol=rounding(i, far), scale=float(size))
+
+
+@every_mode
+@every_distance
+@every_shape
+def test_batch_norm(implementation: Implementation, shape: tuple[int, ...], far: Any, train: bool) -> None:
+    i, n = implementation, Numbers(implementation, shape, far)
+    x, dy, weight, bias, mean, var = n.values
+    rtol = rounding(i, far)
+    with i.unchanged(n.x, *n.parameters):
+        y, ctx = ops.batch_norm(n.x, *n.parameters, train=train, momentum=0.3, eps=EPS)
+    i.ran("batch_norm_train" if train else "batch_norm_inference")
+    if train:
+        batch_mean, batch_var, unbiased = oracles.batch_statistics(x)
+        i.check(ctx.running_mean, 0.7 * mean + 0.3 * batch_mean, rtol=rounding(i, 0))
+        i.check(ctx.running_var, 0.7 * var + 0.3 * unbiased, rtol=rtol)
+        mean, var = batch_mean, batch_var
+    i.check(ctx.mean, mean, i.wide, rtol=rounding(i, 0, i.wide), scale=max(1.0, np.abs(mean).max()))
+    i.check(ctx.inverse_std, 1 / np.sqrt(var + EPS), i.wide, rtol=rounding(i, far, i.wide))
+    i.check(y, oracles.batch_norm(x, weight, bias, mean, var, EPS), rtol=rtol)
+    assert len(shape) != 4 or is_channels_last(y)
+    with i.unchanged(n.x, n.dy, ctx):
+        gradients = ops.batch_norm.backward(ctx, n.dy)
+    check_gradients(i, n, gradients, (mean, var), dy, train, far)
+    i.ran("batch_norm_gradients")
 
 
 @every_mode
 @every_shape
-def test_batch_norm(make: Any, dtype: str, shape: tuple[int, ...], train: bool) -> None:
-    numbers = Numbers(shape, dtype)
-    x, dy, parameters = make.array(numbers.x), make.array(numbers.dy), numbers.parameters(make)
-    with make.unchanged(x, *parameters):
-        y, ctx = ops.batch_norm(x, *parameters, train=train, momentum=0.3, eps=1e-3)
-    mean, var, unbiased = oracles.batch_statistics(numbers.x)
-    if train:
-        make.check(ctx.running_mean, 0.7 * oracles.float64(numbers.mean) + 0.3 * mean, dtype)
-        make.check(ctx.running_var, 0.7 * oracles.float64(numbers.var) + 0.3 * unbiased, dtype)
+def test_with_a_relu_behind(implementation: Implementation, shape: tuple[int, ...], train: bool) -> None:
+    """The bits are those of the two ops, one after the other."""
+    i, n = implementation, Numbers(implementation, shape)
+    options = {"train": train, "momentum": 0.3, "eps": EPS}
+    with i.unchanged(n.x, n.dy, *n.parameters):
+        y, ctx = fused.batch_norm_relu(n.x, *n.parameters, **options)
+        gradients = fused.batch_norm_relu.backward(ctx, n.dy)
+    i.ran("batch_norm_relu_train" if train else "batch_norm_relu_inference", cuda=False)
+    i.ran("batch_norm_relu_gradients", cuda=False)
+    normalised, norm_ctx = ops.batch_norm(n.x, *n.parameters, **options)
+    expected, relu_ctx = ops.relu(normalised)
+    dy = ops.relu.backward(relu_ctx, n.dy)
+    pairs = [(y, expected), *zip(gradients, ops.batch_norm.backward(norm_ctx, dy), strict=True)]
+    pairs += zip(ctx[0][-2:], norm_ctx[-2:], strict=True)
+    for got, value in pairs:
+        np.testing.assert_array_equal(i.to_numpy(got), i.to_numpy(value))
+
+
+@pytest.mark.parametrize("absent", [(0,), (1,), (2, 3), (0, 1, 2, 3)], ids=str)
+def test_absent_parameters(implementation: Implementation, absent: tuple[int, ...]) -> None:
+    i, n = implementation, Numbers(implementation, (4, 3, 5, 7))
+    given = [None if k in absent else array for k, array in enumerate(n.parameters)]
+    x, dy, weight, bias, running, var = n.values
+    weight, bias = np.ones(3) if 0 in absent else weight, np.zeros(3) if 1 in absent else bias
+    batch_mean, batch_var, _ = oracles.batch_statistics(x)
+    y, ctx = ops.batch_norm(n.x, *given, train=True, eps=EPS)
+    i.check(y, oracles.batch_norm(x, weight, bias, batch_mean, batch_var, EPS), rtol=rounding(i))
+    assert (ctx.running_mean is None) == (ctx.running_var is None) == (2 in absent)
+    gradients = ops.batch_norm.backward(ctx, n.dy)
+    assert [gradient is None for gradient in gradients] == [False, 0 in absent, 1 in absent]
+    expected = oracles.batch_norm_gradients(x, weight, dy, batch_mean, batch_var, True, EPS)
+    i.check(gradients[0], expected[0], rtol=4 * rounding(i))
+    if 2 in absent:
+        with pytest.raises(errors.ArgumentError, match=mentions("batch_norm", "running_mean")):
+            ops.batch_norm(n.x, *given)
     else:
-        mean, var = numbers.mean, numbers.var
-    make.check(y, oracles.batch_norm(numbers.x, numbers.weight, numbers.bias, mean, var, 1e-3), dtype)
-    with make.unchanged(x, dy, ctx):
-        dx, dw, db = ops.batch_norm.backward(ctx, dy)
-    expected = oracles.batch_norm_gradients(numbers.x, numbers.weight, numbers.dy, mean, var, train, 1e-3)
-    # With two values dx is a small remainder of large terms: those, not dx, set the size of rounding.
-    terms = oracles.batch_norm_gradients(numbers.x, numbers.weight, numbers.dy, mean, var, False, 1e-3)[0]
-    make.check(dx, expected[0], dtype, scale=float(np.abs(terms).max()))
-    make.check(dw, expected[1], dtype)
-    make.check(db, expected[2], dtype)
+        y, _ = ops.batch_norm(n.x, *given, eps=EPS)
+        i.check(y, oracles.batch_norm(x, weight, bias, running, var, EPS), rtol=rounding(i))
 
 
-@every_mode
-def test_without_weight_and_bias(make: Any, dtype: str, train: bool) -> None:
-    numbers = Numbers((4, 3, 2, 2), dtype)
-    _, _, running_mean, running_var = numbers.parameters(make)
-    options = {"running_mean": running_mean, "running_var": running_var}
-    y, ctx = ops.batch_norm(make.array(numbers.x), **options, train=train)
-    mean, var = oracles.batch_statistics(numbers.x)[:2] if train else (numbers.mean, numbers.var)
-    make.check(y, oracles.batch_norm(numbers.x, None, None, mean, var), dtype)
-    dx, dw, db = ops.batch_norm.backward(ctx, make.array(numbers.dy))
-    make.check(dx, oracles.batch_norm_gradients(numbers.x, None, numbers.dy, mean, var, train)[0], dtype)
-    assert dw is None
-    assert db is None
+@pytest.mark.parametrize("layout", ALL_LAYOUTS.values(), ids=ALL_LAYOUTS.keys())
+@pytest.mark.parametrize("other", ["channels-last", "flipped", "spread"])
+def test_any_memory_layout(implementation: Implementation, layout: Any, other: str) -> None:
+    """x and dy may differ in it; with a ReLU behind, too."""
+    i, n = implementation, Numbers(implementation, (3, 4, 3, 5), layout=layout)
+    n.dy = ALL_LAYOUTS[other](i, i.to_numpy(n.dy))
+    x, dy, weight, bias, *_ = n.values
+    mean, var, _ = oracles.batch_statistics(x)
+    rtol = rounding(i)
+    y, ctx = ops.batch_norm(n.x, *n.parameters[:2], train=True, eps=EPS)
+    i.check(y, oracles.batch_norm(x, weight, bias, mean, var, EPS), rtol=rtol)
+    with i.unchanged(n.x, n.dy, ctx):
+        check_gradients(i, n, ops.batch_norm.backward(ctx, n.dy), (mean, var), dy, True)
+    z, (_, relu_ctx) = fused.batch_norm_relu(n.x, *n.parameters[:2], train=True, eps=EPS)
+    np.testing.assert_array_equal(i.to_numpy(z), np.maximum(i.to_numpy(y), 0))
+    relu_ctx = ops.OutputContext(layout(i, i.to_numpy(z)) if "broad" not in layout.__name__ else z)
+    kept = np.where(i.to_numpy(z) > 0, dy, 0)
+    check_gradients(i, n, fused.batch_norm_relu.backward((ctx, relu_ctx), n.dy), (mean, var), kept, True)
 
 
-def test_without_running_statistics(make: Any) -> None:
-    numbers = Numbers((4, 3))
-    y, ctx = ops.batch_norm(make.array(numbers.x), train=True)
-    mean, var, _ = oracles.batch_statistics(numbers.x)
-    make.check(y, oracles.batch_norm(numbers.x, None, None, mean, var), "float64")
-    assert ctx.running_mean is None
-    assert ctx.running_var is None
-    with pytest.raises(errors.ArgumentError, match=mentions("batch_norm", "running_mean")):
-        ops.batch_norm(make.array(numbers.x))
+def test_the_bits_do_not_depend_on_the_layout(cuda: Implementation) -> None:
+    """CUDA's chunks are those of the logical array; parameters may have gaps."""
+    i = cuda
+    n, plain = (Numbers(i, (9, 5, 6, 7), layout=one) for one in (last_axis, lambda make, x: make.array(x)))
+    gaps = [i.array(np.repeat(i.to_numpy(a), 2))[::2] for a in n.parameters]
+    first, second = (ops.batch_norm(*a, train=True) for a in ((n.x, *n.parameters), (plain.x, *gaps)))
+    for one, other in zip((first[0], *first[1][-2:]), (second[0], *second[1][-2:]), strict=True):
+        np.testing.assert_array_equal(i.to_numpy(one), i.to_numpy(other))
 
 
 def test_momentum_points_as_in_torch(make: Any, dtype: str) -> None:
@@ -114,81 +198,130 @@ def test_mean_far_from_zero(make: Any) -> None:
     make.check(y, oracles.batch_norm(values, None, None, mean, var), "float32", rtol=1e-3)
 
 
-def test_constant_channel(make: Any, dtype: str) -> None:
+def test_constant_channels(implementation: Implementation) -> None:
     """No variance: y is the bias, and eps keeps the gradient finite."""
-    y, ctx = ops.batch_norm(
-        make.array(np.full((4, 1, 2, 2), 3.0), dtype), bias=make.array([0.5], dtype), train=True
-    )
-    make.check(y, np.full((4, 1, 2, 2), 0.5), dtype)
-    dy = draw(4, 1, 2, 2, dtype=dtype)
-    dx, _, _ = ops.batch_norm.backward(ctx, make.array(dy))
+    i = implementation
+    values = draw(4, 3, 5, 7)
+    values[:, 0], values[:, 1] = 1000.0, 0.0
+    x, bias, dy = last_axis(i, values), i.array([0.5, -2.0, 1.0]), last_axis(i, draw(4, 3, 5, 7, seed=1))
+    y, ctx = ops.batch_norm(x, None, bias, train=True)
+    assert np.abs(i.values(y)[:, :2] - [[[[0.5]], [[-2.0]]]]).max() <= 1e-6
+    np.testing.assert_allclose(i.to_numpy(ctx.mean)[:2], [1000.0, 0.0])
+    np.testing.assert_allclose(i.to_numpy(ctx.inverse_std)[:2], 1e-5**-0.5, rtol=1e-6)
+    dx, _, _ = ops.batch_norm.backward(ctx, dy)
     # 1/√eps = 316 times the centred gradient
-    expected = (dy.astype("float64") - dy.astype("float64").mean()) / np.sqrt(1e-5)
-    make.check(dx, expected, dtype)
+    expected = (i.values(dy) - i.values(dy).mean((0, 2, 3), keepdims=True)) / np.sqrt(1e-5)
+    np.testing.assert_allclose(i.values(dx)[:, 1], expected[:, 1], rtol=0, atol=316 * 4 * rounding(i))
 
 
-@every_mode
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_any_memory_layout(make: Any, layout: Any, train: bool) -> None:
-    numbers = Numbers((3, 4, 3, 5))
-    x, dy = layout(make, numbers.x), layout(make, numbers.dy)
-    values, dy_values = make.to_numpy(x), make.to_numpy(dy)
-    y, ctx = ops.batch_norm(x, *numbers.parameters(make), train=train)
-    mean, var = oracles.batch_statistics(values)[:2] if train else (numbers.mean, numbers.var)
-    make.check(y, oracles.batch_norm(values, numbers.weight, numbers.bias, mean, var), "float64")
-    with make.unchanged(x, dy, ctx):
-        gradients = ops.batch_norm.backward(ctx, dy)
-    expected = oracles.batch_norm_gradients(values, numbers.weight, dy_values, mean, var, train)
-    terms = oracles.batch_norm_gradients(values, numbers.weight, dy_values, mean, var, False)
-    for got, wanted, size in zip(gradients, expected, terms, strict=True):
-        make.check(got, wanted, "float64", scale=float(np.abs(size).max()))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_in_its_channel(implementation: Implementation, value: float) -> None:
+    i, values = implementation, draw(4, 3, 5, 7)
+    values[1, 1, 2, 3] = value
+    n = Numbers(i, values.shape)
+    n.x = last_axis(i, values)
+    with np.errstate(invalid="ignore"):
+        y, ctx = ops.batch_norm(n.x, *n.parameters, train=True)
+        gradients = ops.batch_norm.backward(ctx, n.dy)
+    for array, axes in (
+        (y, (0, 2, 3)),
+        (gradients[0], (0, 2, 3)),
+        (gradients[1], ()),
+        (ctx.running_mean, ()),
+    ):
+        finite = np.isfinite(i.values(array)).all(axes)
+        np.testing.assert_array_equal(finite, [True, False, True])
 
 
-@every_mode
-def test_channels_last_stays(train: bool) -> None:
-    """Normalisation works in the layout that convolution hands it."""
-    numbers = Numbers((2, 3, 4, 5))
-    x = np.ascontiguousarray(numbers.x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    y, _ = ops.batch_norm(x, numbers.weight, numbers.bias, numbers.mean, numbers.var, train=train)
-    assert is_channels_last(y)
+def test_errors() -> None:
+    x, three = draw(2, 3, 2), draw(3)
+    for op in (ops.batch_norm, fused.batch_norm_relu):
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            with pytest.raises(errors.ShapeError, match=mentions("batch_norm", name, "C=3", "(4,)")):
+                op(x, **{name: draw(4)}, train=True)
+        with pytest.raises(errors.DtypeError, match=mentions("batch_norm", "float32", "float64")):
+            op(x, draw(3, dtype="float32"), train=True)
+        with pytest.raises(errors.ShapeError, match=mentions("batch_norm", "(N, C, ...)", "(3,)")):
+            op(three, train=True)
+        for shape, problem in (((1, 3), "one value"), ((0, 3, 2), "empty batch")):
+            with pytest.raises(errors.ShapeError, match=mentions("batch_norm", problem, "drop_last=True")):
+                op(np.zeros(shape), train=True)
+        for wrong in ({"momentum": 1.5}, {"momentum": -0.1}, {"eps": -1.0}):
+            with pytest.raises(errors.ArgumentError, match=f"batch_norm: {next(iter(wrong))}"):
+                op(x, train=True, **wrong)
+    _, ctx = fused.batch_norm_relu(x, train=True)
+    with pytest.raises(errors.ShapeError, match=r"^relu\.backward: dy"):
+        fused.batch_norm_relu.backward(ctx, x[:1])
+    with pytest.raises(errors.ShapeError, match=mentions("batch_norm.backward", "(1, 3, 2)", "(2, 3, 2)")):
+        ops.batch_norm.backward(ctx[0], x[:1])
 
 
-def test_empty_batch(make: Any) -> None:
-    numbers = Numbers((0, 3, 2, 2))
-    x, parameters = make.array(numbers.x), numbers.parameters(make)
-    y, ctx = ops.batch_norm(x, *parameters)
-    make.check_kind(y, (0, 3, 2, 2), "float64")
-    dx, dw, db = ops.batch_norm.backward(ctx, x)
-    make.check_kind(dx, (0, 3, 2, 2), "float64")
-    make.check(dw, np.zeros(3), "float64")
-    make.check(db, np.zeros(3), "float64")
-    with pytest.raises(errors.ShapeError, match=mentions("batch_norm", "empty batch")):
-        ops.batch_norm(x, *parameters, train=True)
+def test_an_empty_batch_in_inference(make: Any) -> None:
+    empty, channels = make.array(np.zeros((0, 3, 5, 7))), [make.array(np.ones(3))] * 4
+    make.check_kind(ops.batch_norm(empty, *channels)[0], (0, 3, 5, 7), "float64")
 
 
-@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)], ids=str)
-def test_one_value_per_channel(make: Any, shape: tuple[int, ...]) -> None:
-    """It has no variance to normalise by; inference does not need one."""
-    x, parameters = make.array(draw(*shape)), Numbers(shape).parameters(make)
-    with pytest.raises(errors.ShapeError, match=mentions("batch_norm", str(shape))):
-        ops.batch_norm(x, *parameters, train=True)
-    y, _ = ops.batch_norm(x, *parameters)
-    make.check_kind(y, shape, "float64")
+# NumPy's kernels ----------------------------------------------------------------------------------------
 
 
-def test_bad_arrays(make: Any) -> None:
-    x, right, wrong = make.array(draw(4, 3, 2, 2)), make.array(np.ones(3)), make.array(np.ones(4))
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        given = {"running_mean": right, "running_var": right} | {name: wrong}
-        with pytest.raises(errors.ShapeError, match=mentions("batch_norm", name, "(4,)", "3")):
-            ops.batch_norm(x, **given)
-        given[name] = make.array(np.ones(3), "float32")
-        with pytest.raises(errors.DtypeError, match=mentions("batch_norm", name, "float32", "float64")):
-            ops.batch_norm(x, **given)
-    with pytest.raises(errors.DtypeError, match=mentions("batch_norm", "x", "int64")):
-        ops.batch_norm(make.array(np.ones((4, 3)), "int64"), train=True)
-    with pytest.raises(errors.ShapeError, match=mentions("batch_norm", "(4,)")):
-        ops.batch_norm(make.array(draw(4)), train=True)
-    _, ctx = ops.batch_norm(x, train=True)
-    with pytest.raises(errors.ShapeError, match=mentions("batch_norm.backward", "(4, 3, 2)", "(4, 3, 2, 2)")):
-        ops.batch_norm.backward(ctx, make.array(draw(4, 3, 2)))
+def channels_last(x: Any) -> Any:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(50, 6, 45, 45), (32, 200, 8, 8)], ids=["few channels", "many channels"])
+@pytest.mark.parametrize("distance", [0.0, 2.0, 4.9, 5.1, 1000.0])
+def test_as_accurate_as_the_definition(distance: float, shape: tuple[int, ...]) -> None:
+    """At the sizes of real batches, with real blocks, in float32."""
+    x = channels_last((draw(*shape) + distance).astype("float32"))
+    dy = channels_last(draw(*shape, dtype="float32", seed=1))
+    weight, bias = (draw(shape[1], dtype="float32", seed=seed) for seed in (2, 3))
+
+    def results(forward: Any, backward: Any, dtype: str) -> list[Any]:
+        a, b, c, d = (array.astype(dtype) for array in (x, weight, bias, dy))
+        y, mean, inverse_std, *_ = forward(a, b, c, None, None, 0.1, EPS)
+        return [y, mean, inverse_std, *backward(d, a, b, mean, inverse_std, True)]
+
+    definition = norm.batch_norm_train.portable, norm.batch_norm_gradients.portable
+    exact = results(*definition, "float64")
+    portable = results(*definition, "float32")
+    own = results(cpu_norm.batch_norm_train, cpu_norm.batch_norm_gradients, "float32")
+    for array, other, wanted in zip(own, portable, exact, strict=True):
+        error, allowed = (np.abs(a - wanted).max() / np.abs(wanted).max() for a in (array, other))
+        assert error <= max(1.1 * allowed, 1.5e-6)
+
+
+def test_sums_of_many_rows() -> None:
+    """A block has 256 rows here, in runs whose sums are added up in float64: 7e-6 without."""
+    x = channels_last((3 + draw(2, 1024, 16, 16)).astype("float32"))
+    _, mean, inverse_std, *_ = cpu_norm.batch_norm_train(x, None, None, None, None, 0.1, 0.0)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean((0, 2, 3)), rtol=2e-7)
+    np.testing.assert_allclose(inverse_std, 1 / wide.std((0, 2, 3)), rtol=2e-6)
+
+
+def test_pixels_that_mislead(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pixels that are looked at beforehand are 0; all others are far from it, and near each other."""
+    monkeypatch.setattr(cpu_norm, "_SOME", 16)
+    monkeypatch.setattr(cpu_norm, "_LEAST", 1)
+    matrix = 1000 + draw(1600, 3)
+    matrix[::100] = 0
+    x = matrix.reshape(4, 20, 20, 3).astype(dtype).transpose(0, 3, 1, 2)
+    matrix = matrix.astype(dtype).astype(np.float64)
+    _, mean, inverse_std, *_ = cpu_norm.batch_norm_train(x, None, None, None, None, 0.1, 0.0)
+    np.testing.assert_allclose(mean, matrix.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(inverse_std, 1 / matrix.std(0), rtol=1e-6)
+
+
+def test_squares_that_overflow_and_no_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_norm, "_LEAST", 1)
+    x = channels_last((1e20 + 1e16 * draw(4, 3, 5, 7)).astype("float32"))
+    y, *_ = cpu_norm.batch_norm_train(x, None, None, None, None, 0.1, 0.0)
+    mean, var, _ = oracles.batch_statistics(x)
+    np.testing.assert_allclose(y, oracles.batch_norm(x, None, None, mean, var, 0.0), atol=1e-3)
+    x = channels_last(np.array([[[[1.0, -2.0, 0.5]]]]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for center in (0.0, 0.5):
+            arguments = (x, None, None, np.array([center]), np.zeros(1), 0.0)
+            y, *_ = cpu_norm.batch_norm_inference(*arguments)
+            np.testing.assert_array_equal(y, norm.batch_norm_inference.portable(*arguments)[0])

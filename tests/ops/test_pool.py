@@ -1,4 +1,4 @@
-"""Pooling: PyTorch's windows and divisors, on every backend."""
+"""Pooling: PyTorch's windows and divisors, by every implementation."""
 
 from __future__ import annotations
 
@@ -10,47 +10,87 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import oracles
-from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions, pair
+from tests.support.implementations import Implementation
+from tests.support.ops import ALL_LAYOUTS, channels_last, draw, is_channels_last, mentions, pair, same_bits
 from tests.support.pool_cases import ADAPTIVE, POOLS, Pool
 from xpcnn import errors, ops
+from xpcnn.ops.max_pool import max_pool_scatter
 
 every_case = pytest.mark.parametrize("case", POOLS.values(), ids=POOLS.keys())
-every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+every_layout = pytest.mark.parametrize("layout", ALL_LAYOUTS.values(), ids=ALL_LAYOUTS.keys())
+
+
+def odd(x: Any) -> Any:
+    """NaN, infinities and zeros of both signs among the numbers."""
+    flat = x.reshape(-1)
+    flat[::5], flat[1::7], flat[2::11], flat[3::13] = -np.inf, np.nan, np.inf, -0.0
+    return x
+
+
+CONTENTS = {
+    "ties": np.round,
+    "all equal": lambda x: np.full_like(x, -2.0),
+    "negative infinity": lambda x: np.full_like(x, -np.inf),
+    "below zero": lambda x: -1 - np.abs(x),
+    "odd": odd,
+}
+
+
+def check_max(i: Implementation, case: Pool, x: Any, dy: Any, *, cpu: bool) -> None:
+    values = i.values(x)
+    with i.unchanged(x):
+        y, ctx = ops.max_pool2d(x, **case.options)
+    i.check(y, oracles.max_pool2d(values, *case.pairs), rtol=0)
+    i.ran("max_pool_windows", cpu=cpu and np.prod(pair(case.kernel)) > 4)
+    with i.unchanged(x, dy, ctx), np.errstate(invalid="ignore"):
+        dx = ops.max_pool2d.backward(ctx, dy)
+        if i.kind == "cpu":
+            same_bits(dx, max_pool_scatter.portable(dy, *ctx))
+        expected = oracles.max_pool2d_gradients(values, i.values(dy), *case.pairs)
+    i.check(dx, expected)
+    i.ran("max_pool_scatter", cpu=cpu)
+    if cpu:
+        assert is_channels_last(y)
+        assert is_channels_last(dx)
 
 
 @every_case
-def test_max_pool2d(make: Any, dtype: str, case: Pool) -> None:
-    values = case.values(dtype)
-    x = make.array(values)
-    with make.unchanged(x):
-        y, ctx = ops.max_pool2d(x, **case.options)
-    make.check(y, oracles.max_pool2d(values, *case.pairs), dtype, rtol=0)
-    dy_values = draw(*y.shape, dtype=dtype, seed=1)
-    dy = make.array(dy_values)
-    with make.unchanged(x, dy, ctx):
-        dx = ops.max_pool2d.backward(ctx, dy)
-    make.check(dx, oracles.max_pool2d_gradients(values, dy_values, *case.pairs), dtype)
+def test_max_pool2d(implementation: Implementation, case: Pool) -> None:
+    i, x = implementation, channels_last(implementation, case.values())
+    size = oracles.max_pool2d(case.values(), *case.pairs).shape
+    check_max(i, case, x, i.array(draw(*size, seed=1)), cpu=0 not in case.shape)
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
+@pytest.mark.parametrize("name", ["overlapping, padded", "half a kernel of padding", "2x2 ceil"])
+def test_ties_and_odd_numbers(implementation: Implementation, name: str, content: Any) -> None:
+    """Ties go to the first; padding is below −inf; a NaN passes on, and its window no gradient."""
+    i, case = implementation, POOLS[name]
+    x = channels_last(i, content(case.values()))
+    dy = draw(*oracles.max_pool2d(case.values(), *case.pairs).shape, seed=1)
+    check_max(i, case, x, i.array(odd(dy) if content is odd else dy), cpu=True)
 
 
 @pytest.mark.parametrize("count_include_pad", [True, False], ids=["with padding", "without padding"])
 @every_case
-def test_avg_pool2d(make: Any, dtype: str, case: Pool, count_include_pad: bool) -> None:
-    values = case.values(dtype)
-    x = make.array(values)
-    with make.unchanged(x):
+def test_avg_pool2d(implementation: Implementation, case: Pool, count_include_pad: bool) -> None:
+    i, x = implementation, implementation.array(case.values())
+    with i.unchanged(x):
         y, ctx = ops.avg_pool2d(x, **case.options, count_include_pad=count_include_pad)
-    make.check(y, oracles.avg_pool2d(values, *case.pairs, count_include_pad), dtype)
-    dy_values = draw(*y.shape, dtype=dtype, seed=1)
-    dy = make.array(dy_values)
-    with make.unchanged(x, dy, ctx):
+    i.check(y, oracles.avg_pool2d(i.values(x), *case.pairs, count_include_pad))
+    dy = i.array(draw(*y.shape, seed=1))
+    with i.unchanged(x, dy, ctx):
         dx = ops.avg_pool2d.backward(ctx, dy)
-    make.check(dx, oracles.avg_pool2d_gradients(case.shape, dy_values, *case.pairs, count_include_pad), dtype)
+    i.check(dx, oracles.avg_pool2d_gradients(case.shape, i.values(dy), *case.pairs, count_include_pad))
+    i.ran("avg_pool_windows", "avg_pool_scatter", cpu=False)
+    assert is_channels_last(y)
+    assert is_channels_last(dx)
 
 
 @pytest.mark.parametrize(("shape", "size"), ADAPTIVE.values(), ids=ADAPTIVE.keys())
 def test_adaptive_avg_pool2d(make: Any, dtype: str, shape: tuple[int, ...], size: Any) -> None:
     values = draw(*shape, dtype=dtype)
-    full = tuple(given or actual for given, actual in zip(pair(size), shape[2:], strict=True))
+    full = tuple(given or actual for given, actual in zip(pair(size or (None,) * 2), shape[2:], strict=True))
     x = make.array(values)
     with make.unchanged(x):
         y, ctx = ops.adaptive_avg_pool2d(x, size)
@@ -62,70 +102,50 @@ def test_adaptive_avg_pool2d(make: Any, dtype: str, shape: tuple[int, ...], size
     make.check(dx, oracles.adaptive_avg_pool2d_gradients(shape, dy_values, full), dtype)
 
 
-# Maxima -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [0.0, -3.0, -np.inf], ids=str)
-@pytest.mark.parametrize("padding", [0, 1])
-def test_equal_pixels_give_the_gradient_to_the_first(make: Any, value: float, padding: int) -> None:
-    """Also where all are -inf, as much as the padding, which still takes nothing."""
-    values = np.full((2, 2, 5, 4), value)
-    y, ctx = ops.max_pool2d(make.array(values), 3, 2, padding)
-    options = (pair(3), pair(2), pair(padding))
-    make.check(y, oracles.max_pool2d(values, *options), "float64", rtol=0)
-    dy = draw(*y.shape)
-    dx = ops.max_pool2d.backward(ctx, make.array(dy))
-    make.check(dx, oracles.max_pool2d_gradients(values, dy, *options), "float64")
-    assert make.to_numpy(dx).sum() == pytest.approx(dy.sum(), abs=1e-12)
-
-
-def test_padding_is_below_every_number(make: Any, dtype: str) -> None:
-    """Not a large negative number, and not zero."""
-    lowest = float(np.finfo(dtype).min)
-    y, _ = ops.max_pool2d(make.array(np.full((1, 1, 2, 2), lowest), dtype), 3, 2, 1)
-    make.check(y, np.full((1, 1, 1, 1), lowest), dtype, rtol=0)
-
-
-def test_max_pool2d_passes_infinity_and_nan_on(make: Any) -> None:
-    values = draw(1, 1, 4, 6)
-    values[0, 0, 0, 0], values[0, 0, 2, 3], values[0, 0, 3, 5] = np.inf, -np.inf, np.nan
-    y, _ = ops.max_pool2d(make.array(values), 2)
-    expected = values.reshape(1, 1, 2, 2, 3, 2).max(axis=(3, 5))  # NumPy's max of a NaN is NaN
-    make.check(y, expected, "float64", rtol=0)
-
-
-# Layout -----------------------------------------------------------------------------------------------
-
-
 @every_layout
-def test_any_memory_layout(make: Any, layout: Any) -> None:
-    case = POOLS["overlapping, padded"]
-    x = layout(make, case.values())
-    values = make.to_numpy(x)
+@pytest.mark.parametrize("name", ["overlapping, padded", "vectors of channels"])
+def test_any_memory_layout(implementation: Implementation, layout: Any, name: str) -> None:
+    i, case = implementation, POOLS[name]
+    x = layout(i, case.values())
+    values = i.values(x)
     y, ctx = ops.max_pool2d(x, **case.options)
-    dy = layout(make, draw(*y.shape))
-    dy_values = make.to_numpy(dy)
-    make.check(y, oracles.max_pool2d(values, *case.pairs), "float64", rtol=0)
-    with make.unchanged(x, dy, ctx):
+    dy = layout(i, draw(*y.shape))
+    i.check(y, oracles.max_pool2d(values, *case.pairs), rtol=0)
+    if layout is not ALL_LAYOUTS["broadcast"]:
+        ctx = ctx._replace(y=layout(i, i.to_numpy(y)))
+    with i.unchanged(x, dy, ctx):
         dx = ops.max_pool2d.backward(ctx, dy)
-    make.check(dx, oracles.max_pool2d_gradients(values, dy_values, *case.pairs), "float64")
+    i.check(dx, oracles.max_pool2d_gradients(values, i.values(dy), *case.pairs))
     y, ctx = ops.avg_pool2d(x, **case.options)
-    make.check(y, oracles.avg_pool2d(values, *case.pairs), "float64")
+    i.check(y, oracles.avg_pool2d(values, *case.pairs))
     dx = ops.avg_pool2d.backward(ctx, dy)
-    make.check(dx, oracles.avg_pool2d_gradients(case.shape, dy_values, *case.pairs), "float64")
-    y, ctx = ops.adaptive_avg_pool2d(x, (4, 3))
-    dy = layout(make, draw(*y.shape))
-    make.check(y, oracles.adaptive_avg_pool2d(values, (4, 3)), "float64")
-    expected = oracles.adaptive_avg_pool2d_gradients(case.shape, make.to_numpy(dy), (4, 3))
-    make.check(ops.adaptive_avg_pool2d.backward(ctx, dy), expected, "float64")
+    i.check(dx, oracles.avg_pool2d_gradients(case.shape, i.values(dy), *case.pairs))
+    if not i.is_cuda:
+        y, ctx = ops.adaptive_avg_pool2d(x, (4, 3))
+        dy = layout(i, draw(*y.shape))
+        i.check(y, oracles.adaptive_avg_pool2d(values, (4, 3)))
+        expected = oracles.adaptive_avg_pool2d_gradients(case.shape, i.values(dy), (4, 3))
+        i.check(ops.adaptive_avg_pool2d.backward(ctx, dy), expected)
 
 
-@pytest.mark.parametrize("pool", [ops.max_pool2d, ops.avg_pool2d], ids=lambda f: f.__name__)
-def test_channels_last_stays(pool: Any) -> None:
-    """Pooling works in the layout that convolution hands it."""
-    x = np.ascontiguousarray(draw(2, 6, 6, 3)).transpose(0, 3, 1, 2)
-    y, _ = pool(x, 2)
-    assert is_channels_last(y)
+def test_blocks_of_real_size() -> None:
+    """Small arrays are left to the definition, large ones are cut."""
+    for n, name in ((2, "small"), (40, "large")):
+        case = Pool((n, 30, 24, 24), 3, 2, 1)
+        x = channels_last_numpy(case.values().astype("float32"))
+        y, ctx = ops.max_pool2d(x, **case.options)
+        np.testing.assert_array_equal(y, oracles_fast(x, case), err_msg=name)
+        same_bits(ops.max_pool2d.backward(ctx, y), max_pool_scatter.portable(y, *ctx))
+
+
+def channels_last_numpy(x: Any) -> Any:
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def oracles_fast(x: Any, case: Pool) -> Any:
+    """The maxima by NumPy's own windows."""
+    padded = np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-np.inf)
+    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2].max((4, 5))
 
 
 # Sizes ------------------------------------------------------------------------------------------------
@@ -142,26 +162,18 @@ def test_channels_last_stays(pool: Any) -> None:
 def test_size_or_error(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> None:
     padding = min(padding, kernel // 2)
     expected = oracles.pool_output_size(size, kernel, stride, padding, ceil_mode)
-    x = draw(1, 1, size, 5)
-    options = {
-        "kernel_size": (kernel, 1),
-        "stride": (stride, 1),
-        "padding": (padding, 0),
-        "ceil_mode": ceil_mode,
-    }
+    x, windows = draw(1, 1, size, 5), ((kernel, 1), (stride, 1), (padding, 0), ceil_mode)
     if size + 2 * padding < kernel and not ceil_mode:
-        for pool, name in ((ops.max_pool2d, "max_pool2d"), (ops.avg_pool2d, "avg_pool2d")):
-            with pytest.raises(errors.ShapeError, match=name):
-                pool(x, **options)
+        for pool in (ops.max_pool2d, ops.avg_pool2d):
+            with pytest.raises(errors.ShapeError, match=pool.__name__):
+                pool(x, *windows)
     elif expected >= 1:
-        windows = ((kernel, 1), (stride, 1), (padding, 0), ceil_mode)
-        y, ctx = ops.max_pool2d(x, **options)
+        y, ctx = ops.max_pool2d(x, *windows)
         np.testing.assert_array_equal(y, oracles.max_pool2d(x, *windows))
         assert y.shape == (1, 1, expected, 5)
-        np.testing.assert_allclose(
-            ops.max_pool2d.backward(ctx, y), oracles.max_pool2d_gradients(x, y, *windows), rtol=1e-12
-        )
-        y, _ = ops.avg_pool2d(x, **options)
+        gradients = oracles.max_pool2d_gradients(x, y, *windows)
+        np.testing.assert_allclose(ops.max_pool2d.backward(ctx, y), gradients, rtol=1e-12)
+        y, _ = ops.avg_pool2d(x, *windows)
         np.testing.assert_allclose(y, oracles.avg_pool2d(x, *windows), rtol=1e-12, atol=1e-12)
 
 
@@ -173,7 +185,6 @@ def test_size_or_error(size: int, kernel: int, stride: int, padding: int, ceil_m
         ({"kernel_size": 0}, errors.ArgumentError),
         ({"kernel_size": (2, -1)}, errors.ArgumentError),
         ({"kernel_size": 2, "stride": 0}, errors.ArgumentError),
-        ({"kernel_size": 2, "stride": -2}, errors.ArgumentError),
         ({"kernel_size": 2, "padding": -1}, errors.ArgumentError),
         ({"kernel_size": 2, "padding": 2}, errors.ArgumentError),
     ],

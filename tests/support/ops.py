@@ -41,12 +41,33 @@ def channels_first(make: Any, values: Array) -> Any:
     return make.xp.permute_dims(make.array(memory), (1, 0, 2, 3))
 
 
+def cropped(make: Any, values: Array) -> Any:
+    """Part of larger channels-last images, whose rows are still vectors of channels."""
+    _, _, h, w = values.shape
+    larger = np.pad(values, [(0, 0), (0, 0), (1, 2), (2, 1)])
+    return channels_last(make, larger)[:, :, 1 : h + 1, 2 : w + 2]
+
+
 def sliced(make: Any, values: Array) -> Any:
     """Every second row and third column of a larger array, whose other entries are NaN."""
     n, c, h, w = values.shape
     memory = np.full((n, c + 1, 2 * h, 3 * w), np.nan, dtype=values.dtype)
     memory[:, 1:, ::2, ::3] = values
     return make.array(memory)[:, 1:, ::2, ::3]
+
+
+def spread(make: Any, values: Array) -> Any:
+    """Every eighth column of larger images: steps of whole vectors, but no vector of channels."""
+    memory = np.full((*values.shape[:3], 8 * values.shape[3]), np.nan, dtype=values.dtype)
+    memory[..., ::8] = values
+    return make.array(memory)[..., ::8]
+
+
+def unaligned(make: Any, values: Array) -> Any:
+    """Channels-last, but no vector starts where vectors may."""
+    n, c, h, w = values.shape
+    flat = np.concatenate([[np.nan], values.transpose(0, 2, 3, 1).ravel()]).astype(values.dtype)
+    return make.xp.permute_dims(make.xp.reshape(make.array(flat)[1:], (n, h, w, c)), (0, 3, 1, 2))
 
 
 def flipped(make: Any, values: Array) -> Any:
@@ -66,8 +87,16 @@ LAYOUTS = {
     "flipped": flipped,
     "broadcast": broadcast,
 }
+ALL_LAYOUTS = {**LAYOUTS, "cropped": cropped, "spread": spread, "unaligned": unaligned}
+"""With those that CUDA's kernels, which move vectors of channels, take differently."""
 
 
-def is_channels_last(array: Array) -> bool:
-    """Whether an NCHW NumPy array is a view over contiguous NHWC memory."""
-    return array.transpose(0, 2, 3, 1).flags.c_contiguous
+def is_channels_last(array: Any) -> bool:
+    """Whether an NCHW array is a view over contiguous NHWC memory; True where a library has no strides."""
+    return not hasattr(array, "flags") or bool(array.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+def same_bits(got: Array, expected: Array) -> None:
+    """Assert that two arrays agree in shape, dtype and values, NaN where NaN is."""
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got, expected)

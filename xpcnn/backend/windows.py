@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-__all__ = ["window_count", "window_indices", "window_view"]
+__all__ = ["window_count", "window_indices", "window_taps", "window_view"]
 
 
 def window_count(size: int, kernel: int, stride: int, dilation: int) -> int:
@@ -38,3 +38,15 @@ def window_indices(
     starts = xp.arange(count, device=device)[:, None] * stride
     taps = xp.arange(kernel, device=device)[None, :] * dilation
     return count, kernel, xp.reshape(starts + taps, (-1,))
+
+
+def window_taps(size: int, count: int, kernel: int, stride: int, padding: int) -> list[tuple[slice, slice]]:
+    """Return, for each tap of a pooling along an axis, the windows whose tap is inside, and what it meets."""
+    taps = []
+    for offset in range(-padding, kernel - padding):
+        first = max(0, -(offset // stride))
+        stop = max(first, min(count, (size - 1 - offset) // stride + 1))
+        begin = first * stride + offset
+        end = begin + (stop - first - 1) * stride + 1 if stop > first else begin
+        taps.append((slice(first, stop), slice(begin, end, stride)))
+    return taps

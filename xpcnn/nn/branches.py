@@ -12,7 +12,7 @@ from xpcnn.nn.containers import Container, join_paths, widest
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.nn.records import Traced
 from xpcnn.nn.value_and_grad import Gradients
-from xpcnn.ops.activation import added
+from xpcnn.ops.activation import add
 from xpcnn.ops.op import in_words, require_array
 
 __all__ = ["Concat", "Residual"]
@@ -82,7 +82,7 @@ class Residual(Container):
         if self.shortcut_name is not None:
             name = self.shortcut_name
             around = self._call(name, self._layers[name].backward, shortcut_ctx, dy, grads, need_dx=need_dx)
-        return added(dx, around) if dx is not None else None  # bytes have no gradient
+        return add(dx, around) if dx is not None else None  # bytes have no gradient
 
     def __call__(self, x: Array) -> Array:
         y = self._call("", self._layers[""], x)
@@ -150,7 +150,7 @@ class Concat(Container):
             start += width
             branch_dx = self._call(name, layer.backward, branch_ctx, part, grads, need_dx=need_dx)
             if branch_dx is not None:  # bytes have no gradient
-                dx = branch_dx if dx is None else added(dx, branch_dx)
+                dx = branch_dx if dx is None else add(dx, branch_dx)
         return dx
 
     def __call__(self, x: Array) -> Array:
@@ -173,7 +173,7 @@ def _sum(y: Array, shortcut: Array) -> Array:
             f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(shortcut.shape)}; "
             f"give a projection as shortcut"
         )
-    return added(native(y), native(shortcut))
+    return add(native(y), native(shortcut))
 
 
 def _join_channels(outputs: list[Array]) -> Array:

@@ -16,8 +16,8 @@ from xpcnn.nn.preprocess import prepared
 from xpcnn.nn.records import Traced
 from xpcnn.nn.spec import checked_spec, spec_fields
 from xpcnn.nn.value_and_grad import Gradients
-from xpcnn.ops.activation import SoftmaxContext
 from xpcnn.ops.op import check_dy, in_words, upcast
+from xpcnn.ops.softmax import SoftmaxContext
 
 __all__ = ["Ensemble", "EnsembleContext"]
 

@@ -27,7 +27,7 @@ class _Pool2d(Stateless):
         self.padding = pair(name, "padding", padding, 0)
         self.ceil_mode = flag(f"{name}: ceil_mode", ceil_mode)
         # Options that are impossible for the smallest image, as large as the window, are so for all.
-        PoolGeometry.of_shape(
+        PoolGeometry.of(
             name, (1, 1, *self.kernel_size), self.kernel_size, self.stride, self.padding, ceil_mode
         )
 

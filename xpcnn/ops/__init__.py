@@ -4,7 +4,7 @@ An op takes its namespace from its inputs, keeps their dtype and device, never w
 nothing between calls: what backward needs is in `ctx`, a NamedTuple.
 """
 
-from xpcnn.ops.activation import OutputContext, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from xpcnn.ops.activation import OutputContext, gelu, leaky_relu, relu, sigmoid, silu, tanh
 from xpcnn.ops.avg_pool import adaptive_avg_pool2d, avg_pool2d
 from xpcnn.ops.conv import (
     ConvGeometry,
@@ -19,13 +19,13 @@ from xpcnn.ops.conv import (
 )
 from xpcnn.ops.conv.autotune import autotune
 from xpcnn.ops.dropout import dropout
-from xpcnn.ops.gated import gelu, silu
 from xpcnn.ops.layer_norm import group_norm, layer_norm
 from xpcnn.ops.linear import flatten, linear
 from xpcnn.ops.local_response import local_response_norm
 from xpcnn.ops.loss import mean_squared_error, softmax_cross_entropy
 from xpcnn.ops.max_pool import max_pool2d
 from xpcnn.ops.norm import batch_norm
+from xpcnn.ops.softmax import log_softmax, softmax
 from xpcnn.ops.textbook import reference
 
 __all__ = [

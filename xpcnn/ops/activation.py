@@ -1,24 +1,13 @@
-"""Element-wise functions and the softmax pair. Each keeps its input's memory order."""
+"""Element-wise functions. Each keeps its input's memory order."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
-from xpcnn.errors import ArgumentError
-from xpcnn.ops.op import below_max, check_dy, common_backend, op, real, upcast, whole
+from xpcnn.ops.op import check_dy, common_backend, op, real, upcast
 
-__all__ = [
-    "LeakyReluContext",
-    "OutputContext",
-    "SoftmaxContext",
-    "leaky_relu",
-    "log_softmax",
-    "relu",
-    "sigmoid",
-    "softmax",
-    "tanh",
-]
+__all__ = ["InputContext", "OutputContext", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "tanh"]
 
 
 class OutputContext(NamedTuple):
@@ -77,7 +66,7 @@ def relu_grad(dy: Array, y: Array) -> Array:
 
 
 @primitive
-def added(x: Array, other: Array) -> Array:
+def add(x: Array, other: Array) -> Array:
     """Return ``x + other``, arrays of one shape: the sum of what two branches give."""
     return x + other
 
@@ -198,96 +187,106 @@ def _tanh_grad(ctx: OutputContext, dy: Array) -> Array:
     return dy * (1 - ctx.y * ctx.y)
 
 
-class SoftmaxContext(NamedTuple):
-    """A reference to the output, and the axis that was normalised."""
+# -- a smooth gate for each element ----------------------------------------------------
 
-    y: Array
-    axis: int
+# exp(−x²/2) is 0 from here on, in any dtype.
+_FAR = 40.0
+
+
+class InputContext(NamedTuple):
+    """A reference to the input, from which backward finds the gate again."""
+
+    x: Array
 
 
 @op
-def softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
-    """Return ``exp(x) / Σ exp(x)`` along an axis, shifted by the maximum so that nothing overflows.
+def gelu(x: Array) -> tuple[Array, InputContext]:
+    """Return ``x·Φ(x)``, where Φ is the normal distribution's cumulative function: the exact form.
 
     Parameters
     ----------
     x : array, any shape
-    axis : int
+        Half precision is computed in float32.
 
     Returns
     -------
     y : array, the shape of `x`
-    ctx : SoftmaxContext
-        Keeps a reference to `y`.
+    ctx : InputContext
+        Keeps a reference to `x`.
+
+    Notes
+    -----
+    ``Φ(x) = erfc(−x/√2)/2`` rather than ``(1 + erf(x/√2))/2``, which is the same but loses all digits of the
+    left tail.
+
+    References
+    ----------
+    Hendrycks and Gimpel, "Gaussian error linear units (GELUs)", 2016.
 
     Examples
     --------
     >>> import xpcnn
-    >>> xpcnn.ops.softmax(xpcnn.asarray([1000.0, 1000.0]))[0]
-    array([0.5, 0.5])
+    >>> xpcnn.ops.gelu(xpcnn.asarray([-100.0, 0.0, 100.0]))[0]
+    array([ -0.,   0., 100.])
     """
-    backend = common_backend("softmax", x=x)
-    xp = backend.xp
-    axis = _checked_axis("softmax", x, axis)
-    y = xp.exp(below_max(backend, x, axis))
-    y = xp.astype(y / xp.sum(y, axis=axis, keepdims=True), x.dtype, copy=False)
-    return y, SoftmaxContext(y, axis)
+    backend = common_backend("gelu", x=x)
+    wide = upcast(backend, x)
+    y = wide * _normal_cdf(backend, wide)
+    return backend.xp.astype(y, x.dtype, copy=False), InputContext(x)
 
 
-@softmax.def_backward
-def _softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
-    """Return dx = y·(dy − Σ dy·y)."""
-    backend = check_dy("softmax.backward", dy, ctx.y.shape, ctx.y)
+@gelu.def_backward
+def _gelu_grad(ctx: InputContext, dy: Array) -> Array:
+    """Return dx = dy·(Φ(x) + x·φ(x)), where φ is the normal distribution's density."""
+    backend = check_dy("gelu.backward", dy, ctx.x.shape, ctx.x)
     xp = backend.xp
-    y, wide_dy = upcast(backend, ctx.y), upcast(backend, dy)
-    dx = y * (wide_dy - xp.sum(wide_dy * y, axis=ctx.axis, keepdims=True))
+    x = upcast(backend, ctx.x)
+    near = xp.minimum(xp.abs(x), xp.full((), _FAR, dtype=x.dtype, device=backend.device))
+    density = xp.exp(near * near * -0.5) * (1 / math.sqrt(2 * math.pi))
+    dx = upcast(backend, dy) * (_normal_cdf(backend, x) + x * density)
     return xp.astype(dx, dy.dtype, copy=False)
 
 
 @op
-def log_softmax(x: Array, axis: int = -1) -> tuple[Array, SoftmaxContext]:
-    """Return ``x − log Σ exp(x)`` along an axis, exact where the softmax itself would round to 0.
+def silu(x: Array) -> tuple[Array, InputContext]:
+    """Return ``x·σ(x)``, where σ is the logistic function; also called swish.
 
     Parameters
     ----------
     x : array, any shape
-    axis : int
+        Half precision is computed in float32.
 
     Returns
     -------
     y : array, the shape of `x`
-    ctx : SoftmaxContext
-        Keeps a reference to `y`.
+    ctx : InputContext
+        Keeps a reference to `x`.
+
+    References
+    ----------
+    Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units for neural network function approximation in
+    reinforcement learning", 2018.
 
     Examples
     --------
     >>> import xpcnn
-    >>> xpcnn.ops.log_softmax(xpcnn.asarray([0.0, 1000.0]))[0]
-    array([-1000.,     0.])
+    >>> xpcnn.ops.silu(xpcnn.asarray([-1000.0, 0.0, 1000.0]))[0]
+    array([  -0.,    0., 1000.])
     """
-    backend = common_backend("log_softmax", x=x)
-    xp = backend.xp
-    axis = _checked_axis("log_softmax", x, axis)
-    shifted = below_max(backend, x, axis)
-    y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
-    y = xp.astype(y, x.dtype, copy=False)
-    return y, SoftmaxContext(y, axis)
+    backend = common_backend("silu", x=x)
+    wide = upcast(backend, x)
+    return backend.xp.astype(wide * sigmoid(wide)[0], x.dtype, copy=False), InputContext(x)
 
 
-@log_softmax.def_backward
-def _log_softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
-    """Return dx = dy − softmax(x)·Σ dy."""
-    backend = check_dy("log_softmax.backward", dy, ctx.y.shape, ctx.y)
-    xp = backend.xp
-    y, wide_dy = upcast(backend, ctx.y), upcast(backend, dy)
-    dx = wide_dy - xp.exp(y) * xp.sum(wide_dy, axis=ctx.axis, keepdims=True)
-    return xp.astype(dx, dy.dtype, copy=False)
+@silu.def_backward
+def _silu_grad(ctx: InputContext, dy: Array) -> Array:
+    """Return dx = dy·σ(x)·(1 + x·σ(−x))."""
+    backend = check_dy("silu.backward", dy, ctx.x.shape, ctx.x)
+    x = upcast(backend, ctx.x)
+    gate, _ = sigmoid(x)
+    dx = upcast(backend, dy) * (gate * (1 + x * (1 - gate)))
+    return backend.xp.astype(dx, dy.dtype, copy=False)
 
 
-def _checked_axis(op: str, x: Array, axis: int) -> int:
-    axis = whole(f"{op}: axis", axis)
-    if not -x.ndim <= axis < x.ndim:
-        raise ArgumentError(f"{op}: axis {axis} is out of range for x of shape {tuple(x.shape)}")
-    if x.shape[axis] == 0:
-        raise ArgumentError(f"{op}: axis {axis} of x is empty (shape {tuple(x.shape)})")
-    return axis
+def _normal_cdf(backend: Backend, x: Array) -> Array:
+    return backend.erfc(x * -math.sqrt(0.5)) * 0.5

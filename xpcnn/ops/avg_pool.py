@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.errors import ShapeError
-from xpcnn.ops.max_pool import PoolGeometry, full_channels_last, image_index, taps
+from xpcnn.ops.max_pool import PoolGeometry, full_channels_last
 from xpcnn.ops.op import (
     accumulator,
     check_dy,
@@ -17,19 +17,10 @@ from xpcnn.ops.op import (
     pair,
     plain,
     require_possible,
+    upcast,
 )
 
-__all__ = [
-    "AdaptiveAvgPool2dContext",
-    "AvgPool2dContext",
-    "adaptive_avg_pool2d",
-    "avg_pool2d",
-    "avg_pool_scatter",
-    "avg_pool_windows",
-    "divisors",
-]
-
-Pair = tuple[int, int]
+__all__ = ["AdaptiveAvgPool2dContext", "AvgPool2dContext", "adaptive_avg_pool2d", "avg_pool2d"]
 
 
 class AvgPool2dContext(NamedTuple):
@@ -81,17 +72,16 @@ def avg_pool2d(
     """
     common_backend("avg_pool2d", x=x)
     count_include_pad = flag("avg_pool2d: count_include_pad", count_include_pad)
-    geometry = PoolGeometry.of("avg_pool2d", x, kernel_size, stride, padding, ceil_mode)
-    y = avg_pool_windows(x, *geometry.windows, geometry.output_shape[2:], count_include_pad)
+    geometry = PoolGeometry.of("avg_pool2d", x.shape, kernel_size, stride, padding, ceil_mode)
+    y = avg_pool_windows(x, geometry, count_include_pad)
     return y, AvgPool2dContext(x, geometry, count_include_pad)
 
 
 @avg_pool2d.def_backward
 def _avg_pool2d_grad(ctx: AvgPool2dContext, dy: Array) -> Array:
     """Return dx (N, C, H, W): each gradient is shared out evenly over its window."""
-    geometry = ctx.geometry
-    check_dy("avg_pool2d.backward", dy, geometry.output_shape, ctx.like)
-    return avg_pool_scatter(dy, geometry.input_shape[2:], *geometry.windows, ctx.count_include_pad)
+    check_dy("avg_pool2d.backward", dy, ctx.geometry.output_shape, ctx.like)
+    return avg_pool_scatter(dy, *ctx[1:])
 
 
 class AdaptiveAvgPool2dContext(NamedTuple):
@@ -127,35 +117,34 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgP
     >>> y
     array([[[[2.5, 2.5]]]])
     """
-    common_backend("adaptive_avg_pool2d", x=x)
-    check_rank("adaptive_avg_pool2d", "x", x, 4, "(N, C, H, W)")
+    backend = common_backend("adaptive_avg_pool2d", x=x)
+    check_rank("adaptive_avg_pool2d", "x", x.shape, 4, "(N, C, H, W)")
     _, _, h, w = x.shape
-    wanted = plain(output_size)
-    wanted = wanted if isinstance(wanted, tuple) else (wanted, wanted)
-    filled = [size if want is None else want for want, size in zip(wanted, (h, w), strict=False)]
-    oh, ow = pair("adaptive_avg_pool2d", "output_size", filled if len(wanted) == 2 else output_size, 1)
     if min(h, w) < 1:
         raise ShapeError(f"adaptive_avg_pool2d: x has no pixels (shape {tuple(x.shape)})")
+    wanted = plain(output_size)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+    sizes = {0: h, 1: w}
+    filled = tuple(sizes.get(axis) if size is None else size for axis, size in enumerate(wanted))
+    oh, ow = pair("adaptive_avg_pool2d", "output_size", filled, 1)
     require_possible("adaptive_avg_pool2d", "the result", (*x.shape[:2], oh, ow))
     rows, columns = _regions(h, oh), _regions(w, ow)
-    ctx = AdaptiveAvgPool2dContext(x, rows, columns)
-    wide = accumulator(backend_of(x), x.dtype)
-    y = _region_means(_region_means(x if wide is None else _cast(x, wide), 2, rows), 3, columns)
-    return _cast(y, x.dtype), ctx
+    y = _region_means(_region_means(upcast(backend, x), 2, rows), 3, columns)
+    return backend.xp.astype(y, x.dtype, copy=False), AdaptiveAvgPool2dContext(x, rows, columns)
 
 
 @adaptive_avg_pool2d.def_backward
 def _adaptive_avg_pool2d_grad(ctx: AdaptiveAvgPool2dContext, dy: Array) -> Array:
-    """Return dx (N, C, H, W): each gradient is shared out evenly over its region."""
+    """Return dx (N, C, H, W): each gradient is divided evenly over its region."""
     n, c, h, w = ctx.like.shape
     backend = check_dy("adaptive_avg_pool2d.backward", dy, (n, c, len(ctx.rows), len(ctx.columns)), ctx.like)
-    dtype = accumulator(backend, dy.dtype) or dy.dtype
-    dx = full_channels_last(dy, (n, c, h, w), 0.0, dtype)
+    wide = upcast(backend, dy)
+    dx = full_channels_last(wide, (n, c, h, w), 0.0)
     for i, (top, bottom) in enumerate(ctx.rows):
         for j, (left, right) in enumerate(ctx.columns):
-            share = _cast(dy[:, :, i : i + 1, j : j + 1], dtype) / ((bottom - top) * (right - left))
-            dx[:, :, top:bottom, left:right] += share
-    return _cast(dx, dy.dtype)
+            part = wide[:, :, i : i + 1, j : j + 1] / ((bottom - top) * (right - left))
+            dx[:, :, top:bottom, left:right] += part
+    return backend.xp.astype(dx, dy.dtype, copy=False)
 
 
 def _regions(size: int, count: int) -> tuple[tuple[int, int], ...]:
@@ -173,65 +162,50 @@ def _region_means(x: Array, axis: int, regions: tuple[tuple[int, int], ...]) -> 
     return y
 
 
-def _cast(x: Array, dtype: Any) -> Array:
-    return backend_of(x).xp.astype(x, dtype, copy=False)
-
-
 # -- passes over windows -----------------------------------------------------------------
 
 
 @primitive
-def avg_pool_windows(
-    x: Array, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair, count_include_pad: bool
-) -> Array:
+def avg_pool_windows(x: Array, geometry: PoolGeometry, count_include_pad: bool) -> Array:
     """Return the mean of each window of x (N, C, H, W): (N, C, OH, OW). Halves are summed in float32."""
     xp = backend_of(x).xp
-    size = tuple(x.shape[2:])
-    scale = _scale(x, size, output_size, kernel, stride, padding, count_include_pad)
-    total = full_channels_last(x, (*x.shape[:2], *output_size), 0.0, scale.dtype)
-    for out, source in taps(size, output_size, kernel, stride, padding):
-        total[image_index(out)] += xp.astype(x[image_index(source)], scale.dtype, copy=False)
+    scale = _scale(x, geometry, count_include_pad)
+    total = full_channels_last(x, geometry.output_shape, 0.0, scale.dtype)
+    for out, source in geometry.taps:
+        total[out] += xp.astype(x[source], scale.dtype, copy=False)
     total *= scale
     return xp.astype(total, x.dtype, copy=False)
 
 
 @primitive
-def avg_pool_scatter(
-    dy: Array, input_size: Pair, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool
-) -> Array:
-    """Return dx (N, C, *input_size): each gradient is shared out evenly over its window."""
+def avg_pool_scatter(dy: Array, geometry: PoolGeometry, count_include_pad: bool) -> Array:
+    """Return dx (N, C, H, W): each gradient is divided evenly over its window."""
     xp = backend_of(dy).xp
-    output_size = tuple(dy.shape[2:])
-    scale = _scale(dy, input_size, output_size, kernel, stride, padding, count_include_pad)
-    share = xp.astype(dy, scale.dtype, copy=False) * scale
-    dx = full_channels_last(dy, (*dy.shape[:2], *input_size), 0.0, scale.dtype)
-    for out, source in taps(input_size, output_size, kernel, stride, padding):
-        dx[image_index(source)] += share[image_index(out)]
+    scale = _scale(dy, geometry, count_include_pad)
+    part = xp.astype(dy, scale.dtype, copy=False) * scale
+    dx = full_channels_last(dy, geometry.input_shape, 0.0, scale.dtype)
+    for out, source in geometry.taps:
+        dx[source] += part[out]
     return xp.astype(dx, dy.dtype, copy=False)
 
 
-def _scale(
-    like: Array, size: Pair, output_size: Pair, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool
-) -> Array:
+def _scale(like: Array, geometry: PoolGeometry, count_include_pad: bool) -> Array:
     """Return each window's 1/divisor (OH, OW), in the dtype that averages are computed in."""
     backend = backend_of(like)
     dtype = accumulator(backend, like.dtype) or like.dtype
     rows, columns = (
-        backend.xp.asarray(divisors(*axis, include_pad), dtype=dtype, device=backend.device)
-        for axis in zip(size, output_size, kernel, stride, padding, strict=True)
+        backend.xp.asarray(_divisors(*axis, count_include_pad), dtype=dtype, device=backend.device)
+        for axis in geometry.axes
     )
     return 1 / (rows[:, None] * columns[None, :])
 
 
-def divisors(
+def _divisors(
     size: int, count: int, kernel: int, stride: int, padding: int, count_include_pad: bool
 ) -> list[int]:
     """Return, for each of `count` windows along an axis, how many positions its average counts."""
     counts = []
-    for i in range(count):
-        start = i * stride - padding
+    for start in range(-padding, count * stride - padding, stride):
         stop = min(start + kernel, size + padding)
-        if not count_include_pad:
-            start, stop = max(start, 0), min(stop, size)
-        counts.append(stop - start)
+        counts.append(stop - start if count_include_pad else min(stop, size) - max(start, 0))
     return counts

@@ -19,10 +19,10 @@ from xpcnn.ops.norm import (
     batch_norm_gradients,
     batch_norm_inference,
     batch_norm_train,
-    check_batch_norm,
-    of_parameters,
+    gradients_given,
+    run_batch_norm,
 )
-from xpcnn.ops.op import check_dy, native_arrays, op, real
+from xpcnn.ops.op import check_dy, native_arrays, op
 
 __all__ = [
     "batch_norm_relu",
@@ -181,16 +181,9 @@ def batch_norm_relu(
     array([[0.],
            [1.]])
     """
-    check_batch_norm(x, weight, bias, running_mean, running_var, train)
-    momentum, eps = real("batch_norm: momentum", momentum, 0, 1), real("batch_norm: eps", eps, 0)
-    if train:
-        y, mean, inverse_std, running_mean, running_var = batch_norm_relu_by_batch(
-            x, weight, bias, running_mean, running_var, momentum, eps
-        )
-    else:
-        y, mean, inverse_std = batch_norm_relu_by_running(x, weight, bias, running_mean, running_var, eps)
-    norm = BatchNormContext(x, weight, bias is not None, mean, inverse_std, train, running_mean, running_var)
-    return y, (norm, OutputContext(y))
+    normalise = batch_norm_relu_train if train else batch_norm_relu_inference
+    y, ctx = run_batch_norm(normalise, x, weight, bias, running_mean, running_var, train, momentum, eps)
+    return y, (ctx, OutputContext(y))
 
 
 @batch_norm_relu.def_backward
@@ -201,29 +194,28 @@ def _batch_norm_relu_grad(
     norm, (y,) = ctx
     check_dy("relu.backward", dy, y.shape, y)
     gradients = batch_norm_relu_gradients(dy, norm.x, norm.weight, norm.mean, norm.inverse_std, norm.train, y)
-    return of_parameters(norm, dy, *gradients)
+    return gradients_given(norm, dy, *gradients)
 
 
 @primitive
-def batch_norm_relu_by_batch(x: Array, *given: Any) -> Any:
+def batch_norm_relu_train(x: Array, *given: Any) -> Any:
     """Return what `batch_norm_train` does, with a ReLU behind y."""
     y, *statistics = batch_norm_train(x, *given)
     return relu_array(y), *statistics
 
 
 @primitive
-def batch_norm_relu_by_running(x: Array, *given: Any) -> Any:
+def batch_norm_relu_inference(x: Array, *given: Any) -> Any:
     """Return what `batch_norm_inference` does, with a ReLU behind y."""
     y, *statistics = batch_norm_inference(x, *given)
     return relu_array(y), *statistics
 
 
 @primitive
-def batch_norm_relu_gradients(
-    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool, y: Array
-) -> tuple[Array, Array, Array]:
-    """Return what `batch_norm_gradients` does, where the output y of the ReLU is positive."""
-    return batch_norm_gradients(relu_grad(dy, y), x, weight, mean, inverse_std, train)
+def batch_norm_relu_gradients(dy: Array, *given: Any) -> Any:
+    """Return what `batch_norm_gradients` does, where the last argument, the ReLU's output, is positive."""
+    *others, y = given
+    return batch_norm_gradients(relu_grad(dy, y), *others)
 
 
 @native_arrays

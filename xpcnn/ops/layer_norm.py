@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend
+from xpcnn.backend import Array, Backend, backend_of
 from xpcnn.errors import ShapeError
-from xpcnn.ops.op import check_dy, common_backend, op, real, sizes, upcast, whole
+from xpcnn.ops.norm import per_channel
+from xpcnn.ops.op import check_dy, check_rank, check_shapes, common_backend, op, real, sizes, upcast, whole
 
 __all__ = ["GroupNormContext", "LayerNormContext", "group_norm", "layer_norm"]
 
@@ -71,51 +73,28 @@ def layer_norm(
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    given = _given(weight, bias)
-    backend = common_backend("layer_norm", x=x, **given)
+    backend = _common_backend("layer_norm", x, weight, bias)
     eps = real("layer_norm: eps", eps, 0)
     shape = sizes("layer_norm", "normalized_shape", normalized_shape)
     if tuple(x.shape[-len(shape) :]) != shape:
         raise ShapeError(
             f"layer_norm: x has shape {tuple(x.shape)}, which does not end in normalized_shape {shape}"
         )
-    _check_parameters("layer_norm", x, given, shape)
+    check_shapes("layer_norm", f"x of shape {tuple(x.shape)}", shape, weight=weight, bias=bias)
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    wide = upcast(backend, x)
-    xp = backend.xp
-    mean = xp.mean(wide, axis=axes, keepdims=True)
-    centred = wide - mean
-    inverse_std = 1 / xp.sqrt(xp.mean(centred * centred, axis=axes, keepdims=True) + eps)
-    y = centred * inverse_std
-    # y is fresh, so scaling and shifting it in place is safe
-    if weight is not None:
-        y *= upcast(backend, weight)
-    if bias is not None:
-        y += upcast(backend, bias)
-    ctx = LayerNormContext(x, weight, bias is not None, mean, inverse_std, axes)
-    return xp.astype(y, x.dtype, copy=False), ctx
+    mean = functools.partial(backend.xp.mean, axis=axes, keepdims=True)
+    factor, shift = (None if p is None else upcast(backend, p) for p in (weight, bias))
+    y, centre, inverse_std = _normalise(backend, x, factor, shift, mean, eps)
+    return y, LayerNormContext(x, weight, bias is not None, centre, inverse_std, axes)
 
 
 @layer_norm.def_backward
 def _layer_norm_grad(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
     backend = check_dy("layer_norm.backward", dy, ctx.x.shape, ctx.x)
-    xp = backend.xp
-    wide_dy = upcast(backend, dy)
-    normalised = (upcast(backend, ctx.x) - ctx.mean) * ctx.inverse_std
-    products = wide_dy * normalised
-    samples = tuple(range(ctx.axes[0]))
-    dweight = dbias = None
-    if ctx.has_bias:
-        dbias = _sum_over(backend, wide_dy, samples, dy.dtype)
-    if ctx.weight is not None:
-        dweight = _sum_over(backend, products, samples, dy.dtype)
-        weight = upcast(backend, ctx.weight)
-        wide_dy, products = wide_dy * weight, products * weight
-    shift = xp.mean(wide_dy, axis=ctx.axes, keepdims=True)
-    slope = xp.mean(products, axis=ctx.axes, keepdims=True)
-    dx = (wide_dy - normalised * slope - shift) * ctx.inverse_std
-    return xp.astype(dx, dy.dtype, copy=False), dweight, dbias
+    mean = functools.partial(backend.xp.mean, axis=ctx.axes, keepdims=True)
+    factor = None if ctx.weight is None else upcast(backend, ctx.weight)
+    return _gradients(backend, ctx, dy, factor, mean, tuple(range(ctx.axes[0])))
 
 
 class GroupNormContext(NamedTuple):
@@ -124,9 +103,9 @@ class GroupNormContext(NamedTuple):
     x: Array
     weight: Array | None
     has_bias: bool
-    num_groups: int
     mean: Array
     inverse_std: Array
+    num_groups: int
 
 
 @op
@@ -172,11 +151,9 @@ def group_norm(
     >>> y
     array([[-1.,  1., -1.,  1.]])
     """
-    given = _given(weight, bias)
-    backend = common_backend("group_norm", x=x, **given)
+    backend = _common_backend("group_norm", x, weight, bias)
     num_groups, eps = whole("group_norm: num_groups", num_groups, 1), real("group_norm: eps", eps, 0)
-    if x.ndim < 2:
-        raise ShapeError(f"group_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
+    check_rank("group_norm", "x", x.shape, 2, "(N, C, ...)")
     if x.shape[1] % num_groups:
         raise ShapeError(
             f"group_norm: num_groups={num_groups} must divide the C={x.shape[1]} channels of x "
@@ -184,47 +161,25 @@ def group_norm(
         )
     if 0 in x.shape[1:]:
         raise ShapeError(f"group_norm: x has no values to normalise (shape {tuple(x.shape)})")
-    _check_parameters("group_norm", x, given, (x.shape[1],))
-    wide = upcast(backend, x)
-    mean = _group_mean(backend, wide, num_groups)
-    centred = wide - mean
-    inverse_std = 1 / backend.xp.sqrt(_group_mean(backend, centred * centred, num_groups) + eps)
-    y = centred * inverse_std
-    # y is fresh, so scaling and shifting it in place is safe
-    if weight is not None:
-        y *= _per_channel(backend, weight, x)
-    if bias is not None:
-        y += _per_channel(backend, bias, x)
-    ctx = GroupNormContext(x, weight, bias is not None, num_groups, mean, inverse_std)
-    return backend.xp.astype(y, x.dtype, copy=False), ctx
+    check_shapes("group_norm", f"x of shape {tuple(x.shape)}", (x.shape[1],), weight=weight, bias=bias)
+    mean = functools.partial(_group_mean, num_groups)
+    factor, shift = (None if p is None else per_channel(p, x) for p in (weight, bias))
+    y, centre, inverse_std = _normalise(backend, x, factor, shift, mean, eps)
+    return y, GroupNormContext(x, weight, bias is not None, centre, inverse_std, num_groups)
 
 
 @group_norm.def_backward
 def _group_norm_grad(ctx: GroupNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
-    x, num_groups = ctx.x, ctx.num_groups
-    backend = check_dy("group_norm.backward", dy, x.shape, x)
-    xp = backend.xp
-    wide_dy = upcast(backend, dy)
-    normalised = (upcast(backend, x) - ctx.mean) * ctx.inverse_std
-    products = wide_dy * normalised
-    others = (0, *range(2, x.ndim))  # every axis but the channels'
-    dweight = dbias = None
-    if ctx.has_bias:
-        dbias = _sum_over(backend, wide_dy, others, dy.dtype)
-    if ctx.weight is not None:
-        dweight = _sum_over(backend, products, others, dy.dtype)
-        weight = _per_channel(backend, ctx.weight, x)
-        wide_dy, products = wide_dy * weight, products * weight
-    shift = _group_mean(backend, wide_dy, num_groups)
-    slope = _group_mean(backend, products, num_groups)
-    dx = (wide_dy - normalised * slope - shift) * ctx.inverse_std
-    return xp.astype(dx, dy.dtype, copy=False), dweight, dbias
+    backend = check_dy("group_norm.backward", dy, ctx.x.shape, ctx.x)
+    mean = functools.partial(_group_mean, ctx.num_groups)
+    factor = None if ctx.weight is None else per_channel(ctx.weight, ctx.x)
+    return _gradients(backend, ctx, dy, factor, mean, (0, *range(2, dy.ndim)))
 
 
-def _group_mean(backend: Backend, x: Array, num_groups: int) -> Array:
+def _group_mean(num_groups: int, x: Array) -> Array:
     """Return the mean of each group of x (N, C, ...), at each of its channels: (N, C, 1, ...)."""
-    xp = backend.xp
+    xp = backend_of(x).xp
     n, c = x.shape[:2]
     pixels = tuple(range(2, x.ndim))
     # The pixels first: over channels-last memory that is much the faster order.
@@ -234,23 +189,51 @@ def _group_mean(backend: Backend, x: Array, num_groups: int) -> Array:
     return xp.reshape(xp.broadcast_to(mean, grouped.shape), means.shape)
 
 
-def _sum_over(backend: Backend, x: Array, axes: tuple[int, ...], dtype: Any) -> Array:
-    return backend.xp.astype(backend.xp.sum(x, axis=axes), dtype, copy=False)
+# -- shared by both --------------------------------------------------------------------
+
+Mean = Callable[[Array], Array]
 
 
-def _per_channel(backend: Backend, values: Array, x: Array) -> Array:
-    """Return C values, upcast, in the shape that lines up with the channels of `x`."""
-    return backend.xp.reshape(upcast(backend, values), (-1,) + (1,) * (x.ndim - 2))
+def _normalise(
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, mean_of: Mean, eps: float
+) -> tuple[Array, Array, Array]:
+    """Return y, mean and 1/std, by the mean of each part; weight and bias line up with x."""
+    wide = upcast(backend, x)
+    mean = mean_of(wide)
+    centred = wide - mean
+    inverse_std = 1 / backend.xp.sqrt(mean_of(centred * centred) + eps)
+    y = centred * inverse_std
+    # y is fresh, so scaling and shifting it in place is safe
+    if weight is not None:
+        y *= weight
+    if bias is not None:
+        y += bias
+    return backend.xp.astype(y, x.dtype, copy=False), mean, inverse_std
 
 
-def _given(weight: Array | None, bias: Array | None) -> dict[str, Array]:
-    return {name: array for name, array in (("weight", weight), ("bias", bias)) if array is not None}
+def _gradients(
+    backend: Backend,
+    ctx: LayerNormContext | GroupNormContext,
+    dy: Array,
+    weight: Array | None,
+    mean_of: Mean,
+    shared: tuple[int, ...],
+) -> tuple[Array, Array | None, Array | None]:
+    """Return (dx, dweight, dbias); each entry of the parameters is shared along the axes `shared`."""
+    xp = backend.xp
+    wide_dy = upcast(backend, dy)
+    normalised = (upcast(backend, ctx.x) - ctx.mean) * ctx.inverse_std
+    products = wide_dy * normalised
+    dweight = dbias = None
+    if ctx.has_bias:
+        dbias = xp.astype(xp.sum(wide_dy, axis=shared), dy.dtype, copy=False)
+    if weight is not None:
+        dweight = xp.astype(xp.sum(products, axis=shared), dy.dtype, copy=False)
+        wide_dy, products = wide_dy * weight, products * weight
+    dx = (wide_dy - normalised * mean_of(products) - mean_of(wide_dy)) * ctx.inverse_std
+    return xp.astype(dx, dy.dtype, copy=False), dweight, dbias
 
 
-def _check_parameters(op: str, x: Array, given: dict[str, Array], shape: tuple[int, ...]) -> None:
-    for name, parameter in given.items():
-        if tuple(parameter.shape) != shape:
-            raise ShapeError(
-                f"{op}: {name} has shape {tuple(parameter.shape)}, but must have {shape} for x of shape "
-                f"{tuple(x.shape)}"
-            )
+def _common_backend(op: str, x: Array, weight: Array | None, bias: Array | None) -> Backend:
+    given = {name: array for name, array in (("weight", weight), ("bias", bias)) if array is not None}
+    return common_backend(op, x=x, **given)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, matmul
 from xpcnn.errors import ShapeError
-from xpcnn.ops.op import check_dy, check_rank, common_backend, op, upcast
+from xpcnn.ops.op import check_dy, check_rank, check_shapes, common_backend, op, upcast
 
 __all__ = ["FlattenContext", "LinearContext", "flatten", "linear"]
 
@@ -50,18 +50,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, L
     array([[11.]])
     """
     backend = common_backend("linear", x=x, weight=weight, bias=bias)
-    check_rank("linear", "weight", weight, 2, "(out, in)")
+    check_rank("linear", "weight", weight.shape, 2, "(out, in)")
     features, inputs = weight.shape
     if x.ndim < 1 or x.shape[-1] != inputs:
         raise ShapeError(
             f"linear: x has {x.shape[-1] if x.ndim else 'no'} features (shape {tuple(x.shape)}) "
             f"but weight expects {inputs} (shape {tuple(weight.shape)}); images are flattened by nn.Flatten"
         )
-    if bias is not None and tuple(bias.shape) != (features,):
-        raise ShapeError(
-            f"linear: bias must have shape ({features},) for weight {tuple(weight.shape)}, "
-            f"got {tuple(bias.shape)}"
-        )
+    check_shapes("linear", f"weight {tuple(weight.shape)}", (features,), bias=bias)
     xp = backend.xp
     y = matmul(_rows(backend, x), xp.matrix_transpose(upcast(backend, weight)))
     if bias is not None:

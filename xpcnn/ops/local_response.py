@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend
-from xpcnn.errors import ShapeError
-from xpcnn.ops.op import check_dy, common_backend, op, real, upcast, whole
+from xpcnn.ops.op import check_dy, check_rank, common_backend, op, real, upcast, whole
 
 __all__ = ["LocalResponseNormContext", "local_response_norm"]
 
@@ -70,8 +69,7 @@ def local_response_norm(
     backend = common_backend("local_response_norm", x=x)
     size, beta = whole("local_response_norm: size", size, 1), real("local_response_norm: beta", beta)
     alpha, k = real("local_response_norm: alpha", alpha, 0), real("local_response_norm: k", k, 0)
-    if x.ndim < 2:
-        raise ShapeError(f"local_response_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
+    check_rank("local_response_norm", "x", x.shape, 2, "(N, C, ...)")
     ctx = LocalResponseNormContext(x, size, alpha, beta, k)
     wide = upcast(backend, x)
     return backend.xp.astype(wide * _energy(backend, wide, ctx) ** -beta, x.dtype, copy=False), ctx

@@ -7,16 +7,8 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.ops.op import (
-    accumulator,
-    below_max,
-    check_backend,
-    check_rank,
-    common_backend,
-    op,
-    real,
-    require_array,
-)
+from xpcnn.ops.op import accumulator, check_backend, check_rank, common_backend, op, real, require_array
+from xpcnn.ops.softmax import below_max
 
 __all__ = [
     "MeanSquaredErrorContext",
@@ -76,7 +68,7 @@ def softmax_cross_entropy(
     """
     backend = common_backend("softmax_cross_entropy", logits=logits)
     xp = backend.xp
-    check_rank("softmax_cross_entropy", "logits", logits, 2, "(N, classes)")
+    check_rank("softmax_cross_entropy", "logits", logits.shape, 2, "(N, classes)")
     n, classes = logits.shape
     _not_empty("softmax_cross_entropy", "logits", logits)
     if type(label_smoothing) is not float or not 0 <= label_smoothing <= 1:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.op import check_dy, common_backend, op, real, upcast
+from xpcnn.ops.op import check_dy, check_rank, check_shapes, common_backend, op, real, upcast
 
 __all__ = ["BatchNormContext", "batch_norm"]
 
@@ -83,19 +84,41 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
-    check_batch_norm(x, weight, bias, running_mean, running_var, train)
+    normalise = batch_norm_train if train else batch_norm_inference
+    return run_batch_norm(normalise, x, weight, bias, running_mean, running_var, train, momentum, eps)
+
+
+def run_batch_norm(
+    normalise: Callable[..., Any],
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    train: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, BatchNormContext]:
+    """Check the arguments of `batch_norm`, and return what it does with another of its primitives."""
+    parameters = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    common_backend("batch_norm", x=x, **{name: p for name, p in parameters.items() if p is not None})
+    check_rank("batch_norm", "x", x.shape, 2, "(N, C, ...)")
+    check_shapes("batch_norm", f"x of shape {tuple(x.shape)}, C={x.shape[1]}", (x.shape[1],), **parameters)
     momentum, eps = real("batch_norm: momentum", momentum, 0, 1), real("batch_norm: eps", eps, 0)
-    if train:
-        y, mean, inverse_std, running_mean, running_var = batch_norm_train(
-            x, weight, bias, running_mean, running_var, momentum, eps
+    count = _count(x)
+    if train and count < 2:
+        problem = "an empty batch" if count == 0 else "one value for each channel"
+        raise ShapeError(
+            f"batch_norm: cannot take statistics of {problem} (x shape {tuple(x.shape)}); "
+            f"train on larger batches, leave out a last batch of one sample with drop_last=True, or use the "
+            f"running statistics with train=False"
         )
-    else:
-        assert running_mean is not None
-        assert running_var is not None
-        y, mean, inverse_std = batch_norm_inference(x, weight, bias, running_mean, running_var, eps)
-    return y, BatchNormContext(
-        x, weight, bias is not None, mean, inverse_std, train, running_mean, running_var
-    )
+    if not train and (running_mean is None or running_var is None):
+        raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
+    options = (momentum, eps) if train else (eps,)
+    y, mean, inverse_std, *new = normalise(x, weight, bias, running_mean, running_var, *options)
+    running = new if train else (running_mean, running_var)
+    return y, BatchNormContext(x, weight, bias is not None, mean, inverse_std, train, *running)
 
 
 @batch_norm.def_backward
@@ -105,22 +128,18 @@ def _batch_norm_grad(ctx: BatchNormContext, dy: Array) -> tuple[Array, Array | N
     While training, the gradient also flows through the batch's mean and variance; otherwise they are
     constants.
     """
-    x = ctx.x
-    check_dy("batch_norm.backward", dy, x.shape, x)
-    gradients = batch_norm_gradients(dy, x, ctx.weight, ctx.mean, ctx.inverse_std, ctx.train)
-    return of_parameters(ctx, dy, *gradients)
+    check_dy("batch_norm.backward", dy, ctx.x.shape, ctx.x)
+    gradients = batch_norm_gradients(dy, ctx.x, ctx.weight, ctx.mean, ctx.inverse_std, ctx.train)
+    return gradients_given(ctx, dy, *gradients)
 
 
-def of_parameters(
+def gradients_given(
     ctx: BatchNormContext, dy: Array, dx: Array, dweight: Array, dbias: Array
 ) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias) in the dtype of `dy`, and None for parameters that were absent."""
     astype = backend_of(dy).xp.astype
-    return (
-        dx,
-        None if ctx.weight is None else astype(dweight, dy.dtype, copy=False),
-        astype(dbias, dy.dtype, copy=False) if ctx.has_bias else None,
-    )
+    dweight = None if ctx.weight is None else astype(dweight, dy.dtype, copy=False)
+    return dx, dweight, astype(dbias, dy.dtype, copy=False) if ctx.has_bias else None
 
 
 @primitive
@@ -141,7 +160,7 @@ def batch_norm_train(
     xp, axes, count = backend.xp, _axes(x), _count(x)
     wide_x = upcast(backend, x)
     mean = xp.mean(wide_x, axis=axes)
-    centred = wide_x - _per_channel(xp, mean, x)
+    centred = wide_x - per_channel(mean, x)
     var = xp.mean(centred * centred, axis=axes)
     new_mean = _blend(backend, running_mean, mean, momentum)
     new_var = _blend(backend, running_var, var * (count / (count - 1)), momentum)
@@ -156,7 +175,7 @@ def batch_norm_inference(
     """Normalise by the running statistics. Returns y, mean, inverse_std."""
     backend = backend_of(x)
     mean, var = upcast(backend, running_mean), upcast(backend, running_var)
-    centred = upcast(backend, x) - _per_channel(backend.xp, mean, x)
+    centred = upcast(backend, x) - per_channel(mean, x)
     inverse_std = 1 / backend.xp.sqrt(var + eps)
     return _scaled(backend, centred, inverse_std, weight, bias, x), mean, inverse_std
 
@@ -169,15 +188,15 @@ def batch_norm_gradients(
     backend = backend_of(dy)
     xp, axes = backend.xp, _axes(x)
     wide_dy = upcast(backend, dy)
-    normalised = (upcast(backend, x) - _per_channel(xp, mean, x)) * _per_channel(xp, inverse_std, x)
+    normalised = (upcast(backend, x) - per_channel(mean, x)) * per_channel(inverse_std, x)
     sum_dy = xp.sum(wide_dy, axis=axes)
     sum_dy_normalised = xp.sum(wide_dy * normalised, axis=axes)
     scale = inverse_std if weight is None else inverse_std * upcast(backend, weight)
     if train:
         count = _count(x)
-        slope = _per_channel(xp, sum_dy_normalised / count, x)
-        wide_dy = wide_dy - normalised * slope - _per_channel(xp, sum_dy / count, x)
-    dx = xp.astype(wide_dy * _per_channel(xp, scale, x), dy.dtype, copy=False)
+        slope = per_channel(sum_dy_normalised / count, x)
+        wide_dy = wide_dy - normalised * slope - per_channel(sum_dy / count, x)
+    dx = xp.astype(wide_dy * per_channel(scale, x), dy.dtype, copy=False)
     return dx, sum_dy_normalised, sum_dy
 
 
@@ -185,9 +204,9 @@ def _scaled(
     backend: Backend, centred: Array, inverse_std: Array, weight: Array | None, bias: Array | None, x: Array
 ) -> Array:
     scale = inverse_std if weight is None else inverse_std * upcast(backend, weight)
-    y = centred * _per_channel(backend.xp, scale, x)
+    y = centred * per_channel(scale, x)
     if bias is not None:
-        y += _per_channel(backend.xp, upcast(backend, bias), x)  # y is fresh
+        y += per_channel(bias, x)  # y is fresh
     return backend.xp.astype(y, x.dtype, copy=False)
 
 
@@ -201,9 +220,10 @@ def _count(x: Array) -> int:
     return math.prod(x.shape[axis] for axis in _axes(x))
 
 
-def _per_channel(xp: Any, values: Array, x: Array) -> Array:
-    """Return C values in the shape that lines up with the channels of `x`."""
-    return xp.reshape(values, (1, -1) + (1,) * (x.ndim - 2))
+def per_channel(values: Array, x: Array) -> Array:
+    """Return C values, in the dtype to sum in, in the shape that lines up with the channels of `x`."""
+    backend = backend_of(values)
+    return backend.xp.reshape(upcast(backend, values), (1, -1) + (1,) * (x.ndim - 2))
 
 
 def _blend(backend: Backend, old: Array | None, new: Array, momentum: float) -> Array | None:
@@ -211,35 +231,3 @@ def _blend(backend: Backend, old: Array | None, new: Array, momentum: float) -> 
         return None
     blended = (1 - momentum) * upcast(backend, old) + momentum * new
     return backend.xp.astype(blended, old.dtype, copy=False)
-
-
-def check_batch_norm(
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
-    train: bool,
-) -> None:
-    """Raise the errors of `batch_norm`."""
-    given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    parameters = {name: array for name, array in given.items() if array is not None}
-    common_backend("batch_norm", x=x, **parameters)
-    if x.ndim < 2:
-        raise ShapeError(f"batch_norm: x must have axes (N, C, ...), got shape {tuple(x.shape)}")
-    count = _count(x)
-    if train and count < 2:
-        problem = "an empty batch" if count == 0 else "one value for each channel"
-        raise ShapeError(
-            f"batch_norm: cannot take statistics of {problem} (x shape {tuple(x.shape)}); "
-            f"train on larger batches, leave out a last batch of one sample with drop_last=True, or use the "
-            f"running statistics with train=False"
-        )
-    if not train and (running_mean is None or running_var is None):
-        raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
-    for name, parameter in parameters.items():
-        if tuple(parameter.shape) != (x.shape[1],):
-            raise ShapeError(
-                f"batch_norm: x has C={x.shape[1]} channels (shape {tuple(x.shape)}) but {name} has shape "
-                f"{tuple(parameter.shape)}; it must be ({x.shape[1]},)"
-            )

@@ -19,11 +19,11 @@ from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, Xp
 __all__ = [
     "Op",
     "accumulator",
-    "below_max",
     "cached",
     "check_backend",
     "check_dy",
     "check_rank",
+    "check_shapes",
     "common_backend",
     "flag",
     "in_words",
@@ -216,25 +216,17 @@ def upcast(backend: Backend, x: Array) -> Array:
     return x if wide is None else backend.xp.astype(x, wide)
 
 
-# Half the lowest number of each dtype that is summed in.
-_HALF_LOWEST = {"float32": -(2.0**127 - 2.0**103), "float64": -(2.0**1023 - 2.0**970)}
+def check_rank(op: str, name: str, shape: tuple[int, ...], rank: int, layout: str) -> None:
+    """Require that an array of `shape` has `rank` axes, or more where `layout` ends in "...)"."""
+    if len(shape) < rank or (len(shape) > rank and not layout.endswith("...)")):
+        raise ShapeError(f"{op}: {name} must have axes {layout}, got {len(shape)} (shape {tuple(shape)})")
 
 
-def below_max(backend: Backend, x: Array, axis: int) -> Array:
-    """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
-    xp = backend.xp
-    halves = upcast(backend, x) * 0.5  # whose differences cannot overflow
-    halves = halves - xp.max(halves, axis=axis, keepdims=True)
-    lowest = _HALF_LOWEST[array_dtype_name(halves.dtype)]
-    return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)
-
-
-def check_rank(op: str, name: str, array: Array, rank: int, layout: str) -> None:
-    """Require that `array` has `rank` axes."""
-    if array.ndim != rank:
-        raise ShapeError(
-            f"{op}: {name} must have {rank} axes {layout}, got {array.ndim} (shape {tuple(array.shape)})"
-        )
+def check_shapes(op: str, fits: str, shape: tuple[int, ...], **arrays: Array | None) -> None:
+    """Require that each array that is given has the `shape` that `fits` another."""
+    for name, array in arrays.items():
+        if array is not None and tuple(array.shape) != shape:
+            raise ShapeError(f"{op}: {name} has shape {tuple(array.shape)}, but must have {shape} for {fits}")
 
 
 def check_dy(op: str, dy: Array, shape: tuple[int, ...], like: Array) -> Backend:
@@ -271,10 +263,9 @@ def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     values = values if isinstance(values, tuple) else (values, values)
     if len(values) != 2 or not all(type(v) is int for v in values):
         raise ArgumentError(f"{op}: {name} must be an int or a pair (height, width), got {in_words(value)}")
-    if min(values) < minimum:
-        raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {in_words(value)}")
-    if max(values) > MOST_SIZE:
-        raise ArgumentError(f"{op}: {name} must be at most {MOST_SIZE}, got {in_words(value)}")
+    if min(values) < minimum or max(values) > MOST_SIZE:
+        bound = f"least {minimum}" if min(values) < minimum else f"most {MOST_SIZE}"
+        raise ArgumentError(f"{op}: {name} must be at {bound}, got {in_words(value)}")
     return values[0], values[1]
 
 

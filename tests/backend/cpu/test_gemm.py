@@ -1,40 +1,28 @@
-"""Products in blocks, beside float64 products of the same numbers."""
+"""Products in blocks, beside float64 products of the same numbers; arrays put in order."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-import xpcnn
-from tests.support.cpu import Array, draw, readonly
+from tests.support.ops import Array, draw
 from xpcnn.backend.cpu.gemm import SMALL, batched_gemm, gemm, gemm_columns
+from xpcnn.backend.cpu.parallel import dense
 
 # Small and large; tall, wide, long; sizes that no block divides; transposed operands; nothing at all.
 MATRICES = [
-    (3, 4, 5),
-    (20_001, 25, 30),
-    (25, 30, 20_001),
-    (30, 40_001, 25),
-    (200, 300, 400),
-    (50, 100, 4321),
-    (1, 160, 70_000),
-    (70_000, 161, 1),
-    (12_345, 160, 129),
-    (0, 4, 5),
-    (4, 0, 5),
-    (4, 5, 0),
+    *[(3, 4, 5), (20_001, 25, 30), (25, 30, 20_001), (30, 40_001, 25), (200, 300, 400), (50, 100, 4321)],
+    *[(1, 160, 70_000), (70_000, 161, 1), (12_345, 160, 129), (0, 4, 5), (4, 0, 5), (4, 5, 0)],
 ]
 STACKS = [
-    (36, 64, 96, 80),
-    (16, 129, 128, 256),
-    (5, 33, 100, 192),
-    (3, 300, 300, 300),
-    (3, 48, 300, 128),
-    (2, 40, 512, 64),
-    (2, 40, 513, 64),
-    (3, 0, 4, 2),
-    (0, 2, 2, 2),
+    *[(36, 64, 96, 80), (16, 129, 128, 256), (5, 33, 100, 192), (3, 300, 300, 300), (3, 48, 300, 128)],
+    *[(2, 40, 512, 64), (2, 40, 513, 64), (3, 0, 4, 2), (0, 2, 2, 2)],
 ]
+
+
+def readonly(x: Array) -> Array:
+    x.flags.writeable = False
+    return x
 
 
 def layouts(rows: int, columns: int, dtype: str, seed: int) -> list[Array]:
@@ -61,16 +49,13 @@ def test_product(sizes: tuple[int, int, int], dtype: str) -> None:
             check(gemm(a, b), a, b)
 
 
-def test_some_products_are_cut() -> None:
-    assert any(np.prod(sizes) > SMALL for sizes in MATRICES)
-
-
 def test_nan_stays_where_it_is() -> None:
+    """Also where products are cut."""
     a, b = draw(20_000, 25, dtype="float32"), draw(25, 30, dtype="float32")
+    assert a.size * 30 > SMALL
     a[777] = np.nan
-    found = gemm(a, b)
-    assert np.isnan(found[777]).all()
-    assert not np.isnan(np.delete(found, 777, axis=0)).any()
+    np.testing.assert_array_equal(np.isnan(gemm(a, b)).all(1), np.arange(20_000) == 777)
+    np.testing.assert_array_equal(np.isnan(gemm(a, b)).any(1), np.arange(20_000) == 777)
 
 
 @pytest.mark.parametrize("columns", [0, 1, 511, 512, 5000, 300_001])
@@ -92,15 +77,15 @@ def test_stacks(sizes: tuple[int, int, int, int], dtype: str) -> None:
         check(out, left, b)
 
 
-def test_threads_do_not_change_a_bit() -> None:
-    a, b = draw(36, 64, 512, dtype="float32"), draw(36, 512, 256, dtype="float32")
-    forth, wide = draw(36, 36, dtype="float32"), draw(36, 100_001, dtype="float32")
-    found = []
-    for threads in (1, 2, 3):
-        xpcnn.set_num_threads(threads)
-        product, transformed = np.empty((36, 64, 256), "float32"), np.empty((36, 100_001), "float32")
-        batched_gemm(a, b, product)
-        gemm_columns(forth, wide, transformed)
-        found.append(product.tobytes() + transformed.tobytes())
-    xpcnn.set_num_threads(None)
-    assert found[0] == found[1] == found[2]
+@pytest.mark.parametrize(
+    "shape", [(), (0, 3), (7,), (3, 2), (2, 3, 4, 5), (300, 200, 3, 3), (65, 9000)], ids=str
+)
+def test_dense(shape: tuple[int, ...], dtype: str) -> None:
+    x = np.asarray(draw(*shape, dtype=dtype))
+    assert dense(x) is x
+    turned = readonly(np.array(x.transpose(), order="C")).transpose()
+    found = dense(turned)
+    assert found.flags.c_contiguous
+    assert found.dtype == x.dtype
+    assert np.array_equal(found, x)
+    assert x.ndim < 2 or not x.size or not np.shares_memory(found, turned)

@@ -1,8 +1,8 @@
-"""Kernels keep nothing between calls: many threads on shared inputs get what one gets, to the bit."""
+"""Kernels keep nothing between calls, and cut by size alone: any number of threads gives the same bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -11,150 +11,149 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.backend.cpu.test_table import replaceable
-from tests.support.cpu import Array, channels_last, draw
+from tests.support.ops import Array, draw
+from tests.support.primitives import replaceable
 from xpcnn.backend.cpu import table
+from xpcnn.backend.cpu.gemm import batched_gemm, gemm_columns
 from xpcnn.backend.cpu.parallel import parallel_for_slices
 from xpcnn.ops.conv.algorithms.winograd import Tiling
 from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.max_pool import PoolGeometry
 
 THREADS = 4
+OPTIONS = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9, "alpha": 0.9}
+STATE = {
+    "sgd_step": ("velocity",),
+    "adagrad_step": ("h",),
+    "rmsprop_step": ("v", "velocity"),
+    "adam_step": ("m", "v"),
+    "adamw_step": ("m", "v"),
+}
+LARGE = ("relu_array", "add", "relu_grad", "batch_norm_train", "batch_norm_gradients")
+LARGE += ("batch_norm_relu_train", "batch_norm_relu_gradients")
 
 
-def every_kernel() -> dict[str, Callable[[], Any]]:
-    """A call of each kernel, on arrays of a size that it serves."""
-    kernels = table()
-    x, dy = (channels_last(draw(12, 16, 40, 41, dtype="float32", seed=seed)) for seed in (0, 1))
-    weight, bias, mean, var = (np.abs(draw(16, dtype="float32", seed=seed)) for seed in range(4))
+def images(*shape: int, seed: int = 0) -> Array:
+    return np.moveaxis(draw(shape[0], *shape[2:], shape[1], dtype="float32", seed=seed), -1, 1)
+
+
+@functools.cache
+def arguments(shape: tuple[int, ...] = (12, 16, 40, 41)) -> dict[str, tuple[Any, ...]]:
+    """What each kernel is called with, on arrays of a size that it serves."""
+    x, dy = images(*shape), images(*shape, seed=1)
+    weight, bias, mean, var = (np.abs(draw(shape[1], dtype="float32", seed=seed)) for seed in range(4))
     norm = (weight, bias, mean, var)
-    window = ((3, 3), (2, 2), (1, 1))
-    y = kernels["max_pool_windows"](x, *window, (20, 21))
-    options = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9}
-    options |= {"nesterov": False, "alpha": 0.9}
-
-    geometry = ConvGeometry.of(x.shape, (8, 16, 3, 3), 1, 1)
-    filters, gradient = draw(3, 48, 8, dtype="float32"), channels_last(draw(12, 8, 40, 41, dtype="float32"))
-    tiling = Tiling(4, 10, 11)
+    gradients = (dy, x, weight, 0 * mean, var, True)
+    found = {
+        "relu_array": (x,),
+        "add": (x, dy),
+        "relu_grad": (dy, x),
+        "batch_norm_train": (x, *norm, 0.1, 1e-5),
+        "batch_norm_inference": (x, *norm, 1e-5),
+        "batch_norm_gradients": gradients,
+        "batch_norm_relu_train": (x, *norm, 0.1, 1e-5),
+        "batch_norm_relu_inference": (x, *norm, 1e-5),
+        "batch_norm_relu_gradients": (*gradients, x),
+    }
+    if shape[0] != 12:
+        return found
+    pooling = PoolGeometry.of("test", x.shape, 3, 2, 1, False)
+    y = table()["max_pool_windows"](x, pooling)
+    geometry, filters = ConvGeometry.of(x.shape, (8, 16, 3, 3), 1, 1), draw(3, 48, 8, dtype="float32")
+    gradient, tiling = images(12, 8, 40, 41), Tiling(4, 10, 11)
     forth, back, kernel = (draw(*size, dtype="float32") for size in ((6, 6), (4, 6), (6, 3)))
-    products, taps = draw(36, 12 * 10 * 11, 8, dtype="float32"), draw(9, 64, 80, dtype="float32")
-    dkernel = draw(36, 64, 80, dtype="float32")
-
-    def updated(name: str, *slots: str) -> Callable[[], Any]:
-        def work() -> Any:
-            state = {slot: np.ones(600_000, "float32") for slot in slots}
-            data, gradient = x.ravel()[:300_000], dy.ravel()[:300_000]
-            data, gradient = np.tile(data, 2), np.tile(gradient, 2)
-            return *kernels[name]([(data, gradient, state, 3, options)]), *state.values()
-
-        return work
-
-    return {
-        "relu_array": lambda: [kernels["relu_array"](x)],
-        "add_bias": lambda: [kernels["add_bias"](x.copy("K"), bias)],
-        "add_bias_relu": lambda: [kernels["add_bias_relu"](x.copy("K"), bias)],
-        "batch_norm_train": lambda: kernels["batch_norm_train"](x, *norm, 0.1, 1e-5),
-        "batch_norm_inference": lambda: kernels["batch_norm_inference"](x, *norm, 1e-5),
-        "batch_norm_gradients": lambda: kernels["batch_norm_gradients"](dy, x, weight, mean, var, True),
-        "batch_norm_relu_by_batch": lambda: kernels["batch_norm_relu_by_batch"](x, *norm, 0.1, 1e-5),
-        "batch_norm_relu_by_running": lambda: kernels["batch_norm_relu_by_running"](x, *norm, 1e-5),
-        "batch_norm_relu_gradients": lambda: kernels["batch_norm_relu_gradients"](
-            dy, x, weight, mean, var, True, x
-        ),
-        "max_pool_windows": lambda: [kernels["max_pool_windows"](x, *window, (20, 21))],
-        "max_pool_scatter": lambda: [kernels["max_pool_scatter"](y, x, y, *window)],
-        "added": lambda: [kernels["added"](x, dy)],
-        "relu_grad": lambda: [kernels["relu_grad"](dy, x)],
-        "matmul": lambda: [kernels["matmul"](products, products.transpose(0, 2, 1))],
-        "unfold": lambda: [kernels["unfold"](x, (3, 3), (2, 1), (1, 0, 1, 2), (1, 1))],
-        "mec_forward": lambda: [kernels["mec_forward"](x, filters, geometry)],
-        "mec_grad_weight": lambda: [kernels["mec_grad_weight"](x, gradient, geometry)],
-        "winograd_input": lambda: [kernels["winograd_input"](x, forth, (1, 1, 1, 4), tiling)],
-        "winograd_output": lambda: [kernels["winograd_output"](products, back, (12, 8, 40, 41), tiling)],
-        "winograd_output_gradient": lambda: [kernels["winograd_output_gradient"](gradient, back, tiling)],
-        "winograd_kernel": lambda: [kernels["winograd_kernel"](taps, kernel)],
-        "winograd_taps_gradient": lambda: [kernels["winograd_taps_gradient"](dkernel, kernel)],
-        "sgd_step": updated("sgd_step", "velocity"),
-        "adagrad_step": updated("adagrad_step", "h"),
-        "rmsprop_step": updated("rmsprop_step", "v", "velocity"),
-        "adam_step": updated("adam_step", "m", "v"),
-        "adamw_step": updated("adamw_step", "m", "v"),
+    products = draw(36, 12 * 10 * 11, 8, dtype="float32")
+    return found | {
+        "add_bias": (x, bias),
+        "add_bias_relu": (x, bias),
+        "max_pool_windows": (x, pooling),
+        "max_pool_scatter": (y, x, y, pooling),
+        "matmul": (products[:, :300], products[:, :300].transpose(0, 2, 1)),
+        "unfold": (x, (3, 3), (2, 1), (1, 0, 1, 2), (1, 1)),
+        "mec_forward": (x, filters, geometry),
+        "mec_grad_weight": (x, gradient, geometry),
+        "winograd_input": (x, forth, (1, 1, 1, 4), tiling),
+        "winograd_output": (products, back, (12, 8, 40, 41), tiling),
+        "winograd_output_gradient": (gradient, back, tiling),
+        "winograd_kernel": (draw(9, 64, 80, dtype="float32"), kernel),
+        "winograd_taps_gradient": (draw(36, 64, 80, dtype="float32"), kernel),
     }
 
 
-CALLS = every_kernel()
+def call(name: str, kernel: Any = None, given: Any = None) -> list[Array]:
+    """All arrays that a kernel gives; it may write to its first argument, or to an optimiser's state."""
+    kernel = kernel or table()[name]
+    if name in STATE:
+        state = {slot: np.ones(600_000, "float32") for slot in STATE[name]}
+        data, gradient = (draw(600_000, dtype="float32", seed=seed) for seed in (0, 1))
+        update = (data, gradient, state, 3, {**OPTIONS, "nesterov": False})
+        return [*kernel([update]), *state.values()]
+    first, *rest = given or arguments()[name]
+    found = kernel(first.copy("K") if name.startswith("add_bias") else first, *rest)
+    return [np.asarray(a) for a in (found if isinstance(found, tuple) else [found])]
 
 
 def test_every_kernel_is_called() -> None:
-    assert CALLS.keys() == table().keys()
+    assert {*arguments(), *STATE} == table().keys()
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", table())
 def test_threads_do_not_meet(name: str) -> None:
     barrier = Barrier(THREADS)
 
     def work(_: int) -> list[Array]:
         barrier.wait()
-        return [*CALLS[name]()]
+        return call(name)
 
-    expected = [*CALLS[name]()]
+    expected = call(name)
     with ThreadPoolExecutor(THREADS) as pool:
         for results in pool.map(work, range(THREADS)):
             for array, value in zip(results, expected, strict=True):
                 assert array.tobytes() == value.tobytes()
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_the_number_of_threads_does_not_change_a_bit(name: str) -> None:
+def by_threads(work: Any) -> list[Array]:
+    """What work gives, the same bits for one, two and three threads."""
     found = []
     for threads in (1, 2, 3):
         xpcnn.set_num_threads(threads)
-        found.append(b"".join(np.asarray(array).tobytes() for array in CALLS[name]()))
+        found.append(work())
     xpcnn.set_num_threads(None)
-    assert found[0] == found[1] == found[2]
+    assert len({b"".join(array.tobytes() for array in arrays) for arrays in found}) == 1
+    return found[0]
 
 
-LARGE = {
-    "relu_array": lambda kernels, x, dy, channel: [kernels["relu_array"](x)],
-    "added": lambda kernels, x, dy, channel: [kernels["added"](x, dy)],
-    "relu_grad": lambda kernels, x, dy, channel: [kernels["relu_grad"](dy, x)],
-    "batch_norm_train": lambda kernels, x, dy, channel: kernels["batch_norm_train"](
-        x, channel, channel, channel, channel, 0.1, 1e-5
-    ),
-    "batch_norm_gradients": lambda kernels, x, dy, channel: kernels["batch_norm_gradients"](
-        dy, x, channel, 0 * channel, channel, True
-    ),
-    "batch_norm_relu_by_batch": lambda kernels, x, dy, channel: kernels["batch_norm_relu_by_batch"](
-        x, channel, channel, channel, channel, 0.1, 1e-5
-    ),
-    "batch_norm_relu_gradients": lambda kernels, x, dy, channel: kernels["batch_norm_relu_gradients"](
-        dy, x, channel, 0 * channel, channel, True, x
-    ),
-}
+@pytest.mark.parametrize("name", table())
+def test_the_number_of_threads_does_not_change_a_bit(name: str) -> None:
+    by_threads(lambda: call(name))
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_shares_of_large_arrays(name: str) -> None:
-    """Arrays that several threads share: the bits of one thread, the numbers of the portable functions."""
-    x, dy = (channels_last(draw(33, 64, 32, 33, dtype="float32", seed=seed)) for seed in (0, 1))
-    channel = np.abs(draw(64, dtype="float32", seed=2))
-    found = []
-    for threads in (1, 2, 3):
-        xpcnn.set_num_threads(threads)
-        found.append([np.asarray(array) for array in LARGE[name](table(), x, dy, channel)])
-    xpcnn.set_num_threads(None)
-    portable = {kernel: replaceable()[kernel] for kernel in LARGE}
-    expected = LARGE[name](portable, x.astype("float64"), dy.astype("float64"), channel.astype("float64"))
-    for one, two, three, wanted in zip(*found, expected, strict=True):
-        assert one.tobytes() == two.tobytes() == three.tobytes()
-        assert np.abs(one - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
+def test_slices_of_large_arrays(name: str) -> None:
+    """Arrays that several threads share: the bits of one thread, the numbers of the definition."""
+    given = arguments((33, 64, 32, 33))[name]
+    wide = [a.astype("float64") if isinstance(a, np.ndarray) else a for a in given]
+    expected = call(name, replaceable()[name], wide)
+    for got, wanted in zip(by_threads(lambda: call(name, given=given)), expected, strict=True):
+        assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
 
 
-def test_shares_cover_everything_once() -> None:
+def test_products_in_parts() -> None:
+    a, b = draw(36, 64, 512, dtype="float32"), draw(36, 512, 256, dtype="float32")
+    forth, wide = draw(36, 36, dtype="float32"), draw(36, 100_001, dtype="float32")
+
+    def work() -> list[Array]:
+        product, transformed = np.empty((36, 64, 256), "float32"), np.empty((36, 100_001), "float32")
+        batched_gemm(a, b, product)
+        gemm_columns(forth, wide, transformed)
+        return [product, transformed]
+
+    by_threads(work)
     seen = np.zeros(1000, int)
 
-    def count(share: slice) -> None:
-        assert share.start % 7 == 0
-        seen[share] += 1
+    def count(part: slice) -> None:
+        assert part.start % 7 == 0
+        seen[part] += 1
 
     parallel_for_slices(count, 1000, 7, 100)
     assert (seen == 1).all()

@@ -11,19 +11,17 @@ arguments.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
+
+from xpcnn.backend.cpu import elementwise, gemm, mec, norm, pool, winograd
 
 __all__ = ["table"]
-
-_MODULES: Final = ("elementwise", "gemm", "mec", "norm", "pool", "winograd")
 
 
 def table() -> Mapping[str, Callable[..., Any]]:
     """Return the kernels by the names of the primitives they replace."""
     found: dict[str, Callable[..., Any]] = {}
-    for name in _MODULES:
-        found.update(importlib.import_module(f"{__name__}.{name}").KERNELS)
-    return MappingProxyType(found)
+    for family in (elementwise, gemm, mec, norm, pool, winograd):
+        found.update(family.KERNELS)
+    return found

@@ -52,7 +52,7 @@ def relu_grad(dy: Array, y: Array) -> Any:
     return kept
 
 
-def added(x: Array, other: Array) -> Any:
+def add(x: Array, other: Array) -> Any:
     """Return ``x + other``, arrays of one shape."""
     if not is_supported(x, other) or x.ndim == 0 or x.size == 0 or x.shape != other.shape:
         return NotImplemented
@@ -257,7 +257,7 @@ def _updated(rule: Rule, data: Array, gradient: Array, state: State, steps: int,
 KERNELS: Final = {
     "add_bias": add_bias,
     "add_bias_relu": add_bias_relu,
-    "added": added,
+    "add": add,
     "relu_grad": relu_grad,
     "relu_array": relu_array,
     "sgd_step": functools.partial(_step, _sgd),

@@ -9,6 +9,7 @@ other channels ``(x − mean) · scale = x · scale − mean · scale`` loses tw
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -45,26 +46,10 @@ def batch_norm_train(
     running_var: Array | None,
     momentum: float,
     eps: float,
+    *,
+    relu: bool = False,
 ) -> Any:
-    """Return y, mean, inverse_std and the new running statistics."""
-    return _by_batch(False, x, weight, bias, running_mean, running_var, momentum, eps)
-
-
-def batch_norm_relu_by_batch(x: Array, *given: Any) -> Any:
-    """Return the same with a ReLU behind y."""
-    return _by_batch(True, x, *given)
-
-
-def _by_batch(
-    relu: bool,
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
-    momentum: float,
-    eps: float,
-) -> Any:
+    """Return y, with a ReLU behind it if wanted, mean, inverse_std and the new running statistics."""
     matrix = _matrix(x, weight, bias, running_mean, running_var)
     if matrix is None:
         return NotImplemented
@@ -77,26 +62,16 @@ def _by_batch(
 
 
 def batch_norm_inference(
-    x: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
-) -> Any:
-    """Return y, mean, inverse_std."""
-    return _by_running(False, x, weight, bias, running_mean, running_var, eps)
-
-
-def batch_norm_relu_by_running(x: Array, *given: Any) -> Any:
-    """Return the same with a ReLU behind y."""
-    return _by_running(True, x, *given)
-
-
-def _by_running(
-    relu: bool,
     x: Array,
     weight: Array | None,
     bias: Array | None,
     running_mean: Array,
     running_var: Array,
     eps: float,
+    *,
+    relu: bool = False,
 ) -> Any:
+    """Return y, with a ReLU behind it if wanted, mean, inverse_std."""
     matrix = _matrix(x, weight, bias, running_mean, running_var)
     if matrix is None:
         return NotImplemented
@@ -106,22 +81,15 @@ def _by_running(
 
 
 def batch_norm_gradients(
-    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    inverse_std: Array,
+    train: bool,
+    y: Array | None = None,
 ) -> Any:
-    """Return dx, dweight, dbias."""
-    return _gradients(dy, x, weight, mean, inverse_std, train, None)
-
-
-def batch_norm_relu_gradients(
-    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool, y: Array
-) -> Any:
-    """Return the same where the output y of the ReLU behind is positive."""
-    return _gradients(dy, x, weight, mean, inverse_std, train, y)
-
-
-def _gradients(
-    dy: Array, x: Array, weight: Array | None, mean: Array, inverse_std: Array, train: bool, y: Array | None
-) -> Any:
+    """Return dx, dweight, dbias; those where y is positive, if there is a ReLU behind that gave y."""
     matrix, dy_matrix = _matrix(x, weight, mean, inverse_std, dy), channel_matrix(dy)
     y_matrix = None if y is None else channel_matrix(y)
     if matrix is None or dy_matrix is None or (y is not None and y_matrix is None):
@@ -151,30 +119,24 @@ def _gradients(
 
     scale = wide_inverse_std if weight is None else wide_inverse_std * weight
     scales = grid.repeated(scale, x.dtype)
-    if not train:
-
-        def scale_share(share: slice) -> None:
-            for part in grid.blocks(share):
-                np.multiply(flat_dy[part], scales[: flat_dx[part].size], out=flat_dx[part])
-
-        parallel_for_slices(scale_share, matrix.size, grid.step)
-        return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
-    # dx = scale · (dy − dbias / count − (x − mean) · inverse_std · dweight / count)
-    count = len(matrix)
-    slope = -scale * wide_inverse_std * dweight / count
-    offset = -scale * dbias / count
-    if centre is None:
-        offset -= slope * wide_mean
-    slopes, offsets = grid.repeated(slope, x.dtype), grid.repeated(offset, x.dtype)
+    slopes = offsets = scales
+    if train:  # dx = scale · (dy − dbias / count − (x − mean) · inverse_std · dweight / count)
+        count = len(matrix)
+        slope = -scale * wide_inverse_std * dweight / count
+        offset = -scale * dbias / count
+        if centre is None:
+            offset -= slope * wide_mean
+        slopes, offsets = grid.repeated(slope, x.dtype), grid.repeated(offset, x.dtype)
 
     def combine(share: slice) -> None:
-        scratch = np.empty_like(slopes)
+        scratch = np.empty_like(scales)
         for part in grid.blocks(share):
             result = flat_dx[part]
             size = result.size
             np.multiply(flat_dy[part], scales[:size], out=result)
-            result += np.multiply(flat_x[part], slopes[:size], out=scratch[:size])
-            result += offsets[:size]
+            if train:
+                result += np.multiply(flat_x[part], slopes[:size], out=scratch[:size])
+                result += offsets[:size]
 
     parallel_for_slices(combine, matrix.size, grid.step)
     return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
@@ -275,7 +237,7 @@ KERNELS: Final = {
     "batch_norm_train": batch_norm_train,
     "batch_norm_inference": batch_norm_inference,
     "batch_norm_gradients": batch_norm_gradients,
-    "batch_norm_relu_by_batch": batch_norm_relu_by_batch,
-    "batch_norm_relu_by_running": batch_norm_relu_by_running,
-    "batch_norm_relu_gradients": batch_norm_relu_gradients,
+    "batch_norm_relu_train": functools.partial(batch_norm_train, relu=True),
+    "batch_norm_relu_inference": functools.partial(batch_norm_inference, relu=True),
+    "batch_norm_relu_gradients": batch_norm_gradients,
 }

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.cpu.parallel import BLOCK_BYTES, Array, blocks, is_supported
+from xpcnn.backend.cpu.parallel import BLOCK_BYTES, Array, blocks, is_supported, last, place_for
+from xpcnn.backend.windows import window_taps
 
 __all__ = ["KERNELS"]
 
-Pair = tuple[int, int]
 Tap = tuple[slice, slice]
 """Along one axis, the windows that have a tap inside the image, and the pixels that it meets there."""
 
@@ -29,16 +29,17 @@ _LEAST: Final = 1 << 18
 """Elements below which everything stays in a cache, and blocks gain nothing."""
 
 
-def max_pool_windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair) -> Any:
+def max_pool_windows(x: Array, geometry: Any) -> Any:
     """Return the maxima (N, C, OH, OW). Windows of four pixels gain nothing from being taken apart."""
     images = _images(x)
-    if images is None or kernel[0] * kernel[1] <= 4:
+    if images is None or math.prod(geometry.kernel) <= 4:
         return NotImplemented
-    n, h, w, c = images.shape
-    rows, columns = (_taps(*axis) for axis in zip((h, w), output_size, kernel, stride, padding, strict=True))
-    y, maxima = _empty_images((n, *output_size, c), x.dtype)
+    n, _, w, c = images.shape
+    oh, ow = geometry.output_shape[2:]
+    rows, columns = map(_taps, geometry.axes)
+    y, maxima = place_for((n, c, oh, ow), x.dtype)
     step = _images_of_a_block(images)
-    by_rows = np.empty((step, output_size[0], w, c), x.dtype)
+    by_rows = np.empty((step, oh, w, c), x.dtype)
     for part in blocks(n, step):
         row = by_rows[: part.stop - part.start]
         _fold(rows, images[part], row, axis=1)
@@ -46,22 +47,21 @@ def max_pool_windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, output
     return y
 
 
-def max_pool_scatter(dy: Array, x: Array, y: Array, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+def max_pool_scatter(dy: Array, x: Array, y: Array, geometry: Any) -> Any:
     """Return dx: each gradient goes to the first pixel of its window, row by row, that equals the maximum."""
-    images, maxima = _images(x), y.transpose(0, 2, 3, 1)
+    images, maxima = _images(x), last(y)
     if images is None or not is_supported(x, y, dy) or not maxima.flags.c_contiguous:
         return NotImplemented
-    n, h, w, c = images.shape
+    c = images.shape[3]
     if c * x.itemsize > _MOST_BYTES:
         return NotImplemented
-    phases = _phases((h, w), maxima.shape[1:3], kernel, stride, padding)
-    dx, dx_images = _empty_images(images.shape, x.dtype)
-    if any(k < s for k, s in zip(kernel, stride, strict=True)):
+    phases, overlap = _phases(geometry), geometry.windows_overlap
+    dx, dx_images = place_for(x.shape, x.dtype)
+    if any(k < s for k, s in zip(geometry.kernel, geometry.stride, strict=True)):
         dx_images.fill(0)  # some pixels are in no phase
-    overlap = any(k > s for k, s in zip(kernel, stride, strict=True))
 
     integer = np.dtype(f"i{x.itemsize}")
-    gradients = np.ascontiguousarray(dy.transpose(0, 2, 3, 1)).view(integer)
+    gradients = np.ascontiguousarray(last(dy)).view(integer)
     step = _images_of_a_block(images)
     tapped = phases.memory(step, c, x.dtype, math.nan)  # what is outside the image equals nothing
     gathered = phases.memory(step, c, x.dtype, 0.0)
@@ -69,7 +69,7 @@ def max_pool_scatter(dy: Array, x: Array, y: Array, kernel: Pair, stride: Pair, 
     hits, free, factors = np.empty(shape, np.bool_), np.empty(shape, np.bool_), np.empty(shape, integer)
     gathering, scattering = phases.pixels(tapped, images), phases.pixels(gathered, dx_images)
     taps = [(tapped[tap], gathered[tap]) for tap in phases.taps]
-    for part in blocks(n, step):
+    for part in blocks(len(images), step):
         count, maximum, gradient = part.stop - part.start, maxima[part], gradients[part]
         hit, left, factor = hits[:count], free[:count], factors[:count]
         for phase, pixels in gathering:
@@ -94,14 +94,8 @@ def max_pool_scatter(dy: Array, x: Array, y: Array, kernel: Pair, stride: Pair, 
 
 def _images(x: Array) -> Array | None:
     """Return x as (N, H, W, C) where it is served: with the channels of a pixel side by side."""
-    last = x.transpose(0, 2, 3, 1)
-    return last if x.size >= _LEAST and is_supported(x) and last.strides[3] == x.itemsize else None
-
-
-def _empty_images(shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
-    """Return a new array (N, C, H, W), and its memory (N, H, W, C)."""
-    memory = np.empty(shape, dtype)
-    return memory.transpose(0, 3, 1, 2), memory
+    images = last(x)
+    return images if x.size >= _LEAST and is_supported(x) and images.strides[3] == x.itemsize else None
 
 
 def _images_of_a_block(images: Array) -> int:
@@ -109,16 +103,9 @@ def _images_of_a_block(images: Array) -> int:
     return min(len(images), max(1, BLOCK_BYTES // image))
 
 
-def _taps(size: int, count: int, kernel: int, stride: int, padding: int) -> list[Tap]:
+def _taps(axis: tuple[int, int, int, int, int]) -> list[Tap]:
     """Return the taps along an axis that meet the image at all."""
-    found = []
-    for offset in range(-padding, kernel - padding):
-        first = max(0, -(offset // stride))
-        stop = min(count, (size - 1 - offset) // stride + 1)
-        if stop > first:
-            begin = first * stride + offset
-            found.append((slice(first, stop), slice(begin, begin + (stop - first - 1) * stride + 1, stride)))
-    return found
+    return [tap for tap in window_taps(*axis) if tap[0].stop > tap[0].start]
 
 
 def _fold(taps: list[Tap], values: Array, out: Array, axis: int) -> None:
@@ -143,25 +130,26 @@ class _Phases:
     Tap (r, s) of all windows is then a run of pixels in the phase (r mod stride, s mod stride).
     """
 
-    def __init__(self, size: Pair, output_size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> None:
+    def __init__(self, geometry: Any) -> None:
+        kernel, stride = geometry.kernel, geometry.stride
+        oh, ow = geometry.output_shape[2:]
         self._count = tuple(map(min, kernel, stride))
         self._size = tuple(
-            max(count + (k - 1) // s, -(-(length + p) // s))
-            for length, count, k, s, p in zip(size, output_size, kernel, stride, padding, strict=True)
+            max(count + (k - 1) // s, -(-(length + p) // s)) for length, count, k, s, p in geometry.axes
         )
         self.taps: list[tuple[Any, ...]] = [
-            (r % stride[0], s % stride[1], slice(None), *map(_run, (r, s), stride, output_size))
-            for r in range(kernel[0])
-            for s in range(kernel[1])
+            (r % stride[0], s % stride[1], slice(None), _run(r, stride[0], oh), _run(s, stride[1], ow))
+            for r, s in itertools.product(range(kernel[0]), range(kernel[1]))
         ]
         self._inside = [
-            [_taps(length, run, 1, step, p - phase) for phase in range(count)]
-            for length, run, step, p, count in zip(
-                size, self._size, stride, padding, self._count, strict=True
+            [_taps((length, run, 1, step, p - phase)) for phase in range(count)]
+            for (length, _, _, step, p), run, count in zip(
+                geometry.axes, self._size, self._count, strict=True
             )
         ]
         self._reach_outside = any(
-            run * step != length for run, step, length in zip(self._size, stride, size, strict=True)
+            run * step != length
+            for (length, _, _, step, _), run in zip(geometry.axes, self._size, strict=True)
         )
 
     def memory(self, images: int, channels: int, dtype: Any, outside: float) -> Array:

@@ -6,30 +6,21 @@ its name takes, and answers `NotImplemented` where its kernel does not serve the
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
-from xpcnn.backend.cuda.source import Family
+from xpcnn.backend.cuda import conv, images, norm, optim, pool, random
 
-__all__ = ["families", "table"]
+__all__ = ["FAMILIES", "table"]
 
-_MODULES: Final = ("conv", "pool", "norm", "random", "optim", "images")
+_MODULES: Final = (conv, pool, norm, random, optim, images)
 
-
-def families() -> tuple[Family, ...]:
-    """Return every family there is."""
-    return tuple(module.FAMILY for module in _modules())
+FAMILIES: Final = tuple(module.FAMILY for module in _MODULES)
 
 
 def table() -> Mapping[str, Callable[..., Any]]:
     """Return the wrappers by the names of the primitives they replace. Nothing is compiled yet."""
     found: dict[str, Callable[..., Any]] = {}
-    for module in _modules():
+    for module in _MODULES:
         found.update(module.KERNELS)
-    return MappingProxyType(found)
-
-
-def _modules() -> list[Any]:
-    return [importlib.import_module(f"{__name__}.{name}") for name in _MODULES]
+    return found

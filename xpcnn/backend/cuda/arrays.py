@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from xpcnn.backend.base import Array, dtype_name, itemsize
 from xpcnn.backend.cuda import launch
-from xpcnn.backend.cuda.source import STORAGE
+from xpcnn.backend.cuda.source import STORAGE, VECTOR_BYTES, full_width
 from xpcnn.backend.current import backend_of
 
-__all__ = ["element_strides", "empty", "empty_images", "full_width", "storage_of", "vector_width"]
+__all__ = [
+    "c_strides",
+    "contiguous",
+    "element_strides",
+    "empty",
+    "empty_images",
+    "empty_like",
+    "merge_axes",
+    "storage_of",
+    "vector_width",
+]
 
-_VECTOR_BYTES: Final = 16
+MaybeArray = TypeVar("MaybeArray")
 
 
 def storage_of(*arrays: Array) -> str | None:
@@ -31,11 +43,6 @@ def _in_elements(strides: tuple[int, ...], size: int) -> tuple[int, ...]:
     return tuple(stride // size for stride in strides)
 
 
-def full_width(dtype: Any) -> int:
-    """Return how many elements one instruction can move."""
-    return _VECTOR_BYTES // itemsize(dtype)
-
-
 def vector_width(axis: int, *arrays: Array) -> int:
     """Return how many neighbours along `axis` of all `arrays` a thread may move at once: `full_width`, or 1.
 
@@ -43,7 +50,7 @@ def vector_width(axis: int, *arrays: Array) -> int:
     """
     first = arrays[0]
     width = _width(axis, first.dtype, first.shape[axis], tuple(x.strides for x in arrays))
-    return 1 if width > 1 and any(launch.address(x) % _VECTOR_BYTES for x in arrays) else width
+    return 1 if width > 1 and any(launch.address(x) % VECTOR_BYTES for x in arrays) else width
 
 
 @functools.lru_cache(maxsize=1024)
@@ -51,7 +58,7 @@ def _width(axis: int, dtype: Any, length: int, strides: tuple[tuple[int, ...], .
     width = full_width(dtype)
     adjacent = all(steps[axis] == itemsize(dtype) for steps in strides)
     others = [step for steps in strides for step in (*steps[:axis], *steps[axis + 1 :])]
-    return width if adjacent and not length % width and not any(s % _VECTOR_BYTES for s in others) else 1
+    return width if adjacent and not length % width and not any(s % VECTOR_BYTES for s in others) else 1
 
 
 def empty(like: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
@@ -64,3 +71,39 @@ def empty_images(like: Array, shape: tuple[int, int, int, int], dtype: Any = Non
     """Return new images (N, C, H, W) over channels-last memory."""
     n, c, h, w = shape
     return empty(like, (n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+
+def contiguous(x: MaybeArray) -> MaybeArray:
+    """Return `x`, or a copy of it where its elements do not follow one another; None stays None."""
+    return x if x is None or x.flags.c_contiguous else x.copy()  # type: ignore[attr-defined]
+
+
+def empty_like(x: Array) -> Array:
+    """Return a new array like `x`, without gaps and in its memory order."""
+    return backend_of(x).xp.empty_like(x)
+
+
+def merge_axes(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the axes of arrays of one shape, as ``(size, stride of each array)``, as few as they can be.
+
+    Axes of size 1 are left out, and neighbours that each array passes over in one go become one.
+
+    Examples
+    --------
+    >>> merge_axes((2, 3, 4, 5), (60, 20, 5, 1), (60, 1, 15, 3))
+    [(2, 60, 60), (3, 20, 1), (20, 1, 3)]
+    """
+    axes: list[tuple[int, ...]] = []
+    for size, *steps in zip(shape, *strides, strict=True):
+        if size == 1:
+            continue
+        if axes and all(outer == size * step for outer, step in zip(axes[-1][1:], steps, strict=True)):
+            axes[-1] = (axes[-1][0] * size, *steps)
+        else:
+            axes.append((size, *steps))
+    return axes
+
+
+def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a C-contiguous array of this shape."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

@@ -6,9 +6,8 @@ import functools
 from typing import Any, Final
 
 from xpcnn.backend.base import Array, Backend, dtype_name
-from xpcnn.backend.cuda.arrays import empty
-from xpcnn.backend.cuda.launch import divider, index_type, launch, record
-from xpcnn.backend.cuda.layout import contiguous
+from xpcnn.backend.cuda.arrays import contiguous, empty
+from xpcnn.backend.cuda.launch import divider, launch, record, sized
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions
 from xpcnn.backend.current import backend_of
 
@@ -24,16 +23,11 @@ def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...]
         return NotImplemented
     y = empty(x, x.shape, dtype)
     channels, height, width = x.shape[1:] if x.ndim == 4 else (1, 1, 1)
-    launch(
-        FAMILY,
-        f"scale_images<{storage}, {index_type(x.size)}>",
-        x.size,
-        contiguous(x),
-        y,
-        *(record(*divider(max(size, 1))) for size in (channels, height, width)),
-        _constants(backend_of(x), scales, shifts, "float64" if storage == "double" else "float32"),
-        len(scales),
-    )
+    dividers = [record(*divider(max(size, 1))) for size in (channels, height, width)]
+    wide = "float64" if storage == "double" else "float32"
+    constants = _constants(backend_of(x), scales, shifts, wide)
+    count, kernel = sized("scale_images", storage, x, None)
+    launch(FAMILY, kernel, count, contiguous(x), y, *dividers, constants, len(scales))
     return y
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from xpcnn.backend.base import Array
 from xpcnn.backend.cuda.source import Family, first_argument
 
-__all__ = ["Launcher", "PointerTable", "address", "divider", "index_type", "launch", "launched_by", "record"]
+__all__ = ["Launcher", "PointerTable", "address", "divider", "launch", "launched_by", "record", "sized"]
 
 MOST_32BIT: int = (1 << 31) - 1
 """The most work items that are counted in 32 bits."""
@@ -70,6 +70,16 @@ def address(x: Array) -> int:
 def index_type(count: int) -> str:
     """Return the C++ type that work items of this number are counted in."""
     return "unsigned" if count <= MOST_32BIT else "long long"
+
+
+def sized(name: str, storage: str, result: Array, width: int | None, *more: str) -> tuple[int, str]:
+    """Return how many threads fill `result`, so many elements each, and the kernel that counts them.
+
+    A `width` of None is that of a kernel without this argument.
+    """
+    count = result.size // (width or 1)
+    arguments = [storage, *([] if width is None else [str(width)]), *more, index_type(count)]
+    return count, f"{name}<{', '.join(arguments)}>"
 
 
 def divider(divisor: int) -> tuple[int, int, int]:

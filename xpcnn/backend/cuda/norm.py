@@ -11,28 +11,19 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from xpcnn.backend.base import Array
-from xpcnn.backend.cuda.arrays import element_strides, empty, storage_of
+from xpcnn.backend.cuda.arrays import contiguous, element_strides, empty, empty_like, merge_axes, storage_of
 from xpcnn.backend.cuda.launch import launch, record
-from xpcnn.backend.cuda.layout import contiguous, empty_like, merged
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions
 from xpcnn.backend.current import backend_of
 
 __all__ = ["FAMILY", "KERNELS"]
 
 _KERNELS: Final = (
-    "moments",
-    "merge_moments",
-    "finish_moments",
-    "fixed_moments",
-    "normalise",
-    "gradient_sums",
-    "add_rows",
-    "gradient_input",
+    *("moments", "merge_moments", "finish_moments", "fixed_moments"),
+    *("normalise", "gradient_sums", "add_rows", "gradient_input"),
 )
 
-FAMILY: Final = Family(
-    "norm", tuple(name for kernel in _KERNELS for name in expressions(kernel, STORAGE.values()))
-)
+FAMILY: Final = Family("norm", tuple(e for kernel in _KERNELS for e in expressions(kernel, STORAGE.values())))
 
 _FEW: Final = 64  # partial results that one thread merges; of more, groups are merged first
 _GROUP: Final = 32
@@ -59,7 +50,7 @@ class _Plan(NamedTuple):
     pixels: int
     channels_adjacent: bool
 
-    def shares(self, chunks: int) -> np.ndarray:
+    def chunking(self, chunks: int) -> np.ndarray:
         """Return the struct ``Shares``."""
         steps = divmod(chunks, self.pixels)
         return record(self.channels, self.pixels, self.values, chunks, *steps, int(self.channels_adjacent))
@@ -100,7 +91,7 @@ def batch_norm_train(
         return NotImplemented
     source, channels, chunks = _images(x), plan.channels, plan.chunks_of_sums
     partial = plan.empty(x, chunks, 3, channels)
-    plan.launch("moments", chunks * channels, *source, plan.shares(chunks), partial)
+    plan.launch("moments", chunks * channels, *source, plan.chunking(chunks), partial)
     if chunks > _FEW:
         groups = -(-chunks // _GROUP)
         merged = plan.empty(x, groups, 3, channels)
@@ -140,7 +131,7 @@ def batch_norm_gradients(
     statistics = contiguous(mean), contiguous(inverse_std)
     inputs = (*_images(dy), *_images(x))
     partial = plan.empty(x, chunks, 2, channels)
-    plan.launch("gradient_sums", chunks * channels, *inputs, plan.shares(chunks), *statistics, partial)
+    plan.launch("gradient_sums", chunks * channels, *inputs, plan.chunking(chunks), *statistics, partial)
     while chunks > 1:
         groups = -(-chunks // _GROUP) if chunks > _FEW else 1
         merged = plan.empty(x, groups, 2, channels)
@@ -148,16 +139,9 @@ def batch_norm_gradients(
         partial, chunks = merged, groups
     sums = partial[0]
     dx = _fresh(dy)
-    plan.launch(
-        "gradient_input",
-        plan.chunks * channels,
-        *inputs,
-        *dx,
-        plan.shares(plan.chunks),
-        *statistics,
-        contiguous(weight),
-        sums if train else None,
-    )
+    given = (*statistics, contiguous(weight), sums if train else None)
+    count = plan.chunks * channels
+    plan.launch("gradient_input", count, *inputs, *dx, plan.chunking(plan.chunks), *given)
     return dx.array, sums[1], sums[0]
 
 
@@ -165,17 +149,9 @@ def _normalise(
     plan: _Plan, source: _Images, mean: Array, inverse_std: Array, weight: Array | None, bias: Array | None
 ) -> Array:
     y = _fresh(source.array)
-    plan.launch(
-        "normalise",
-        plan.chunks * plan.channels,
-        *source,
-        *y,
-        plan.shares(plan.chunks),
-        mean,
-        inverse_std,
-        contiguous(weight),
-        contiguous(bias),
-    )
+    given = (mean, inverse_std, contiguous(weight), contiguous(bias))
+    count = plan.chunks * plan.channels
+    plan.launch("normalise", count, *source, *y, plan.chunking(plan.chunks), *given)
     return y.array
 
 
@@ -209,7 +185,7 @@ def _fresh(like: Array) -> _Images:
 
 def _pixel_stride(x: Array) -> int | None:
     """Return what is between neighbouring pixels, in elements, if that is the same for all."""
-    pixels = merged(x.shape[2:], element_strides(x)[2:])
+    pixels = merge_axes(x.shape[2:], element_strides(x)[2:])
     if len(pixels) > 1:
         return None
     return pixels[0][1] if pixels else 0

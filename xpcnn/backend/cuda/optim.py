@@ -14,9 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from xpcnn.backend.base import Array
-from xpcnn.backend.cuda.arrays import element_strides, empty, storage_of
+from xpcnn.backend.cuda.arrays import c_strides, contiguous, element_strides, empty, merge_axes, storage_of
 from xpcnn.backend.cuda.launch import PointerTable, launch
-from xpcnn.backend.cuda.layout import c_strides, contiguous, merged
 from xpcnn.backend.cuda.source import Family, expressions
 from xpcnn.backend.current import backend_of
 
@@ -108,11 +107,11 @@ def _step(rule: _Rule, updates: list[Update]) -> Any:
 @functools.lru_cache(maxsize=4096)
 def _reading(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
     """Return the fields ``contiguous``, ``axes`` and ``strides`` of a gradient; none for too many axes."""
-    axes = merged(shape, strides)
+    axes = merge_axes(shape, strides)
     if len(axes) > _AXES:
         return ()
     sizes, steps = zip(*[(1, 0)] * (_AXES - len(axes)), *axes, strict=True)
-    return int(axes == merged(shape, c_strides(shape))), *sizes[1:], *steps
+    return int(axes == merge_axes(shape, c_strides(shape))), *sizes[1:], *steps
 
 
 KERNELS: Final = {

@@ -6,9 +6,8 @@ import math
 from typing import Any, Final
 
 from xpcnn.backend.base import Array
-from xpcnn.backend.cuda.arrays import element_strides, storage_of
-from xpcnn.backend.cuda.launch import divider, index_type, launch, record
-from xpcnn.backend.cuda.layout import c_strides, empty_like, merged
+from xpcnn.backend.cuda.arrays import c_strides, element_strides, empty_like, merge_axes, storage_of
+from xpcnn.backend.cuda.launch import divider, launch, record, sized
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions
 from xpcnn.backend.random import Key
 
@@ -31,23 +30,14 @@ def drop(x: Array, p: float, key: Key) -> Any:
     of_place, of_x = (
         [strides[axis] for axis in order] for strides in (c_strides(x.shape), element_strides(x))
     )
-    axes = merged([x.shape[axis] for axis in order], of_place, of_x)
+    axes = merge_axes([x.shape[axis] for axis in order], of_place, of_x)
     if storage is None or not x.size or len(axes) > _AXES:
         return NotImplemented
     sizes, places, steps = zip(*[(1, 0, 0)] * (_AXES - len(axes)), *axes, strict=True)
     dividers = (field for size in sizes[1:] for field in divider(size))
-    launch(
-        FAMILY,
-        f"drop<{storage}, {index_type(x.size)}>",
-        x.size,
-        x,
-        y,
-        mask,
-        record(*dividers, *places, *steps),
-        math.ceil(p * 2**32),
-        1 / (1 - p) if p < 1 else 0.0,
-        key.seed64,
-    )
+    count, kernel = sized("drop", storage, x, None)
+    bound, scale = math.ceil(p * 2**32), 1 / (1 - p) if p < 1 else 0.0
+    launch(FAMILY, kernel, count, x, y, mask, record(*dividers, *places, *steps), bound, scale, key.seed64)
     return y, mask
 
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-__all__ = ["STORAGE", "Family", "expressions", "first_argument", "stand_alone"]
+from xpcnn.backend.base import itemsize
+
+__all__ = ["STORAGE", "VECTOR_BYTES", "Family", "expressions", "first_argument", "full_width", "vectored"]
+
+VECTOR_BYTES: Final = 16
+"""What one instruction can move."""
 
 STORAGE: Final = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
 """The C++ type behind each dtype that kernels serve."""
@@ -52,6 +57,24 @@ def expressions(template: str, *choices: Iterable[object]) -> tuple[str, ...]:
     ('fill<float, 1>', 'fill<float, 4>', 'fill<double, 1>', 'fill<double, 4>')
     """
     return tuple(f"{template}<{', '.join(map(str, chosen))}>" for chosen in itertools.product(*choices))
+
+
+def vectored(template: str, *more: str) -> tuple[str, ...]:
+    """Return a template's name for one element a thread, in 32 and in 64 bits, and for vectors in 32.
+
+    Vectors are counted in 32 bits alone: 2³¹ of them are 32 GiB.
+    """
+    kinds = [
+        (storage, width, *more, index)
+        for dtype, storage in STORAGE.items()
+        for width, index in ((1, "unsigned"), (1, "long long"), (full_width(dtype), "unsigned"))
+    ]
+    return tuple(f"{template}<{', '.join(map(str, kind))}>" for kind in kinds)
+
+
+def full_width(dtype: Any) -> int:
+    """Return how many elements one instruction can move."""
+    return VECTOR_BYTES // itemsize(dtype)
 
 
 def first_argument(kernel: str) -> str:

@@ -93,7 +93,7 @@ def col2im(
              [1., 2., 1.]]]])
     """
     common_backend("col2im", columns=columns)
-    check_rank("col2im", "columns", columns, 2, "(N·OH·OW, C·kh·kw)")
+    check_rank("col2im", "columns", columns.shape, 2, "(N·OH·OW, C·kh·kw)")
     input_shape = plain(input_shape)
     if not isinstance(input_shape, tuple) or not all(type(size) is int for size in input_shape):
         raise ArgumentError(f"col2im: input_shape must be four ints (N, C, H, W), got {input_shape!r}")

@@ -91,7 +91,7 @@ def convolve(
     if bias is not None and tuple(bias.shape) != (geometry.k,):
         needed = f"bias must have shape ({geometry.k},) for weight {tuple(weight.shape)}"
         raise ShapeError(f"conv2d: {needed}, got {tuple(bias.shape)}")
-    pooling = pool and PoolGeometry.of_shape("max_pool2d", geometry.output_shape, *pool)
+    pooling = pool and PoolGeometry.of("max_pool2d", geometry.output_shape, *pool)
     epilogue = None if bias is None else executor.Epilogue(add, bias, pooling)
     if not isinstance(name, str):
         check_name(name)  # raises

@@ -82,7 +82,7 @@ class Epilogue(NamedTuple):
     def __call__(self, y: Array, channels: slice) -> Array:
         """Return what takes the place of `y`, a fresh array (n, k, oh, ow) of these output channels."""
         if self.pooling is not None:
-            y = max_pool_windows(y, *self.pooling.windows, self.pooling.output_shape[2:])
+            y = max_pool_windows(y, self.pooling)
         return self.add(y, self.bias[channels])
 
 
