@@ -3,10 +3,9 @@
 Creation asks the setting (`get_backend`), computation asks the arrays (`backend_of`, `namespace`).
 """
 
-from xpcnn.backend.base import (
+from xpcnn.backend.arrays import (
     FLOATS,
     Array,
-    Backend,
     Namespace,
     array_dtype_name,
     dtype_name,
@@ -14,6 +13,7 @@ from xpcnn.backend.base import (
     itemsize,
     native,
 )
+from xpcnn.backend.base import Backend
 from xpcnn.backend.current import (
     asarray,
     backend_of,

@@ -8,7 +8,8 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpcnn.backend.base import Array, dtype_name
+from xpcnn.backend.arrays import LibraryArray as Array
+from xpcnn.backend.arrays import dtype_name
 from xpcnn.backend.convolution import ConvParams, Shape, VendorConvolution
 from xpcnn.errors import AlgorithmError
 

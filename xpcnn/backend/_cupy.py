@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from xpcnn.backend._cudnn import CudnnConvolution
-from xpcnn.backend.base import UNIFORM_STEPS, Array, Backend, dtype_name, host_array, require_convertible
+from xpcnn.backend.arrays import LibraryArray as Array
+from xpcnn.backend.arrays import dtype_name
+from xpcnn.backend.base import UNIFORM_STEPS, Backend, host_array, require_convertible
 from xpcnn.backend.random import Key
 from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError
@@ -166,7 +168,7 @@ class CupyBackend(Backend):
 
     def to_numpy(self, x: Array) -> np.ndarray:
         with self.activated():
-            host = self._cupy.asnumpy(x)
+            host: np.ndarray = self._cupy.asnumpy(x)
         # NumPy has no bfloat16; float32 holds each of its values exactly.
         return host.astype(np.float32) if dtype_name(x.dtype) == "bfloat16" else host
 

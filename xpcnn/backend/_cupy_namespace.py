@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import LibraryArray as Array
 
 __all__ = ["CupyNamespace"]
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.allocator import keep_freed_memory, release_freed_memory
-from xpcnn.backend.base import MIB, Array, Backend, Namespace, host_array, host_uniform
+from xpcnn.backend.arrays import Array, Namespace
+from xpcnn.backend.base import MIB, Backend, host_array, host_uniform
 from xpcnn.backend.random import Key
 from xpcnn.backend.reference import in_reference
 from xpcnn.backend.threads import on_threads, one_blas_thread, run_on_threads
@@ -73,32 +74,36 @@ class NumpyBackend(Backend):
         run_on_threads(function, items, at_most)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
-        own = x.dtype if type(x) is np.ndarray else None
-        if own is not None and own.isnative and own.kind in "biuf" and (dtype is None or dtype is own):
+        if (
+            type(x) is np.ndarray
+            and (dtype is None or dtype is x.dtype)
+            and x.dtype.isnative
+            and x.dtype.kind in "biuf"
+        ):
             return x
         return np.asarray(host_array(x, dtype), dtype=self.dtype(dtype))
 
-    def copy(self, x: np.ndarray) -> np.ndarray:
+    def copy(self, x: Any) -> np.ndarray:
         return np.array(x, order="C")
 
-    def dense(self, x: np.ndarray) -> np.ndarray:
+    def dense(self, x: Any) -> np.ndarray:
         from xpcnn.backend.cpu.parallel import dense
 
         return dense(x)
 
-    def is_fresh(self, x: np.ndarray, *inputs: np.ndarray) -> bool:
-        return x.flags.writeable and not any(np.may_share_memory(x, one) for one in inputs)
+    def is_fresh(self, x: Any, *inputs: Any) -> bool:
+        return bool(x.flags.writeable) and not any(np.may_share_memory(x, one) for one in inputs)
 
-    def channels_last(self, x: np.ndarray) -> np.ndarray:
+    def channels_last(self, x: Any) -> np.ndarray:
         return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
     def sliding_windows(
-        self, x: Array, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+        self, x: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
     ) -> Array:
         shape, strides = window_view(x.shape, x.strides, kernel, stride, dilation)
         return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
-    def masked(self, mask: Array, x: Array) -> Array:
+    def masked(self, mask: Array, x: Any) -> Array:
         if in_reference():
             return super().masked(mask, x)
         # numpy.where branches on every element; an integer product is exact and twenty times faster.
@@ -106,7 +111,7 @@ class NumpyBackend(Backend):
         kept: Array = (bits * mask).view(x.dtype)
         return kept
 
-    def has_finite_sums(self, arrays: Iterable[Array]) -> bool:
+    def has_finite_sums(self, arrays: Iterable[Any]) -> bool:
         return all(math.isfinite(np.add.reduce(array, axis=None)) for array in arrays)
 
     def one_hot(self, labels: Array, classes: int, dtype: Any) -> Array:
@@ -143,7 +148,7 @@ def _namespace() -> Namespace:
     return xp
 
 
-def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
+def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
     if device not in (None, "cpu"):
         raise ValueError(f"unsupported device for NumPy: {device!r}")
     return x.astype(dtype, copy=copy)

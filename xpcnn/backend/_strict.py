@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array
+from xpcnn.backend.arrays import Array
+from xpcnn.backend.base import Backend, host_array
 from xpcnn.errors import BackendError
 
 
@@ -52,7 +53,7 @@ class StrictBackend(Backend):
     def copy(self, x: Array) -> Array:
         return self.xp.asarray(np.array(self.to_numpy(x), order="C"), device=self.device)
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Any) -> np.ndarray:
         return np.asarray(x.to_device(self.xp.Device("CPU_DEVICE")))
 
 

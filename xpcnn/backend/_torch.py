@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.base import Array, Backend, host_array, require_convertible
+from xpcnn.backend.arrays import LibraryArray as Array
+from xpcnn.backend.base import Backend, host_array, require_convertible
 from xpcnn.backend.convolution import VendorConvolution
 from xpcnn.backend.random import Key
 from xpcnn.backend.windows import window_view
@@ -114,7 +115,7 @@ class TorchBackend(Backend):
 
         x = x.detach().cpu()
         # NumPy has no bfloat16; float32 holds each of its values exactly.
-        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+        return np.asarray((x.float() if x.dtype == torch.bfloat16 else x).numpy())
 
     def synchronize(self) -> None:
         import torch

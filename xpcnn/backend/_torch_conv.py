@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.convolution import ConvParams, Shape, VendorConvolution
 
 __all__ = ["TorchConvolution"]

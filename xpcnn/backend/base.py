@@ -7,9 +7,7 @@ stays the definition the override is tested against.
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpcnn.backend.arrays import DTYPES, Array, Namespace, dtype_name, native
 from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
 from xpcnn.backend.windows import window_indices
@@ -26,20 +25,7 @@ from xpcnn.errors import BackendError, DtypeError
 if TYPE_CHECKING:
     from xpcnn.backend.convolution import VendorConvolution
 
-__all__ = [
-    "Array",
-    "Backend",
-    "Namespace",
-    "array_dtype_name",
-    "dtype_name",
-    "is_floating",
-    "itemsize",
-    "native",
-]
-
-# Array libraries share no base class, so arrays and namespaces are typed as Any.
-Array = Any
-Namespace = Any
+__all__ = ["Backend"]
 
 MIB = 1 << 20
 
@@ -106,7 +92,7 @@ class Backend:
         if dtype is None:
             return None
         name = dtype_name(dtype)
-        found = getattr(self.xp, name, None) if name in _DTYPES else None
+        found = getattr(self.xp, name, None) if name in DTYPES else None
         if found is None:
             raise BackendError(f"backend {self.name} has no dtype {name!r}")
         return found
@@ -219,7 +205,8 @@ class Backend:
         """Return `labels` (N,) as rows (N, classes) with a single 1."""
         import array_api_extra as xpx
 
-        return xpx.one_hot(labels, classes, dtype=dtype, xp=self.xp)
+        rows: Array = xpx.one_hot(labels, classes, dtype=dtype, xp=self.xp)
+        return rows
 
 
 # Steps in [0, 1) that each dtype holds; rounded to fewer bits, the last ones would become 1.
@@ -228,7 +215,7 @@ UNIFORM_STEPS = {"float16": 1 << 11, "bfloat16": 1 << 8}
 
 def host_uniform(key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return float32 numbers drawn evenly from [0, 1), which stay below 1 when rounded to `dtype`."""
-    drawn = key.generator().random(shape, dtype=np.float32)
+    drawn: np.ndarray = key.generator().random(shape, dtype=np.float32)
     steps = UNIFORM_STEPS.get(dtype_name(dtype))
     return drawn if steps is None else np.floor(drawn * steps) / steps
 
@@ -247,7 +234,7 @@ def host_array(x: Any, dtype: Any = None) -> np.ndarray:
     from xpcnn.backend.current import is_array, to_numpy  # here, because `current` imports this module
 
     if isinstance(x, np.ndarray):
-        array = native(x)
+        array: np.ndarray = native(x)
     elif is_array(x):
         array = to_numpy(x)
     else:
@@ -268,68 +255,3 @@ def require_convertible(x: Array, dtype: Any) -> None:
     found, wanted = dtype_name(x.dtype), "" if dtype is None else dtype_name(dtype)
     if found.startswith("complex") and wanted and not wanted.startswith("complex"):
         raise DtypeError(f"{found} cannot become {wanted} without losing its imaginary parts; give x.real")
-
-
-def native(x: Any) -> Any:
-    """Return an array in this machine's byte order, and a torch tensor detached from its graph.
-
-    Anything else is returned as it is.
-    """
-    if getattr(x, "requires_grad", False):
-        return x.detach()
-    if getattr(getattr(x, "dtype", None), "isnative", True):
-        return x
-    return np.asarray(x, dtype=x.dtype.newbyteorder("="))
-
-
-FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-"""The names of real floating dtypes."""
-
-_DTYPES = frozenset(
-    {"bool", *FLOATS, "complex64", "complex128"}
-    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-)
-
-
-# Typed: dtypes of two libraries may hash alike, and must not be compared.
-@functools.lru_cache(maxsize=None, typed=True)
-def array_dtype_name(dtype: Any) -> str:
-    """Return the array API's name of the dtype of an array; `dtype_name` also takes what a user gave."""
-    if isinstance(dtype, str):
-        return dtype
-    if isinstance(dtype, (np.dtype, type)):
-        return np.dtype(dtype).name
-    return str(dtype).rsplit(".", 1)[-1]
-
-
-def dtype_name(dtype: Any) -> str:
-    """Return the array API's name of any library's dtype, e.g. ``"float32"``.
-
-    Raises
-    ------
-    DtypeError
-        For what is neither a dtype nor a name.
-    """
-    try:
-        return array_dtype_name(dtype)
-    except (TypeError, ValueError):  # a list, a number of thousands of digits
-        raise DtypeError(f"expected a dtype or its name, got {type(dtype).__name__}") from None
-
-
-@functools.lru_cache(maxsize=None, typed=True)
-def is_floating(dtype: Any) -> bool:
-    """Return whether a dtype, or its name, is real and floating; bfloat16, an extension everywhere, is."""
-    return dtype_name(dtype) in FLOATS
-
-
-def itemsize(dtype: Any) -> int:
-    """Return the bytes of one element of `dtype`."""
-    return _itemsize(dtype_name(dtype))
-
-
-@functools.cache
-def _itemsize(name: str) -> int:
-    bits = re.search(r"(\d+)$", name)
-    if bits is None:
-        raise BackendError(f"dtype {name!r} has no known size")
-    return int(bits[1]) // 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import Array
 
 __all__ = ["ConvParams", "VendorConvolution"]
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from xpcnn.backend import registry
-from xpcnn.backend.base import Array, Backend, Namespace
+from xpcnn.backend.arrays import Array, Namespace
+from xpcnn.backend.base import Backend
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import BackendError
 
@@ -226,13 +227,13 @@ def _has_array_attributes(kind: type) -> bool:
     return all(hasattr(kind, name) for name in ("shape", "dtype", "device"))
 
 
-def _standard_backend(array: Array) -> Backend:
+def _standard_backend(array: Any) -> Backend:
     """Return a backend for a library xpcnn does not know, through the standard alone."""
     xp = array.__array_namespace__()
     return _standard_instance(xp, array.device)
 
 
-def _standard_instance(xp: Namespace, device: Any) -> Backend:
+def _standard_instance(xp: Any, device: Any) -> Backend:
     found = _standard.get((xp, device))
     if found is None:
         name = xp.__name__.partition(".")[0]

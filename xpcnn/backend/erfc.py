@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xpcnn.backend.base import Array, Backend
+    from xpcnn.backend.arrays import Array
+    from xpcnn.backend.base import Backend
 
 __all__ = ["erfc"]
 

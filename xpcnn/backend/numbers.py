@@ -63,7 +63,7 @@ def real(what: str, value: Any, least: float | None = None, most: float | None =
     NumPy's float64 scalars would turn a float32 array into float64; a float does not.
     """
     if type(value) is float and math.isfinite(value):
-        number: Any = value
+        number: float = value
     else:
         number = _finite(what, value)
     if (least is not None and number < least) or (most is not None and number > most):

@@ -264,7 +264,7 @@ class _Artist:
     def _test_image(self, which: int) -> np.ndarray:
         if which >= len(self._test):
             raise UsageError(f"--image {which}: {self._test.name} has {len(self._test)} test images")
-        return self._test.images[which]
+        return np.asarray(self._test.images[which])
 
 
 def _history(run: Path) -> History:

@@ -41,9 +41,9 @@ def _lacks_characters(stream: Any) -> bool:
     if not hasattr(stream, "reconfigure"):
         return False
     # surrogateescape in UTF-8 gives back the bytes of a file's name; elsewhere it fails as strict does.
-    return stream.errors == "strict" or (
-        stream.errors == "surrogateescape" and stream.encoding.lower().replace("-", "") != "utf8"
-    )
+    if stream.errors == "surrogateescape":
+        return bool(stream.encoding.lower().replace("-", "") != "utf8")
+    return bool(stream.errors == "strict")
 
 
 def flush_stdout() -> None:

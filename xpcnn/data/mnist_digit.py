@@ -178,7 +178,7 @@ def _surface(grey: Grey) -> Grey:
     for _ in range(20):  # reweighted least squares: ink on the border counts for less and less
         fit = np.linalg.lstsq(known * np.reshape(weights, (-1, 1)), values * weights, rcond=None)[0]
         weights = 1 / np.sqrt(np.maximum(np.abs(values - known @ fit), 1))
-    return (terms @ fit).astype(np.float32)
+    return np.asarray(terms @ fit, np.float32)
 
 
 def _opening(grey: Grey) -> Grey:
@@ -248,7 +248,7 @@ def _fit_box(ink: Grey) -> Grey:
     cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(_BOX * size / max(cut.shape))) for size in cut.shape)
     boxed = np.asarray(Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR))
-    return np.clip(boxed * (255 / boxed.max()), 0, 255)
+    return np.asarray(np.clip(boxed * (255 / boxed.max()), 0, 255))
 
 
 def _outliers(drawn: NDArray[np.bool_], framed: bool) -> NDArray[np.bool_]:

@@ -208,7 +208,7 @@ def _composite(grey: Grey, alpha: Grey) -> Grey:
         edge = np.concatenate([solid[0], solid[-1], solid[:, 0], solid[:, -1]]).mean()
         if min(edge, 1 - edge) < 0.02:  # a bar, or a hole in paper; not blank paper with round corners
             return alpha
-    return grey * (alpha / 255) + np.median(grey[solid]) * (1 - alpha / 255)
+    return np.asarray(grey * (alpha / 255) + np.median(grey[solid]) * (1 - alpha / 255))
 
 
 def _grey(image: Image) -> Grey:

@@ -85,7 +85,7 @@ class Cell:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> numpy.ndarray:
-    array = exact(Dtype, dtype).array(data, shape, "F" if order == "F" else "C")
+    array: numpy.ndarray = exact(Dtype, dtype).array(data, shape, "F" if order == "F" else "C")
     return array.transpose(exact(tuple, axes)) if order == "K" and axes is not None else array
 
 

@@ -88,7 +88,8 @@ class Conv2d(Layer):
 
     @property
     def in_channels(self) -> int:
-        return self.weight.shape[1] * self.groups
+        channels: int = self.weight.shape[1] * self.groups
+        return channels
 
     @property
     def out_channels(self) -> int:

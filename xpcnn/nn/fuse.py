@@ -144,7 +144,7 @@ def _fits(layer: Any, norm: Any) -> bool:
     k, c, *_ = layer.weight.shape
     outputs = c * layer.groups if isinstance(layer, ConvTranspose2d) else k
     # With other numbers the model is wrong, or what the linear layer gives is not (N, C).
-    return norm.running_mean.shape == (outputs,)
+    return bool(norm.running_mean.shape == (outputs,))
 
 
 def _folded(layer: Any, norm: Any) -> Layer:

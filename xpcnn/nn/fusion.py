@@ -53,7 +53,7 @@ def _linear_relu(linear: Linear, _relu: ReLU, x: Array, train: bool = False) -> 
 
 def _linear_relu_gradient(
     linear: Linear, _relu: ReLU, contexts: Any, dy: Array, grads: Gradients | None, need_dx: bool
-) -> Array | None:
+) -> Any:
     return linear.backward(contexts[0], fused.relu_gradient(contexts[1], dy), grads, need_dx=need_dx)
 
 

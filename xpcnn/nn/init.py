@@ -23,7 +23,7 @@ def normal(std: float) -> Initializer:
     """Return an initialiser that draws from N(0, std²), whatever the layer's size."""
     std = real("normal: std", std, 0)
 
-    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
         return rng.standard_normal(shape) * std
 
     return initialize
@@ -37,7 +37,7 @@ def xavier() -> Initializer:
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
     """
 
-    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
         return rng.standard_normal(shape) * math.sqrt(2 / (fan_in + fan_out))
 
     return initialize
@@ -51,7 +51,7 @@ def he() -> Initializer:
     He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015.
     """
 
-    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
         return rng.standard_normal(shape) * math.sqrt(2 / fan_in)
 
     return initialize

@@ -12,7 +12,6 @@ from xpcnn.nn.layer import Layer
 from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.nn.value_and_grad import Gradients
-from xpcnn.ops.norm import BatchNormContext
 from xpcnn.ops.op import flag, real, require_array, whole
 
 __all__ = ["BatchNorm1d", "BatchNorm2d"]
@@ -101,7 +100,7 @@ class _BatchNorm(Layer):
             "eps": self.eps,
         }
 
-    def keep_statistics(self, ctx: BatchNormContext) -> None:
+    def keep_statistics(self, ctx: Any) -> None:
         """Take over the running statistics after a training pass."""
         if ctx.train:
             self.running_mean.data, self.running_var.data = ctx.running_mean, ctx.running_var

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xpcnn.backend import FLOATS, dtype_name
+from xpcnn.backend.numbers import MOST_SIZE
 from xpcnn.errors import ArgumentError, DtypeError
-from xpcnn.ops.op import MOST_SIZE, in_words, whole
+from xpcnn.ops.op import in_words, whole
 
 __all__ = ["floating", "grouped"]
 

@@ -133,7 +133,8 @@ class Preprocess(Layer):
                 )
         if len({*counts.values()}) > 1:
             raise ArgumentError(f"Preprocess: mean has {counts['mean']} numbers but std has {counts['std']}")
-        self._mean, self._std = mean, std
+        self._mean: PerChannel = mean
+        self._std: PerChannel = std
 
     def _scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return what bytes are multiplied by, and what is taken off then: of all or of each channel."""

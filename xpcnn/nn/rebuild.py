@@ -116,9 +116,10 @@ def _layer(
 
 def _config_of(layer: Any) -> dict[str, Any] | None:
     try:
-        return layer.config()
+        config: dict[str, Any] = layer.config()
     except ArgumentError:
         return None
+    return config
 
 
 def _made(make: Callable[[], Any], where: str) -> Any:

@@ -241,11 +241,11 @@ class Loss(NamedTuple):
             raise ArgumentError(
                 f"loss: {_name(self.forward)} must return a pair (0-d loss, ctx), got {type(found).__name__}"
             )
-        value, ctx = found
+        value: Any = found[0]
         if is_array(value) and value.ndim == 0:
-            return value, ctx
+            return found
         if not is_array(value) and isinstance(value, (int, float)):
-            return backend_of(target).asarray(value, "float32"), ctx
+            return backend_of(target).asarray(value, "float32"), found[1]
         got = f"shape {tuple(value.shape)}" if is_array(value) else type(value).__name__
         raise ShapeError(
             f"loss: {_name(self.forward)} must return a 0-d array, the mean over the batch, got {got}"

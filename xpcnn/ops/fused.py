@@ -219,7 +219,7 @@ def batch_norm_relu_gradients(dy: Array, *given: Any) -> Any:
 
 
 @native_arrays
-def relu_max_pool2d_gradient(ctx: tuple[OutputContext, MaxPool2dContext], dy: Array) -> Array:
+def relu_max_pool2d_gradient(ctx: tuple[OutputContext, MaxPool2dContext], dy: Array) -> Any:
     """Return dx, to the bit that of `max_pool2d.backward` and then `relu.backward`, given both contexts.
 
     A maximum is positive where the ReLU let it through: the mask of the pooled image, a fraction of the size,

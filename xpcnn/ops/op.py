@@ -160,7 +160,8 @@ def require_array(op: str, name: str, value: Any) -> Array:
     if kind not in FLOATS and not kind.startswith(("int", "uint", "bool")):
         raise DtypeError(f"{op}: {name} must be an array of real numbers, got {kind}")
     # Looked at here for NumPy's arrays, as calling a function would cost more than the test.
-    return value if getattr(value.dtype, "isnative", False) else native(value)
+    array: Array = value if getattr(value.dtype, "isnative", False) else native(value)
+    return array
 
 
 def _backend_of(op: str, name: str, array: Array) -> Backend:

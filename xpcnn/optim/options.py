@@ -174,13 +174,13 @@ def parameters_by_path(name: str, model: Any) -> dict[str, Parameter]:
 
 
 def _ratio(where: str, group_lr: Any, lr: float) -> float:
-    group_lr = non_negative(f"{where}: lr", group_lr)
+    own = non_negative(f"{where}: lr", group_lr)
     if lr == 0:
         raise ArgumentError(
             f"{where}: a group with its own lr keeps its ratio to the base lr, which must not be 0; "
             f"to train some parameters only, set trainable=False on the others"
         )
-    return group_lr / lr
+    return own / lr
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

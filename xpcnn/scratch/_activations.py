@@ -40,7 +40,7 @@ class Relu:
         y, self._ctx = ops.relu(as_floating(x))
         return y
 
-    def backward(self, dout: Array) -> Array:
+    def backward(self, dout: Array) -> Any:
         ctx = context_of(self._ctx, self)
         return ops.relu.backward(ctx, cast_like(dout, ctx.y))
 
@@ -61,7 +61,7 @@ class Sigmoid:
         self.out, self._ctx = ops.sigmoid(as_floating(x))
         return self.out
 
-    def backward(self, dout: Array) -> Array:
+    def backward(self, dout: Array) -> Any:
         ctx = context_of(self._ctx, self)
         return ops.sigmoid.backward(ctx, cast_like(dout, ctx.y))
 

@@ -46,11 +46,11 @@ def cast_like(x: Array, reference: Array) -> Array:
 
 def as_floating(x: Any) -> Array:
     """Return `x` as an array of a floating dtype: itself if it is one; numbers go to the current backend."""
-    x = require_array("xpcnn.scratch", "the argument", x if is_array(x) else asarray(x))
-    if is_floating(x):
-        return x
-    backend = backend_of(x)
-    return backend.xp.astype(x, default_float(backend))
+    array = require_array("xpcnn.scratch", "the argument", x if is_array(x) else asarray(x))
+    if is_floating(array):
+        return array
+    backend = backend_of(array)
+    return backend.xp.astype(array, default_float(backend))
 
 
 def promote(op: str, **arguments: Any) -> list[Array]:

@@ -65,8 +65,8 @@ class Network:
             some = slice(start, min(start + batch_size, n))
             y = self.predict(x[some, ...])
             xp = backend_of(y, labels).xp
-            hits += xp.sum(xp.astype(xp.argmax(y, axis=1) == labels[some], xp.int64))
-        return int(hits) / n
+            hits += int(xp.sum(xp.astype(xp.argmax(y, axis=1) == labels[some], xp.int64)))
+        return hits / n
 
     def gradient(self, x: Array, t: Array) -> dict[str, Array]:
         """Return the gradient of the loss for each entry of `params`, by backpropagation."""

@@ -64,7 +64,8 @@ def sigmoid(x: Any) -> Array:
 def sigmoid_grad(x: Any) -> Array:
     """Return the derivative of `sigmoid` at `x`."""
     y, ctx = ops.sigmoid(as_floating(x))
-    return ops.sigmoid.backward(ctx, backend_of(y).xp.ones_like(y))
+    dx: Array = ops.sigmoid.backward(ctx, backend_of(y).xp.ones_like(y))
+    return dx
 
 
 def relu(x: Any) -> Array:

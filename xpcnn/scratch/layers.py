@@ -76,7 +76,7 @@ class Affine:
         y, self._ctx = ops.linear(self.x, weight, _spread(b, weight.shape[0]))
         return y
 
-    def backward(self, dout: Array) -> Array:
+    def backward(self, dout: Array) -> Any:
         ctx = context_of(self._ctx, self)
         xp = backend_of(ctx.x).xp
         dx, dweight, db = ops.linear.backward(ctx, cast_like(dout, ctx.x))
@@ -175,7 +175,7 @@ class Convolution:
         y, self._ctx = ops.conv2d(self.x, W, bias, stride=self.stride, padding=self.pad)
         return y
 
-    def backward(self, dout: Array, need_dx: bool = True) -> Array | None:
+    def backward(self, dout: Array, need_dx: bool = True) -> Any:
         """Return dx, or None if nobody needs it: a network's first layer spares that work."""
         ctx = context_of(self._ctx, self)
         dx, dW, db = ops.conv2d.backward(ctx, cast_like(dout, ctx.x), need_dx=need_dx)
@@ -215,7 +215,7 @@ class Pooling:
         y, self._ctx = ops.max_pool2d(self.x, (self.pool_h, self.pool_w), self.stride, self.pad)
         return y
 
-    def backward(self, dout: Array) -> Array:
+    def backward(self, dout: Array) -> Any:
         ctx = context_of(self._ctx, self)
         return ops.max_pool2d.backward(ctx, cast_like(dout, ctx.x))
 

@@ -36,7 +36,7 @@ def smooth_curve(x: Any) -> numpy.ndarray:
     True
     """
     points = [to_numpy(p) if is_array(p) else p for p in x] if isinstance(x, Sequence) else x
-    curve = require_array("smooth_curve", "x", host_array(points)).astype(numpy.float64)
+    curve = numpy.asarray(require_array("smooth_curve", "x", host_array(points)), numpy.float64)
     if len(curve) < _WINDOW:
         return curve
     # Mirrored at both ends, so that the window is always full.

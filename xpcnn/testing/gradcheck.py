@@ -40,7 +40,7 @@ class GradcheckResult(NamedTuple):
 
 
 def gradcheck(
-    layer: Layer | Op,
+    layer: Layer | Op[..., Any],
     x: Array,
     *more: Array,
     seed: int = 0,
@@ -194,7 +194,7 @@ def gradcheck_op(
     return _Check("gradcheck_op", forward, dy, point, analytic, eps, rtol, atol).each_element()
 
 
-def _backward_of(op: Op, arrays: int, ctx: Any, dy: Array) -> Any:
+def _backward_of(op: Op[..., Any], arrays: int, ctx: Any, dy: Array) -> Any:
     """Return an op's gradients without the None of a bias that was left out."""
     gradients = op.backward(ctx, dy)
     while isinstance(gradients, tuple) and len(gradients) > arrays and gradients[-1] is None:

@@ -81,7 +81,7 @@ class LowPrecisionModel(Layer):
         With a loss scale, whether all gradients of the last backward pass are finite; on the device.
     """
 
-    finite: Array = None
+    finite: Array | None = None
 
     def __init__(self, model: Layer, dtype: str, loss_scale: LossScale | None = None) -> None:
         self.model, self.dtype, self.loss_scale = model, dtype, loss_scale

@@ -98,11 +98,12 @@ def _built(spec: ModelSpec) -> Layer:
     if spec.builder is not None:
         return build(spec.builder, **spec.arguments)
     try:
-        return nn.from_config(spec.structure)
+        model: Layer = nn.from_config(spec.structure)
     except UnknownLayerError:
         if not _import_plugins():
             raise
-        return nn.from_config(spec.structure)
+        model = nn.from_config(spec.structure)
+    return model
 
 
 def _import_plugins() -> bool:

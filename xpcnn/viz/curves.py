@@ -193,4 +193,6 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
         np.convolve(part, np.ones(window))[start : start + len(values)]
         for part in (np.where(known, values, 0), known.astype(np.float64))
     )
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    mean = np.full(len(values), np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean

@@ -58,7 +58,8 @@ def gemm(a: Array, b: Array) -> Array:
     """Return ``a @ b`` of two matrices (M, K) and (K, N)."""
     (rows, inner), columns = a.shape, b.shape[1]
     if rows * inner * columns <= SMALL:
-        return np.matmul(a, b)
+        small: Array = np.matmul(a, b)
+        return small
     if rows * columns <= _FEW and inner > 16 * (rows + columns):
         return _multiply_sums(a, b)
     out = np.empty((rows, columns), np.result_type(a, b))

@@ -99,7 +99,7 @@ def _images(x: Array) -> Array | None:
 
 
 def _images_of_a_block(images: Array) -> int:
-    image = images[0].size * images.itemsize
+    image: int = images[0].size * images.itemsize
     return min(len(images), max(1, BLOCK_BYTES // image))
 
 

@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from xpcnn.backend.base import Array, dtype_name, itemsize
+from xpcnn.backend.arrays import LibraryArray as Array
+from xpcnn.backend.arrays import dtype_name, itemsize
 from xpcnn.backend.cuda import launch
 from xpcnn.backend.cuda.source import STORAGE, VECTOR_BYTES, full_width
 from xpcnn.backend.current import backend_of

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.source import Family, first_argument
 
 __all__ = ["Launcher", "PointerTable", "address", "divider", "launch", "launched_by", "record", "sized"]

@@ -43,7 +43,7 @@ class Brightness(Transform):
 
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:
         factor = 1 + self.amount * (2 * rng.random((len(images), 1, 1, 1)) - 1)
-        result = images * factor.astype(np.result_type(images.dtype, np.float32))
+        result: Array = images * factor.astype(np.result_type(images.dtype, np.float32))
         if images.dtype == np.uint8:
             result += 0.5  # the cast truncates
             np.minimum(result, 255, out=result)

@@ -125,7 +125,8 @@ def _bilinear(planes: Array, y: Array, x: Array) -> Array:
     flat = planes.reshape(-1)
     # A slice moves every reading by one, without a new index.
     corner = partial(np.take, indices=index, mode="clip")
-    top, bottom = corner(flat), corner(flat[width:])
+    top: Array = corner(flat)
+    bottom: Array = corner(flat[width:])
     top += right * (corner(flat[1:]) - top)
     bottom += right * (corner(flat[width + 1 :]) - bottom)
     top += down * (bottom - top)

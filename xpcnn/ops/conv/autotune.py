@@ -141,7 +141,7 @@ def _fastest(
     try:
         arrays = _made_up(geometry, pass_name, dtype, backend)
         sums = _sums(arrays, backend)
-        reference: Array = None
+        reference: Array | None = None
         medians: dict[str, float] = {}
         for name in candidates:
             run, problem = _runner(name, pass_name, arrays, geometry, backend, run_pass), None

@@ -64,7 +64,8 @@ class ConvGeometry:
     ) -> ConvGeometry:
         """Return the geometry of the user's arguments, or raise an error that names `op`."""
         fixed = op, tuple(x_shape), tuple(weight_shape)
-        return cached(make_geometry, fixed, stride, padding, dilation, groups)
+        found: ConvGeometry = cached(make_geometry, fixed, stride, padding, dilation, groups)
+        return found
 
     @functools.cached_property
     def n(self) -> int:

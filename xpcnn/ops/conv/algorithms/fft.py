@@ -228,7 +228,8 @@ def _spectrum(
         axis=1,
         step=step[0],
     )
-    return along_height(rows, n=height, axis=1, norm="ortho")
+    spectrum: Array = along_height(rows, n=height, axis=1, norm="ortho")
+    return spectrum
 
 
 def _spread(images: Array, axis: int, step: int) -> Array:

@@ -152,7 +152,7 @@ class Tiling(NamedTuple):
         """The size of an input tile."""
         return self.m + 2
 
-    def overhang(self, size: tuple[int, int]) -> tuple[int, int]:
+    def overhang(self, size: tuple[int, ...]) -> tuple[int, int]:
         """How far the tiles reach beyond an output of this size."""
         return self.rows * self.m - size[0], self.columns * self.m - size[1]
 
