@@ -19,7 +19,6 @@ import xpcnn
 from benchmarks.peak_memory import memory_use
 from benchmarks.torch_reference import TorchReference, torch_is_installed
 from xpcnn.backend import Backend, backend_names
-from xpcnn.backend.device_info import device_facts
 from xpcnn.cli.bench_measure import Problem, WrongResultError, held_to
 from xpcnn.cli.machine import hardware, versions
 from xpcnn.errors import XpcnnError
@@ -96,7 +95,7 @@ def run(benchmark: Any, backend: Backend, threads: int) -> Any:
         benchmark.pedantic(call, rounds=rounds, iterations=repeats, warmup_rounds=1)
         if benchmark.stats is None:  # by --benchmark-disable, or under pytest-xdist: verified, not timed
             return
-        facts = device_facts(backend)
+        facts = backend.device_info()
         benchmark.extra_info |= {
             "geometry": problem.name,
             "description": problem.description,

@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 
 from xpcnn.backend import use_backend
-from xpcnn.backend.threads import one_blas_thread
+from xpcnn.backend.blas import one_blas_thread
 
 
 def blas_threads() -> set[int]:
@@ -29,9 +29,9 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 def test_held_inside_and_lifted_after() -> None:
-    with one_blas_thread():
+    with one_blas_thread:
         assert blas_threads() == {1}
-        with one_blas_thread():
+        with one_blas_thread:
             assert blas_threads() == {1}
         assert blas_threads() == {1}
     assert blas_threads() == {2}
@@ -39,7 +39,7 @@ def test_held_inside_and_lifted_after() -> None:
 
 @pytest.mark.usefixtures("two_threads")
 def test_lifted_after_an_error() -> None:
-    with pytest.raises(RuntimeError), one_blas_thread():
+    with pytest.raises(RuntimeError), one_blas_thread:
         raise RuntimeError
     assert blas_threads() == {2}
 
@@ -49,12 +49,12 @@ def test_the_last_thread_to_leave_lifts_it() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
-        with one_blas_thread():
+        with one_blas_thread:
             entered.set()
             leave.wait(10)
 
     thread = threading.Thread(target=stay)
-    with one_blas_thread():
+    with one_blas_thread:
         thread.start()
         assert entered.wait(10)
     assert blas_threads() == {1}
@@ -76,7 +76,7 @@ def test_set_and_lifted_from_other_threads() -> None:
     seen: list[set[int]] = []
 
     def run() -> None:
-        with one_blas_thread():
+        with one_blas_thread:
             seen.append(blas_threads())
         seen.append(blas_threads())
 

@@ -56,7 +56,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
         monkeypatch.setitem(sys.modules, "cupy", module)
         return module
 
-    monkeypatch.setattr(_cupy, "_working", set())
+    _cupy._try_libraries.cache_clear()
     return install
 
 

@@ -56,18 +56,18 @@ def run(code: str) -> None:
 def test_while_a_thread_holds_blas_to_one_thread() -> None:
     run("""
         from threadpoolctl import threadpool_info
-        from xpcnn.backend.threads import one_blas_thread
+        from xpcnn.backend.blas import one_blas_thread
 
         def counts():
             return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
         def work():
-            with one_blas_thread():
+            with one_blas_thread:
                 hold()
 
         def check():
             free = counts()
-            with one_blas_thread():
+            with one_blas_thread:
                 held = counts()
             return (free, held, counts()) == (before, [1] * len(before), before)
 
@@ -79,29 +79,29 @@ def test_while_a_thread_holds_blas_to_one_thread() -> None:
 
 def test_while_a_thread_sets_the_limit_of_blas() -> None:
     run("""
-        from xpcnn.backend import threads
+        from xpcnn.backend import blas
 
         def check():
-            threads._set_blas = put
-            with threads.one_blas_thread():
+            blas.one_blas_thread.write = put
+            with blas.one_blas_thread:
                 return True
 
-        put, threads._set_blas = threads._set_blas, hold
-        in_child(lambda: threads.one_blas_thread().__enter__(), check)
+        put, blas.one_blas_thread.write = blas.one_blas_thread.write, hold
+        in_child(lambda: blas.one_blas_thread.__enter__(), check)
     """)
 
 
 def test_a_block_of_the_forking_thread_itself_goes_on() -> None:
     run("""
         from threadpoolctl import threadpool_info
-        from xpcnn.backend.threads import one_blas_thread
+        from xpcnn.backend.blas import one_blas_thread
 
         def counts():
             return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
         import numpy
         before = counts()
-        with one_blas_thread():
+        with one_blas_thread:
             child = os.fork()
             if child == 0:
                 signal.alarm(60)

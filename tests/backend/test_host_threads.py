@@ -17,7 +17,7 @@ import pytest
 import xpcnn
 from xpcnn import Trainer, data, errors, models, nn, ops, optim
 from xpcnn.backend import matmul
-from xpcnn.backend.threads import HANDOVER, on_threads, run_on_threads
+from xpcnn.backend.threads import HANDOVER, parallel_for, parallel_map
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +35,16 @@ def test_results_come_in_order_from_several_threads() -> None:
         time.sleep(0.002 * (5 - i % 5))
         return i * i
 
-    assert list(on_threads(work, range(20))) == [i * i for i in range(20)]
+    assert list(parallel_map(work, range(20))) == [i * i for i in range(20)]
     assert len(seen) > 1
     assert threading.get_ident() in seen
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_items_for_threads(count: int) -> None:
-    assert list(on_threads(lambda i: threading.get_ident(), range(count))) == [threading.get_ident()] * count
+    assert (
+        list(parallel_map(lambda i: threading.get_ident(), range(count))) == [threading.get_ident()] * count
+    )
 
 
 def test_no_more_at_a_time_than_allowed() -> None:
@@ -57,9 +59,9 @@ def test_no_more_at_a_time_than_allowed() -> None:
         with lock:
             running -= 1
 
-    list(on_threads(work, range(12), at_most=2))
+    list(parallel_map(work, range(12), max_workers=2))
     assert most == 2
-    list(on_threads(work, range(12), at_most=1))
+    list(parallel_map(work, range(12), max_workers=1))
     assert most == 2
 
 
@@ -68,9 +70,9 @@ def test_a_worker_starts_no_further_threads() -> None:
         return threading.get_ident()
 
     def outer(_: int) -> bool:
-        return set(on_threads(inner, range(4))) == {threading.get_ident()}
+        return set(parallel_map(inner, range(4))) == {threading.get_ident()}
 
-    assert all(on_threads(outer, range(4)))
+    assert all(parallel_map(outer, range(4)))
 
 
 def test_an_error_is_raised_and_the_rest_is_not_run_on() -> None:
@@ -83,7 +85,7 @@ def test_an_error_is_raised_and_the_rest_is_not_run_on() -> None:
         done.append(i)
 
     with pytest.raises(ZeroDivisionError):
-        list(on_threads(work, range(50)))
+        list(parallel_map(work, range(50)))
     count = len(done)
     time.sleep(0.02)
     assert len(done) == count < 20
@@ -92,7 +94,7 @@ def test_an_error_is_raised_and_the_rest_is_not_run_on() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
 def test_everything_is_run_once(count: int) -> None:
     done: list[int] = []
-    run_on_threads(done.append, range(count))
+    parallel_for(done.append, range(count))
     assert sorted(done) == list(range(count))
 
 
@@ -107,7 +109,7 @@ def test_free_threads_take_what_is_left() -> None:
         if len(seen) == 19:
             slow.set()
 
-    run_on_threads(work, range(20))
+    parallel_for(work, range(20))
     assert len(seen) == 19
 
 
@@ -121,7 +123,7 @@ def test_runs_are_bounded_and_not_nested() -> None:
             most = max(most, running)
         if allowed > 1:
             inner: list[int] = []
-            run_on_threads(lambda _: inner.append(threading.get_ident()), range(3))
+            parallel_for(lambda _: inner.append(threading.get_ident()), range(3))
             assert set(inner) == {threading.get_ident()}
         time.sleep(0.002)
         with lock:
@@ -129,7 +131,7 @@ def test_runs_are_bounded_and_not_nested() -> None:
 
     for allowed in (2, 1):
         most = 0
-        run_on_threads(work, range(12), at_most=allowed)
+        parallel_for(work, range(12), max_workers=allowed)
         assert most == allowed
 
 
@@ -144,11 +146,11 @@ def test_an_error_ends_a_run(place: int) -> None:
         done.append(i)
 
     with pytest.raises(ZeroDivisionError):
-        run_on_threads(work, range(50))
+        parallel_for(work, range(50))
     count = len(done)
     time.sleep(0.02)
     assert len(done) == count < 24
-    run_on_threads(done.append, range(3))  # and threads are there for the next
+    parallel_for(done.append, range(3))  # and threads are there for the next
 
 
 def test_the_lock_changes_hands_sooner_meanwhile() -> None:
@@ -159,16 +161,16 @@ def test_the_lock_changes_hands_sooner_meanwhile() -> None:
         seen.append(sys.getswitchinterval())
         time.sleep(0.002)
 
-    others = [threading.Thread(target=lambda: list(on_threads(work, range(8)))) for _ in range(2)]
+    others = [threading.Thread(target=lambda: list(parallel_map(work, range(8)))) for _ in range(2)]
     for other in others:
         other.start()
-    run_on_threads(work, range(8))
+    parallel_for(work, range(8))
     for other in others:
         other.join()
     assert max(seen) == pytest.approx(HANDOVER, rel=1e-3)
     assert sys.getswitchinterval() == before
     with pytest.raises(ZeroDivisionError):
-        run_on_threads(lambda i: 1 // i, range(3))
+        parallel_for(lambda i: 1 // i, range(3))
     assert sys.getswitchinterval() == before
 
 
@@ -177,14 +179,14 @@ def test_a_child_forked_meanwhile_waits_as_before() -> None:
     code = """
 import os, sys, threading
 from xpcnn import set_num_threads
-from xpcnn.backend.threads import run_on_threads
+from xpcnn.backend.threads import parallel_for
 set_num_threads(2)
 before = sys.getswitchinterval()
 inside, done = threading.Event(), threading.Event()
 def work(i):
     inside.set()
     done.wait(20)
-run = threading.Thread(target=run_on_threads, args=(work, range(2)))
+run = threading.Thread(target=parallel_for, args=(work, range(2)))
 run.start()
 inside.wait(20)
 child = os.fork()
@@ -202,7 +204,7 @@ def test_settings_of_the_caller_hold_in_the_workers() -> None:
     x = xpcnn.asarray(np.ones((1, 1, 3, 3)))
     w = xpcnn.asarray(np.ones((1, 1, 2, 2)))
     with xpcnn.conv_algorithm("fft"):
-        names = list(on_threads(lambda _: ops.conv2d(x, w)[1].algorithm, range(4)))
+        names = list(parallel_map(lambda _: ops.conv2d(x, w)[1].algorithm, range(4)))
     assert names == ["fft"] * 4
 
 

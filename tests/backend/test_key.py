@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -63,25 +62,6 @@ def test_folding_is_pure() -> None:
     key.generator().random(100)
     assert repr(key) == state
     assert key.fold("a") == key.fold("a")
-
-
-def test_a_long_chain_of_keys() -> None:
-    """Keys are computed when they are needed: however many are waiting, and then they keep no others."""
-    key = step = Key(0)
-    for i in range(100_000):
-        key, step = key.fold(i), step.fold(i)
-        assert i % 1000 or step.seed64 >= 0
-    assert key == step
-    assert key._parent is None
-    assert Key(0).fold(0)._parent == Key(0)
-
-
-def test_threads_that_need_a_key_at_once() -> None:
-    for _ in range(200):
-        key = Key(0).fold("a").fold("b").fold("c")
-        with ThreadPoolExecutor(4) as pool:
-            states = list(pool.map(lambda key: key.fold("d").seed64, [key, key.fold("x"), key, key]))
-        assert states[0] == states[2] == states[3] == Key(0).fold("a").fold("b").fold("c").fold("d").seed64
 
 
 def test_numpy_integers_are_integers() -> None:

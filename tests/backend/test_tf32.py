@@ -70,7 +70,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
     vars(namespaces).update(CupyNamespace=lambda: ModuleType("array_api_compat.cupy"))
     monkeypatch.setitem(sys.modules, "cupy", pretended.module)
     monkeypatch.setitem(sys.modules, namespaces.__name__, namespaces)
-    monkeypatch.setattr(_cupy, "_working", {0, 1})
+    monkeypatch.setattr(_cupy, "_try_libraries", lambda device: None)
     monkeypatch.setattr(registry, "_instances", dict(registry._instances))
     for device in (0, 1):
         registry._instances.pop(("cupy", device), None)

@@ -15,7 +15,7 @@ from xpcnn import Key, errors, nn, ops, optim
 from xpcnn.backend import primitive
 from xpcnn.backend._numpy import NumpyBackend
 from xpcnn.backend.reference import in_reference
-from xpcnn.backend.threads import on_threads, run_on_threads
+from xpcnn.backend.threads import parallel_for, parallel_map
 from xpcnn.ops.conv.algorithms.im2col import Im2col
 
 Array = np.ndarray[Any, Any]
@@ -206,13 +206,13 @@ def test_no_threads() -> None:
     xpcnn.set_num_threads(3)
     here = threading.get_ident()
     with xpcnn.reference():
-        assert set(on_threads(lambda _: threading.get_ident(), range(20))) == {here}
+        assert set(parallel_map(lambda _: threading.get_ident(), range(20))) == {here}
         found: list[int] = []
-        run_on_threads(lambda _: found.append(threading.get_ident()), range(20))
+        parallel_for(lambda _: found.append(threading.get_ident()), range(20))
     assert set(found) == {here}
     # The test can fail: two calls that wait for one another are on two threads.
     together = threading.Barrier(2)
-    run_on_threads(lambda _: together.wait(timeout=30), range(2))
+    parallel_for(lambda _: together.wait(timeout=30), range(2))
 
 
 # The algorithm ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from xpcnn.backend.arrays import (
     Namespace,
     array_dtype_name,
     dtype_name,
+    is_array,
     is_floating,
     itemsize,
     native,
@@ -18,18 +19,15 @@ from xpcnn.backend.current import (
     asarray,
     backend_of,
     get_backend,
-    home_of,
-    is_array,
     matmul,
     namespace,
     primitive,
     release_memory,
     set_backend,
-    to_numpy,
     use_backend,
 )
 from xpcnn.backend.random import Key, host_generator
-from xpcnn.backend.registry import available_backends, backend_names
+from xpcnn.backend.registry import available_backends, backend_names, home_of, to_numpy
 from xpcnn.backend.threads import get_num_threads, set_num_threads
 
 __all__ = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpcnn.backend.arrays import LibraryArray as Array
@@ -16,7 +15,7 @@ from xpcnn.errors import AlgorithmError
 if TYPE_CHECKING:
     from xpcnn.backend._cupy import CupyBackend
 
-__all__ = ["CudnnConvolution", "Plan", "Problem", "choose", "describe"]
+__all__ = ["CudnnConvolution", "Plan", "Problem", "choose", "describe", "first_line"]
 
 _INSTALL = "pip install 'xpcnn[cudnn]' (or 'xpcnn[cudnn13]' for CUDA 13)"
 
@@ -134,7 +133,7 @@ def choose(cudnn: Any, problem: Problem, handle: Any) -> Plan:
         # A cuDNN older than 9.2 learns what a plan needs only now.
         if workspace <= problem.limit:
             return Plan(graph, index, workspace)
-    said = f" (cuDNN: {_first_line(refused)})" if refused is not None else ""
+    said = f" (cuDNN: {first_line(refused)})" if refused is not None else ""
     raise AlgorithmError(
         f"algorithm 'cudnn' has no plan for {problem} within {problem.limit} bytes of workspace{said}; "
         f"raise that with xpcnn.set_workspace_limit, or use algorithm 'im2col'"
@@ -152,7 +151,7 @@ class CudnnConvolution(VendorConvolution):
     def __init__(self, backend: CupyBackend, cupy: Any) -> None:
         self._backend = backend
         self._cupy = cupy
-        self._plans: OrderedDict[Problem, Plan] = OrderedDict()
+        self._plan = functools.lru_cache(_MOST_PLANS)(self._choose)
         # A handle carries its stream, so that two threads must not use it at once.
         self._lock = threading.Lock()
 
@@ -178,7 +177,7 @@ class CudnnConvolution(VendorConvolution):
         try:
             self._cudnn.backend_version()
         except Exception as error:  # ImportError, or what the frontend raises without a libcudnn
-            return f"cannot load cuDNN ({_first_line(error)}); reinstall it: {_INSTALL}; or use 'im2col'"
+            return f"cannot load cuDNN ({first_line(error)}); reinstall it: {_INSTALL}; or use 'im2col'"
         return None
 
     @functools.cached_property
@@ -228,15 +227,8 @@ class CudnnConvolution(VendorConvolution):
             )
         return result
 
-    def _plan(self, problem: Problem) -> Plan:
-        plan = self._plans.get(problem)
-        if plan is None:
-            plan = self._plans[problem] = choose(self._cudnn, problem, self._handle)
-            if len(self._plans) > _MOST_PLANS:
-                self._plans.popitem(last=False)
-        else:
-            self._plans.move_to_end(problem)
-        return plan
+    def _choose(self, problem: Problem) -> Plan:
+        return choose(self._cudnn, problem, self._handle)
 
     def _empty(self, shape: Shape, dtype: Any, channels_last: bool) -> Array:
         if not channels_last:
@@ -252,5 +244,6 @@ class CudnnConvolution(VendorConvolution):
         return memory.transpose(0, 3, 1, 2) if channels_last else memory
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what a message quotes of another library's error."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

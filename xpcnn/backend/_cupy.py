@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend._cudnn import CudnnConvolution
+from xpcnn.backend._cudnn import CudnnConvolution, first_line
 from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.arrays import dtype_name
 from xpcnn.backend.base import UNIFORM_STEPS, Backend, host_array, require_convertible
@@ -36,23 +36,24 @@ def unavailable(device: Any = None) -> str | None:
     try:
         import cupy
     except Exception as error:  # a broken CUDA installation raises many kinds while importing
-        return f"CuPy cannot be imported: {_first_line(error.__cause__ or error)}; reinstall it: {_INSTALL}"
+        return f"CuPy cannot be imported: {first_line(error.__cause__ or error)}; reinstall it: {_INSTALL}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CUDARuntimeError, or whatever a missing driver raises
-        return f"no CUDA device: {_first_line(error)}"
+        return f"no CUDA device: {first_line(error)}"
     if not count:
         return "no CUDA device: the driver found none"
-    return _failing_library(parse_device(device))
+    index = parse_device(device)
+    try:
+        _try_libraries(index)
+    except BackendError as error:
+        return str(error)
+    return None
 
 
-_working: set[int] = set()
-
-
-def _failing_library(device: int) -> str | None:
-    """Return which library that every model needs fails on a device, or None: then it is not tried again."""
-    if device in _working:
-        return None
+@functools.cache
+def _try_libraries(device: int) -> None:
+    """Raise an error for a library that every model needs and that fails on a device; try a good one once."""
     import cupy
 
     def compiling() -> None:
@@ -68,12 +69,10 @@ def _failing_library(device: int) -> str | None:
             with cupy.cuda.Device(device):
                 trial()
         except Exception as error:  # ImportError, OSError, errors of CUDA's and CuPy's own
-            return (
-                f"{library} fails on CUDA device {device}: {_first_line(error)}; the libraries come with "
+            raise BackendError(
+                f"{library} fails on CUDA device {device}: {first_line(error)}; the libraries come with "
                 f"{_INSTALL}, or with NVIDIA's CUDA toolkit"
-            )
-    _working.add(device)
-    return None
+            ) from error
 
 
 def parse_device(device: Any) -> int:
@@ -172,6 +171,15 @@ class CupyBackend(Backend):
         # NumPy has no bfloat16; float32 holds each of its values exactly.
         return host.astype(np.float32) if dtype_name(x.dtype) == "bfloat16" else host
 
+    def device_info(self) -> dict[str, Any]:
+        runtime = self._cupy.cuda.runtime
+        facts = super().device_info()
+        facts["device"] = runtime.getDeviceProperties(self.device)["name"].decode()
+        return facts | {
+            "cuda driver": runtime.driverGetVersion(),
+            "cuda runtime": runtime.runtimeGetVersion(),
+        }
+
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
 
@@ -223,7 +231,3 @@ class CupyBackend(Backend):
 def create(device: int) -> Backend:
     """Return the backend on `device`."""
     return CupyBackend(device)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

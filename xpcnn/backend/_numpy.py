@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
@@ -14,9 +14,10 @@ import numpy as np
 from xpcnn.backend.allocator import keep_freed_memory, release_freed_memory
 from xpcnn.backend.arrays import Array, Namespace
 from xpcnn.backend.base import MIB, Backend, host_array, host_uniform
+from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.random import Key
 from xpcnn.backend.reference import in_reference
-from xpcnn.backend.threads import on_threads, one_blas_thread, run_on_threads
+from xpcnn.backend.threads import parallel_for, parallel_map
 from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError
 
@@ -58,20 +59,13 @@ class NumpyBackend(Backend):
 
     def execution_context(self) -> AbstractContextManager[object]:
         keep_freed_memory()
-        return one_blas_thread()
+        return one_blas_thread
 
     def release_memory(self) -> None:
         release_freed_memory()
 
-    def each(
-        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
-    ) -> Iterator[Any]:
-        return on_threads(function, items, at_most)
-
-    def parallel_for(
-        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
-    ) -> None:
-        run_on_threads(function, items, at_most)
+    parallel_map = staticmethod(parallel_map)
+    parallel_for = staticmethod(parallel_for)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
         if (
@@ -86,7 +80,7 @@ class NumpyBackend(Backend):
     def copy(self, x: Any) -> np.ndarray:
         return np.array(x, order="C")
 
-    def dense(self, x: Any) -> np.ndarray:
+    def ascontiguous(self, x: Any) -> np.ndarray:
         from xpcnn.backend.cpu.parallel import dense
 
         return dense(x)

@@ -68,7 +68,9 @@ class TorchBackend(Backend):
 
     def __init__(self, device: Any) -> None:
         import array_api_compat.torch as xp
+        import torch
 
+        self._torch = torch
         super().__init__("torch", xp, device)
         self.is_host = device.type == "cpu"
         if device.type != "cpu":
@@ -84,49 +86,44 @@ class TorchBackend(Backend):
 
     @property
     def tf32(self) -> bool:
-        import torch
-
         if self.device.type != "cuda":
             return False
-        return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+        return bool(self._torch.backends.cuda.matmul.allow_tf32 or self._torch.backends.cudnn.allow_tf32)
 
     @tf32.setter
     def tf32(self, value: bool) -> None:
-        import torch
-
         # PyTorch's switches are process-wide, and its own default is on for convolutions alone.
-        torch.backends.cuda.matmul.allow_tf32 = value
-        torch.backends.cudnn.allow_tf32 = value
+        self._torch.backends.cuda.matmul.allow_tf32 = value
+        self._torch.backends.cudnn.allow_tf32 = value
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
-        import torch
-
-        if not isinstance(x, torch.Tensor):
+        if not isinstance(x, self._torch.Tensor):
             array = host_array(x, dtype)
             # torch can neither mark memory read-only nor step backwards through it.
             if not array.flags.writeable or any(step < 0 for step in array.strides):
                 array = array.copy()
-            x = torch.from_numpy(array) if array.ndim else torch.tensor(array[()])
+            x = self._torch.from_numpy(array) if array.ndim else self._torch.tensor(array[()])
         require_convertible(x, dtype)
         return x.detach().to(device=self.device, dtype=self.dtype(dtype))
 
     def to_numpy(self, x: Any) -> np.ndarray:
-        import torch
-
         x = x.detach().cpu()
         # NumPy has no bfloat16; float32 holds each of its values exactly.
-        return np.asarray((x.float() if x.dtype == torch.bfloat16 else x).numpy())
+        return np.asarray((x.float() if x.dtype == self._torch.bfloat16 else x).numpy())
+
+    def device_info(self) -> dict[str, Any]:
+        facts = super().device_info()
+        if self.device.type == "cuda":
+            facts["device"] = self._torch.cuda.get_device_name(self.device)
+            facts |= {"cuda runtime": self._torch.version.cuda}
+        return facts
 
     def synchronize(self) -> None:
-        import torch
-
         if self.device.type != "cpu":
-            getattr(torch, self.device.type).synchronize(self.device)
+            getattr(self._torch, self.device.type).synchronize(self.device)
 
     def copy(self, x: Any) -> Array:
-        import torch
-
-        return x.detach().clone(memory_format=torch.contiguous_format)
+        return x.detach().clone(memory_format=self._torch.contiguous_format)
 
     def is_fresh(self, x: Any, *inputs: Any) -> bool:
         place = x.untyped_storage().data_ptr()
@@ -141,15 +138,11 @@ class TorchBackend(Backend):
         return x.as_strided(*window_view(x.shape, x.stride(), kernel, stride, dilation))
 
     def erfc(self, x: Any) -> Array:
-        import torch
-
-        return torch.special.erfc(x)
+        return self._torch.special.erfc(x)
 
     def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-        import torch
-
-        generator = torch.Generator(device=self.device).manual_seed(key.seed64)
-        return torch.rand(shape, generator=generator, dtype=dtype, device=self.device)
+        generator = self._torch.Generator(device=self.device).manual_seed(key.seed64)
+        return self._torch.rand(shape, generator=generator, dtype=dtype, device=self.device)
 
 
 def create(device: Any) -> Backend:

@@ -39,9 +39,7 @@ class TorchConvolution(VendorConvolution):
     def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvParams, limit: int) -> Array:
         x, padding = _padded(x, sizes)
         k, channels, kh, kw = weight_shape
-        weight = x.new_empty(k, kh, kw, channels).permute(
-            0, 3, 1, 2
-        )  # only its shape and layout are looked at
+        weight = x.new_empty(k, kh, kw, channels).permute(0, 3, 1, 2)  # for its shape and layout alone
         return _gradients(_channels_last(dy), x, weight, sizes, padding, (False, True))[1]
 
 
@@ -49,15 +47,16 @@ def _gradients(
     dy: Any, x: Any, weight: Any, sizes: ConvParams, padding: tuple[int, int], wanted: tuple[bool, bool]
 ) -> tuple[Any, Any]:
     """Return dx and dweight, as far as wanted."""
+    # None and the last False: no bias. The other False: not transposed, with no output padding.
     dx, dweight, _ = torch.ops.aten.convolution_backward(
         dy,
         x,
         weight,
-        None,  # no bias
+        None,
         sizes.stride,
         padding,
         sizes.dilation,
-        False,  # not transposed
+        False,
         (0, 0),
         sizes.groups,
         (*wanted, False),

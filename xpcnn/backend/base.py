@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpcnn.backend.arrays import DTYPES, Array, Namespace, dtype_name, native
+from xpcnn.backend.arrays import DTYPES, Array, Namespace, dtype_name, is_array, native
 from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
+from xpcnn.backend.registry import to_numpy
 from xpcnn.backend.windows import window_indices
 from xpcnn.errors import BackendError, DtypeError
 
@@ -114,6 +115,18 @@ class Backend:
         """Return a context in which this device is the calling thread's current one."""
         return nullcontext()
 
+    def device_info(self) -> dict[str, Any]:
+        """Return what a measurement should say: the device, its CUDA versions, whether float32 becomes TF32.
+
+        Examples
+        --------
+        >>> import xpcnn
+        >>> with xpcnn.use_backend("numpy") as backend:
+        ...     backend.device_info()
+        {'device': 'cpu', 'tf32': False}
+        """
+        return {"device": str(self.device), "tf32": self.tf32}
+
     def settings(self) -> dict[str, bool]:
         """Return every switch as it stands."""
         return {name: getattr(self, name) for name in self.switches}
@@ -136,23 +149,20 @@ class Backend:
     def release_memory(self) -> None:
         """Give back to the system or the device what is kept for later."""
 
-    def each(
-        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
+    def parallel_map(
+        self, function: Callable[[Any], Any], items: Iterable[Any], max_workers: int | None = None
     ) -> Iterator[Any]:
-        """Yield ``function(item)`` for each item, in order; where the host computes, on several threads.
-
-        At most so many calls run at a time.
-        """
+        """Yield ``function(item)`` for each item, in order; where the host computes, on several threads."""
         return map(function, items)
 
     def parallel_for(
-        self, function: Callable[[Any], Any], items: Iterable[Any], at_most: int | None = None
+        self, function: Callable[[Any], Any], items: Iterable[Any], max_workers: int | None = None
     ) -> None:
         """Call ``function(item)`` for each item likewise, where there are no results."""
         for item in items:
             function(item)
 
-    def dense(self, x: Array) -> Array:
+    def ascontiguous(self, x: Array) -> Array:
         """Return `x` in C order, where other orders cost time later."""
         return x
 
@@ -231,8 +241,6 @@ def host_array(x: Any, dtype: Any = None) -> np.ndarray:
         For what holds no numbers: text, None, other objects, dates, records. For complex numbers where
         `dtype` is not complex.
     """
-    from xpcnn.backend.current import is_array, to_numpy  # here, because `current` imports this module
-
     if isinstance(x, np.ndarray):
         array: np.ndarray = native(x)
     elif is_array(x):
@@ -255,3 +263,14 @@ def require_convertible(x: Array, dtype: Any) -> None:
     found, wanted = dtype_name(x.dtype), "" if dtype is None else dtype_name(dtype)
     if found.startswith("complex") and wanted and not wanted.startswith("complex"):
         raise DtypeError(f"{found} cannot become {wanted} without losing its imaginary parts; give x.real")
+
+
+def device_of(x: Any) -> tuple[Namespace, Any]:
+    """Return the namespace and device of an array of a library that is known by the standard alone."""
+    return x.__array_namespace__(), x.device
+
+
+def create(place: tuple[Any, Any]) -> Backend:
+    """Return a backend for such arrays, through the standard alone."""
+    xp, device = place
+    return Backend(xp.__name__.partition(".")[0], xp, device)

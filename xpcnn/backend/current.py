@@ -9,26 +9,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
 from xpcnn.backend import registry
 from xpcnn.backend.arrays import Array, Namespace
 from xpcnn.backend.base import Backend
 from xpcnn.backend.reference import in_reference
+from xpcnn.backend.registry import BACKENDS, home_of
 from xpcnn.errors import BackendError
 
 __all__ = [
     "asarray",
     "backend_of",
     "get_backend",
-    "home_of",
-    "is_array",
     "matmul",
     "namespace",
     "primitive",
     "release_memory",
     "set_backend",
-    "to_numpy",
     "use_backend",
 ]
 
@@ -132,16 +128,6 @@ def asarray(x: Any, dtype: Any = None) -> Array:
     return get_backend().asarray(x, dtype)
 
 
-def to_numpy(x: Array) -> np.ndarray:
-    """Return an array of any backend as a NumPy array on the host (no copy if it is one)."""
-    return home_of(x).to_numpy(x)
-
-
-def is_array(x: Any) -> bool:
-    """Return whether `x` is an array of some library (numbers and sequences are not)."""
-    return _library(type(x)) is not None
-
-
 def namespace(*arrays: Array | None) -> Namespace:
     """Return the array namespace that all `arrays` share; None arguments are passed over.
 
@@ -181,67 +167,6 @@ def backend_of(*arrays: Array | None) -> Backend:
     if found is None:
         raise BackendError("no array given: a namespace is taken from at least one array")
     return found
-
-
-_LIBRARIES = {"numpy": "numpy", "cupy": "cupy", "torch": "torch", "array_api_strict": "array_api_strict"}
-_by_type: dict[type, str | None] = {np.ndarray: "numpy"}
-
-BACKENDS: dict[type, Backend] = {}
-"""The backends of arrays whose type alone tells it: those of NumPy, once there was one."""
-
-
-def home_of(array: Array) -> Backend:
-    """Return the backend an array lives on, whichever device is current: to copy it, not to compute."""
-    found = BACKENDS.get(type(array))
-    if found is not None:
-        return found
-    if type(array) is np.ndarray:  # it has one device
-        return BACKENDS.setdefault(np.ndarray, registry.instance("numpy", "cpu"))
-    library = _library(type(array))
-    if library is None:
-        raise BackendError(f"expected an array, got {type(array).__name__}; make one with xpcnn.asarray(...)")
-    if library == "other":
-        return _standard_backend(array)
-    return registry.instance(library, registry.module_of(library).device_of(array))
-
-
-def _library(kind: type) -> str | None:
-    if kind not in _by_type:
-        _by_type[kind] = _find_library(kind)
-    return _by_type[kind]
-
-
-def _find_library(kind: type) -> str | None:
-    for base in kind.__mro__:
-        name = _LIBRARIES.get(base.__module__.partition(".")[0])
-        # NumPy's scalars (numpy.float32(1)) count as arrays: its functions answer 0-d input with them.
-        if name is not None and (
-            issubclass(kind, (np.ndarray, np.generic)) if name == "numpy" else _has_array_attributes(kind)
-        ):
-            return name
-    return "other" if hasattr(kind, "__array_namespace__") else None
-
-
-def _has_array_attributes(kind: type) -> bool:
-    # Libraries have types that are no arrays: torch.Size, torch.nn.Module, dtypes, devices.
-    return all(hasattr(kind, name) for name in ("shape", "dtype", "device"))
-
-
-def _standard_backend(array: Any) -> Backend:
-    """Return a backend for a library xpcnn does not know, through the standard alone."""
-    xp = array.__array_namespace__()
-    return _standard_instance(xp, array.device)
-
-
-def _standard_instance(xp: Any, device: Any) -> Backend:
-    found = _standard.get((xp, device))
-    if found is None:
-        name = xp.__name__.partition(".")[0]
-        found = _standard.setdefault((xp, device), Backend(name, xp, device))
-    return found
-
-
-_standard: dict[tuple[Namespace, Any], Backend] = {}
 
 
 # -- functions that a backend may replace by a kernel of its own -----------------------

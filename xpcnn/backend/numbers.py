@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.current import is_array, to_numpy
+from xpcnn.backend.arrays import is_array
+from xpcnn.backend.registry import to_numpy
 from xpcnn.errors import ArgumentError
 
 __all__ = ["MOST_SIZE", "flag", "in_words", "plain", "positive", "real", "whole"]
@@ -62,14 +63,17 @@ def real(what: str, value: Any, least: float | None = None, most: float | None =
 
     NumPy's float64 scalars would turn a float32 array into float64; a float does not.
     """
-    if type(value) is float and math.isfinite(value):
-        number: float = value
-    else:
-        number = _finite(what, value)
+    number = plain(value)
+    try:
+        number = math.nan if isinstance(number, bool) or not isinstance(number, Real) else float(number)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
+    if not math.isfinite(number):
+        raise ArgumentError(f"{what} must be a finite number, got {in_words(value)}")
     if (least is not None and number < least) or (most is not None and number > most):
         bounds = f"at least {least}" if most is None else f"from {least} to {most}"
         raise ArgumentError(f"{what} must be {bounds}, got {in_words(value)}")
-    return number
+    return float(number)
 
 
 def positive(what: str, value: Any) -> float:
@@ -80,41 +84,26 @@ def positive(what: str, value: Any) -> float:
     return number
 
 
-def _finite(what: str, value: Any) -> float:
-    number = plain(value)
-    if type(number) is bool or not isinstance(number, Real):
-        raise ArgumentError(f"{what} must be a finite number, got {in_words(value)}")
-    try:
-        number = float(number)
-    except OverflowError:  # an integer beyond all floats
-        number = math.inf
-    if not math.isfinite(number):
-        raise ArgumentError(f"{what} must be a finite number, got {in_words(value)}")
-    return number
-
-
 MOST_SIZE = 2**31 - 1
 """The largest size of an axis, and the largest count: kernels index with 32 bits."""
 
 
-def whole(what: str, value: Any, least: int | None = None) -> int:
-    """Return an integer of at least `least` as an int, or raise ArgumentError with `what` the value is.
+def whole(what: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """Return an integer within bounds as an int, or raise ArgumentError with `what` the value is.
 
     True is no integer, nor is 4.0. With a `least` of 1 it is a size or a count, of at most `MOST_SIZE`.
     """
     number = value if type(value) is int else plain(value)
-    if not isinstance(number, bool):
-        try:
-            number = operator.index(number)
-        except TypeError:
-            pass
-        else:
-            if least == 1 and number > MOST_SIZE:
-                raise ArgumentError(f"{what} must be at most {MOST_SIZE}, got {in_words(value)}")
-            if least is None or number >= least:
-                return int(number)
     bound = "" if least is None else f" of at least {least}"
-    raise ArgumentError(f"{what} must be an integer{bound}, got {in_words(value)}")
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        raise ArgumentError(f"{what} must be an integer{bound}, got {in_words(value)}")
+    number = operator.index(number)
+    if least is not None and number < least:
+        raise ArgumentError(f"{what} must be an integer{bound}, got {in_words(value)}")
+    most = MOST_SIZE if most is None and least == 1 else most
+    if most is not None and number > most:
+        raise ArgumentError(f"{what} must be at most {most}, got {in_words(value)}")
+    return number
 
 
 def flag(what: str, value: Any) -> bool:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Final
 
 import numpy as np
 
+from xpcnn.backend.numbers import plain, whole
 from xpcnn.errors import ArgumentError
 
 __all__ = ["Key", "host_generator", "key_of_child"]
 
-_DIGEST_BYTES: Final = 16
-
-_set = object.__setattr__
+_DIGEST_BYTES = 16
 
 
 class Key:
@@ -36,16 +34,11 @@ class Key:
     (True, False)
     """
 
-    __slots__ = ("_digest", "_folded", "_parent")
-    _digest: bytes | None
-    _parent: Key | None
-    _folded: tuple[bytes, bytes]
+    __slots__ = ("_state",)
+    _state: bytes
 
     def __init__(self, seed: int) -> None:
-        from xpcnn.backend.numbers import whole  # here, because `numbers` imports this module
-
-        _set(self, "_digest", _digest(b"seed", str(whole("Key: seed", seed)).encode()))
-        _set(self, "_parent", None)
+        object.__setattr__(self, "_state", _digest(b"seed", str(whole("Key: seed", seed)).encode()))
 
     @classmethod
     def fresh(cls) -> Key:
@@ -62,29 +55,7 @@ class Key:
         if not isinstance(data, str) and (isinstance(data, bool) or not hasattr(data, "__index__")):
             raise ArgumentError(f"Key.fold: expected a name or an integer, got {data!r}")
         tag = b"name" if isinstance(data, str) else b"number"
-        key = object.__new__(Key)
-        _set(key, "_digest", None)
-        _set(key, "_folded", (tag, str(data).encode()))
-        _set(key, "_parent", self)
-        return key
-
-    @property
-    def _state(self) -> bytes:
-        """What makes this key unlike others, computed when first needed: most keys are folded in vain."""
-        keys, key = [], self
-        while True:
-            parent = key._parent  # before the digest is looked at, as another thread may be about to drop it
-            if key._digest is not None or parent is None:
-                break
-            keys.append(key)
-            key = parent
-        state = key._digest
-        assert state is not None
-        for key in reversed(keys):
-            state = _digest(state, *key._folded)
-            _set(key, "_digest", state)
-            _set(key, "_parent", None)  # a chain of keys is not kept
-        return state
+        return _restore(_digest(self._state, tag, str(data).encode()))
 
     @property
     def seed64(self) -> int:
@@ -124,8 +95,7 @@ def _digest(*parts: bytes) -> bytes:
 
 def _restore(state: bytes) -> Key:
     key = object.__new__(Key)
-    _set(key, "_digest", state)
-    _set(key, "_parent", None)
+    object.__setattr__(key, "_state", state)
     return key
 
 
@@ -140,8 +110,6 @@ def host_generator(seed: int | np.random.Generator | None = None) -> np.random.G
     ArgumentError
         For anything but a generator, None, or integers of at least 0.
     """
-    from xpcnn.backend.numbers import plain, whole  # here, because `numbers` imports this module
-
     generators = np.random.Generator, np.random.BitGenerator, np.random.SeedSequence
     if seed is None or isinstance(seed, generators):
         return np.random.default_rng(seed)

@@ -1,27 +1,33 @@
-"""The known backends, each imported when first asked for."""
+"""The known backends, each imported when first asked for; which of them an array lives on."""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xpcnn.backend.base import Backend
+import numpy as np
+
+from xpcnn.backend.arrays import LIBRARIES, Array, library_of
 from xpcnn.errors import BackendError
 
-__all__ = ["available_backends", "backend_names", "load"]
+if TYPE_CHECKING:
+    from xpcnn.backend.base import Backend
+
+__all__ = ["BACKENDS", "available_backends", "backend_names", "home_of", "load", "to_numpy"]
 
 _MODULES = {
     "numpy": "xpcnn.backend._numpy",
     "cupy": "xpcnn.backend._cupy",
     "torch": "xpcnn.backend._torch",
     "array_api_strict": "xpcnn.backend._strict",
+    "other": "xpcnn.backend.base",
 }
 
 
 def backend_names() -> tuple[str, ...]:
     """Return the name of every known backend, usable here or not."""
-    return tuple(_MODULES)
+    return LIBRARIES
 
 
 def available_backends() -> dict[str, str | None]:
@@ -33,18 +39,18 @@ def available_backends() -> dict[str, str | None]:
     >>> xpcnn.available_backends()["numpy"] is None
     True
     """
-    return {name: module_of(name).unavailable() for name in _MODULES}
+    return {name: module_of(name).unavailable() for name in LIBRARIES}
 
 
 def module_of(name: str) -> ModuleType:
     """Return the module of a backend, without importing the library behind it."""
-    if not isinstance(name, str) or name not in _MODULES:
-        raise BackendError(f"unknown backend {name!r}; known: {', '.join(_MODULES)}")
     return importlib.import_module(_MODULES[name])
 
 
 def load(name: str, device: Any = None) -> Backend:
     """Return the backend of that name on `device`, or raise `BackendError` saying why not."""
+    if name not in LIBRARIES:
+        raise BackendError(f"unknown backend {name!r}; known: {', '.join(LIBRARIES)}")
     module = module_of(name)
     reason = module.unavailable(device)
     if reason is not None:
@@ -65,3 +71,25 @@ def instance(name: str, device: Any) -> Backend:
         # setdefault is atomic: threads that miss together still share one object.
         found = _instances.setdefault((name, device), module_of(name).create(device))
     return found
+
+
+BACKENDS: dict[type, Backend] = {}
+"""The backends of arrays whose type alone tells it: those of NumPy, once there was one."""
+
+
+def home_of(array: Array) -> Backend:
+    """Return the backend an array lives on, whichever device is current: to copy it, not to compute."""
+    kind = type(array)
+    found = BACKENDS.get(kind)
+    if found is not None:
+        return found
+    library = library_of(kind)
+    if library is None:
+        raise BackendError(f"expected an array, got {kind.__name__}; make one with xpcnn.asarray(...)")
+    found = instance(library, module_of(library).device_of(array))
+    return BACKENDS.setdefault(kind, found) if kind is np.ndarray else found
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """Return an array of any backend as a NumPy array on the host (no copy if it is one)."""
+    return home_of(x).to_numpy(x)

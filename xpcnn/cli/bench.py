@@ -15,7 +15,6 @@ from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Backend
-from xpcnn.backend.device_info import device_facts
 from xpcnn.cli import bench_cases
 from xpcnn.cli.bench_cases import CONVOLUTIONS, FLOOR, MODEL_PASSES, MODELS, PASSES
 from xpcnn.cli.bench_measure import (
@@ -139,7 +138,7 @@ def _problem(args: argparse.Namespace, name: str, backend: Backend) -> Problem:
 
 
 def _record(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
-    facts = device_facts(backend)
+    facts = backend.device_info()
     settings = {
         "benchmark": args.kind,
         "backend": backend.name,

@@ -87,7 +87,7 @@ class ShardedModel:
         def run(part: slice) -> tuple[Array, Any]:
             return self.model.forward(x[part, ...], train=True, key=key.fold(part.start))
 
-        results = list(backend.each(run, rows))
+        results = list(backend.parallel_map(run, rows))
         y = backend.xp.concat([y for y, _ in results])
         contexts = [ctx for _, ctx in results]
         if isinstance(self.model, Sequential):
@@ -106,7 +106,7 @@ class ShardedModel:
             self.model.backward(shard_ctx, dy[part, ...], found, need_dx=False)
             return found
 
-        for found in backend_of(dy).each(run, list(zip(*ctx, strict=True)), MOST_GRADIENTS):
+        for found in backend_of(dy).parallel_map(run, list(zip(*ctx, strict=True)), MOST_GRADIENTS):
             grads.merge(found)
 
     def __call__(self, x: Array) -> Array:
@@ -115,7 +115,7 @@ class ShardedModel:
         if rows is None:
             return self.model(x)
         backend = backend_of(x)
-        return backend.xp.concat(list(backend.each(lambda part: self.model(x[part, ...]), rows)))
+        return backend.xp.concat(list(backend.parallel_map(lambda part: self.model(x[part, ...]), rows)))
 
     def _rows(self, x: Array, *, train: bool) -> list[slice] | None:
         """Return the rows of each shard, or None where the batch is better run whole."""

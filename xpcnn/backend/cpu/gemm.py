@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from xpcnn.backend.cpu.parallel import Array, Padding, blocks, framed, view
-from xpcnn.backend.threads import run_on_threads
+from xpcnn.backend.threads import parallel_for
 
 __all__ = ["KERNELS", "SMALL", "batched_gemm", "gemm", "gemm_columns", "matmul", "unfold"]
 
@@ -156,7 +156,7 @@ def _in_parts(work: Callable[[slice], None], length: int, step: int, multiplicat
     if multiplications < _WORTH_A_THREAD:
         work(slice(0, length))
     else:
-        run_on_threads(work, blocks(length, step))
+        parallel_for(work, blocks(length, step))
 
 
 # -- patches as a matrix -----------------------------------------------------------------

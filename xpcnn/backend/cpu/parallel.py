@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.threads import run_on_threads
+from xpcnn.backend.threads import parallel_for
 
 __all__ = [
     "BLOCK_BYTES",
@@ -108,7 +108,7 @@ def dense(x: Array) -> Array:
         for columns in blocks(x.shape[1], _SIDE):
             y[rows, columns] = x[rows, columns]
 
-    run_on_threads(copy, blocks(len(x), _SIDE))
+    parallel_for(copy, blocks(len(x), _SIDE))
     return y
 
 
@@ -201,7 +201,7 @@ def parallel_for_slices(function: Callable[[slice], None], size: int, step: int,
     if size < large:
         function(slice(0, size))
     else:
-        run_on_threads(function, _shares(size, step, large))
+        parallel_for(function, _shares(size, step, large))
 
 
 def parallel_sum(function: Callable[[slice], Array], size: int, step: int) -> Array:
@@ -212,7 +212,7 @@ def parallel_sum(function: Callable[[slice], Array], size: int, step: int) -> Ar
     def keep(i: int) -> None:
         found[i] = function(shares[i])
 
-    run_on_threads(keep, range(len(shares)))
+    parallel_for(keep, range(len(shares)))
     return functools.reduce(np.add, (found[i] for i in range(len(shares))))
 
 

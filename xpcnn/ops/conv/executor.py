@@ -197,7 +197,7 @@ def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
     if plan.is_whole:
         dweight = algorithm.grad_weight(x, dy, plan.geometry)
         _check_result(plan, dweight, plan.geometry.weight_shape, x, dy, plan.geometry)
-        return backend.dense(dweight)
+        return backend.ascontiguous(dweight)
 
     def partial_sum(tiles: tuple[Tile, ...]) -> dict[int, Array]:
         """Return the gradients that some tiles give, by the first of their filters."""
@@ -220,11 +220,11 @@ def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
     length = max(1, -(-len(tiles) // min(PARTIAL_SUMS, plan.max_workers)))
     runs = [tiles[start : start + length] for start in range(0, len(tiles), length)]
     totals: dict[int, Array] = {}
-    for found in backend.each(partial_sum, runs, plan.max_workers):
+    for found in backend.parallel_map(partial_sum, runs, plan.max_workers):
         for first, part in found.items():
             _add(totals, first, part)
     if totals and per_call.k == plan.geometry.k:
-        return backend.dense(totals[0])
+        return backend.ascontiguous(totals[0])
     dweight = backend.xp.zeros(plan.geometry.weight_shape, dtype=x.dtype, device=backend.device)
     for first, total in totals.items():
         dweight[first : first + per_call.k, ...] = total

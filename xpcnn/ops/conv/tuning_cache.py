@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from xpcnn.backend import Backend
-from xpcnn.backend.device_info import device_facts
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import checked, read_json, write_json
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -132,7 +131,7 @@ def environment_of(backend: Backend) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _environment(backend: Backend, settings: tuple[tuple[str, bool], ...], threads: int) -> str:
-    facts = device_facts(backend)
+    facts = backend.device_info()
     device = facts.pop("device")
     if backend.is_host:  # on the host
         device = f"{_processor()}, {threads} thread{'s' if threads != 1 else ''}"
