@@ -6,6 +6,7 @@ tests to one. One that takes `implementation` runs once for each way to compute 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,9 @@ from tests.support.implementations import (  # noqa: F401 - fixtures
 )
 from tests.support.make import BACKENDS, DTYPES, Make, why_unusable
 from xpcnn.backend import registry
+
+# PyTorch reads it when it is imported: a thread pool only slows tensors as small as these.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("xpcnn", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("xpcnn")
@@ -67,15 +71,6 @@ def _one_blas_thread() -> Iterator[None]:
     """NumPy gains nothing from more on arrays this small, and loses much on busy cores."""
     with threadpoolctl.ThreadpoolController().select(internal_api="openblas").limit(limits=1):
         yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_torch_thread() -> None:
-    """A thread pool only slows tensors as small as these."""
-    if why_unusable("torch") is None:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

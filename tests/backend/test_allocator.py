@@ -32,16 +32,12 @@ print(resident() - before)
 
 
 def run(*args: str, **environment: str) -> list[str]:
-    result = subprocess.run(
-        [sys.executable, "-c", CODE, *args],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return result.stdout.split()
+    command, environment = [sys.executable, "-c", CODE, *args], {**os.environ, **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
+pytestmark = pytest.mark.process
 needs_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="the allocator is not glibc's")
 
 

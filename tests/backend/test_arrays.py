@@ -44,13 +44,6 @@ def test_asarray_keeps_values_and_dtype(make: Any, name: str) -> None:
             back = xpcnn.to_numpy(x)
             assert type(back) is np.ndarray
             assert back.dtype == values.dtype
-
-
-@pytest.mark.parametrize("name", DTYPES)
-def test_0d_and_empty(make: Any, name: str) -> None:
-    if not make.has(name):
-        pytest.skip(f"{make.backend} has no {name}")
-    with make.use():
         for host in (np.asarray(1, name), np.zeros((0, 3), name), np.dtype(name).type(1)):
             x = xpcnn.asarray(host)
             make.check_kind(x, host.shape, name)
@@ -92,23 +85,16 @@ def test_from_every_other_backend(make: Any, source: str, dtype: str) -> None:
     assert_close(ours, theirs)
 
 
-def test_no_copy_where_there_is_nothing_to_do(make: Any) -> None:
-    x = make.array([1.0, 2.0])
-    host = np.asarray([1.0, 2.0])
-    with make.use():
-        same = xpcnn.asarray(x)
-        if make.backend in ("numpy", "torch"):
-            assert np.shares_memory(xpcnn.to_numpy(same), xpcnn.to_numpy(x))
-    assert xpcnn.to_numpy(host) is host
-
-
-def test_read_only_memory_stays_unwritten(make: Any) -> None:
-    host = np.asarray([1.0, 2.0])
+def test_memory_is_shared_but_never_written_when_read_only(make: Any) -> None:
+    x, host = make.array([1.0, 2.0]), np.asarray([1.0, 2.0])
     host.flags.writeable = False
     with make.use():
-        x = xpcnn.asarray(host)
+        if make.backend in ("numpy", "torch"):
+            assert np.shares_memory(xpcnn.to_numpy(xpcnn.asarray(x)), xpcnn.to_numpy(x))
+        y = xpcnn.asarray(host)
     if make.backend != "numpy":  # NumPy refuses by itself
-        x[0] = 5.0
+        y[0] = 5.0
+    assert xpcnn.to_numpy(host) is host
     np.testing.assert_array_equal(host, [1.0, 2.0])
 
 
@@ -184,14 +170,8 @@ def test_no_array(thing: Any) -> None:
     for ask in (xpcnn.backend_of, xpcnn.namespace, xpcnn.to_numpy):
         with pytest.raises(errors.BackendError, match=mentions(type(thing).__name__, "xpcnn.asarray")):
             ask(thing)
-
-
-def test_no_array_at_all() -> None:
-    for ask in (xpcnn.backend_of, xpcnn.namespace):
-        with pytest.raises(errors.BackendError, match="no array"):
-            ask()
-        with pytest.raises(errors.BackendError, match="no array"):
-            ask(None, None)
+    with pytest.raises(errors.BackendError, match="no array"):
+        xpcnn.backend_of(None, None)
 
 
 def test_other_things_of_a_library_are_no_arrays() -> None:
@@ -206,18 +186,15 @@ def test_other_things_of_a_library_are_no_arrays() -> None:
     assert is_array(torch.nn.Parameter(torch.ones(1)))
 
 
-def test_array_scalars_are_arrays() -> None:
-    """NumPy's functions answer with them where other libraries give 0-d arrays."""
-    assert is_array(np.float32(1))
-    assert xpcnn.backend_of(np.float32(1), np.ones(2)).name == "numpy"
+def test_scalars_and_subclasses_are_their_librarys_arrays() -> None:
+    """NumPy's functions answer with scalars where other libraries give 0-d arrays."""
 
-
-def test_subclasses_are_their_librarys_arrays() -> None:
     class Mine(np.ndarray):
         pass
 
     x = np.ones(2).view(Mine)
-    assert xpcnn.backend_of(x) is xpcnn.backend_of(np.ones(2))
+    assert is_array(np.float32(1))
+    assert xpcnn.backend_of(np.float32(1), x) is xpcnn.backend_of(np.ones(2))
     assert type(xpcnn.asarray(x)) in (np.ndarray, Mine)
 
 
@@ -225,16 +202,7 @@ def test_subclasses_are_their_librarys_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("float16", 2),
-        ("float32", 4),
-        ("float64", 8),
-        ("uint8", 1),
-        ("int32", 4),
-        ("int64", 8),
-        ("complex64", 8),
-    ],
+    ("name", "size"), [("float16", 2), ("float32", 4), ("float64", 8), ("uint8", 1), ("complex64", 8)]
 )
 def test_dtype_names_and_sizes(make: Any, name: str, size: int) -> None:
     if not make.has(name):
@@ -244,18 +212,14 @@ def test_dtype_names_and_sizes(make: Any, name: str, size: int) -> None:
     assert itemsize(dtype) == itemsize(name) == size
 
 
-def test_size_of_bool_and_the_unknown(make: Any) -> None:
-    assert dtype_name(make.dtype("bool")) == "bool"
-    assert itemsize("bfloat16") == 2
-    with pytest.raises(errors.BackendError, match="'quaternion'"):
-        itemsize("quaternion")
-
-
-def test_caches_keep_libraries_apart() -> None:
+def test_sizes_by_name_and_unknown_dtypes() -> None:
     """Dtypes of two libraries may hash alike; array_api_strict warns when they are compared."""
-    need("array_api_strict")
     import array_api_strict
 
     for dtype in (np.dtype("float32"), array_api_strict.float32, np.dtype("float32"), np.float32):
         assert dtype_name(dtype) == "float32"
         assert itemsize(dtype) == 4
+    assert dtype_name(array_api_strict.bool) == "bool"
+    assert itemsize("bfloat16") == 2
+    with pytest.raises(errors.BackendError, match="'quaternion'"):
+        itemsize("quaternion")

@@ -30,61 +30,37 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads")
 def test_held_inside_and_lifted_after() -> None:
     with one_blas_thread:
-        assert blas_threads() == {1}
         with one_blas_thread:
             assert blas_threads() == {1}
         assert blas_threads() == {1}
     assert blas_threads() == {2}
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_lifted_after_an_error() -> None:
     with pytest.raises(RuntimeError), one_blas_thread:
         raise RuntimeError
     assert blas_threads() == {2}
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_the_last_thread_to_leave_lifts_it() -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def stay() -> None:
-        with one_blas_thread:
-            entered.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=stay)
-    with one_blas_thread:
-        thread.start()
-        assert entered.wait(10)
-    assert blas_threads() == {1}
-    leave.set()
-    thread.join()
-    assert blas_threads() == {2}
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_choosing_a_backend_is_no_model_run() -> None:
     with use_backend("numpy") as backend:
-        assert blas_threads() == {2}
+        assert blas_threads() == {2}  # choosing a backend is no model run
         with backend.execution_context():
             assert blas_threads() == {1}
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_set_and_lifted_from_other_threads() -> None:
-    seen: list[set[int]] = []
+def test_the_last_thread_to_leave_lifts_it() -> None:
+    for _ in range(2):  # the second thread is another one
+        entered, leave = threading.Event(), threading.Event()
 
-    def run() -> None:
+        def stay(entered: threading.Event = entered, leave: threading.Event = leave) -> None:
+            with one_blas_thread:
+                entered.set()
+                leave.wait(10)
+
+        thread = threading.Thread(target=stay)
         with one_blas_thread:
-            seen.append(blas_threads())
-        seen.append(blas_threads())
-
-    for _ in range(2):
-        thread = threading.Thread(target=run)
-        thread.start()
+            thread.start()
+            assert entered.wait(10)
+        assert blas_threads() == {1}
+        leave.set()
         thread.join()
-    assert seen == [{1}, {2}] * 2
+        assert blas_threads() == {2}
 
 
 TRAIN = """
@@ -99,15 +75,12 @@ print(hashlib.sha256(b"".join(p.data.tobytes() for p in model.parameters().value
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_same_bits_with_any_number_of_blas_threads() -> None:
     def trained(threads: str) -> str:
         limits = {f"{library}_NUM_THREADS": threads for library in ("OPENBLAS", "MKL", "OMP")}
-        return subprocess.run(
-            [sys.executable, "-c", TRAIN],
-            env={**os.environ, **limits},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        command, environment = [sys.executable, "-c", TRAIN], {**os.environ, **limits}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     assert trained("1") == trained("2")

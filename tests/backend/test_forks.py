@@ -9,22 +9,28 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.process]
 
-# `in_child(check)` forks while a thread is where `hold` was called, and gives the child a bounded time.
+# `in_child(work, check)` forks while a thread is where `work` called `hold`; the child has a bounded time.
 PRELUDE = """
-import os, signal, sys, threading, time, warnings
+import os, signal, sys, threading, warnings
+import numpy as np, xpcnn
+from threadpoolctl import threadpool_info
+from xpcnn.backend.blas import one_blas_thread
+from xpcnn.backend.threads import parallel_for
+
 warnings.simplefilter("ignore")
-inside, done = threading.Event(), threading.Event()
+inside, done, parent = threading.Event(), threading.Event(), os.getpid()
 
 def hold(*_, **__):
-    inside.set()
-    done.wait(60)
+    if os.getpid() == parent:
+        inside.set()
+        done.wait(60)
 
-def in_child(work, check):
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert inside.wait(60)
+def counts():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+def fork(check):
     child = os.fork()
     if child == 0:
         signal.alarm(60)
@@ -33,34 +39,23 @@ def in_child(work, check):
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(2)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def in_child(work, check):
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(60)
+    status = fork(check)
     done.set()
     thread.join(60)
     raise SystemExit(status)
+
+before = counts()
+x, w = np.ones((40, 8, 12, 12), "f"), np.ones((8, 8, 3, 3), "f")
 """
 
-
-def run(code: str) -> None:
-    one = {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
-        env={**os.environ, **one},
-        timeout=180,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_while_a_thread_holds_blas_to_one_thread() -> None:
-    run("""
-        from threadpoolctl import threadpool_info
-        from xpcnn.backend.blas import one_blas_thread
-
-        def counts():
-            return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
+CASES = {
+    "a thread holds BLAS to one thread": """
         def work():
             with one_blas_thread:
                 hold()
@@ -71,63 +66,49 @@ def test_while_a_thread_holds_blas_to_one_thread() -> None:
                 held = counts()
             return (free, held, counts()) == (before, [1] * len(before), before)
 
-        import numpy
-        before = counts()
         in_child(work, check)
-    """)
-
-
-def test_while_a_thread_sets_the_limit_of_blas() -> None:
-    run("""
-        from xpcnn.backend import blas
-
+    """,
+    "a thread sets the limit of BLAS": """
         def check():
-            blas.one_blas_thread.write = put
-            with blas.one_blas_thread:
+            one_blas_thread.write = write
+            with one_blas_thread:
                 return True
 
-        put, blas.one_blas_thread.write = blas.one_blas_thread.write, hold
-        in_child(lambda: blas.one_blas_thread.__enter__(), check)
-    """)
+        write, one_blas_thread.write = one_blas_thread.write, hold
+        in_child(one_blas_thread.__enter__, check)
+    """,
+    "the forking thread itself is in a block": """
+        def check():
+            held = counts()
+            one_blas_thread.__exit__()
+            return (held, counts()) == ([1] * len(before), before)
 
-
-def test_a_block_of_the_forking_thread_itself_goes_on() -> None:
-    run("""
-        from threadpoolctl import threadpool_info
-        from xpcnn.backend.blas import one_blas_thread
-
-        def counts():
-            return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-        import numpy
-        before = counts()
         with one_blas_thread:
-            child = os.fork()
-            if child == 0:
-                signal.alarm(60)
-                held = counts() == [1] * len(before)
-        if child == 0:
-            os._exit(0 if held and counts() == before else 1)
-        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    """)
-
-
-def test_while_a_thread_measures_algorithms() -> None:
-    run("""
+            status = fork(check)
+        raise SystemExit(status)
+    """,
+    "threads run tasks": """
+        xpcnn.set_num_threads(2)
+        interval = sys.getswitchinterval()
+        in_child(lambda: parallel_for(hold, range(2)), lambda: sys.getswitchinterval() == interval)
+    """,
+    "threads have run tasks": """
+        xpcnn.set_num_threads(2)
+        y = xpcnn.ops.conv2d(x, w)[0]
+        raise SystemExit(fork(lambda: np.array_equal(xpcnn.ops.conv2d(x, w)[0], y)))
+    """,
+    "a thread measures algorithms": """
         import tempfile
         os.environ["XPCNN_CACHE_DIR"] = tempfile.mkdtemp()
-        import numpy as np, xpcnn
         from xpcnn.ops.conv import autotune
-
-        x, w = np.ones((2, 2, 5, 5), "f"), np.ones((2, 2, 3, 3), "f")
 
         def tuned(padding):
             with xpcnn.autotune():
-                return xpcnn.ops.conv2d(x, w, padding=padding)[0]
+                return xpcnn.ops.conv2d(x[:2], w, padding=padding)[0]
 
         def check():
             autotune._fastest = fastest
-            return tuned(1).shape == (2, 2, 5, 5)
+            return tuned(1).shape == (2, 8, 12, 12)
 
         def measure(*_):
             hold()
@@ -135,16 +116,11 @@ def test_while_a_thread_measures_algorithms() -> None:
 
         fastest, autotune._fastest = autotune._fastest, measure
         in_child(lambda: tuned(0), check)
-    """)
-
-
-def test_multiprocessing_while_threads_compute() -> None:
-    run("""
+    """,
+    "multiprocessing, while threads compute": """
         import multiprocessing
-        import numpy as np, xpcnn
 
         xpcnn.set_num_threads(2)
-        x, w = np.ones((40, 8, 12, 12), "f"), np.ones((8, 8, 3, 3), "f")
         first = xpcnn.ops.conv2d(x, w)[0]
 
         def compute():
@@ -165,4 +141,14 @@ def test_multiprocessing_while_threads_compute() -> None:
             done.set()
             thread.join(60)
         assert right == [True] * 4
-    """)
+    """,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forked_while(case: str) -> None:
+    two = {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PRELUDE + textwrap.dedent(CASES[case])]
+    environment = {**os.environ, **two}
+    done = subprocess.run(command, env=environment, timeout=180, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -110,7 +110,7 @@ def parallel_map(
     """
     waiting, threads = list(items), _useful_threads(max_workers)
     at_once = len(waiting) if max_workers is None and threads > 1 else threads
-    for start in range(0, len(waiting), at_once):
+    for start in range(0, len(waiting), at_once or 1):
         results: dict[int, Result] = {}
 
         def keep(i: int, results: dict[int, Result] = results) -> None:
