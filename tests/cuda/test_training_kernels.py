@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.cuda import Array, Target
+from tests.support.implementations import Implementation
+from tests.support.ops import Array
 from xpcnn import Trainer, data, nn, optim
-from xpcnn.backend.cuda import table
 from xpcnn.data.augment import parse
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5, "float16": 3e-2, "bfloat16": 2e-1}
@@ -48,28 +48,12 @@ def weights_after(
 
 
 @pytest.mark.parametrize(("rule", "options"), [*RULES.values()], ids=[*RULES])
-def test_two_steps(target: Target, rule: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = xpcnn.backend_of(target.array([0.0]))
-    used: set[str] = set()
-
-    def noting(name: str) -> Any:
-        kernel = table()[name]
-
-        def noted(*args: Any) -> Any:
-            result = kernel(*args)
-            if result is not NotImplemented:
-                used.add(name)
-            return result
-
-        return noted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(backend, "kernels", {name: noting(name) for name in table()})
-        got = weights_after(target.dtype, target.backend, rule, options)
-    with monkeypatch.context() as patch:
-        patch.setattr(xpcnn.backend_of(np.zeros(1)), "kernels", {})
-        expected = weights_after("float64", "numpy", rule, options)
-    assert used >= {"batch_norm_train", "batch_norm_gradients", "batch_norm_inference", "scaled_images"}
-    assert used & {"sgd_step", "adamw_step"}
+def test_two_steps(cuda: Implementation, rule: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are changed on the host, and moved as bytes."""
+    got = weights_after(cuda.dtype_name, cuda.backend, rule, options)
+    cuda.ran("batch_norm_train", "batch_norm_gradients", "batch_norm_inference", "scaled_images")
+    assert cuda.served & {"sgd_step", "adamw_step"}
+    monkeypatch.setattr(xpcnn.backend_of(np.zeros(1)), "kernels", {})
+    expected = weights_after("float64", "numpy", rule, options)
     for path, array in expected.items():
-        np.testing.assert_allclose(got[path], array, rtol=0, atol=TOLERANCE[target.dtype], err_msg=path)
+        np.testing.assert_allclose(got[path], array, rtol=0, atol=TOLERANCE[cuda.dtype_name], err_msg=path)

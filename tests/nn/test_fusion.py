@@ -257,7 +257,7 @@ def test_a_wrong_x_names_the_norm(make: Any) -> None:
         model = nn.Sequential(bn=nn.BatchNorm2d(2, dtype="float64"), relu=nn.ReLU())
     for wrong, said in (
         (draw(2, 2), "BatchNorm2d: x must have 4 axes"),
-        (draw(2, 3, 4, 4), "batch_norm: x has"),
+        (draw(2, 3, 4, 4), "batch_norm: weight has"),
     ):
         for run in (model, model.forward):
             with pytest.raises(errors.ShapeError, match=said) as error:

@@ -1,4 +1,4 @@
-"""Bytes of images to numbers."""
+"""Bytes of images to numbers, by every implementation."""
 
 from __future__ import annotations
 
@@ -7,26 +7,44 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.implementations import Implementation
 from xpcnn.nn.preprocess import scaled_images
 
-SCALES, SHIFTS = (0.5, 0.25, 0.125), (1.0, 0.0, -2.0)
+ONE = ((1 / 255,), (0.0,))
+SHIFTED = ((1 / (255 * 0.3081),), (0.1307 / 0.3081,))
+EACH = (tuple(1 / (255 * std) for std in (0.247, 0.243, 0.262)), (0.491 / 0.25, 0.0, -2.0))
+STEPS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
 
 
 def draw_bytes(*shape: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng([*shape]).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 3, 4), (3, 5), (0, 1, 2, 2)], ids=str)
-def test_one_scale(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
-    values = draw_bytes(*shape)
-    x = make.array(values)
-    with make.unchanged(x):
-        y = scaled_images(x, (0.5,), (3.0,), make.dtype(dtype))
-    make.check(y, values * 0.5 - 3.0, dtype, rtol=0)
+def check(i: Implementation, x: Any, constants: Any) -> None:
+    """Against the formula in float64, and CUDA's kernel to the bit against the definition."""
+    with i.unchanged(x):
+        y = scaled_images(x, *constants, i.dtype(i.dtype_name))
+    i.check_kind(y, x.shape, i.dtype_name)
+    values = i.to_numpy(x).astype(float)
+    shape = (1,) if len(constants[0]) == 1 else (-1, 1, 1)
+    expected = values * np.reshape(constants[0], shape) - np.reshape(constants[1], shape)
+    np.testing.assert_allclose(i.values(y), expected, rtol=0, atol=8 * 2.0 ** -STEPS[i.dtype_name])
+    if i.is_cuda:
+        definition = scaled_images.portable(x, *constants, i.dtype(i.dtype_name))
+        np.testing.assert_array_equal(i.to_numpy(y), i.to_numpy(definition))
+    i.ran("scaled_images", cpu=False, cuda=0 not in x.shape or True)
 
 
-def test_a_scale_for_each_channel(make: Any, dtype: str) -> None:
-    values = draw_bytes(2, 3, 4, 5)
-    y = scaled_images(make.array(values), SCALES, SHIFTS, make.dtype(dtype))
-    expected = values * np.reshape(SCALES, (3, 1, 1)) - np.reshape(SHIFTS, (3, 1, 1))
-    make.check(y, expected, dtype, rtol=0)
+@pytest.mark.parametrize("constants", [ONE, SHIFTED], ids=["0 to 1", "shifted"])
+@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (3, 3, 5, 7), (5, 6), (256,), (0, 1, 3, 3)], ids=str)
+def test_one_scale(implementation: Implementation, shape: tuple[int, ...], constants: Any) -> None:
+    values = np.arange(256, dtype=np.uint8) if shape == (256,) else draw_bytes(*shape)
+    check(implementation, implementation.array(values, "uint8"), constants)
+
+
+def test_a_scale_for_each_channel(implementation: Implementation) -> None:
+    """Gaps between the pixels, too."""
+    check(implementation, implementation.array(draw_bytes(2, 3, 5, 4), "uint8"), EACH)
+    if implementation.kind != "torch":  # it has no negative strides
+        larger = implementation.array(draw_bytes(4, 6, 8, 10), "uint8")
+        check(implementation, larger[:2, ::2, ::-1, ::2], EACH)

@@ -1,4 +1,4 @@
-"""Dropout: a pure function of its input and its key, by every implementation; the generator of CUDA's kernel."""
+"""Dropout: a pure function of its input and its key, by every implementation; the generator of CUDA."""
 
 from __future__ import annotations
 

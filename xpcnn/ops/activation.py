@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive

@@ -78,10 +78,10 @@ def _add_bias(y: Array, bias: Array, relu: bool) -> Any:
     if y.size <= _SMALL_BIAS:  # row by row of an image: fewer calls
         biases = np.empty((y.shape[3], y.shape[1]), y.dtype)
         biases[...] = bias
-        values: Array = matrix.reshape(-1, biases.size)
-        values += biases.reshape(-1)
+        images = matrix.reshape(-1, biases.size)
+        images += biases.reshape(-1)
         if relu:
-            np.maximum(values, zeros(y.dtype)[: biases.size], out=values)
+            np.maximum(images, zeros(y.dtype)[: biases.size], out=images)
         return y
     pixels, channels = matrix.shape
     # Repeating the biases has to be cheap beside adding them: a quarter of y at most.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.cuda import Array
 from tests.support.cuda_emulator import HostLauncher, build, compiler
+from tests.support.ops import Array
 from xpcnn.backend.cuda.launch import PointerTable, divider, launch, launched_by, record
 from xpcnn.backend.cuda.source import Family, stand_alone
 
