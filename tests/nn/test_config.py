@@ -27,15 +27,7 @@ from xpcnn.nn.containers import Container
 from xpcnn.nn.init import at_most
 
 # What only wraps another layer while something is computed, and is never saved.
-NEVER_SAVED = {
-    "LowPrecisionModel",
-    "Stateless",
-    "_InFloat32",
-    "_Rounded",
-    "_Watcher",
-    "_Pool2d",
-    "_BatchNorm",
-}
+NEVER_SAVED = {"LowPrecisionModel", "Stateless", "_InFloat32", "_Pool2d", "_BatchNorm"}
 
 
 def folded() -> nn.Layer:

@@ -72,6 +72,26 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
+    """Calls a function that is interrupted when a trainer has done so many steps."""
+
+    def call(steps: int, function: Callable[[], Any]) -> None:
+        step = Trainer.step
+
+        def cut(self: Trainer, x: Any, t: Any) -> Any:
+            if self.steps == steps:
+                raise KeyboardInterrupt
+            return step(self, x, t)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", cut)
+            with pytest.raises(KeyboardInterrupt):
+                function()
+
+    return call
+
+
 def host_state(model: nn.Layer) -> dict[str, np.ndarray[Any, Any]]:
     return {name: xpcnn.to_numpy(array) for name, array in model.state_dict().items()}
 

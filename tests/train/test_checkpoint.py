@@ -1,4 +1,4 @@
-"""Checkpoints: what they refuse, and that a refusal changes nothing."""
+"""Checkpoints: that everything comes back, what they refuse, and that a refusal changes nothing."""
 
 from __future__ import annotations
 
@@ -16,134 +16,217 @@ from xpcnn.data import Dataset
 from xpcnn.errors import CheckpointError, StateDictError
 from xpcnn.train import restore_checkpoint, save_checkpoint
 
-NewTrainer = Callable[..., Trainer]
+New = Callable[..., Trainer]
 
 
 @pytest.fixture
-def saved(new_trainer: NewTrainer, digits: Dataset, tmp_path: Path) -> Path:
+def saved(new_equipped: New, digits: Dataset, tmp_path: Path) -> Path:
     """A checkpoint in the middle of the second epoch."""
-    trainer = new_trainer()
+    trainer = new_equipped()
     trainer.fit(digits[:100], digits[:20], 1, 50, progress=None)
     trainer.history.losses.append(float(trainer.step(*digits[:50])))
-    trainer.epoch_samples = 1
+    trainer.epoch_samples = trainer.epoch_steps = 1
     save_checkpoint(tmp_path / "c.safetensors", trainer)
     return tmp_path / "c.safetensors"
 
 
-def edited(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> Path:
-    """The same checkpoint after `change(arrays, metadata)`."""
-    arrays, metadata = io.load_arrays(path)
-    change(arrays, metadata)
-    io.save_arrays(path, arrays, metadata)
-    return path
-
-
-def test_everything_comes_back(saved: Path, new_trainer: NewTrainer, same_bits: Any, digits: Dataset) -> None:
-    trainer, again = new_trainer(), new_trainer()
+def test_everything_comes_back(saved: Path, new_equipped: New, same_bits: Any) -> None:
+    trainer, again = new_equipped(), new_equipped()
+    trainer.optimizer.lr = 0.5
     restore_checkpoint(saved, trainer)
     assert (trainer.steps, trainer.epoch, trainer.epoch_samples) == (3, 1, 1)
-    assert len(trainer.history.losses) == 3
-    assert len(trainer.history.epochs) == 1
+    assert (len(trainer.history.losses), len(trainer.history.epochs)) == (3, 1)
+    assert trainer.schedule is not None
+    assert trainer.average is not None
+    assert (trainer.schedule.last_step, trainer.average.count) == (3, 3)
+    assert trainer.optimizer.lr == trainer.schedule.lr_at(3)
     save_checkpoint(saved.with_suffix(".npz"), trainer)
     restore_checkpoint(saved.with_suffix(".npz"), again)
     assert same_bits(trainer, again)
     assert again.history == trainer.history
 
 
-def test_the_learning_rate_is_the_saved_one(saved: Path, new_trainer: NewTrainer) -> None:
-    trainer = new_trainer(lr=0.5)
-    restore_checkpoint(saved, trainer)
-    assert trainer.optimizer.lr == 1e-3
+def test_what_a_plain_trainers_checkpoint_holds(new_trainer: New, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.npz", new_trainer())
+    arrays, metadata = io.load_arrays(tmp_path / "c.npz")
+    assert set(metadata) == {"format_version", "kind", "progress", "optimizer", "history"}
+    assert {name.partition("/")[0] for name in arrays} == {"model", "history"}
+    names = {"seed", "steps", "epoch", "samples", "epoch_steps", "epoch_seconds", "data", "batch_size"}
+    assert set(json.loads(metadata["progress"])) == names
 
 
 @pytest.mark.parametrize("backend", ["torch", "array_api_strict"])
 def test_on_another_backend(
-    saved: Path, new_trainer: NewTrainer, same_bits: Any, backend: str, digits: Dataset
+    saved: Path, new_equipped: New, same_bits: Any, backend: str, digits: Dataset
 ) -> None:
     if reason := xpcnn.available_backends()[backend]:
         pytest.skip(reason)
-    here = new_trainer()
+    here = new_equipped()
     with xpcnn.use_backend(backend):
-        there = new_trainer()
+        there = new_equipped()
     for trainer in (here, there):
         restore_checkpoint(saved, trainer)
-    assert there.model.backend.name == backend
     assert same_bits(here, there)
     there.fit(digits[:100], None, 1, 50, progress=None)
     assert there.model.backend.name == backend
 
 
-def other_model(new_trainer: NewTrainer) -> Trainer:
-    model = models.tiny_convnet()
-    return Trainer(model, optim.Adam(model))
+def jitter(images: Any, rng: np.random.Generator) -> Any:
+    """An augmentation: each image moved sideways by its own distance."""
+    moves = rng.integers(-3, 4, len(images))
+    return np.stack([np.roll(image, move, axis=2) for image, move in zip(images, moves, strict=True)])
 
 
-def other_shapes(new_trainer: NewTrainer) -> Trainer:
-    trainer = new_trainer()
-    trainer.model.fc = xpcnn.nn.Linear(144, 11, seed=0)
-    return Trainer(trainer.model, optim.Adam(trainer.model))
+@pytest.mark.parametrize(("backend", "step"), [("numpy", 2), ("numpy", 5), ("torch", 8)])
+def test_a_resumed_run_with_every_technique_has_the_bits_of_an_unbroken_one(
+    new_equipped: New,
+    digits: Dataset,
+    same_bits: Any,
+    interrupted: Any,
+    tmp_path: Path,
+    backend: str,
+    step: int,
+) -> None:
+    if reason := xpcnn.available_backends()[backend]:
+        pytest.skip(reason)
+    with xpcnn.use_backend(backend):
+        whole, broken, resumed = (new_equipped() for _ in range(3))
+
+    def fit(trainer: Trainer, epochs: int) -> None:
+        trainer.fit(digits[:90], digits[:40], epochs, 20, augment=jitter, progress=None)
+
+    fit(whole, 3)
+    interrupted(step, lambda: fit(broken, 3))
+    assert broken.steps == step
+    save_checkpoint(tmp_path / "c.safetensors", broken)
+    restore_checkpoint(tmp_path / "c.safetensors", resumed)
+    assert same_bits(broken, resumed)
+    fit(resumed, 3 - resumed.epoch)
+    assert same_bits(whole, resumed)
 
 
-MISFITS: dict[str, tuple[Callable[[NewTrainer], Trainer], type[Exception], str]] = {
-    "seed": (lambda new: new(seed=1), CheckpointError, "seed 0, but this trainer has seed 1"),
-    "model": (other_model, StateDictError, r"missing: fc\.weight|wrong shape"),
-    "shapes": (other_shapes, StateDictError, r"fc\.weight is \(10, 144\) but the model has \(11, 144\)"),
-    "optimizer": (lambda new: new(optimizer=optim.SGD), StateDictError, "Adam"),
+# -- refusals ----------------------------------------------------------------------------
+
+
+def without(*names: str) -> Callable[[New], Trainer]:
+    def build(new: New) -> Trainer:
+        trainer = new()
+        for name in names:
+            setattr(trainer, name, None)
+        return trainer
+
+    return build
+
+
+def other(model: Any) -> Callable[[New], Trainer]:
+    def build(new: New) -> Trainer:
+        trainer = new()
+        trainer.model = models.tiny_convnet() if model is None else trainer.model
+        if model is not None:
+            trainer.model.fc = model
+        trainer.optimizer = optim.Adam(trainer.model)
+        return trainer
+
+    return build
+
+
+def other_optimizer(new: New) -> Trainer:
+    trainer = new()
+    trainer.optimizer = optim.SGD(trainer.model)
+    return trainer
+
+
+WITH, LACKS = "was trained with", "but this trainer has none; give it"
+MISFITS: dict[str, tuple[Callable[[New], Trainer], type[Exception], str]] = {
+    "seed": (lambda new: new(seed=1), CheckpointError, f"{WITH} seed=0, but this trainer has seed=1"),
+    "model": (other(None), StateDictError, r"missing: fc\.weight|wrong shape"),
+    "shapes": (
+        other(xpcnn.nn.Linear(144, 11, seed=0)),
+        StateDictError,
+        r"fc\.weight is \(10, 144\) but the model has \(11, 144\)",
+    ),
+    "optimizer": (other_optimizer, StateDictError, "Adam"),
+    "no schedule": (without("schedule"), CheckpointError, f"{WITH} a schedule, {LACKS} schedule="),
+    "no average": (
+        without("average"),
+        CheckpointError,
+        f"{WITH} an average of the weights, {LACKS} average=",
+    ),
+    "a longer schedule": (lambda new: new(steps=30), StateDictError, "T_max: saved 12, here 27"),
+    "another decay": (lambda new: new(decay=0.5), StateDictError, "decay: saved 0.9, here 0.5"),
 }
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_a_trainer_built_otherwise_is_left_as_it_was(
-    saved: Path, new_trainer: NewTrainer, same_bits: Any, misfit: str
+    saved: Path, new_equipped: New, same_bits: Any, misfit: str
 ) -> None:
     build, error, message = MISFITS[misfit]
-    trainer, untouched = build(new_trainer), build(new_trainer)
+    trainer, untouched = build(new_equipped), build(new_equipped)
     with pytest.raises(error, match=message):
         restore_checkpoint(saved, trainer)
     assert same_bits(trainer, untouched)
 
 
-def drop(name: str) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
+@pytest.mark.parametrize(("name", "what"), [("schedule", "a schedule"), ("average", "an average")])
+def test_a_checkpoint_without_a_technique(
+    new_equipped: New, same_bits: Any, tmp_path: Path, name: str, what: str
+) -> None:
+    save_checkpoint(tmp_path / "c.npz", without(name)(new_equipped))
+    trainer = new_equipped()
+    with pytest.raises(CheckpointError, match=f"was trained without {what}.*, but this trainer has one"):
+        restore_checkpoint(tmp_path / "c.npz", trainer)
+    assert same_bits(trainer, new_equipped())
+
+
+Change = Callable[[dict[str, Any], dict[str, Any]], Any]
+
+
+def drop(name: str) -> Change:
     return lambda arrays, metadata: (arrays if name in arrays else metadata).pop(name)
 
 
-def put(name: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
-    return lambda arrays, metadata: metadata.update({name: json.dumps(value)})
+def put(name: str, value: str) -> Change:
+    return lambda arrays, metadata: metadata.update({name: value})
 
 
-DAMAGE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
+NO_RECORD = '{"epochs": [{"no": 1}], "interrupted": false}'
+DAMAGE: dict[str, tuple[Change, str]] = {
     "no progress": (drop("progress"), "damaged checkpoint"),
     "no losses": (drop("history/losses"), "damaged checkpoint"),
-    "progress of another kind": (put("progress", [1]), "damaged checkpoint"),
-    "progress without steps": (put("progress", {"seed": 0}), "damaged checkpoint"),
-    "history of another kind": (put("history", {"epochs": [{"no": 1}], "interrupted": False}), "damaged"),
-    "optimizer of another kind": (put("optimizer", {}), "state of an optimi[sz]er"),
-    "no JSON": (lambda _, metadata: metadata.update(progress="{"), "damaged checkpoint"),
+    "progress of another kind": (put("progress", "[1]"), "damaged checkpoint"),
+    "progress without steps": (put("progress", '{"seed": 0}'), "damaged checkpoint"),
+    "history of another kind": (put("history", NO_RECORD), "damaged checkpoint"),
+    "optimizer of another kind": (put("optimizer", "{}"), "state of an optimi[sz]er"),
+    "no JSON": (put("progress", "{"), "damaged checkpoint"),
     "a parameter less": (drop("model/fc.weight"), r"missing: fc\.weight"),
     "a slot less": (drop("optimizer/fc.weight/m"), r"fc\.weight"),
     "an unknown part": (lambda arrays, _: arrays.update({"other/x": np.ones(1)}), "damaged checkpoint"),
     "no kind": (drop("kind"), "not a checkpoint, but a file of weights"),
+    "an average of another kind": (put("average", "[1]"), "damaged checkpoint"),
+    "a schedule of another kind": (put("schedule", '{"no": 1}'), "not the state of a schedule"),
+    "an average less": (drop("average/fc.weight"), r"missing: fc\.weight"),
+    "averages of no average": (drop("average"), "was trained without an average"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_changes_nothing(
-    saved: Path, new_trainer: NewTrainer, same_bits: Any, damage: str
+    saved: Path, new_equipped: New, same_bits: Any, damage: str
 ) -> None:
     change, message = DAMAGE[damage]
-    trainer = new_trainer()
+    arrays, metadata = io.load_arrays(saved)
+    change(arrays, metadata)
+    io.save_arrays(saved, arrays, metadata)
+    trainer = new_equipped()
     with pytest.raises(CheckpointError, match=message):
-        restore_checkpoint(edited(saved, change), trainer)
-    assert same_bits(trainer, new_trainer())
+        restore_checkpoint(saved, trainer)
+    assert same_bits(trainer, new_equipped())
 
 
-def test_other_files(tmp_path: Path, new_trainer: NewTrainer) -> None:
+def test_other_files(tmp_path: Path, new_trainer: New) -> None:
     new_trainer().model.save(tmp_path / "weights.npz")
     (tmp_path / "garbage.npz").write_bytes(b"garbage")
-    for name, message in (
-        ("weights", "file of weights"),
-        ("garbage", "not a readable"),
-        ("absent", "no such"),
-    ):
+    for name, message in (("weights", "of weights"), ("garbage", "not a readable"), ("absent", "no such")):
         with pytest.raises(CheckpointError, match=message):
             restore_checkpoint(tmp_path / f"{name}.npz", new_trainer())

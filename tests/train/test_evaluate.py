@@ -10,7 +10,7 @@ import pytest
 from xpcnn import models, nn, ops
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.train import Trainer, evaluate, predict
+from xpcnn.train import evaluate, predict
 from xpcnn.train.evaluate import _batches
 
 
@@ -103,15 +103,3 @@ def test_refusals(digits: Dataset) -> None:
         predict(model, digits.images[:0])
     with pytest.raises(ArgumentError, match="pair"):
         evaluate(model, digits.images)
-
-
-def test_training_goes_through_the_same_loss(digits: Dataset) -> None:
-    from xpcnn import optim
-
-    model = models.tiny_convnet()
-    loss = (ops.mean_squared_error, ops.mean_squared_error.backward)
-    one_hot = np.eye(10, dtype=np.float32)[digits.labels]
-    trainer = Trainer(model, optim.SGD(model), loss=loss)
-    y = model(digits.images.astype(np.float32) / 255 - 0.5)
-    result = trainer.evaluate((digits.images, one_hot), batch_size=100)
-    assert result.loss == pytest.approx(float(((y - one_hot) ** 2).mean()), rel=1e-5)

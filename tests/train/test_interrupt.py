@@ -1,11 +1,10 @@
-"""Ctrl-C, and going on afterwards as if it had not been pressed."""
+"""Signals that end a run, and going on afterwards as if none had come."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,52 +13,69 @@ import pytest
 import xpcnn
 from xpcnn import Trainer, nn, optim
 from xpcnn.data import Dataset
-from xpcnn.train import Callback, EpochRecord, restore_checkpoint, save_checkpoint
+from xpcnn.train import Callback, EpochRecord, RunDirectory, restore_checkpoint, save_checkpoint
+from xpcnn.train.interrupt import Interrupted, interruptible, status_of
 
 NewTrainer = Callable[..., Trainer]
-CtrlC = Callable[[], None]
+NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 EPOCHS, STEPS = 3, 5  # of 50 images, the last of 30
 
 
-def fit(trainer: Trainer, digits: Dataset, epochs: int = EPOCHS, *callbacks: Callback) -> None:
+@pytest.fixture(autouse=True)
+def usual_handlers() -> Iterator[None]:
+    """As in a program started from a terminal."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
+    for name in NAMES:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
+def handlers() -> list[Any]:
+    return [signal.getsignal(getattr(signal, name)) for name in NAMES]
+
+
+def send(*names: str) -> Callable[[], None]:
+    def press() -> None:
+        for name in names:
+            signal.raise_signal(getattr(signal, name))
+
+    return press
+
+
+def fit(trainer: Trainer, digits: Dataset, *callbacks: Callback, epochs: int = EPOCHS) -> None:
     trainer.fit(digits, digits[:40], epochs, 50, evaluate_samples=30, progress=None, callbacks=callbacks)
 
 
 class PressAt(nn.Layer):
-    """Passes its input on; presses Ctrl-C in forward number `call`, `times` times."""
+    """Passes its input on; sends signals in forward number `call`."""
 
-    def __init__(self, press: CtrlC, call: int, times: int = 1, train: bool = True) -> None:
-        self.press, self.call, self.times, self.train = press, call, times, train
-        self.calls = 0
+    def __init__(self, call: int, *names: str, train: bool = True) -> None:
+        self.press, self.call, self.train, self.calls = send(*names or ("SIGINT",)), call, train, 0
 
     def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
-        if train is self.train:
-            self.calls += 1
-            if self.calls == self.call:
-                for _ in range(self.times):
-                    self.press()
+        self.calls += train is self.train
+        if train is self.train and self.calls == self.call:
+            self.press()
         return x, None
 
     def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
         return dy
 
 
-def pressing(trainer: Trainer, layer: PressAt) -> Trainer:
-    """The trainer, with a model that presses Ctrl-C."""
-    trainer.model["press"] = layer
+def pressing(trainer: Trainer, call: int, *names: str, train: bool = True) -> Trainer:
+    """The trainer, with a model that sends signals."""
+    trainer.model["press"] = PressAt(call, *names, train=train)
     return trainer
 
 
-@pytest.mark.parametrize("step", [1, 2, 5, 6, 7, 14, 15])
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("backend", "step"), [*(("numpy", step) for step in (1, 2, 5, 6, 14, 15)), ("torch", 7)]
+)
 def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
-    new_trainer: NewTrainer,
-    digits: Dataset,
-    ctrl_c: CtrlC,
-    same_bits: Any,
-    tmp_path: Path,
-    step: int,
-    backend: str,
+    new_trainer: NewTrainer, digits: Dataset, same_bits: Any, tmp_path: Path, backend: str, step: int
 ) -> None:
     if reason := xpcnn.available_backends()[backend]:
         pytest.skip(reason)
@@ -67,7 +83,7 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
         whole, broken, resumed = (new_trainer(lr=3e-3) for _ in range(3))
     fit(whole, digits)
     with pytest.raises(KeyboardInterrupt):
-        fit(pressing(broken, PressAt(ctrl_c, step)), digits)
+        fit(pressing(broken, step), digits)
     assert broken.consistent
     assert broken.history.interrupted
     assert (broken.steps, len(broken.history.losses)) == (step, step)
@@ -75,14 +91,15 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
     save_checkpoint(tmp_path / "c.safetensors", broken)
     restore_checkpoint(tmp_path / "c.safetensors", resumed)
     assert same_bits(broken, resumed)
-    fit(resumed, digits, EPOCHS - resumed.epoch)
-    assert same_bits(whole, resumed)
-    assert not resumed.history.interrupted
+    for again in (resumed, broken):  # the same trainer may go on, too
+        fit(again, digits, epochs=EPOCHS - again.epoch)
+        assert same_bits(whole, again)
+        assert not again.history.interrupted
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "AdaGrad", "RMSprop", "Adam", "AdamW"])
+@pytest.mark.parametrize("optimizer", ["SGD", "AdaGrad", "RMSprop", "AdamW"])
 def test_with_every_optimizer(
-    new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC, same_bits: Any, tmp_path: Path, optimizer: str
+    new_trainer: NewTrainer, digits: Dataset, same_bits: Any, tmp_path: Path, optimizer: str
 ) -> None:
     options = {"optimizer": getattr(optim, optimizer), "lr": 2e-3, "weight_decay": 1e-3}
     if optimizer == "SGD":
@@ -90,117 +107,115 @@ def test_with_every_optimizer(
     whole, broken, resumed = (new_trainer(**options) for _ in range(3))
     fit(whole, digits)
     with pytest.raises(KeyboardInterrupt):
-        fit(pressing(broken, PressAt(ctrl_c, 7)), digits)
+        fit(pressing(broken, 7), digits)
     save_checkpoint(tmp_path / "c.npz", broken)
     restore_checkpoint(tmp_path / "c.npz", resumed)
-    fit(resumed, digits, EPOCHS - resumed.epoch)
+    fit(resumed, digits, epochs=EPOCHS - resumed.epoch)
     assert same_bits(whole, resumed)
 
 
-def test_going_on_with_the_same_trainer(
-    new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC, same_bits: Any
-) -> None:
-    whole, broken = new_trainer(), pressing(new_trainer(), PressAt(ctrl_c, 8))
-    fit(whole, digits)
-    with pytest.raises(KeyboardInterrupt):
-        fit(broken, digits)
-    fit(broken, digits, EPOCHS - broken.epoch)
-    assert same_bits(whole, broken)
-
-
-def test_during_the_evaluation(
-    new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC, same_bits: Any
-) -> None:
+def test_during_the_evaluation(new_trainer: NewTrainer, digits: Dataset, same_bits: Any) -> None:
     """The steps of the epoch are done, its record is not."""
-    whole, broken = new_trainer(), pressing(new_trainer(), PressAt(ctrl_c, 3, train=False))
+    whole, broken = new_trainer(), pressing(new_trainer(), 3, train=False)
     fit(whole, digits)
     with pytest.raises(KeyboardInterrupt):
         fit(broken, digits)
     assert (broken.steps, broken.epoch, broken.epoch_steps) == (2 * STEPS, 1, STEPS)
     assert len(broken.history.epochs) == 1
-    fit(broken, digits, EPOCHS - broken.epoch)
+    fit(broken, digits, epochs=EPOCHS - broken.epoch)
     assert same_bits(whole, broken)
 
 
-class PressOn(Callback):
-    """Presses Ctrl-C in one of the methods."""
+class Send(Callback):
+    """Sends signals in one of the methods."""
 
-    def __init__(self, press: CtrlC, method: str) -> None:
-        self.press, self.method = press, method
-
-    def _called(self, method: str) -> None:
-        if method == self.method:
-            self.press()
+    def __init__(self, method: str, *names: str) -> None:
+        self.press = {method: send(*names)}
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
-        self._called("on_start")
+        self.press.get("on_start", send())()
 
     def on_losses(self, trainer: Trainer, losses: list[float]) -> None:
-        self._called("on_losses")
+        self.press.get("on_losses", send())()
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        self._called("on_epoch")
+        self.press.get("on_epoch", send())()
 
 
 @pytest.mark.parametrize(("method", "steps"), [("on_start", 1), ("on_losses", 5), ("on_epoch", 5)])
-def test_in_a_callback(
-    new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC, same_bits: Any, method: str, steps: int
-) -> None:
-    trainer, whole = new_trainer(), new_trainer()
+def test_in_a_callback(new_trainer: NewTrainer, digits: Dataset, method: str, steps: int) -> None:
+    trainer = new_trainer()
     with pytest.raises(KeyboardInterrupt):
-        fit(trainer, digits, EPOCHS, PressOn(ctrl_c, method))
+        fit(trainer, digits, Send(method, "SIGINT"))
     assert trainer.consistent
     assert (trainer.steps, len(trainer.history.losses)) == (steps, steps)
-    fit(trainer, digits, EPOCHS - trainer.epoch)
-    fit(whole, digits)
-    assert same_bits(whole, trainer)
 
 
-def test_a_second_press_does_not_wait(new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC) -> None:
-    trainer = pressing(new_trainer(), PressAt(ctrl_c, 4, times=2))
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("name", NAMES)
+def test_each_signal_is_saved(name: str, new_trainer: NewTrainer, digits: Dataset, tmp_path: Path) -> None:
+    before, run, trainer = handlers(), RunDirectory(tmp_path, {}), new_trainer()
+    with pytest.raises(Interrupted) as caught:
+        fit(trainer, digits, run, Send("on_losses", name))
+    assert (caught.value.signal.name, status_of(caught.value)) == (name, 128 + getattr(signal, name))
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert handlers() == before
+    assert run.history().interrupted
+    run.restore(restored := new_trainer())
+    assert restored.steps == STEPS
+
+
+@pytest.mark.parametrize("names", [("SIGINT", "SIGTERM"), ("SIGTERM", "SIGTERM")])
+def test_a_second_does_not_wait(names: tuple[str, str], new_trainer: NewTrainer, digits: Dataset) -> None:
+    trainer = pressing(new_trainer(), 4, *names)
+    with pytest.raises(Interrupted, match=names[1]):
         fit(trainer, digits)
     assert trainer.consistent  # forward changes no parameter
     assert (trainer.steps, len(trainer.history.losses)) == (3, 3)
 
 
-def test_a_second_press_in_the_update_is_known(
-    new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC, monkeypatch: pytest.MonkeyPatch
+def test_a_second_in_the_update_is_known(
+    new_trainer: NewTrainer, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = new_trainer()
-    step = trainer.optimizer.step
-
-    def pressed_twice(grads: Any) -> None:
-        step(grads)
-        ctrl_c()
-        ctrl_c()
-
-    monkeypatch.setattr(trainer.optimizer, "step", pressed_twice)
+    monkeypatch.setattr(trainer.optimizer, "step", lambda grads: send("SIGINT", "SIGINT")())
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, digits)
     assert not trainer.consistent
 
 
-def test_the_handler_is_put_back(new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC) -> None:
-    for trainer in (new_trainer(), pressing(new_trainer(), PressAt(ctrl_c, 1))):
-        with suppress(KeyboardInterrupt):
-            fit(trainer, digits, 1)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def test_ignored_signals(new_trainer: NewTrainer, digits: Dataset) -> None:
+    """A shell ignores SIGINT for its background jobs; `nohup` ignores SIGHUP, and means it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(Interrupted, match="SIGINT"):
+        fit(new_trainer(), digits, Send("on_losses", "SIGINT"))
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if "SIGHUP" in NAMES:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        fit(new_trainer(), digits, Send("on_losses", "SIGHUP"), epochs=1)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_a_programs_own_handler_is_left_alone(
-    new_trainer: NewTrainer, digits: Dataset, ctrl_c: CtrlC
-) -> None:
-    pressed = []
-    signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
-    trainer = pressing(new_trainer(), PressAt(ctrl_c, 2))
-    fit(trainer, digits, 1)
-    assert (pressed, trainer.steps) == ([1], STEPS)
+def test_a_programs_own_handlers_are_left_alone(new_trainer: NewTrainer, digits: Dataset) -> None:
+    seen: list[int] = []
+    for name in NAMES:
+        signal.signal(getattr(signal, name), lambda number, _: seen.append(number))
+    fit(new_trainer(), digits, Send("on_epoch", *NAMES), epochs=1)
+    assert seen == [getattr(signal, name) for name in NAMES]
+
+
+def test_within_a_command_the_step_is_finished_too(new_trainer: NewTrainer, digits: Dataset) -> None:
+    before, trainer = handlers(), pressing(new_trainer(), 2, "SIGTERM")
+    with pytest.raises(Interrupted), interruptible():
+        fit(trainer, digits)
+    assert (trainer.steps, trainer.consistent) == (2, True)
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        signal.raise_signal(signal.SIGTERM)
+    assert handlers() == before
 
 
 def test_in_another_thread_nothing_is_installed(new_trainer: NewTrainer, digits: Dataset) -> None:
     trainer = new_trainer()
-    thread = threading.Thread(target=fit, args=(trainer, digits, 1))
+    thread = threading.Thread(target=fit, args=(trainer, digits), kwargs={"epochs": 1})
     thread.start()
     thread.join()
     assert trainer.steps == STEPS

@@ -16,9 +16,17 @@ from tests.support.model_cases import narrow
 from xpcnn import Key, Trainer, io, models, nn, ops, optim
 from xpcnn.cli import main
 from xpcnn.data import Dataset
-from xpcnn.errors import ArgumentError, BackendError, CheckpointError, DivergenceError, DtypeError
+from xpcnn.errors import (
+    ArgumentError,
+    BackendError,
+    CheckpointError,
+    DivergenceError,
+    DtypeError,
+    StateDictError,
+)
 from xpcnn.train import evaluate, loss_scale, restore_checkpoint, save_checkpoint
 
+NewModel = Callable[..., Any]
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Relative error of rounding once."""
 
@@ -39,14 +47,6 @@ def f16(make: Any) -> Any:
         pytest.skip("no float16, or the same as numpy")
     with make.use():
         yield make
-
-
-@pytest.fixture
-def on_torch() -> Iterator[None]:
-    if reason := xpcnn.available_backends()["torch"]:
-        pytest.skip(reason)
-    with xpcnn.use_backend("torch"):
-        yield
 
 
 @pytest.fixture(params=["torch", "cupy"])
@@ -73,16 +73,12 @@ def bits(thing: Any) -> Any:
     """Every array in a trainer's model, optimiser and average, as bytes."""
     if isinstance(thing, Trainer):
         average = thing.average and thing.average.state_dict()["averages"]
-        evaluated = thing.average and thing.eval_model.state_dict()
-        thing = [thing.model.state_dict(), thing.optimizer.state_dict()["state"], average, evaluated]
+        thing = [thing.model.state_dict(), thing.optimizer.state_dict()["state"], average]
     if isinstance(thing, dict):
         return {name: bits(value) for name, value in thing.items()}
     if isinstance(thing, list):
         return [bits(value) for value in thing]
-    if thing is None:
-        return None
-    host = xpcnn.to_numpy(thing)
-    return host.dtype.str, host.shape, host.tobytes()
+    return None if thing is None else xpcnn.to_numpy(thing).tobytes()
 
 
 # -- one weight, whose gradient is known -------------------------------------------------
@@ -93,22 +89,21 @@ class Line(NamedTuple):
 
     trainer: Trainer
     weight: nn.Parameter
-    x: np.ndarray[Any, Any]
 
     def step(self) -> float:
         """Take a step and return how far the weight moved, as a multiple of the learning rate."""
         before = float(self.weight.data[0, 0])
-        self.trainer.step(self.x, np.zeros(1, np.int64))
+        self.trainer.step(np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.int64))
         return before - float(self.weight.data[0, 0])
 
 
-def line(slope: float = 1.0, dtype: str = "float16", x: float = 1.0, **options: Any) -> Line:
+def line(slope: float = 1.0, dtype: str = "float16", **options: Any) -> Line:
     linear = nn.Linear(1, 1, bias=False, weight_init=0.0)
     model = nn.Sequential(flatten=nn.Flatten(), linear=linear)
     ones = xpcnn.asarray([[1.0]], dtype="float32")
     loss = (lambda y, t: (y[0, 0], None)), (lambda ctx: ones * slope)
     trainer = Trainer(model, optim.SGD(model, lr=1.0), loss=loss, dtype=dtype, **options)
-    return Line(trainer, linear.weight, np.full((1, 1, 1, 1), x, np.float32))
+    return Line(trainer, linear.weight)
 
 
 def test_the_scale_finds_what_fits(f16: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,12 +116,10 @@ def test_the_scale_finds_what_fits(f16: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert scales == ((2.0**15, 0), (2.0**15, 1), (2.0**15, 2), (2.0**16, 0), (2.0**15, 0), (2.0**15, 1))
 
 
-@pytest.mark.parametrize("exponent", [-3, -20, -26, -38])
+@pytest.mark.parametrize("exponent", [-3, -26, -38])
 def test_gradients_that_would_vanish(f16: Any, exponent: int) -> None:
     """2⁻²⁶ is 0 in float16; 2⁻³⁸ · 2¹⁶ is still there, as the last but one of its powers of two."""
-    slope = 2.0**exponent
-    assert line(slope).step() == slope
-    assert (np.float16(slope) == 0) is np.bool_(exponent < -24)
+    assert line(2.0**exponent).step() == 2.0**exponent
 
 
 def test_bfloat16_needs_no_scale(both_halves: None) -> None:
@@ -137,17 +130,11 @@ def test_bfloat16_needs_no_scale(both_halves: None) -> None:
     assert line(1 + 2.0**-10, "bfloat16").step() == 1  # which is rounded to 8 bits
 
 
-def test_clipping_sees_unscaled_gradients(f16: Any) -> None:
-    clipped = line(0.25, clip_norm=0.125)
-    assert clipped.step() == pytest.approx(0.125, rel=1e-4)
-    not_clipped = line(0.25, clip_norm=0.5)
-    assert not_clipped.step() == 0.25
-
-
-def test_schedules_count_each_step(f16: Any) -> None:
+def test_clipping_sees_unscaled_gradients_and_schedules_count_each_step(f16: Any) -> None:
+    assert line(0.25, clip_norm=0.125).step() == pytest.approx(0.125, rel=1e-4)
+    assert line(0.25, clip_norm=0.5).step() == 0.25
     model = line()
-    schedule = optim.StepLR(model.trainer.optimizer, 1, gamma=0.5)
-    model.trainer.schedule = schedule
+    model.trainer.schedule = optim.StepLR(model.trainer.optimizer, 1, gamma=0.5)
     assert [model.step() for _ in range(3)] == [0, 0.5, 0.25]  # the first step overflows
 
 
@@ -164,59 +151,67 @@ def test_the_scale_has_limits(make: Any, start: float, end: float, monkeypatch: 
     make.check_kind(scale.scale, (), "float32")
 
 
-def test_the_scale_against_a_loop(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And against what PyTorch's GradScaler does to the same row of flags."""
+def test_the_scale_against_pytorch(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its GradScaler does to the same row of flags."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 4)
     with make.use():
         ours = loss_scale.LossScale()
     scale, growth = torch.tensor(2.0**16), torch.tensor(0, dtype=torch.int32)
-    expected, good = 2.0**16, 0
     for finite in np.random.default_rng(0).random(60) < 0.8:
         ours.update(make.array(bool(finite)))
-        expected, good = (expected, good + 1) if finite else (expected / 2, 0)
-        if good == 4:
-            expected, good = expected * 2, 0
         torch._amp_update_scale_(scale, growth, torch.tensor(float(not finite)), 2.0, 0.5, 4)
-        assert ours.state_dict() == {"scale": expected, "good_steps": good}
-        assert (float(scale), int(growth)) == (expected, good)
+        assert ours.state_dict() == {"scale": float(scale), "good_steps": int(growth)}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"good_steps": 1},
+        {"scale": "x", "good_steps": 1},
+        {"scale": 3.0, "good_steps": 1},
+        {"scale": math.inf, "good_steps": 1},
+        {"scale": 0.0, "good_steps": 1},
+        {"scale": 2.0, "good_steps": -1},
+    ],
+)
+def test_what_is_no_scale(state: Any) -> None:
+    scale = loss_scale.LossScale()
+    with pytest.raises(StateDictError, match=r"not a loss scale|power of two"):
+        scale.load_state_dict(state)
+    assert scale.state_dict() == {"scale": 2.0**16, "good_steps": 0}
 
 
 # -- a step that is taken back -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", OPTIMIZERS)
-@pytest.mark.parametrize("done", [0, 2])
+@pytest.mark.parametrize(("case", "done"), [*((case, 2) for case in OPTIMIZERS), ("Adam", 0)])
 def test_a_step_that_overflows_changes_no_bit(
-    f16: Any, new_model: Callable[..., Any], digits: Dataset, case: str, done: int
+    f16: Any, new_model: NewModel, digits: Dataset, case: str, done: int
 ) -> None:
     model = new_model()
     kind, options = OPTIMIZERS[case]
     average = optim.WeightAverage(model, 0.9)
-    optimizer = kind(model, **options)
-    trainer = Trainer(model, optimizer, average=average, clip_norm=1.0, dtype="float16")
+    trainer = Trainer(model, kind(model, **options), average=average, clip_norm=1.0, dtype="float16")
     for number in range(done):
         trainer.step(*digits[8 * number : 8 * number + 8])
     before = bits(trainer)
     set_scale(trainer, 2.0**40)
-    loss = trainer.step(*digits[20:28])
+    assert math.isfinite(float(trainer.step(*digits[20:28])))
     after = bits(trainer)
-    assert math.isfinite(float(loss))
     assert scale_of(trainer) == (2.0**39, 0)
     for path, slots in after[1].items():  # a first update makes the arrays; they are 0 then
-        for slot, (_, _, raw) in slots.items():
-            assert before[1][path].get(slot, (0, 0, bytes(len(raw))))[2] == raw
-    assert (after[0], after[2], after[3]) == (before[0], before[2], before[3])
+        assert slots == {slot: before[1][path].get(slot, bytes(len(raw))) for slot, raw in slots.items()}
+    assert (after[0], after[2]) == (before[0], before[2])
     set_scale(trainer, 2.0**10)
     trainer.step(*digits[20:28])
     applied = bits(trainer)
-    assert all(applied[i] != after[i] for i in (0, 2, 3))
+    assert applied[0] != after[0]
+    assert applied[2] != after[2]
     assert applied[1] != after[1] or case == "SGD"
 
 
-def test_a_loss_that_is_no_number_is_taken_back(
-    f16: Any, new_model: Callable[..., Any], digits: Dataset
-) -> None:
+def test_a_loss_that_is_no_number_is_taken_back(f16: Any, new_model: NewModel, digits: Dataset) -> None:
     """Batch statistics of an infinite image are no numbers, and must not enter the running ones."""
     trainer = Trainer(model := new_model(), optim.SGD(model), dtype="float16")
     before = bits(trainer)
@@ -225,10 +220,7 @@ def test_a_loss_that_is_no_number_is_taken_back(
     assert not math.isfinite(float(trainer.step(images, digits.labels[:8])))
     assert bits(trainer) == before
     assert scale_of(trainer) == (2.0**15, 0)
-
-
-def test_a_loss_that_is_no_number_with_a_gradient_that_is_one(f16: Any) -> None:
-    one = line(2.0**-4)
+    one = line(2.0**-4)  # an infinite loss, whose gradient is a number
     forward, backward = one.trainer.loss
     one.trainer.loss = (lambda y, t: (forward(y, t)[0] * 0 + math.inf, None)), backward
     assert one.step() == 0
@@ -243,13 +235,12 @@ def test_training_goes_on_as_if_it_had_not_been(f16: Any, digits: Dataset) -> No
         return Trainer(model, optimizer, average=optim.WeightAverage(model, 0.0), dtype="float16")
 
     skipping, straight = trainer(), trainer()
-    for number in range(4):
+    for number in range(3):
         batch = digits[10 * number : 10 * number + 10]
-        if number == 2:
+        if number == 1:
             scale = scale_of(skipping)
             set_scale(skipping, 2.0**40)
             skipping.step(*digits[100:110])
-            assert scale_of(skipping)[0] == 2.0**39
             set_scale(skipping, *scale)
         assert float(skipping.step(*batch)) == float(straight.step(*batch))
     assert bits(skipping) == bits(straight)
@@ -275,61 +266,51 @@ class Probe(nn.Layer):
 
 @pytest.mark.parametrize("dtype", UNIT)
 def test_what_is_computed_in_half_precision(
-    on_torch: None, new_model: Callable[..., Any], digits: Dataset, dtype: str
+    both_halves: None, new_model: NewModel, digits: Dataset, dtype: str
 ) -> None:
-    model, losses = new_model(), []
+    model, losses = new_model(), Probe()
     for name in ("conv1", "bn1", "fc"):
         model[name] = nn.Sequential(layer=model[name], probe=Probe())
 
     def loss(y: Any, t: Any) -> Any:
-        losses.append(y.dtype)
-        return ops.softmax_cross_entropy(y, t)
+        return ops.softmax_cross_entropy(losses.forward(y)[0], t)
 
     trainer = Trainer(model, optim.Adam(model), loss=(loss, ops.softmax_cross_entropy.backward), dtype=dtype)
-    before = {path: parameter.data for path, parameter in model.parameters().items()}
-    value = trainer.step(*digits[:8])
+    before = bits({path: parameter.data for path, parameter in model.parameters().items()})
+    losses.forward(trainer.step(*digits[:8]))
     for name in ("conv1", "bn1", "fc"):
         assert model[name].probe.seen == [dtype, dtype]
-    torch = pytest.importorskip("torch")
-    assert value.dtype == losses[0] == torch.float32
+    assert losses.seen == ["float32", "float32"]
     for path, parameter in model.parameters().items():
-        assert parameter.dtype == torch.float32
-        assert not torch.equal(parameter.data, before[path]), path
+        assert str(parameter.dtype).endswith("float32")
+        assert bits(parameter.data) != before[path]
     # Statistics of activations in half precision, themselves in float32.
-    statistics = model.buffers()["bn1.layer.running_var"].data
-    assert statistics.dtype == torch.float32
-    assert not torch.equal(statistics, statistics.to(getattr(torch, dtype)).float())
+    variance = model.buffers()["bn1.layer.running_var"].data
+    xp = xpcnn.backend_of(variance).xp
+    assert bool((variance != xp.astype(xp.astype(variance, getattr(xp, dtype)), variance.dtype)).any())
     assert int(model.buffers()["bn1.layer.num_batches_tracked"].data) == 1
-
-
-def test_evaluation_is_in_float32(f16: Any, new_model: Callable[..., Any], digits: Dataset) -> None:
-    trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
-    trainer.step(*digits[:20])
-    assert trainer.evaluate(digits) == evaluate(model, digits)
-    rounded = new_model()
-    rounded.load_state_dict(model.state_dict())
-    rounded.to(dtype="float16")
-    assert trainer.evaluate(digits).loss != evaluate(rounded, digits).loss
+    assert trainer.evaluate(digits) == evaluate(model, digits)  # in float32
 
 
 @pytest.mark.parametrize("dtype", UNIT)
-def test_against_pytorch(on_torch: None, digits: Dataset, dtype: str) -> None:
+def test_against_pytorch(digits: Dataset, dtype: str) -> None:
     """The same written with autograd: rounded copies of float32 weights, and a scaled loss."""
     torch = pytest.importorskip("torch")
     half, functional = getattr(torch, dtype), torch.nn.functional
-    model = nn.Sequential(
-        conv=nn.Conv2d(1, 6, 5, stride=2, seed=0),
-        relu=nn.ReLU(),
-        pool=nn.MaxPool2d(2),
-        flatten=nn.Flatten(),
-        fc=nn.Linear(216, 10, seed=1),
-    )
+    with xpcnn.use_backend("torch"):
+        model = nn.Sequential(
+            conv=nn.Conv2d(1, 6, 5, stride=2, seed=0),
+            relu=nn.ReLU(),
+            pool=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(216, 10, seed=1),
+        )
+        trainer = Trainer(model, optim.SGD(model, lr=0.05, momentum=0.9), dtype=dtype)
     masters = {path: p.data.clone() for path, p in model.parameters().items()}
     velocities = {path: torch.zeros_like(w) for path, w in masters.items()}
-    trainer = Trainer(model, optim.SGD(model, lr=0.05, momentum=0.9), dtype=dtype)
-    if dtype == "float16":
-        set_scale(trainer, 2.0**10)
     scale = 2.0**10 if dtype == "float16" else 1.0
+    if dtype == "float16":
+        set_scale(trainer, scale)
     for number in range(4):
         images, labels = digits[16 * number : 16 * number + 16]
         loss = trainer.step(images, labels)
@@ -343,25 +324,10 @@ def test_against_pytorch(on_torch: None, digits: Dataset, dtype: str) -> None:
             velocities[path] = 0.9 * velocities[path] + w[path].grad.float() / scale
             masters[path] = master - 0.05 * velocities[path]
         assert float(loss) == pytest.approx(float(expected.detach()), rel=4 * UNIT[dtype])
-    initial = {"conv.weight": 0.1, "fc.weight": 0.1}
     for path, master in masters.items():
         error = float((model.parameters()[path].data - master).abs().max())
         size = float(velocities[path].abs().max())
-        assert error < 8 * UNIT[dtype] * 0.05 * 4 * size, path
-        assert error < initial.get(path, 1.0)
-
-
-@pytest.mark.parametrize("dtype", UNIT)
-def test_it_learns_as_in_float32(both_halves: None, dtype: str) -> None:
-    digits = xpcnn.data.synthetic_digits(1700)
-    accuracies = []
-    for given in (None, dtype):
-        model = models.simple_convnet(filters=8, hidden=30, seed=0)
-        trainer = Trainer(model, optim.Adam(model, lr=5e-3), dtype=given)
-        trainer.fit(digits[:1500], None, 3, 50, evaluate_samples=1, progress=None)
-        accuracies.append(trainer.evaluate(digits[1500:]).accuracy)
-    assert accuracies[0] > 0.85
-    assert abs(accuracies[0] - accuracies[1]) < 0.05
+        assert error < min(8 * UNIT[dtype] * 0.05 * 4 * size, 0.1), path
 
 
 # -- models of every kind ----------------------------------------------------------------
@@ -379,9 +345,7 @@ def test_a_layer_that_is_used_twice(f16: Any) -> None:
     np.testing.assert_array_equal(xpcnn.to_numpy(shared.weight.data), [[-1.0, -4.0], [-2.0, -3.0]])
 
 
-def test_frozen_parameters_and_layers_replaced_later(
-    f16: Any, new_model: Callable[..., Any], digits: Dataset
-) -> None:
+def test_frozen_parameters_and_layers_replaced_later(f16: Any, new_model: NewModel, digits: Dataset) -> None:
     model = new_model()
     trainer = Trainer(model, optim.Adam(model), dtype="float16")
     set_scale(trainer, 2.0**8)
@@ -389,16 +353,13 @@ def test_frozen_parameters_and_layers_replaced_later(
     model.freeze("conv1.*")
     inputs = xpcnn.asarray(digits.images[:8] / 255, "float32"), xpcnn.asarray(digits.labels[:8], "int64")
     _, grads = trainer._value_and_grad(*inputs, key=Key(0))
-    assert {path for path in model.parameters() if path in grads} == {
-        *("bn1.weight", "bn1.bias", "fc.weight", "fc.bias")
-    }
+    free = {"bn1.weight", "bn1.bias", "fc.weight", "fc.bias"}
+    assert {path for path in model.parameters() if path in grads} == free
     before = bits(model.state_dict())
     trainer.step(*digits[:8])
     after = bits(model.state_dict())
-    assert [path for path in after if after[path] != before[path]] == [
-        *("bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked"),
-        *("fc.weight", "fc.bias"),
-    ]
+    moved = {path for path in after if after[path] != before[path]}
+    assert moved == free | {"bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked"}
     model.unfreeze()
     trainer.step(*digits[:8])
     assert bits(model.state_dict())["conv1.weight"] != after["conv1.weight"]
@@ -409,10 +370,11 @@ def test_frozen_parameters_and_layers_replaced_later(
 
 def test_attributes_of_layers_without_parameters(f16: Any, digits: Dataset) -> None:
     """A dropout's part may change while training goes on."""
-    model = nn.Sequential(drop=nn.Dropout(0.0), flatten=nn.Flatten(), fc=nn.Linear(784, 10, seed=0))
+    drop = nn.Dropout(0.0)
+    model = nn.Sequential(drop=drop, flatten=nn.Flatten(), fc=nn.Linear(784, 10, seed=0))
     trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype="float16")
     trainer.step(*digits[:8])
-    model.drop.p = 1.0  # no gradient passes
+    drop.p = 1.0  # no gradient passes
     before = bits(model.state_dict())
     trainer.step(*digits[:8])
     after = bits(model.state_dict())
@@ -420,25 +382,14 @@ def test_attributes_of_layers_without_parameters(f16: Any, digits: Dataset) -> N
 
 
 def test_bytes_that_an_inner_container_prepares(f16: Any, digits: Dataset) -> None:
-    """Containers without parameters are shared with the copy; their images are rounded all the same."""
     inner = nn.Sequential(nn.Preprocess(0.5, 0.5), nn.ReLU())
     model = nn.Sequential(
         nn.Residual(inner, nn.Sequential(nn.Preprocess())), nn.Flatten(), nn.Linear(784, 10)
     )
     trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype="float16")
     images = xpcnn.asarray(digits.images[:8])
-    expected = xpcnn.to_numpy(model(images))
-    np.testing.assert_allclose(xpcnn.to_numpy(trainer._low(images)), expected, atol=2e-2)
-
-
-def test_an_ensemble(both_halves: None, new_model: Callable[..., Any], digits: Dataset) -> None:
-    losses = []
-    for dtype in (None, "float16"):
-        both = nn.Ensemble(new_model(0), new_model(1))
-        trainer = Trainer(both, optim.Adam(both), dtype=dtype)
-        losses.append([float(trainer.step(*digits[:20])) for _ in range(5)])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
-    assert losses[1][-1] != losses[1][0]
+    assert trainer._low is not None
+    np.testing.assert_allclose(xpcnn.to_numpy(trainer._low(images)), xpcnn.to_numpy(model(images)), atol=2e-2)
 
 
 def test_a_model_with_several_outputs(both_halves: None) -> None:
@@ -454,20 +405,18 @@ def test_a_model_with_several_outputs(both_halves: None) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=5e-2)
 
 
-def test_a_model_that_moves(digits: Dataset, new_model: Callable[..., Any], both_halves: None) -> None:
+def test_a_model_that_moves(digits: Dataset, new_model: NewModel, both_halves: None) -> None:
     with xpcnn.use_backend("numpy"):
         trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
         trainer.step(*digits[:8])
-    model.to(backend="torch")
+    model.to(backend=xpcnn.get_backend().name)
     trainer.step(*digits[:8])
-    assert model.backend.name == xpcnn.backend_of(trainer.loss_scale.scale).name == "torch"
+    assert trainer.loss_scale is not None
+    assert model.backend is xpcnn.backend_of(trainer.loss_scale.scale) is xpcnn.get_backend()
     assert scale_of(trainer) == (2.0**16, 2)
 
 
-# -- what is refused ---------------------------------------------------------------------
-
-
-def test_refusals(new_model: Callable[..., Any]) -> None:
+def test_refusals(new_model: NewModel) -> None:
     model = new_model()
     optimizer = optim.SGD(model)
     with pytest.raises(ArgumentError, match=r"dtype must be 'float16', 'bfloat16' or None, got 'float32'"):
@@ -478,18 +427,12 @@ def test_refusals(new_model: Callable[..., Any]) -> None:
     message = r"dtype='float16' trains float32 parameters, but conv1.weight is float64; call model.to\(dtype"
     with pytest.raises(DtypeError, match=message):
         Trainer(model, optimizer, dtype="float16")
-    if xpcnn.available_backends()["array_api_strict"] is None:
-        model.to(backend="array_api_strict", dtype="float32")
-        with pytest.raises(BackendError, match="array_api_strict has no dtype 'float16'"):
-            Trainer(model, optimizer, dtype="float16")
 
 
 # -- fit: losses and divergence ----------------------------------------------------------
 
 
-def test_a_batch_that_overflows_is_passed_over(
-    f16: Any, new_model: Callable[..., Any], digits: Dataset
-) -> None:
+def test_a_batch_that_overflows_is_passed_over(f16: Any, new_model: NewModel, digits: Dataset) -> None:
     images = digits.images.astype(np.float32) / 255
     images[[7, 100]] = 1e30  # infinite in float16
     trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
@@ -500,29 +443,19 @@ def test_a_batch_that_overflows_is_passed_over(
     assert history.epochs[0].loss == pytest.approx(sum(finite) / 21)
     assert scale_of(trainer)[0] == 2.0**10
     json.dumps(history.to_json(), allow_nan=False)
-    images[7] = math.nan
-    trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
-    with pytest.raises(DivergenceError, match="1 of the batch's samples hold NaN"):
-        trainer.fit((images, digits.labels), progress=None)
 
 
-def test_ten_losses_in_a_row_are_a_divergence(
-    f16: Any, new_model: Callable[..., Any], digits: Dataset
+@pytest.mark.parametrize(("batch", "at"), [(10, 10), (50, 5)], ids=["ten in a row", "a whole short epoch"])
+def test_losses_that_stay_infinite_are_a_divergence(
+    f16: Any, new_model: NewModel, digits: Dataset, batch: int, at: int
 ) -> None:
     trainer = Trainer(model := new_model(), optim.SGD(model, lr=0.5), dtype="float16")
-    trainer.fit(digits, None, 1, 10, evaluate_samples=1, progress=None)
     model.fc.bias.data = model.fc.bias.data + math.inf
-    message = r"became (nan|inf) at step 33 \(epoch 2\) with learning rate 0\.5; lower"
-    with pytest.raises(DivergenceError, match=message):
-        trainer.fit(digits, None, 2, 10, progress=None)
-    assert len(trainer.history.losses) == trainer.steps <= 40
-
-
-def test_a_short_epoch_without_a_loss(f16: Any, new_model: Callable[..., Any], digits: Dataset) -> None:
-    trainer = Trainer(model := new_model(), optim.SGD(model), dtype="float16")
-    model.fc.bias.data = model.fc.bias.data + math.inf
-    with pytest.raises(DivergenceError, match=r"at step 3 \(epoch 1\)"):
-        trainer.fit(digits[:150], None, 5, 50, progress=None)
+    with pytest.raises(
+        DivergenceError, match=rf"became (nan|inf) at step {at} \(epoch 1\) with .* 0\.5; lower"
+    ):
+        trainer.fit(digits, None, 2, batch, progress=None)
+    assert len(trainer.history.losses) == trainer.steps
 
 
 def test_gradients_beyond_float16_are_a_divergence(f16: Any) -> None:
@@ -538,13 +471,14 @@ def test_gradients_beyond_float16_are_a_divergence(f16: Any) -> None:
 # -- checkpoints -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", UNIT)
 def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
-    on_torch: None,
-    new_model: Callable[..., Any],
+    both_halves: None,
+    new_model: NewModel,
     digits: Dataset,
     same_bits: Any,
-    ctrl_c: Callable[[], None],
+    interrupted: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     dtype: str,
@@ -558,77 +492,47 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
         schedule, average = optim.ExponentialLR(optimizer, 0.95), optim.WeightAverage(model, 0.9)
         return Trainer(model, optimizer, schedule=schedule, average=average, clip_norm=1.0, dtype=dtype)
 
-    def fit(trainer: Trainer, epochs: int, augment: Any = None) -> None:
-        trainer.fit(digits, digits[:40], epochs, 20, 30, progress=None, augment=augment)
+    def fit(trainer: Trainer, epochs: int) -> None:
+        trainer.fit(digits, digits[:40], epochs, 20, 30, progress=None)
 
-    def press(images: Any, key: Any) -> Any:
-        nonlocal batches
-        batches += 1
-        if batches == 18:  # fetched while step 17 is still to come
-            ctrl_c()
-        return images
-
-    batches, whole, broken, resumed = 0, new(), new(), new()
+    whole, broken, resumed = new(), new(), new()
     fit(whole, 3)
-    with pytest.raises(KeyboardInterrupt):
-        fit(broken, 3, press)
+    interrupted(17, lambda: fit(broken, 3))
     assert broken.epoch_samples
     save_checkpoint(tmp_path / "c.safetensors", broken)
     restore_checkpoint(tmp_path / "c.safetensors", resumed)
     assert same_bits(broken, resumed)
-    assert dtype != "float16" or scale_of(broken) == scale_of(resumed)
     fit(resumed, 3 - resumed.epoch)
     assert same_bits(whole, resumed)
-    assert dtype != "float16" or scale_of(whole) == scale_of(resumed)
     if dtype == "float16":
+        assert scale_of(whole) == scale_of(resumed)
         assert 2.0**16 < scale_of(broken)[0] < 2.0**30
 
 
-def test_checkpoints_of_another_dtype(
-    f16: Any, new_model: Callable[..., Any], same_bits: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("saved", "own", "precision", "message"),
+    [
+        (None, "float16", None, "trained with dtype=None, but this trainer has dtype='float16'"),
+        ("float16", None, None, "trained with dtype='float16', but this trainer has dtype=None"),
+        ("float16", "float16", "[1]", "damaged checkpoint"),
+        ("float16", "float16", "{}", "damaged checkpoint"),
+        ("float16", "float16", '{"dtype": "float16", "scale": 3.0, "good_steps": 1}', "power of two"),
+    ],
+)
+def test_a_checkpoint_of_another_dtype_or_scale(
+    new_model: NewModel, same_bits: Any, tmp_path: Path, saved: Any, own: Any, precision: Any, message: str
 ) -> None:
     def new(dtype: str | None) -> Trainer:
         return Trainer(model := new_model(), optim.Adam(model), dtype=dtype)
 
-    path = tmp_path / "c.npz"
-    for ours, theirs in ((None, "float16"), ("float16", None)):
-        save_checkpoint(path, new(ours))
-        trainer = new(theirs)
-        message = f"trained with dtype={ours!r}, but this trainer has dtype={theirs!r}"
-        with pytest.raises(CheckpointError, match=message):
-            restore_checkpoint(path, trainer)
-        assert same_bits(trainer, new(theirs))
-
-
-DAMAGE = {
-    "not a mapping": "[1]",
-    "no JSON": "{",
-    "no dtype": "{}",
-    "no scale": '{"dtype": "float16", "good_steps": 1}',
-    "no number": '{"dtype": "float16", "scale": "x", "good_steps": 1}',
-    "no power of two": '{"dtype": "float16", "scale": 3.0, "good_steps": 1}',
-    "not finite": '{"dtype": "float16", "scale": Infinity, "good_steps": 1}',
-    "zero": '{"dtype": "float16", "scale": 0.0, "good_steps": 1}',
-    "negative": '{"dtype": "float16", "scale": 2.0, "good_steps": -1}',
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_scale_changes_nothing(
-    new_model: Callable[..., Any], same_bits: Any, digits: Dataset, tmp_path: Path, damage: str
-) -> None:
-    def new() -> Trainer:
-        return Trainer(model := new_model(), optim.Adam(model), dtype="float16")
-
-    saved, trainer = new(), new()
-    saved.step(*digits[:8])
-    save_checkpoint(tmp_path / "c.npz", saved)
-    arrays, metadata = io.load_arrays(tmp_path / "c.npz")
-    io.save_arrays(tmp_path / "c.npz", arrays, {**metadata, "precision": DAMAGE[damage]})
-    with pytest.raises(CheckpointError, match=r"damaged checkpoint|loss scale|power of two"):
+    save_checkpoint(tmp_path / "c.npz", new(saved))
+    if precision is not None:
+        arrays, metadata = io.load_arrays(tmp_path / "c.npz")
+        io.save_arrays(tmp_path / "c.npz", arrays, {**metadata, "precision": precision})
+    trainer = new(own)
+    with pytest.raises(CheckpointError, match=message):
         restore_checkpoint(tmp_path / "c.npz", trainer)
-    assert same_bits(trainer, new())
-    assert scale_of(trainer) == (2.0**16, 0)
+    assert same_bits(trainer, new(own))
 
 
 # -- the command -------------------------------------------------------------------------
@@ -642,16 +546,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert main(given) == 0
         assert "numpy (cpu), float16" in capsys.readouterr().out
         assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
-        arrays, metadata = io.load_arrays(run / "checkpoint.safetensors")
-        assert {str(array.dtype) for name, array in arrays.items() if "model/" in name} == {"float32"}
+        metadata = io.load_arrays(run / "checkpoint.safetensors")[1]
         assert json.loads(metadata["precision"]) == {"dtype": "float16", "scale": 2.0**16, "good_steps": 6}
         assert json.loads((run / "run.json").read_text())["dtype"] == "float16"
         capsys.readouterr()
         given[given.index("float16")] = "bfloat16"
         assert main([*given[:-1], str(tmp_path / "other")]) == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
-        assert "backend numpy has no dtype 'bfloat16'" in error
+        assert "backend numpy has no dtype 'bfloat16'" in capsys.readouterr().err
         assert not (tmp_path / "other").exists()
     finally:
         xpcnn.set_backend("numpy")

@@ -1,22 +1,32 @@
-"""A run's folder, and models out of it."""
+"""A run's folder: what it holds, and that several processes, kills, damage and other data cost nothing."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from xpcnn import Trainer, io, load_model, models, ops, optim
+import xpcnn
+from xpcnn import Trainer, load_model, ops, optim
 from xpcnn.data import Dataset
-from xpcnn.errors import CheckpointError, DivergenceError, StateDictError
-from xpcnn.train import Callback, RunDirectory
+from xpcnn.errors import ArgumentError, CheckpointError, DivergenceError
+from xpcnn.io import load_weights
+from xpcnn.train import Callback, RunDirectory, restore_checkpoint, save_checkpoint
 
 NewTrainer = Callable[..., Trainer]
+ROOT = str(Path(xpcnn.__file__).parent.parent)
 CONFIG = {"any": "settings", "lr": 0.001}
 FILES = [
     "best.safetensors",
@@ -28,184 +38,480 @@ FILES = [
 ]
 
 
-def fit(trainer: Trainer, digits: Dataset, run: RunDirectory, *more: Callback, epochs: int = 2) -> None:
-    trainer.fit(digits[:100], digits[:20], epochs, 20, progress=None, callbacks=[*more, run])
+def fit(
+    trainer: Trainer, digits: Dataset, *callbacks: Callback, epochs: int = 2, batch: int = 20, test: int = 20
+) -> None:
+    tested = digits[:test] if test else None
+    trainer.fit(digits[:100], tested, epochs, batch, progress=None, callbacks=callbacks)
+
+
+class Do(Callback):
+    """Calls a function with the trainer after each epoch."""
+
+    def __init__(self, function: Callable[[Trainer], Any]) -> None:
+        self.function = function
+
+    def on_epoch(self, trainer: Trainer, record: Any) -> None:
+        self.function(trainer)
+
+
+def start(code: str, *arguments: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": ROOT, "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# -- what it holds -------------------------------------------------------------------------
 
 
 def test_what_a_finished_run_leaves(tmp_path: Path, new_trainer: NewTrainer, digits: Dataset) -> None:
     run = RunDirectory(tmp_path / "made" / "for it", CONFIG)
     assert sorted(os.listdir(run.path)) == ["run.json"]
-    trainer = new_trainer()
-    fit(trainer, digits, run)
+    trainer, states, written = new_trainer(), [], []
+
+    def note(trainer: Trainer) -> None:
+        states.append(trainer.model.state_dict())
+        written.append(run.history_file.read_bytes())
+
+    fit(trainer, digits, run, Do(note), epochs=3)
     assert sorted(os.listdir(run.path)) == FILES
     again = RunDirectory(run.path)
     assert again.config() == CONFIG
     assert again.history() == trainer.history
-    weights = io.load_weights(run.weights_file).arrays
-    np.testing.assert_array_equal(weights["fc.weight"], trainer.model.fc.weight.data)
+    scores = trainer.history.test_accuracy
+    for file, epoch in ((run.weights_file, 2), (run.best_file, scores.index(max(scores)))):  # the first best
+        np.testing.assert_array_equal(load_weights(file).arrays["fc.weight"], states[epoch]["fc.weight"])
+    assert all(after.startswith(before) for before, after in pairwise(written))
+    lines = [json.loads(line) for line in run.history_file.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["losses"] for line in lines] == [trainer.history.losses[i : i + 5] for i in (0, 5, 10)]
 
 
-def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    RunDirectory(tmp_path, CONFIG)
+@pytest.mark.parametrize(
+    ("scores", "best"), [((0.5, 0.6, 0.55), 1), ((0.3, 0.6, 0.6), 1), ((0.0, 0.0, 0.0), 0)]
+)
+def test_the_first_of_the_best_epochs_is_kept_by_a_resumed_run_too(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, monkeypatch: Any, scores: Any, best: int
+) -> None:
+    record = xpcnn.train.EpochRecord
+    monkeypatch.setattr(
+        "xpcnn.train.loop.EpochRecord",
+        lambda **given: record(**(given | {"test_accuracy": scores[given["epoch"] - 1]})),
+    )
+    run, seen, resumed = RunDirectory(tmp_path, {}), [], new_trainer()
+    note = Do(lambda trainer: seen.append(trainer.model.state_dict()["fc.weight"]))
+    fit(new_trainer(), digits, note, run)
+    run.restore(resumed)
+    fit(resumed, digits, note, run, epochs=1)
+    np.testing.assert_array_equal(load_weights(run.best_file).arrays["fc.weight"], seen[best])
+
+
+def test_without_a_test_set_no_epoch_is_the_best(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset
+) -> None:
+    run = RunDirectory(tmp_path, {})
+    fit(new_trainer(), digits, run, epochs=1, test=0)
+    assert run.weights_file.exists()
+    assert not run.best_file.exists()
+
+
+def test_an_average_is_what_is_saved(tmp_path: Path, digits: Dataset) -> None:
+    model = xpcnn.models.tiny_convnet()
+    trainer = Trainer(model, optim.SGD(model, lr=0.1), average=optim.WeightAverage(model, 0.9))
+    run = RunDirectory(tmp_path, {})
+    fit(trainer, digits, run, epochs=1)
+    for file in (run.weights_file, run.best_file):
+        loaded = load_model(file)
+        for path, parameter in loaded.parameters().items():
+            np.testing.assert_array_equal(parameter.data, trainer.eval_model.parameters()[path].data)
+            assert not np.array_equal(parameter.data, model.parameters()[path].data)
+        assert loaded.spec is not None
+        assert loaded.spec.input_shape == (1, 28, 28)
+
+
+def test_settings(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path, CONFIG)
     with pytest.raises(CheckpointError, match="holds a run already; resume it"):
         RunDirectory(tmp_path, {})
-    assert RunDirectory(tmp_path).config() == CONFIG
-
-
-def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+    run.save_config({**CONFIG, "epochs": 9})
+    assert RunDirectory(tmp_path).config() == {**CONFIG, "epochs": 9}
     (tmp_path / "file").touch()
     for path in ("file", "file/below"):
         with pytest.raises(CheckpointError, match=f"cannot make the folder .*{path}: "):
             RunDirectory(tmp_path / path, CONFIG)
 
 
-def test_settings_can_be_changed(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path, CONFIG)
-    run.save_config({**CONFIG, "epochs": 9})
-    assert run.config() == {**CONFIG, "epochs": 9}
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "3", b"\xff\xfe\x00", '{"losses": 3}'])
+def test_unreadable_json(tmp_path: Path, content: Any) -> None:
+    run = RunDirectory(tmp_path)
+    for name in ("config.json", "history.json"):  # of an earlier version
+        if content is not None:
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for read in (run.config, run.history)[content == '{"losses": 3}' :]:
+        with pytest.raises(CheckpointError, match="no such file; is" if content is None else "unreadable"):
+            read()
 
 
-class StopAt(Callback):
-    def __init__(self, step: int, error: BaseException) -> None:
-        self.step, self.error = step, error
+def test_files_of_an_earlier_version(tmp_path: Path, new_trainer: NewTrainer, digits: Dataset) -> None:
+    run, trainer, resumed = RunDirectory(tmp_path, {"lr": 0.5}), new_trainer(), new_trainer()
+    fit(trainer, digits, run)
+    (tmp_path / "config.json").write_text(json.dumps({"lr": 0.25}))
+    (tmp_path / "history.json").write_text(json.dumps(trainer.history.to_json()))
+    assert (run.config(), run.history()) == ({"lr": 0.5}, trainer.history)
+    run.config_file.unlink()
+    run.history_file.unlink()
+    assert (run.config(), run.history()) == ({"lr": 0.25}, trainer.history)
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        RunDirectory(tmp_path, {})
+    run.restore(resumed)
+    fit(resumed, digits, run, epochs=1)
+    assert run.history_file.name == "history.jsonl"
+    assert run.history() == resumed.history
 
-    def on_losses(self, trainer: Trainer, losses: list[float]) -> None:
-        if trainer.steps >= self.step:
-            raise self.error
+
+# -- the lock ------------------------------------------------------------------------------
+
+
+HOLD = """
+import sys
+from xpcnn.train import RunDirectory
+with RunDirectory(sys.argv[1]).writing():
+    print("inside", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+def test_one_process_at_a_time(tmp_path: Path, new_trainer: NewTrainer, digits: Dataset) -> None:
+    run = RunDirectory(tmp_path, {"lr": 1})
+    with start(HOLD, tmp_path) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "inside\n"
+        message = f"{tmp_path}: process {other.pid} is writing in this folder; wait for its end"
+        before = sorted(os.listdir(tmp_path))
+        for write in (lambda: run.save_config({}), lambda: fit(new_trainer(), digits, run)):
+            with pytest.raises(CheckpointError, match=message):
+                write()
+        assert sorted(os.listdir(tmp_path)) == before
+        assert run.config() == {"lr": 1}  # reading needs no lock
+        other.kill()
+    fit(new_trainer(), digits, run, epochs=1)
+    assert not (tmp_path / "lock").exists()
+
+
+def test_two_trainings_of_one_process(tmp_path: Path, new_trainer: NewTrainer, digits: Dataset) -> None:
+    run, trainer = RunDirectory(tmp_path, {}), new_trainer()
+
+    def nested(_: Trainer) -> None:
+        for same in (run, RunDirectory(tmp_path)):
+            with pytest.raises(CheckpointError, match=r"writ(es|ing) in this folder"):
+                fit(new_trainer(seed=7), digits, same, epochs=1)
+
+    fit(trainer, digits, run, Do(nested), epochs=1)
+    assert run.history() == trainer.history
+
+
+BEGIN = """
+import sys
+from xpcnn.errors import CheckpointError
+from xpcnn.train import RunDirectory
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    RunDirectory(sys.argv[1], {"who": sys.argv[2]})
+    print("in")
+except CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.process
+def test_one_of_several_that_begin_at_once_is_let_in(tmp_path: Path) -> None:
+    processes = [start(BEGIN, tmp_path / "run", number) for number in range(3)]
+    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 3
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert told.count("in") == 1
+    refused = ("is writing in this folder", "holds a run already")
+    assert all(text == "in" or any(reason in text for reason in refused) for text in told)
+    assert RunDirectory(tmp_path / "run").config() == {"who": str(told.index("in"))}
+
+
+# -- going on ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "missing", "no checkpoint"])
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, same_bits: Any, caplog: Any, damage: str
+) -> None:
+    run, whole, resumed = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
+    fit(whole, digits, run)
+    content = run.checkpoint_file.read_bytes()
+    if damage == "missing":
+        run.checkpoint_file.unlink()
+    elif damage == "no checkpoint":
+        run.checkpoint_file.write_bytes(run.weights_file.read_bytes())
+    else:
+        run.checkpoint_file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    run.restore(resumed)
+    assert (resumed.epoch, resumed.steps) == (1, 5)
+    (note,) = (record.getMessage() for record in caplog.records)
+    assert note.endswith(f"; going on from {run.previous_checkpoint_file} instead")
+    fit(resumed, digits, run, epochs=1)
+    assert same_bits(whole, resumed)
+    assert run.history() == resumed.history
+
+
+def test_without_a_whole_checkpoint(tmp_path: Path, new_trainer: NewTrainer) -> None:
+    run, trainer = RunDirectory(tmp_path, {}), new_trainer()
+    run.restore(trainer)  # there is none yet
+    run.checkpoint_file.write_bytes(b"")
+    run.previous_checkpoint_file.write_bytes(b"")
+    both = rf"(?s)no checkpoint is whole: .*{run.checkpoint_file.name}: .*; .*-previous\.safetensors: "
+    with pytest.raises(CheckpointError, match=both):
+        run.restore(trainer)
+    assert trainer.steps == 0
 
 
 def test_an_interrupt_is_saved_where_it_came(
     tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, same_bits: Any, ctrl_c: Callable[[], None]
 ) -> None:
-    class Press(Callback):
-        def on_epoch(self, trainer: Trainer, record: Any) -> None:
-            ctrl_c()
-
-    run = RunDirectory(tmp_path, CONFIG)
-    broken, resumed, whole = new_trainer(), new_trainer(), new_trainer()
+    run, broken, resumed, whole = RunDirectory(tmp_path, CONFIG), *(new_trainer() for _ in range(3))
     with pytest.raises(KeyboardInterrupt):
-        fit(broken, digits, run, Press())
+        fit(broken, digits, Do(lambda trainer: ctrl_c()), run)
     assert sorted(os.listdir(tmp_path)) == FILES
     assert run.history().interrupted
     run.restore(resumed)
     assert resumed.epoch == 1
     fit(resumed, digits, run, epochs=1)
     assert not run.history().interrupted
-    fit(whole, digits, RunDirectory(tmp_path / "other", CONFIG))
+    fit(whole, digits)
     assert same_bits(whole, resumed)
 
 
-def test_an_interrupt_in_mid_update_keeps_the_last_epochs_checkpoint(
-    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DivergenceError, RuntimeError])
+def test_what_ends_a_step_keeps_the_last_epochs_checkpoint_and_the_history(
+    tmp_path: Path, new_model: Any, digits: Dataset, error: type[BaseException]
 ) -> None:
-    run, trainer = RunDirectory(tmp_path, CONFIG), new_trainer()
-    update = trainer.optimizer.step
-
-    def cut_short(grads: Any) -> None:
-        if trainer.steps == 7:
-            raise KeyboardInterrupt
-        update(grads)
-
-    monkeypatch.setattr(trainer.optimizer, "step", cut_short)
-    with pytest.raises(KeyboardInterrupt):
-        fit(trainer, digits, run)
-    restored = new_trainer()
-    run.restore(restored)
-    assert restored.steps == 5
-    assert len(run.history().losses) == 7
-
-
-def test_divergence_keeps_the_last_good_checkpoint_and_the_whole_history(
-    tmp_path: Path, new_model: Callable[..., Any], digits: Dataset
-) -> None:
-    calls = iter(range(1, 1000))
+    """An interrupt in the middle of an update, a divergence, and an error of a loss of one's own."""
 
     def loss(y: Any, t: Any) -> Any:
         value, ctx = ops.softmax_cross_entropy(y, t)
-        return (value * float("nan") if next(calls) > 7 else value), ctx
+        if trainer.steps == 7 and error is RuntimeError:
+            raise error
+        return value * float("nan" if trainer.steps == 7 and error is DivergenceError else 1), ctx
 
-    def evaluating(y: Any, t: Any) -> Any:
-        return ops.softmax_cross_entropy(y, t) if len(y) == 100 else loss(y, t)
+    def new() -> Trainer:
+        model = new_model()
+        return Trainer(model, optim.SGD(model), loss=(loss, ops.softmax_cross_entropy.backward))
 
-    run, model = RunDirectory(tmp_path, CONFIG), new_model()
-    trainer = Trainer(model, optim.SGD(model), loss=(evaluating, ops.softmax_cross_entropy.backward))
-    with pytest.raises(DivergenceError):
-        trainer.fit(digits[:100], None, 2, 20, progress=None, callbacks=[run])
-    assert len(run.history().losses) == trainer.steps == 7
-    restored_model = new_model()
-    restored = Trainer(restored_model, optim.SGD(restored_model))
+    run, trainer, restored = RunDirectory(tmp_path, CONFIG), new(), new()
+    update = trainer.optimizer.step
+
+    def cut(grads: Any) -> None:
+        if trainer.steps == 7:
+            raise error
+        update(grads)
+
+    if error is KeyboardInterrupt:
+        trainer.optimizer.step = cut  # type: ignore[method-assign]
+    with pytest.raises(error):
+        fit(trainer, digits, run)
     run.restore(restored)
-    assert restored.steps == 5
-    assert all(np.isfinite(p.data).all() for p in restored_model.parameters().values())
+    assert (restored.steps, len(run.history().losses)) == (5, 7)
 
 
-def test_a_run_without_checkpoint_starts_at_the_beginning(tmp_path: Path, new_trainer: NewTrainer) -> None:
-    trainer = new_trainer()
-    RunDirectory(tmp_path, CONFIG).restore(trainer)
-    assert trainer.steps == 0
+def test_a_run_that_is_killed_while_saving_does_the_epoch_again(
+    new_trainer: NewTrainer, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is the last of the epoch's files but for the history, which it holds too."""
+    run = RunDirectory(tmp_path, {})
+
+    def killed(path: Any, trainer: Any) -> None:
+        assert run.best_file.exists()
+        assert run.weights_file.exists()
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr("xpcnn.train.run.save_checkpoint", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(new_trainer(), digits, run, epochs=1)
+    assert not run.checkpoint_file.exists()
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "3", b"\xff\xfe\x00"])
-def test_unreadable_json(tmp_path: Path, content: Any) -> None:
-    run = RunDirectory(tmp_path)
-    for name in ("config.json", "history.json"):  # of an earlier version
-        if content is not None:
-            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    for read in (run.config, run.history):
-        with pytest.raises(CheckpointError, match="no such file; is" if content is None else "unreadable"):
-            read()
+# -- the history ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plain", [{}, {"losses": 3, "epochs": [], "interrupted": False}])
-def test_a_history_of_another_kind(tmp_path: Path, plain: Any) -> None:
-    run = RunDirectory(tmp_path)
-    (tmp_path / "history.json").write_text(json.dumps(plain))
-    with pytest.raises(CheckpointError, match=r"history\.json: unreadable"):
-        run.history()
-
-
-# -- load_model ---------------------------------------------------------------------------
-
-
-def test_load_model_from_a_file_and_from_a_run(tmp_path: Path, digits: Dataset) -> None:
-    model = models.tiny_convnet(filters=3, bias=True, dtype="float64", seed=8)
-    run = RunDirectory(tmp_path / "run", CONFIG)
-    trainer = Trainer(model, optim.SGD(model))
+@pytest.mark.parametrize("tail", ['{"losses": [1.0', '{"losses": [2.0]}', "\x00\x00\x00", '{"losses": 3}\n'])
+def test_a_half_written_last_line_is_left_out(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, caplog: pytest.LogCaptureFixture, tail: str
+) -> None:
+    run, trainer, resumed = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
     fit(trainer, digits, run, epochs=1)
-    model.save(tmp_path / "w.npz")
-    for path in (run.path, run.weights_file, str(tmp_path / "w.npz")):
-        loaded = load_model(path)
-        assert loaded.spec == model.spec
-        for name, parameter in model.parameters().items():
-            assert loaded.parameters()[name].dtype == "float64"
-            np.testing.assert_array_equal(loaded.parameters()[name].data, parameter.data)
+    with run.history_file.open("a") as file:
+        file.write(tail)
+    assert run.history() == trainer.history
+    (note,) = [record.getMessage() for record in caplog.records]
+    assert note.startswith(f"{run.history_file}: unreadable: line 2")
+    run.restore(resumed)
+    fit(resumed, digits, run, epochs=1)
+    assert run.history() == resumed.history
+    assert len(run.history_file.read_text().splitlines()) == 2
 
 
-def test_what_load_model_refuses(tmp_path: Path) -> None:
-    io.save_arrays(tmp_path / "plain.npz", {"weight": np.zeros((2, 3))}, {})
-    with pytest.raises(CheckpointError, match="does not say how its model is built; build the model, and"):
-        load_model(tmp_path / "plain.npz")
-    with pytest.raises(CheckpointError, match="no such file"):
-        load_model(tmp_path / "absent")
-    with pytest.raises(CheckpointError, match="no such file"):
-        load_model(tmp_path)  # a folder, but of no run
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_resumed_run_mends_a_damaged_history(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, caplog: pytest.LogCaptureFixture, line: int
+) -> None:
+    """Its checkpoint has all of it."""
+    run, resumed = RunDirectory(tmp_path, {}), new_trainer()
+    fit(new_trainer(), digits, run)
+    lines = run.history_file.read_bytes().splitlines(keepends=True)
+    run.history_file.write_bytes(b"".join([*lines[:line], b"\xff\x1b}\n", *lines[line:]]))
+    with pytest.raises(CheckpointError, match=rf"history\.jsonl: .*line {line + 1}"):
+        run.history()
+    run.restore(resumed)
+    fit(resumed, digits, run, epochs=1)
+    (note,) = (record.message for record in caplog.records if "history" in record.message)
+    assert note.endswith("; it and what follows are left out")
+    assert run.history() == resumed.history
+    assert len(run.history().epochs) == 3
 
 
-def with_spec(path: Path, **changes: Any) -> Path:
-    model = models.tiny_convnet()
-    assert model.spec is not None
-    model.spec = model.spec._replace(**changes)
-    model.save(path)
-    return path
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_a_resumed_run_cuts_the_history_to_its_checkpoint(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, lines: int
+) -> None:
+    """Or adds what is missing: a kill may come between the checkpoint and the history."""
+    run, resumed = RunDirectory(tmp_path, {}), new_trainer()
+    fit(new_trainer(), digits, run)
+    content = run.history_file.read_text().splitlines(keepends=True)
+    content.append(json.dumps({"losses": [0.5, None], "interrupted": True}) + "\n")
+    run.history_file.write_text("".join(content[:lines]))
+    run.restore(resumed)
+    fit(resumed, digits, run, epochs=1)
+    assert run.history() == resumed.history
+    assert len(resumed.history.epochs) == 3
 
 
-def test_specs_of_another_version(tmp_path: Path) -> None:
-    path = tmp_path / "w.npz"
-    with pytest.raises(CheckpointError, match="unknown model 'resnet9000'"):
-        load_model(with_spec(path, builder="resnet9000"))
-    with pytest.raises(CheckpointError, match=r"w\.npz: tiny_convnet: .*depth"):
-        load_model(with_spec(path, arguments={"depth": 9}))
-    with pytest.raises(CheckpointError, match=r"w\.npz"):
-        load_model(with_spec(path, arguments={"filters": "many"}))
-    with pytest.raises(StateDictError, match=r"conv1\.weight"):
-        load_model(with_spec(path, arguments={"filters": 3}))
+def test_a_history_of_many_epochs_grows_linearly(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset
+) -> None:
+    run, trainer = RunDirectory(tmp_path, {}), new_trainer()
+    fit(trainer, digits, run, epochs=1)
+    (record,), size = trainer.history.epochs, run.history_file.stat().st_size
+    for epoch in range(2, 100):
+        trainer.history.losses += [0.1234567890123] * 5
+        trainer.history.epochs.append(replace(record, epoch=epoch))
+        run._history.append(trainer.history)
+    assert run.history_file.stat().st_size < 110 * size
+    assert run.history() == trainer.history
+
+
+# -- other data, other batches --------------------------------------------------------------
+
+
+OTHERS: dict[str, Callable[[Dataset], Dataset]] = {
+    "fewer": lambda digits: digits[:99],
+    "others": lambda digits: digits[1:101],
+    "one label": lambda digits: Dataset(
+        digits.images[:100], np.r_[digits.labels[:99], (digits.labels[99] + 1) % 10], 10
+    ),
+    "one pixel": lambda digits: Dataset(
+        np.where(np.arange(100 * 784).reshape(100, 1, 28, 28) == 5000, 77, digits.images[:100]).astype("u1"),
+        digits.labels[:100],
+        10,
+    ),
+    "more classes": lambda digits: Dataset(digits.images[:100], digits.labels[:100], 11),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_resumed_run_refuses_other_data(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, other: str
+) -> None:
+    run, resumed = RunDirectory(tmp_path, {}), new_trainer()
+    fit(new_trainer(), digits, run, epochs=1)
+    run.restore(resumed)
+    message = r"begun with other data \(100 images .*\) than it is given now \("
+    with pytest.raises(ArgumentError, match=message):
+        resumed.fit(OTHERS[other](digits), None, 1, 20, progress=None, callbacks=[run])
+    assert resumed.steps == 5
+    fit(resumed, digits, run, epochs=1)
+    assert resumed.steps == 10
+
+
+def test_in_mid_epoch_only(new_trainer: NewTrainer, digits: Dataset, interrupted: Any) -> None:
+    trainer = new_trainer()
+    fit(trainer, digits, epochs=1)
+    trainer.fit(digits[:60], None, 1, 20, progress=None)  # other data after a whole epoch
+    interrupted(10, lambda: trainer.fit(digits, None, 1, 20, progress=None))
+    assert trainer.epoch_samples
+    with pytest.raises(ArgumentError, match="begun with other data"):
+        trainer.fit(digits[:60], None, 1, 20, progress=None)
+
+
+def test_another_batch_size_is_told(
+    tmp_path: Path, new_trainer: NewTrainer, digits: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, resumed = new_trainer(), new_trainer()
+    fit(trainer, digits, epochs=1)
+    save_checkpoint(tmp_path / "c.npz", trainer)
+    restore_checkpoint(tmp_path / "c.npz", resumed)
+    fit(resumed, digits, epochs=1, batch=25)
+    assert [record.getMessage() for record in caplog.records] == [
+        "fit: this training was begun with batch_size=20 and goes on with batch_size=25"
+    ]
+    assert resumed.steps == 5 + 4
+
+
+# -- kills ---------------------------------------------------------------------------------
+
+
+TRAIN = """
+import sys
+from xpcnn import Trainer, data, models, optim
+from xpcnn.train import RunDirectory
+digits = data.synthetic_digits(100)
+model = models.tiny_convnet(filters=2)
+trainer = Trainer(model, optim.Adam(model, lr=1e-3))
+run = RunDirectory(sys.argv[1])
+run.restore(trainer)
+print("at", trainer.epoch, flush=True)
+trainer.fit(digits, digits[:20], int(sys.argv[2]) - trainer.epoch, 20, progress=None, callbacks=[run])
+"""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """At random moments of saving and training; the last run ends with the bits of an unbroken one."""
+    kills, epochs = int(os.environ.get("XPCNN_TEST_KILLS", "4")), 100
+    rng, at = random.Random(0), []
+    for name in ("broken", "whole"):
+        (tmp_path / name).mkdir()
+    for _ in range(kills):
+        with start(TRAIN, tmp_path / "broken", epochs) as process:
+            assert process.stdout is not None
+            at.append(int(process.stdout.readline().split()[1]))
+            time.sleep(rng.uniform(0, 0.3))
+            process.kill()
+    assert at == sorted(at)
+    for name in ("broken", "whole"):
+        with start(TRAIN, tmp_path / name, epochs) as process:
+            _, err = process.communicate(timeout=200)
+            assert (process.returncode, err) == (0, "")
+    broken, whole = (RunDirectory(tmp_path / name) for name in ("broken", "whole"))
+    assert broken.weights_file.read_bytes() == whole.weights_file.read_bytes()
+    assert broken.history().losses == whole.history().losses
+    names = {path.name for path in whole.path.iterdir()}
+    assert {path.name for path in broken.path.iterdir()} == names

@@ -126,13 +126,6 @@ def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{trials[0].accuracy:.1%}" in capsys.readouterr().out
 
 
-def test_the_page_runs_with_optuna() -> None:
-    pytest.importorskip("optuna")
-    study = run_blocks(2)["study"]
-    assert len(study.trials) == 5
-    assert 1e-4 <= study.best_params["lr"] <= 1e-1
-
-
 def run_blocks(count: int) -> dict[str, Any]:
     names: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[:count]:

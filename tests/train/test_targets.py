@@ -12,7 +12,7 @@ import pytest
 import xpcnn
 from xpcnn import Trainer, load_model, models, nn, ops, optim
 from xpcnn.data import Dataset, Loader
-from xpcnn.errors import ArgumentError, DtypeError, ShapeError, XpcnnError
+from xpcnn.errors import DtypeError, ShapeError, XpcnnError
 from xpcnn.train import EarlyStopping, RunDirectory, evaluate
 
 RNG = np.random.default_rng(0)
@@ -131,15 +131,6 @@ def test_soft_rows_stay_soft() -> None:
     assert history.losses[0] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_column_of_labels_is_learnt() -> None:
-    digits = xpcnn.data.synthetic_digits(300)
-    model = models.tiny_convnet(seed=0)
-    trainer = Trainer(model, optim.Adam(model, lr=3e-3))
-    history = trainer.fit((digits.images, digits.labels[:, None]), epochs=4, batch_size=20, progress=None)
-    assert history.train_accuracy[-1] == evaluate(model, digits).accuracy
-    assert history.train_accuracy[-1] > 0.5
-
-
 # -- where there is an accuracy ----------------------------------------------------------
 
 
@@ -247,58 +238,6 @@ def test_a_loss_is_an_op_or_a_pair() -> None:
         trainer = Trainer(model := classifier(), optim.SGD(model, lr=0.1), loss=loss)
         losses.append(float(trainer.step(IMAGES, rows)))
     assert losses[0] == losses[1] == losses[2]
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        *(None, "mse", 3, (), (ops.mean_squared_error,), (ops.mean_squared_error, None), map_loss),
-        *(lambda y, t: 0, nn.Softmax, np.zeros(3), {"forward": map_loss}),
-    ],
-    ids=[
-        "None",
-        "text",
-        "number",
-        "empty",
-        "one",
-        "half a pair",
-        "function",
-        "lambda",
-        "class",
-        "array",
-        "dict",
-    ],
-)
-def test_anything_else_is_one_error_at_construction(loss: Any) -> None:
-    model = classifier()
-    message = "loss must be an op with its derivative, such as ops.mean_squared_error, or a pair of functions"
-    with pytest.raises(ArgumentError, match=f"Trainer: {message}"):
-        Trainer(model, optim.SGD(model), loss=loss)
-    with pytest.raises(ArgumentError, match=f"evaluate: {message}"):
-        evaluate(model, (IMAGES, LABELS), loss=loss)
-
-
-@pytest.mark.parametrize(
-    ("value", "error", "message"),
-    [
-        (
-            np.zeros(3, np.float32),
-            ArgumentError,
-            r"forward must return a pair \(0-d loss, ctx\), got ndarray",
-        ),
-        ((np.zeros(3, np.float32), None), ShapeError, r"must return a 0-d array, .* got shape \(3,\)"),
-        (("1.0", None), ShapeError, r"must return a 0-d array, .* got str"),
-        (None, ArgumentError, "got NoneType"),
-    ],
-    ids=["no pair", "an array of losses", "text", "None"],
-)
-def test_what_a_loss_must_return(value: Any, error: type[Exception], message: str) -> None:
-    def forward(y: Any, t: Any) -> Any:
-        return value
-
-    trainer = Trainer(model := classifier(), optim.SGD(model), loss=(forward, lambda ctx: ctx))
-    with pytest.raises(error, match=message):
-        trainer.step(IMAGES, LABELS)
 
 
 # -- what is no array --------------------------------------------------------------------

@@ -74,18 +74,6 @@ def test_the_pages_features_are_those_of_the_whole_network(small: tuple[Dataset,
     np.testing.assert_array_equal(fc(nn.Sequential(layers)(images)), source(images))
 
 
-def test_the_page_has_the_kept_numbers() -> None:
-    kept = json.loads(transfer.KEPT.read_text())
-    assert sorted(kept["seeds"]) == ["0", "1", "2"]
-    assert transfer.table(kept) in PAGE.read_text(encoding="utf-8")
-    best = list(WAYS)[-1]
-    for epochs in (10, 30):  # better with every seed
-        pairs = zip(
-            *(transfer.chosen(kept, name, epochs)[1] for name in (best, transfer.SCRATCH)), strict=True
-        )
-        assert min(transferred - scratch for transferred, scratch in pairs) > 0.01
-
-
 # -- the measurement ----------------------------------------------------------------------
 
 TINY = transfer.Plan(each=6, validation=20, epochs=(1, 3), frozen_epochs=2, batch=10, lrs=(1e-3, 3e-3))
@@ -142,68 +130,6 @@ def test_each_way(small: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatc
     ]
     for head in heads[1:]:  # all begin alike
         np.testing.assert_array_equal(head, heads[0])
-
-
-def of_seed(seed: int) -> dict[str, Any]:
-    """What would be kept of a seed. The second rate validates better but for seed 1, and tests worse."""
-
-    def accuracies(i: int, epochs: int, better: bool) -> dict[str, float]:
-        test = 0.9 + (0, -0.01, 0.02, 0.03)[i] + 0.001 * seed + epochs / 1000
-        return {"validation": 0.8 + 0.1 * better, "test": test}
-
-    return {
-        "ways": {
-            way: {
-                str(epochs): {
-                    "0.001": accuracies(i, epochs + 20, seed == 1),
-                    "0.003": accuracies(i, epochs, seed != 1),
-                }
-                for epochs in (1, 3)
-            }
-            for i, way in enumerate(WAYS)
-        }
-    }
-
-
-def test_what_is_kept(
-    small: tuple[Dataset, Dataset],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    file = tmp_path / "transfer.json"
-    measured: list[int] = []
-
-    def measure(seed: int, plan: Any, *sets: Dataset) -> dict[str, Any]:
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        measured.append(seed)
-        return of_seed(seed)
-
-    monkeypatch.setattr(transfer, "KEPT", file)
-    monkeypatch.setattr(transfer, "Plan", lambda: TINY)
-    monkeypatch.setattr(transfer, "measure", measure)
-    monkeypatch.setattr(data, "mnist", lambda: small)
-    monkeypatch.setattr("sys.argv", ["transfer"])
-    with pytest.raises(KeyboardInterrupt):
-        transfer.main()
-    assert sorted(json.loads(file.read_text())["seeds"]) == ["0", "1"]
-    measured.clear()
-    transfer.main()
-    assert measured == [2]
-    rows = capsys.readouterr().out.splitlines()
-    assert rows[:5] == [
-        "| epochs | way | seed 0 | seed 1 | seed 2 | mean | spread | gain | lr |",
-        "|---|---|---|---|---|---|---|---|---|",
-        "| 1 | from scratch | 90.10% | 90.20% | 90.30% | **90.20%** | 0.10 |  | 0.003 |",
-        "| 1 | C1 to S4 frozen | 89.10% | 89.20% | 89.30% | **89.20%** | 0.10 | −1.00 | 0.003 |",
-        "| 1 | C1 to C5 frozen | 92.10% | 92.20% | 92.30% | **92.20%** | 0.10 | +2.00 | 0.003 |",
-    ]
-    assert [row.split(" | ")[0] for row in rows[5:]] == ["| 3"] * 4  # with the tuned one
-    kept = json.loads(file.read_text())
-    file.write_text(json.dumps({**kept, "plan": {**kept["plan"], "each": 5}}))
-    with pytest.raises(SystemExit, match="another plan"):
-        transfer.main()
 
 
 def test_one_seed_in_miniature(small: tuple[Dataset, Dataset]) -> None:

@@ -10,13 +10,14 @@ float32. bfloat16 has the exponents of float32, and needs no scale.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of, dtype_name, is_floating, namespace
 from xpcnn.errors import ArgumentError, BackendError, DtypeError
-from xpcnn.nn import Gradients, Layer, Parameter, Preprocess
+from xpcnn.nn import Gradients, Layer, Preprocess
 from xpcnn.nn.parameter import Buffer, State
 from xpcnn.train.loss_scale import LossScale
 
@@ -95,52 +96,40 @@ class LowPrecisionModel(Layer):
         return {}
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        backend = backend_of(x)
         if self.loss_scale is not None:
-            self.loss_scale.move(backend)
+            self.loss_scale.move(backend_of(x))
         self._round_weights()
         if is_floating(x.dtype):  # bytes are normalised by the model, and rounded then
-            x = _astype(x, self.dtype)
+            x = cast(x, self.dtype)
         y, ctx = self._copy.forward(x, train=train, key=key)
-        return cast(y, backend.xp.float32), ctx
+        return cast(y, "float32"), ctx
 
     def backward(self, ctx: Any, dy: Any, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        scale = 1 if self.loss_scale is None else self.loss_scale.scale
         found = None if grads is None else Gradients()
-        scale = None if self.loss_scale is None else self.loss_scale.scale
-        if scale is not None:
-            dy = map_arrays(lambda array: array * scale, dy)
-        dy = map_arrays(lambda array: _astype(array, self.dtype), dy)
-        dx = self._copy.backward(ctx, dy, found, need_dx=need_dx)
+        dy = map_arrays(lambda array: array * scale, dy)
+        dx = self._copy.backward(ctx, cast(dy, self.dtype), found, need_dx=need_dx)
         if found is not None and grads is not None:
             grads.bind(self.model)
-            for parameter, gradient in self._in_float32(found):
-                grads.add(self._masters.get(parameter, parameter), gradient)
-        if not need_dx or dx is None:  # bytes have no gradient
-            return None
-        dx = _astype(dx, "float32")
-        return dx if scale is None else dx * (1 / scale)
+            for (own, _), gradient in zip(found.items(), self._unscaled(found), strict=True):
+                grads.add(self._masters.get(own, own), gradient)
+        return None if not need_dx or dx is None else cast(dx, "float32") * (1 / scale)  # bytes have none
 
-    def _in_float32(self, found: Gradients) -> Iterator[tuple[Parameter, Array]]:
-        """Yield gradients in float32, without the loss scale."""
-        if self.loss_scale is None:
-            for parameter, gradient in found.items():
-                yield parameter, _astype(gradient, "float32")
-            return
+    def _unscaled(self, found: Gradients) -> list[Array]:
+        """Return gradients in float32, without the loss scale, and note whether all of them are finite."""
         self.finite = None
-        # All of one dtype as one array: a few kernels, where launching one for each would take the time.
-        alike: dict[str, list[tuple[Parameter, Array]]] = {}
-        for parameter, gradient in found.items():
-            alike.setdefault(dtype_name(gradient.dtype), []).append((parameter, gradient))
-        for pairs in alike.values():
-            xp, start = namespace(pairs[0][1]), 0
-            joined = xp.concat([xp.reshape(gradient, (-1,)) for _, gradient in pairs])
-            joined = cast(joined, xp.float32) * (1 / self.loss_scale.scale)
-            finite = xp.all(xp.isfinite(joined))
-            self.finite = finite if self.finite is None else self.finite & finite
-            for parameter, gradient in pairs:
-                end = start + math.prod(gradient.shape)
-                yield parameter, xp.reshape(joined[start:end], gradient.shape)
-                start = end
+        gradients = [cast(gradient, "float32") for _, gradient in found.items()]
+        if self.loss_scale is None or not gradients:
+            return gradients
+        # As one array: a few kernels, where launching some for each would take the time.
+        xp = namespace(gradients[0])
+        joined = xp.concat([xp.reshape(one, (-1,)) for one in gradients]) * (1 / self.loss_scale.scale)
+        self.finite = xp.all(xp.isfinite(joined))
+        ends = itertools.accumulate(math.prod(one.shape) for one in gradients)
+        return [
+            xp.reshape(joined[end - math.prod(one.shape) : end], one.shape)
+            for one, end in zip(gradients, ends, strict=True)
+        ]
 
     def _round_weights(self) -> None:
         """Give the copy the model's present weights, and its present layers."""
@@ -148,75 +137,51 @@ class LowPrecisionModel(Layer):
         if [id(layer) for layer in layers] != [id(layer) for layer in self._layers]:  # some were replaced
             self._copy_model()
         for own, master in self._masters.items():
-            own.data = _astype(master.data, self.dtype)
+            own.data = cast(master.data, self.dtype)
             own.trainable = master.trainable
 
     def _copy_model(self) -> None:
         self._layers = list(_walk(self.model))
-        # What deepcopy finds here, it takes for the copy of what has that id.
-        memo: dict[int, Any] = {}
-        copies: dict[Parameter, Parameter] = {}
+        memo: dict[int, Any] = {}  # what deepcopy finds here, it takes for the copy of what has that id
         for layer in self._layers:
-            if _owns_statistics(layer):
-                memo[id(layer)] = _InFloat32(layer)
-            elif isinstance(layer, Preprocess):
-                memo[id(layer)] = _Rounded(layer, self.dtype)
-            elif not layer.parameters() and not layer.buffers() and not _prepares(layer):
+            states = layer.own_states().values()
+            if isinstance(layer, Preprocess) or any(map(_is_statistic, states)):
+                memo[id(layer)] = _InFloat32(layer, self.dtype)
+            elif not states and not layer.children():
                 memo[id(layer)] = layer
-        for layer in _walk(self.model, inside=lambda layer: id(layer) not in memo):
-            for master in layer.own_states().values():
-                if isinstance(master, Parameter) and id(layer) not in memo and master not in copies:
-                    copies[master] = memo[id(master)] = copy.copy(master)
         self._copy: Layer = copy.deepcopy(self.model, memo)
-        self._masters = {own: master for master, own in copies.items()}
+        pairs = zip(self._copy.parameters().values(), self.model.parameters().values(), strict=True)
+        self._masters = {own: master for own, master in pairs if own is not master}
 
 
 class _InFloat32(Layer):
     """A layer that computes in float32, between casts from and to half precision."""
 
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        y, ctx = self.layer.forward(_astype(x, "float32"), train=train, key=key)
-        return cast(y, x.dtype), ctx
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        dx = self.layer.backward(ctx, _astype(dy, "float32"), grads, need_dx=need_dx)
-        return cast(dx, dy.dtype) if need_dx else None
-
-
-class _Rounded(Layer):
-    """A layer without parameters whose results are rounded to half precision."""
-
     def __init__(self, layer: Layer, dtype: str) -> None:
         self.layer, self.dtype = layer, dtype
 
+    def children(self) -> dict[str, Layer]:
+        return {"": self.layer}
+
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        x = cast(x, "float32") if is_floating(x.dtype) else x
         y, ctx = self.layer.forward(x, train=train, key=key)
-        return _astype(y, self.dtype), ctx
+        return cast(y, self.dtype), ctx
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        return self.layer.backward(ctx, dy, grads, need_dx=need_dx)
+        dx = self.layer.backward(ctx, cast(dy, "float32"), grads, need_dx=need_dx)
+        return None if dx is None else cast(dx, self.dtype)
 
 
-def _walk(layer: Layer, inside: Callable[[Layer], bool] = lambda layer: True) -> Iterator[Layer]:
-    """Yield a layer and all that are in it, but not what is in those that `inside` is false for."""
+def _walk(layer: Layer) -> Iterator[Layer]:
+    """Yield a layer and all that are in it."""
     yield layer
-    if inside(layer):
-        for child in layer.children().values():
-            yield from _walk(child, inside)
+    for child in layer.children().values():
+        yield from _walk(child)
 
 
-def _prepares(layer: Layer) -> bool:
-    """Return whether bytes become floats somewhere in a layer, which are to be rounded there."""
-    return any(isinstance(one, Preprocess) for one in _walk(layer))
-
-
-def _owns_statistics(layer: Layer) -> bool:
-    return any(
-        isinstance(state, Buffer) and is_floating(state.dtype) for state in layer.own_states().values()
-    )
+def _is_statistic(state: State) -> bool:
+    return isinstance(state, Buffer) and is_floating(state.dtype)
 
 
 def map_arrays(function: Callable[[Array], Array], value: Any) -> Any:
@@ -227,11 +192,11 @@ def map_arrays(function: Callable[[Array], Array], value: Any) -> Any:
     return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
 
 
-def cast(value: Any, dtype: Any) -> Any:
+def cast(value: Any, dtype: str) -> Any:
     """Return an array, or a tuple of them, in another dtype."""
-    return map_arrays(lambda array: namespace(array).astype(array, dtype, copy=False), value)
 
+    def one(array: Array) -> Array:
+        backend = backend_of(array)
+        return backend.xp.astype(array, backend.dtype(dtype), copy=False)
 
-def _astype(array: Array, dtype: str) -> Array:
-    backend = backend_of(array)
-    return backend.xp.astype(array, backend.dtype(dtype), copy=False)
+    return map_arrays(one, value)

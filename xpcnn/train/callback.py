@@ -95,10 +95,9 @@ class ProgressBar(ProgressLines):
             self._bar = tqdm(total=steps, unit="step", file=stream, dynamic_ncols=True)
 
     def on_losses(self, trainer: Trainer, losses: list[float]) -> None:
-        if self._bar is None:
-            return
-        self._bar.set_postfix_str(f"loss {losses[-1]:.4f}", refresh=False)
-        self._bar.update(len(losses))
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {losses[-1]:.4f}", refresh=False)
+            self._bar.update(len(losses))
 
     def on_stop(self, trainer: Trainer) -> None:
         if self._bar is not None:

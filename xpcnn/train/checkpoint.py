@@ -21,7 +21,6 @@ __all__ = ["Checkpoint", "restore_checkpoint", "save_checkpoint"]
 _KIND = "xpcnn checkpoint"
 _OPTIONAL = {"schedule": "a schedule", "average": "an average of the weights"}
 _Count = Annotated[int, Range(0)]
-_DESCRIBED = ("progress", "optimizer", "history", "precision", *_OPTIONAL)
 
 
 def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
@@ -34,23 +33,13 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     CheckpointError
         When the file cannot be written. An existing file is replaced whole or not at all.
     """
-    optimizer = trainer.optimizer.state_dict()
+    optimizer, history = trainer.optimizer.state_dict(), trainer.history.to_json()
     arrays = {f"model/{name}": to_numpy(array) for name, array in trainer.model.state_dict().items()}
     for parameter, state in optimizer.pop("state").items():
         arrays |= {f"optimizer/{parameter}/{name}": to_numpy(array) for name, array in state.items()}
-    history = trainer.history.to_json()
     arrays["history/losses"] = np.array(trainer.history.losses, dtype=np.float64)
     del history["losses"]
-    progress = {
-        "seed": trainer.seed,
-        "steps": trainer.steps,
-        "epoch": trainer.epoch,
-        "samples": trainer.epoch_samples,
-        "epoch_steps": trainer.epoch_steps,
-        "epoch_seconds": trainer.epoch_seconds,
-        "data": trainer.data,
-        "batch_size": trainer.batch_size,
-    }
+    progress = {name: getattr(trainer, _attribute(name)) for name in _Progress._fields if name != "position"}
     metadata = {"progress": progress, "optimizer": optimizer, "history": history}
     if trainer.dtype is not None:
         scale = {} if trainer.loss_scale is None else trainer.loss_scale.state_dict()
@@ -58,9 +47,9 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
     if trainer.schedule is not None:
         metadata["schedule"] = trainer.schedule.state_dict()
     if trainer.average is not None:
-        average = trainer.average.state_dict()
-        arrays |= {f"average/{name}": to_numpy(array) for name, array in average.pop("averages").items()}
-        metadata["average"] = average
+        metadata["average"] = trainer.average.state_dict()
+        averages = metadata["average"].pop("averages")
+        arrays |= {f"average/{name}": to_numpy(array) for name, array in averages.items()}
     described = {name: json.dumps(plain(value)) for name, value in metadata.items()}
     save_arrays(path, arrays, {"kind": _KIND, **described})
 
@@ -90,7 +79,24 @@ class _Progress(NamedTuple):
     epoch_steps: _Count = 0
     data: str | None = None
     batch_size: Annotated[int, Range(1)] | None = None
-    position: _Count = 0
+    position: Annotated[int, Range(0, 0)] = 0  # in batches, by an earlier version: 0 between epochs
+
+
+class _Precision(NamedTuple):
+    dtype: str | None
+    scale: float | None = None
+    good_steps: int | None = None
+
+
+class _Described(NamedTuple):
+    """What is in a checkpoint beside arrays."""
+
+    progress: _Progress
+    optimizer: dict[str, Any]
+    history: dict[str, Any]
+    precision: _Precision = _Precision(None)
+    schedule: dict[str, Any] | None = None
+    average: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,9 +104,9 @@ class Checkpoint:
     """What a file holds, read whole: `restore` finds no damage any more."""
 
     path: str | PathLike[str]
-    progress: dict[str, Any]
-    states: dict[str, Any]
-    """The states of the trainer's parts, by the names of its attributes."""
+    described: _Described
+    arrays: dict[str, dict[str, Any]]
+    """Those of the trainer's parts, by the names of its attributes."""
     history: History
 
     @classmethod
@@ -116,79 +122,65 @@ class Checkpoint:
         if metadata.get("kind") != _KIND:
             raise CheckpointError(f"{path}: not a checkpoint, but a file of weights; model.load reads those")
         where = f"{path}: damaged checkpoint"
-        described: dict[str, Any] = {}
-        for name in _DESCRIBED:
-            if name in metadata:
-                described[name] = checked(dict[str, Any], parse_json(metadata[name], where), where, name)
-        saved: _Progress = checked(_Progress, described.pop("progress", None), where, "progress")
-        if saved.position:
-            raise CheckpointError(
-                f"{path}: an earlier version wrote it in the middle of an epoch, whose place it counted "
-                f"in batches; finish the epoch with that version"
-            )
+        parsed = {name: parse_json(metadata[name], where) for name in _Described._fields if name in metadata}
+        described: _Described = checked(_Described, parsed, where)
         losses = arrays.pop("history/losses", None)
         if losses is None or losses.dtype.kind != "f" or losses.ndim != 1:
             raise CheckpointError(f"{where}: history/losses is no list of numbers")
-        without_losses = {**described.pop("history", {}), "losses": []}
-        history = replace(History.from_json(without_losses, f"{where}: history"), losses=losses.tolist())
-        parts: dict[str, dict[str, Any]] = {name: {} for name in ("model", "optimizer", "average")}
+        history = History.from_json({**described.history, "losses": []}, f"{where}: history")
+        parts: dict[str, dict[str, Any]] = {"model": {}, "optimizer": {}, "average": {}}
         for name, array in arrays.items():
             part, _, rest = name.partition("/")
             if part not in parts:
                 raise CheckpointError(f"{where}: has the unknown entry {name!r:.60}")
             parts[part][rest] = array
-        precision = described.pop("precision", {"dtype": None})
-        states: dict[str, Any] = {"model": parts["model"], "loss_scale": precision, **described}
-        states["optimizer"] = {**states.get("optimizer", {}), "state": _by_parameter(parts["optimizer"])}
-        if "average" in states:
-            states["average"] = {**states["average"], "averages": parts["average"]}
-        if "dtype" not in precision:
-            raise CheckpointError(f"{where}: precision: lacks dtype")
-        checked(str | None, precision["dtype"], where, "precision.dtype")
-        progress = {**saved._asdict(), "epoch_samples": saved.samples}
-        del progress["samples"], progress["position"]
-        return cls(path, progress, states, history)
+        return cls(path, described, parts, replace(history, losses=losses.tolist()))
 
     def restore(self, trainer: Trainer) -> None:
         """Put a trainer where the saved one stood; see `restore_checkpoint`."""
-        seed, dtype = self.progress["seed"], self.states["loss_scale"]["dtype"]
-        if seed != trainer.seed:
-            raise CheckpointError(
-                f"{self.path}: was trained with seed {seed}, but this trainer has seed {trainer.seed}"
-            )
-        if dtype != trainer.dtype:
-            raise CheckpointError(
-                f"{self.path}: was trained with dtype={dtype!r}, but this trainer has dtype={trainer.dtype!r}"
-            )
+        saved, precision = self.described, self.described.precision
+        for name, value in (("seed", saved.progress.seed), ("dtype", precision.dtype)):
+            if value != getattr(trainer, name):
+                raise CheckpointError(
+                    f"{self.path}: was trained with {name}={value!r}, "
+                    f"but this trainer has {name}={getattr(trainer, name)!r}"
+                )
         for name, what in _OPTIONAL.items():
-            if name in self.states and getattr(trainer, name) is None:
+            if getattr(saved, name) is not None and getattr(trainer, name) is None:
                 raise CheckpointError(
                     f"{self.path}: was trained with {what}, but this trainer has none; give it {name}="
                 )
-            if name not in self.states and getattr(trainer, name) is not None:
+            if getattr(saved, name) is None and getattr(trainer, name) is not None:
                 raise CheckpointError(f"{self.path}: was trained without {what}, but this trainer has one")
+        slots: dict[str, dict[str, Any]] = {}
+        for name, array in self.arrays["optimizer"].items():
+            parameter, _, slot = name.rpartition("/")
+            slots.setdefault(parameter, {})[slot] = array
+        states = [
+            (trainer.model, self.arrays["model"]),
+            (trainer.optimizer, {**saved.optimizer, "state": slots}),
+            (trainer.loss_scale, precision._asdict()),
+            (trainer.schedule, saved.schedule),
+            (trainer.average, {**(saved.average or {}), "averages": self.arrays["average"]}),
+        ]
         try:
-            parts = {name: getattr(trainer, name) for name in self.states}
-            _load_all([(parts[name], self.states[name]) for name in parts if parts[name] is not None])
+            _load_all([(part, state) for part, state in states if part is not None])
         except XpcnnError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.path}: damaged checkpoint: {error!r}") from error
-        for name in self.progress.keys() - {"seed"}:
-            setattr(trainer, name, self.progress[name])
+        for name, value in saved.progress._asdict().items():
+            if name not in ("seed", "position"):
+                setattr(trainer, _attribute(name), value)
         trainer.history, trainer.resumed = self.history, True
 
 
-def _by_parameter(slots: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return an optimiser's arrays by path and name, from a dict by the two in one."""
-    state: dict[str, dict[str, Any]] = {}
-    for name, array in slots.items():
-        parameter, _, slot = name.rpartition("/")
-        state.setdefault(parameter, {})[slot] = array
-    return state
+def _attribute(name: str) -> str:
+    """Return what an entry of `_Progress` is called in a trainer."""
+    return "epoch_samples" if name == "samples" else name
 
 
-def _load_all(states: list[tuple[Any, dict[str, Any]]]) -> None:
+def _load_all(states: list[tuple[Any, Any]]) -> None:
     """Load each object's state; if one does not fit, put those before it back as they were."""
     before: list[tuple[Any, dict[str, Any]]] = []
     try:

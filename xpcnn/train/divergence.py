@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpcnn.backend import Array, backend_of, is_floating, namespace
@@ -136,10 +136,9 @@ def first_divergence(losses: Sequence[float], new: int, patience: int) -> int | 
     >>> first_divergence([1.0, math.nan, math.inf, math.nan], new=3, patience=2)
     2
     """
-    for i in range(len(losses) - new, len(losses)):
-        row = losses[max(i + 1 - patience, 0) : i + 1]
-        if len(row) == patience and not any(math.isfinite(loss) for loss in row):
-            return i
+    for end in range(max(len(losses) - new + 1, patience), len(losses) + 1):
+        if not any(map(math.isfinite, losses[end - patience : end])):
+            return end - 1
     return None
 
 
@@ -152,7 +151,13 @@ def require_finite(trainer: Trainer) -> None:
     Checked are trainable parameters, buffers, the optimiser's state and the averaged weights, with one read
     from the device.
     """
-    arrays = {name: array for name, array in _saved(trainer) if is_floating(array.dtype)}
+    arrays = {path: own.data for path, own in trainer.model.parameters().items() if own.trainable}
+    arrays |= {path: buffer.data for path, buffer in trainer.model.buffers().items()}
+    for path, entry in trainer.optimizer._entries.items():
+        arrays |= {f"the optimiser's {slot} of {path}": array for slot, array in entry.state.items()}
+    if trainer.average is not None:
+        arrays |= {f"the average of {path}": array for path, array in trainer.average._averages.items()}
+    arrays = {name: array for name, array in arrays.items() if is_floating(array.dtype)}
     if not arrays:
         return
     flags = [namespace(array).all(namespace(array).isfinite(array)) for array in arrays.values()]
@@ -166,15 +171,3 @@ def require_finite(trainer: Trainer) -> None:
             f"(epoch {trainer.epoch + 1}) with learning rate {trainer.optimizer.lr:g}; "
             "lower the learning rate"
         )
-
-
-def _saved(trainer: Trainer) -> Iterator[tuple[str, Array]]:
-    for path, parameter in trainer.model.parameters().items():
-        if parameter.trainable:
-            yield path, parameter.data
-    for path, buffer in trainer.model.buffers().items():
-        yield path, buffer.data
-    for path, entry in trainer.optimizer._entries.items():
-        yield from ((f"the optimiser's {slot} of {path}", array) for slot, array in entry.state.items())
-    if trainer.average is not None:
-        yield from ((f"the average of {path}", array) for path, array in trainer.average._averages.items())

@@ -73,10 +73,9 @@ class History:
     def to_json(self) -> dict[str, Any]:
         """Return what a JSON file holds; a loss that is no number becomes None."""
         plain = asdict(self)
-        plain["losses"] = [loss if math.isfinite(loss) else None for loss in self.losses]
+        plain["losses"] = [_number(loss) for loss in self.losses]
         for record in plain["epochs"]:
-            if record["test_loss"] is not None and not math.isfinite(record["test_loss"]):
-                record["test_loss"] = None
+            record["test_loss"] = _number(record["test_loss"])
         return plain
 
     @classmethod
@@ -99,3 +98,7 @@ class _Saved(NamedTuple):
     losses: list[float | None]
     epochs: list[EpochRecord]
     interrupted: bool
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ class HistoryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._losses = self._epochs = 0  # how many of a history the file has
+        self._losses = self._epochs = self._end = 0  # what the file has: of a history, and in bytes
         self._interrupted = False
-        self._end = 0  # of that, in bytes
 
     def read(self) -> History:
         """Return the whole history; a last line that was not written whole is left out, with a note.
@@ -47,10 +47,10 @@ class HistoryFile:
             When the file is missing or unreadable.
         """
         history = History()
-        for part, _ in self._parts():
-            history.losses += part.losses
-            history.epochs += part.epochs
-            history.interrupted = part.interrupted
+        for line, _ in self._lines():
+            history.losses += line.losses
+            history.epochs += line.epochs
+            history.interrupted = line.interrupted
         return history
 
     def follow(self, history: History) -> None:
@@ -63,29 +63,28 @@ class HistoryFile:
         CheckpointError
             When the file cannot be read or written.
         """
-        self._count(History(), 0)
-        if self.path.exists():
-            known = History()
-            for part, end in self._parts(repaired=True):
-                losses, epochs = len(known.losses), len(known.epochs)
-                known.losses += part.losses
-                known.epochs += part.epochs
-                known.interrupted = part.interrupted
-                same = History(
-                    history.losses[losses : len(known.losses)],
-                    history.epochs[epochs : len(known.epochs)],
-                    part.interrupted,
-                )
-                if same.to_json() != part.to_json():
-                    break
-                self._count(known, end)
+        self._losses = self._epochs = self._end = 0
+        self._interrupted = False
+        for line, end in self._lines(repair=True) if self.path.exists() else ():
+            losses, epochs = self._losses + len(line.losses), self._epochs + len(line.epochs)
+            same = History(history.losses[self._losses : losses], history.epochs[self._epochs : epochs])
+            if replace(same, interrupted=line.interrupted).to_json() != line.to_json():
+                break
+            self._losses, self._epochs, self._end = losses, epochs, end
+            self._interrupted = line.interrupted
         self.append(history)
 
     def append(self, history: History) -> None:
         """Write what `history` has and the file has not; `follow` has to come first."""
-        content = "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in self._new(history)).encode()
-        if not content and not self.path.exists():
+        lines, losses = [], history.losses[self._losses :]
+        for record in history.epochs[self._epochs :]:
+            lines.append(History(losses, [record]))
+            losses = []
+        if losses or history.interrupted or self._interrupted:
+            lines.append(History(losses, interrupted=history.interrupted))
+        if not lines and not self.path.exists():
             return
+        content = b"".join(map(_encoded, lines))
         try:
             with open(self.path, "ab") as file:
                 file.truncate(self._end)  # what goes on otherwise, or a full disk has left of a line
@@ -94,23 +93,11 @@ class HistoryFile:
                 os.fsync(file.fileno())
         except OSError as error:
             raise CheckpointError(f"cannot write {self.path}: {error.strerror or error}") from error
-        self._count(history, self._end + len(content))
-
-    def _new(self, history: History) -> Iterator[dict[str, Any]]:
-        """Yield the lines that are missing, all losses on the first of them."""
-        losses = history.losses[self._losses :]
-        for record in history.epochs[self._epochs :]:
-            yield _line(History(losses, [record]))
-            losses = []
-        if losses or history.interrupted or self._interrupted:
-            yield _line(History(losses, interrupted=history.interrupted))
-
-    def _count(self, history: History, end: int) -> None:
         self._losses, self._epochs = len(history.losses), len(history.epochs)
-        self._interrupted, self._end = history.interrupted, end
+        self._interrupted, self._end = history.interrupted, self._end + len(content)
 
-    def _parts(self, repaired: bool = False) -> Iterator[tuple[History, int]]:
-        """Yield what each line tells, and where in the file it ends; a damaged one ends it if `repaired`."""
+    def _lines(self, repair: bool = False) -> Iterator[tuple[History, int]]:
+        """Yield what each line tells, and where in the file it ends; if `repair`, up to a damaged one."""
         try:
             lines = self.path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
@@ -124,27 +111,24 @@ class HistoryFile:
             end += len(line)
             try:
                 if not line.endswith(b"\n"):
-                    raise CheckpointError(f"{self.path}: unreadable: line {number} has no end")
-                part = _part(line, f"{self.path}: unreadable: line {number}")
+                    raise CheckpointError(f"{self.path}: unreadable: line {number} was not written whole")
+                yield _decoded(line, f"{self.path}: unreadable: line {number}"), end
             except CheckpointError as error:
-                if repaired and number < len(lines):
-                    _log.warning("%s; it and those after it are written again", error)
-                    return
-                if number < len(lines):
+                if number < len(lines) and not repair:
                     raise
-                _log.warning("%s: its last line was not written whole and is left out", self.path)
+                _log.warning("%s; it and what follows are left out", error)
                 return
-            yield part, end
 
 
-def _line(part: History) -> dict[str, Any]:
+def _encoded(part: History) -> bytes:
+    """Return the line that tells of at most one epoch, and the losses before it."""
     plain = part.to_json()
     (record,) = plain["epochs"] or [{}]
-    return {**record, "losses": plain["losses"], **({"interrupted": True} if part.interrupted else {})}
+    marks = {"interrupted": True} if part.interrupted else {}
+    return json.dumps({**record, "losses": plain["losses"], **marks}, allow_nan=False).encode() + b"\n"
 
 
-def _part(line: bytes, where: str) -> History:
-    """Return what `_line` was made of."""
+def _decoded(line: bytes, where: str) -> History:
     record = checked(dict[str, Any], parse_json(line, where), where)
     plain: dict[str, Any] = {"interrupted": False}
     plain |= {name: record.pop(name) for name in ("losses", "interrupted") if name in record}

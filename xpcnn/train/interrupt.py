@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -62,11 +62,9 @@ def graceful_interrupt() -> Iterator[Interrupt]:
         yield interrupt
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> AbstractContextManager[None]:
     """Let the same signals raise `Interrupted`, wherever the program is, inside a ``with`` block."""
-    with _handled_by(_raise_interrupted):
-        yield
+    return _handled_by(_raise_interrupted)
 
 
 def ignore_signals() -> None:
@@ -83,9 +81,13 @@ def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:
 def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {
-            number: found for number in _SIGNALS if _is_default(number, found := signal.getsignal(number))
-        }
+        for number in _SIGNALS:
+            # A shell without job control starts background jobs with SIGINT ignored. A run is to be saved all
+            # the same; `nohup`, which has SIGHUP ignored, means it.
+            ignored = [signal.SIG_IGN] if number == signal.SIGINT else []
+            usual = [signal.SIG_DFL, signal.default_int_handler, _raise_interrupted, *ignored]
+            if (found := signal.getsignal(number)) in usual:
+                before[number] = found
     try:
         for number in before:
             signal.signal(number, handler)
@@ -93,13 +95,3 @@ def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[Non
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-def _is_default(number: int, handler: Any) -> bool:
-    """Whether a signal is handled as in a program that does nothing about it.
-
-    A shell without job control starts background jobs with SIGINT ignored. A run is to be saved all the
-    same; `nohup`, which has SIGHUP ignored, means it.
-    """
-    usual = [signal.SIG_DFL, signal.default_int_handler, _raise_interrupted]
-    return handler in ([*usual, signal.SIG_IGN] if number == signal.SIGINT else usual)

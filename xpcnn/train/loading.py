@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -55,8 +54,15 @@ def load_model(path: str | PathLike[str]) -> Layer:
     if os.path.isdir(path):
         path = RunDirectory(path).weights_file
     arrays, metadata = load_weights(path, {})  # of a file that describes no model, nothing is read
-    older = _described(metadata, path)
-    spec = older.spec
+    where = f"{path}: the model's description is unreadable"
+    older = parse_recipe(metadata["recipe"], where) if "recipe" in metadata else Older(ModelSpec(), 0.0, 1.0)
+    spec = parse_spec(metadata["spec"], where) if "spec" in metadata else older.spec
+    if spec.builder is None and spec.structure is None:
+        missing = "" if spec.missing is None else f", as {spec.missing:.300}"
+        raise CheckpointError(
+            f"{path}: does not say how its model is built{missing}; build the model, "
+            f"and call model.load(path)"
+        )
     try:
         with at_most(sum(array.size for array in arrays.values()) + LACKING):
             model = _built(spec)
@@ -76,42 +82,20 @@ def load_model(path: str | PathLike[str]) -> Layer:
     return model
 
 
-def _described(metadata: Mapping[str, str], path: Path) -> Older:
-    """Return what a file says of its model."""
-    where = f"{path}: the model's description is unreadable"
-    if "spec" in metadata:
-        older = Older(parse_spec(metadata["spec"], where), 0.0, 1.0)
-    elif "recipe" in metadata:
-        older = parse_recipe(metadata["recipe"], where)
-    else:
-        older = Older(ModelSpec(), 0.0, 1.0)
-    spec = older.spec
-    if spec.builder is None and spec.structure is None:
-        reason = "" if spec.missing is None else f", as {spec.missing:.300}"
-        raise CheckpointError(
-            f"{path}: does not say how its model is built{reason}; build the model, and call model.load(path)"
-        )
-    return older
-
-
 def _built(spec: ModelSpec) -> Layer:
     if spec.builder is not None:
         return build(spec.builder, **spec.arguments)
+    model: Layer
     try:
-        model: Layer = nn.from_config(spec.structure)
+        model = nn.from_config(spec.structure)
     except UnknownLayerError:
-        if not _import_plugins():
+        names = plugins.names("xpcnn.models")  # other distributions, which may register layers
+        for name in names:
+            try:
+                plugins.load("xpcnn.models", name)
+            except PluginError as error:
+                _log.warning("%s", error)
+        if not names:
             raise
         model = nn.from_config(spec.structure)
     return model
-
-
-def _import_plugins() -> bool:
-    """Import what other distributions bring, which may register layers, and return whether there is any."""
-    names = plugins.names("xpcnn.models")
-    for name in names:
-        try:
-            plugins.load("xpcnn.models", name)
-        except PluginError as error:
-            _log.warning("%s", error)
-    return bool(names)

@@ -53,20 +53,22 @@ class RunDirectory(Callback):
 
     def __init__(self, path: str | PathLike[str], config: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
+        self.weights_file = self.path / "model.safetensors"
+        self.best_file = self.path / "best.safetensors"
+        self.checkpoint_file = self.path / "checkpoint.safetensors"
+        self.previous_checkpoint_file = self.path / "checkpoint-previous.safetensors"
         self._history = HistoryFile(self.path / "history.jsonl")
-        self._lock = ExitStack()
-        self._writers = 0
+        self._is_locked = False
         self._trainer: Trainer | None = None  # whose `fit` is running
         self._fit = ExitStack()
         if config is not None:
-            self._begin(config)
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        make_folder(self.path)
-        with self.writing():
-            if self.config_file.exists():
-                raise CheckpointError(f"{self.path} holds a run already; resume it, or name another folder")
-            self.save_config(config)
+            make_folder(self.path)
+            with self.writing():
+                if self.config_file.exists():
+                    raise CheckpointError(
+                        f"{self.path} holds a run already; resume it, or name another folder"
+                    )
+                self.save_config(config)
 
     @property
     def config_file(self) -> Path:
@@ -75,22 +77,6 @@ class RunDirectory(Callback):
     @property
     def history_file(self) -> Path:
         return self._own_or_older("history.jsonl", "history.json")
-
-    @property
-    def weights_file(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def best_file(self) -> Path:
-        return self.path / "best.safetensors"
-
-    @property
-    def checkpoint_file(self) -> Path:
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def previous_checkpoint_file(self) -> Path:
-        return self.path / "checkpoint-previous.safetensors"
 
     def config(self) -> dict[str, Any]:
         """Return the settings the run was begun with."""
@@ -118,20 +104,21 @@ class RunDirectory(Callback):
         CheckpointError
             When no checkpoint is whole, or the trainer is built otherwise; it is left as it was.
         """
-        newest, previous = self.checkpoint_file, self.previous_checkpoint_file
-        if not newest.exists() and not previous.exists():
+        paths = (self.checkpoint_file, self.previous_checkpoint_file)
+        if not any(path.exists() for path in paths):
             return
-        try:
-            checkpoint = Checkpoint.load(newest)
-        except CheckpointError as error:
-            if not previous.exists():
-                raise
+        problems: list[str] = []
+        for path in paths:
             try:
-                checkpoint = Checkpoint.load(previous)
-            except CheckpointError as second:
-                raise CheckpointError(f"no checkpoint is whole: {error}; {second}") from second
-            _log.warning("%s; going on from %s instead", error, previous)
-        checkpoint.restore(trainer)
+                checkpoint = Checkpoint.load(path)
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            if problems:
+                _log.warning("%s; going on from %s instead", problems[0], path)
+            checkpoint.restore(trainer)
+            return
+        raise CheckpointError(f"no checkpoint is whole: {'; '.join(problems)}")
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -142,15 +129,27 @@ class RunDirectory(Callback):
         CheckpointError
             When another one does, or the folder cannot be written to.
         """
-        if self._writers == 0:
-            self._lock = self._locked()
-        self._writers += 1
-        try:
+        if self._is_locked:
             yield
-        finally:
-            self._writers -= 1
-            if self._writers == 0:
-                self._lock.close()
+            return
+        path = self.path / "lock"
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked_file(path))
+                for file in (self.path / "run.json", self.weights_file, self.best_file, self.checkpoint_file):
+                    sweep(file)
+            except BlockingIOError:
+                number = path.read_bytes()[:20].decode("ascii", "replace").strip() if path.exists() else ""
+                holder = f"process {number}" if number.isdecimal() else "another process"
+                raise CheckpointError(
+                    f"{self.path}: {holder} is writing in this folder; "
+                    f"wait for its end, or name another folder"
+                ) from None
+            except OSError as error:
+                raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+            self._is_locked = True
+            stack.callback(setattr, self, "_is_locked", False)
+            yield
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
         if self._trainer is not None:
@@ -189,34 +188,10 @@ class RunDirectory(Callback):
                 save_checkpoint(self.checkpoint_file, trainer)
             self._history.append(trainer.history)
 
-    def _locked(self) -> ExitStack:
-        path, lock = self.path / "lock", ExitStack()
-        try:
-            lock.enter_context(locked_file(path))
-            for file in (self.path / "run.json", self.weights_file, self.best_file, self.checkpoint_file):
-                sweep(file)
-        except BlockingIOError:
-            raise CheckpointError(
-                f"{self.path}: {_holder(path)} is writing in this folder; wait for its end, or name another "
-                f"folder"
-            ) from None
-        except OSError as error:
-            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
-        return lock
-
     def _own_or_older(self, name: str, older: str) -> Path:
         """Return the file of that name; of a run of an earlier version, the one it had in its place."""
         own, before = self.path / name, self.path / older
         return before if before.exists() and not own.exists() else own
-
-
-def _holder(lock: Path) -> str:
-    """Return who holds a lock, as far as its file tells."""
-    try:
-        text = lock.read_bytes()[:20].decode("ascii").strip()
-    except (OSError, ValueError):
-        text = ""
-    return f"process {text}" if text.isdecimal() else "another process"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Each function returns a matplotlib ``Figure``, and writes it to a PNG, SVG or PD
 matplotlib (``pip install 'xpcnn[plot]'``) is imported when the first is drawn.
 """
 
+from xpcnn.viz.activations import Activation, activations
 from xpcnn.viz.augmentations import plot_augmentations
 from xpcnn.viz.curves import plot_curves
 from xpcnn.viz.features import plot_feature_maps
@@ -11,7 +12,6 @@ from xpcnn.viz.filters import plot_filters
 from xpcnn.viz.histograms import plot_activations, plot_initial_values
 from xpcnn.viz.predictions import confusion_matrix, plot_confusion, plot_mistakes
 from xpcnn.viz.sobel import plot_sobel, sobel
-from xpcnn.viz.walk import Activation, activations
 
 __all__ = [
     "Activation",

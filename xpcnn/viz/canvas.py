@@ -30,6 +30,7 @@ __all__ = [
     "mosaic",
     "near_square",
     "new_figure",
+    "panels",
     "show",
     "write",
 ]
@@ -48,6 +49,18 @@ def new_figure(width: float, height: float, gap: float = 0.02) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.set_layout_engine("constrained", wspace=gap, hspace=gap)
     return figure
+
+
+def panels(
+    count: int, columns: int, width: float, height: float, *, top: float = 0.0, gap: float = 0.02
+) -> tuple[Figure, list[Any]]:
+    """Return a figure and `count` axes in rows, each of so many inches, below `top` inches for a title."""
+    rows = -(-count // columns)
+    figure = new_figure(columns * width, top + rows * height, gap)
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
 
 
 def write(figure: Figure, path: PathOf | None, function: str) -> Figure:

@@ -23,6 +23,11 @@ _STYLES = (
     ("black", "--", "v"),
     ("0.45", "-.", "P"),
 )
+_TITLES = {
+    "test_accuracy": "Accuracy on the test set",
+    "train_accuracy": "Accuracy on the training set",
+    "test_loss": "Loss on the test set",
+}
 
 
 def plot_curves(
@@ -76,69 +81,54 @@ def plot_curves(
     if not histories:
         raise ArgumentError("plot_curves: no history given")
     figure = new_figure(10, 4)
+    from matplotlib.ticker import MaxNLocator  # after the figure, which says how matplotlib is installed
+
     left, right = figure.subplots(1, 2)
-    _prepare(left, "Loss", "step")
-    _prepare(right, "Accuracy", "epoch")
-    if isinstance(history, History):
-        _draw_losses(left, _losses(history), smooth)
-    else:
-        _compare_losses(left, history, smooth)
-    _draw_evaluations(right, histories, compared=not isinstance(history, History))
+    for axes, title, counted in ((left, "Loss", "step"), (right, "Accuracy", "epoch")):
+        axes.set_title(title)
+        axes.set_xlabel(counted)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+    compared = not isinstance(history, History)
+    for i, (label, one) in enumerate(histories.items()):
+        _draw_losses(left, one, smooth, _style(i) | {"label": label} if compared else None)
+    if left.lines:
+        _make_logarithmic(left)
+    _draw_evaluations(right, histories, compared)
+    for axes in (left, right):
+        if axes.lines:
+            axes.legend(frameon=False)
     return write(figure, path, "plot_curves")
 
 
-def _prepare(axes: Any, title: str, counted: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(title)
-    axes.set_xlabel(counted)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-
-
-def _losses(history: History) -> np.ndarray:
+def _draw_losses(axes: Any, history: History, smooth: int | None, style: dict[str, Any] | None) -> None:
+    """Draw the running mean of a history's losses; of the only one, without a style, each loss too."""
     losses = np.array(history.losses, dtype=np.float64)
     # A logarithmic axis has no place for 0; NaN leaves a gap.
-    return np.where(np.isfinite(losses) & (losses > 0), losses, np.nan)
-
-
-def _draw_losses(axes: Any, losses: np.ndarray, smooth: int | None) -> None:
+    losses = np.where(np.isfinite(losses) & (losses > 0), losses, np.nan)
     if not np.isfinite(losses).any():
         return
-    steps = np.arange(1, len(losses) + 1)
-    window = smooth or len(losses) // 40
-    look = {"color": "0.75", "linewidth": 0.8} if window > 1 else {"color": "black", "marker": "."}
-    axes.plot(steps, losses, label="each step", **look)
-    if window > 1:
-        mean = _running_mean(losses, window)
+    steps, window = np.arange(1, len(losses) + 1), smooth or max(1, len(losses) // 40)
+    mean = _running_mean(losses, window)
+    if style is not None:
+        every = max(1, len(mean) // 8)
+        # The marks of different lines are set off against each other, as the lines may coincide.
+        place = (len(axes.lines) * every // len(_STYLES), every)
+        axes.plot(steps, mean, markevery=place, markersize=4, **style)
+    elif window == 1:
+        axes.plot(steps, losses, color="black", marker=".", linewidth=0.8, label="each step")
+    else:
+        axes.plot(steps, losses, color="0.75", linewidth=0.8, label="each step")
         axes.plot(steps, mean, color="black", linewidth=1.8, label=f"mean of {window} steps")
-    _make_logarithmic(axes, losses)
-    axes.legend(frameon=False)
 
 
-def _compare_losses(axes: Any, histories: Mapping[str, History], smooth: int | None) -> None:
-    drawn: list[np.ndarray] = []
-    for i, (label, history) in enumerate(histories.items()):
-        losses = _losses(history)
-        if np.isfinite(losses).any():
-            mean = _running_mean(losses, smooth or max(1, len(losses) // 40))
-            every = max(1, len(mean) // 8)
-            # The marks of different lines are set off against each other, as the lines may coincide.
-            where = (i * every // len(histories), every)
-            steps = np.arange(1, len(mean) + 1)
-            axes.plot(steps, mean, markevery=where, markersize=4, label=label, **_style(i))
-            drawn.append(mean)
-    if drawn:
-        _make_logarithmic(axes, np.concatenate(drawn))
-        axes.legend(frameon=False)
-
-
-def _make_logarithmic(axes: Any, losses: np.ndarray) -> None:
+def _make_logarithmic(axes: Any) -> None:
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
+    losses = np.concatenate([line.get_ydata() for line in axes.lines])
     low, high = np.nanmin(losses), np.nanmax(losses)
     if low < high < 100 * low:  # hardly a power of ten to label
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
@@ -153,32 +143,30 @@ def _draw_evaluations(axes: Any, histories: Mapping[str, History], compared: boo
     if not any(history.epochs for history in histories.values()):
         axes.text(0.5, 0.5, "no epoch finished yet", transform=axes.transAxes, ha="center", color="0.4")
         return
-    trained, tested, losses = (
-        any(value is not None for history in histories.values() for value in getattr(history, name))
-        for name in ("train_accuracy", "test_accuracy", "test_loss")
-    )
-    regression = losses and not (trained or tested)
-    name = "test_loss" if regression else "test_accuracy" if tested or not compared else "train_accuracy"
-    lines = [(label, history, name, _style(i)) for i, (label, history) in enumerate(histories.items())]
-    if regression:
-        axes.set_title("Loss on the test set")
+    measured = {name for history in histories.values() for name in _TITLES if _known(history, name).size}
+    name = next((name for name in _TITLES if name in measured), "test_accuracy")
+    if compared or name == "test_loss":
+        axes.set_title(_TITLES[name])
+    if name == "test_loss":
         axes.yaxis.set_major_formatter("{x:g}")
-    elif compared:
-        axes.set_title(f"Accuracy on the {'test' if tested else 'training'} set")
+    lines = [(label, history, name) for label, history in histories.items()]
     if not compared:
-        _, history, *_ = lines[0]
-        training = ("training set", history, "train_accuracy", _style(1) | {"marker": "o"})
-        test = ("test set", history, name, _style(0) | {"marker": "s"})
-        lines = [test] if regression else [training, test]
-    for label, history, name, style in lines:
-        values = np.array(getattr(history, name), dtype=np.float64)  # None becomes NaN
-        known = values[np.isfinite(values)]
+        _, history, name = lines[0]
+        test = "test_loss" if name == "test_loss" else "test_accuracy"
+        lines = [("training set", history, "train_accuracy"), ("test set", history, test)]
+    for i, (label, history, name) in enumerate(lines):
+        known = _known(history, name)
         if known.size:
-            last = f"{known[-1]:.4g}" if regression else f"{known[-1]:.2%}"
+            last = f"{known[-1]:.4g}" if name == "test_loss" else f"{known[-1]:.2%}"
+            values = np.array(getattr(history, name), dtype=np.float64)
+            epochs = [record.epoch for record in history.epochs]
             told = f"{label}, {last}" if compared else f"{label}, {last} at the end"
-            axes.plot([record.epoch for record in history.epochs], values, markersize=4, label=told, **style)
-    if axes.lines:
-        axes.legend(frameon=False)
+            axes.plot(epochs, values, markersize=4, label=told, **_style(i if compared else 1 - i))
+
+
+def _known(history: History, name: str) -> np.ndarray:
+    values = np.array(getattr(history, name), dtype=np.float64)  # None becomes NaN
+    return values[np.isfinite(values)]
 
 
 def _style(i: int) -> dict[str, Any]:

@@ -10,18 +10,8 @@ from xpcnn.backend import to_numpy
 from xpcnn.errors import ShapeError
 from xpcnn.nn import Layer
 from xpcnn.ops.op import whole
-from xpcnn.viz.canvas import (
-    Figure,
-    PathOf,
-    host_array,
-    host_images,
-    mosaic,
-    near_square,
-    new_figure,
-    show,
-    write,
-)
-from xpcnn.viz.walk import evenly, outputs
+from xpcnn.viz.activations import evenly_spaced, layer_outputs
+from xpcnn.viz.canvas import Figure, PathOf, host_array, host_images, mosaic, near_square, panels, show, write
 
 __all__ = ["plot_feature_maps"]
 
@@ -87,21 +77,15 @@ def plot_feature_maps(
             f"plot_feature_maps: image must have shape (C, H, W) or (1, C, H, W), "
             f"got {host_array(image).shape}"
         )
-    found = outputs("plot_feature_maps", model, images, layers, lambda name, y: (name, to_numpy(y)[0]))
-    drawn = evenly(found, most)
-    columns = min(_COLUMNS, 1 + len(drawn))
-    rows = -(-(1 + len(drawn)) // columns)
-    figure = new_figure(columns * _PANEL, rows * (_PANEL + 0.45))
+    found = layer_outputs("plot_feature_maps", model, images, layers, lambda name, y: (name, to_numpy(y)[0]))
+    drawn = evenly_spaced(found, most)
+    figure, grid = panels(1 + len(drawn), min(_COLUMNS, 1 + len(drawn)), _PANEL, _PANEL + 0.45)
     if len(drawn) < len(found):
         figure.suptitle(f"{len(drawn)} of {len(found)} layers", fontsize=11)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
     show(grid[0], host_images(images, "plot_feature_maps")[0])
     grid[0].set_title(f"input\n{_size(images[0])}", fontsize=8)
-    for axes, (name, output) in zip(grid[1:], drawn, strict=False):
-        told = _draw(axes, output, channels)
-        axes.set_title(f"{name}\n{told}", fontsize=8)
-    for axes in grid[1 + len(drawn) :]:
-        axes.remove()
+    for axes, (name, output) in zip(grid[1:], drawn, strict=True):
+        axes.set_title(f"{name}\n{_draw(axes, output, channels)}", fontsize=8)
     return write(figure, path, "plot_feature_maps")
 
 
@@ -123,8 +107,7 @@ def _draw(axes: Any, output: np.ndarray, channels: int) -> str:
         squares.flat[: len(values)] = values
         show(axes, squares, low, high)
         return told
-    grey = np.where(values == values.max(), "black", "0.6")
-    axes.bar(range(len(values)), values, color=grey)
+    axes.bar(range(len(values)), values, color=np.where(values == values.max(), "black", "0.6"))
     axes.set_xticks(range(len(values)))
     axes.set_yticks([])
     axes.tick_params(labelsize=7)

@@ -10,8 +10,8 @@ import numpy as np
 from xpcnn.backend import to_numpy
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
-from xpcnn.viz.canvas import Figure, PathOf, corners, mosaic, near_square, new_figure, show, write
-from xpcnn.viz.walk import leaves
+from xpcnn.viz.activations import leaf_layers
+from xpcnn.viz.canvas import Figure, PathOf, corners, mosaic, near_square, panels, show, write
 
 __all__ = ["plot_filters"]
 
@@ -70,11 +70,9 @@ def plot_filters(
     columns = near_square(len(tiles[0])) if in_one else min(channels, _MOST_CHANNELS)
     height, width = mosaic(tiles[0], columns).shape[:2]
     panel = max(3.6, 4.0 * min(1.0, width / height))
-    figure = new_figure(len(pair) * panel, 0.8 + min(5.5, panel * height / width), gap=0.08)
+    figure, grid = panels(len(pair), len(pair), panel, min(5.5, panel * height / width), top=0.8, gap=0.08)
     names = ("before training", "after training") if len(pair) == 2 else ("",)
-    for axes, filters, weight, name in zip(
-        figure.subplots(1, len(pair), squeeze=False)[0], tiles, weights, names, strict=True
-    ):
+    for axes, filters, weight, name in zip(grid, tiles, weights, names, strict=True):
         show(axes, mosaic(filters, columns))
         _frame(axes, filters.shape, columns)
         axes.set_title(f"{name}\nstd {weight.std():.3g}".strip(), fontsize=10)
@@ -90,7 +88,7 @@ def plot_filters(
 def _convolution(model: Layer, pattern: str | None) -> tuple[str, np.ndarray]:
     """Return the path and the weight, on the host, of the first convolution whose path fits."""
     known = []
-    for path, leaf in leaves(model):
+    for path, leaf in leaf_layers(model):
         weight: Any = getattr(leaf, "weight", None)
         if weight is not None and len(weight.shape) == 4:
             if pattern is None or fnmatchcase(path, pattern):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,23 +12,13 @@ from xpcnn.backend import asarray, host_generator, to_numpy
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
 from xpcnn.ops.op import whole
-from xpcnn.viz.canvas import Figure, PathOf, host_array, near_square, new_figure, write
-from xpcnn.viz.walk import evenly, outputs
+from xpcnn.viz.activations import evenly_spaced, layer_outputs
+from xpcnn.viz.canvas import Figure, PathOf, host_array, near_square, panels, write
 
 __all__ = ["plot_activations", "plot_initial_values"]
 
 _BINS = 40
 _SAMPLE = 100_000  # values of a layer that go into its histogram; mean and std are of all
-
-
-class _Outputs(NamedTuple):
-    """The outputs of one layer: which part of them is exactly 0, and a sample of the others."""
-
-    name: str
-    mean: float
-    std: float
-    zeros: float
-    sample: np.ndarray
 
 
 def plot_activations(
@@ -84,22 +74,23 @@ def plot_activations(
     rows = dict(models) if isinstance(models, Mapping) else {"": models}
     if not rows:
         raise ArgumentError("plot_activations: no model given")
-    found = {label: outputs("plot_activations", model, x, layers, _measure) for label, model in rows.items()}
-    drawn = {label: evenly(row, most) for label, row in found.items()}
-    widest = max(map(len, drawn.values()))
-    columns = widest if len(rows) > 1 else near_square(widest, aspect=2)
-    deep = len(rows) if len(rows) > 1 else -(-widest // columns)
-    figure = new_figure(max(4.0, 2.1 * columns), 0.3 + 1.75 * deep, gap=0.04)
+    found = {
+        label: layer_outputs("plot_activations", model, x, layers, _measure) for label, model in rows.items()
+    }
     deepest = max(map(len, found.values()))
+    widest = min(deepest, most)
+    columns = widest if len(rows) > 1 else near_square(widest, aspect=2)
+    width = max(4.0 / columns, 2.1)
+    figure, grid = panels(widest * len(rows), columns, width, 1.75, top=0.3, gap=0.04)
     if deepest > most:
         figure.suptitle(f"{most} of {deepest} layers", fontsize=11)
-    grid = figure.subplots(deep, columns, squeeze=False)
-    lines = grid if len(rows) > 1 else [grid.ravel()]
-    for (label, row), line in zip(drawn.items(), lines, strict=True):
-        for axes, layer in zip(line, row, strict=False):
-            _draw(axes, layer, limits or _limits(layer.sample))
+    for i, (label, row) in enumerate(found.items()):
+        line, drawn = grid[i * widest : (i + 1) * widest], evenly_spaced(row, most)
+        for axes, (title, sample) in zip(line, drawn, strict=False):
+            axes.set_title(title, fontsize=8)
+            _draw(axes, sample, limits or _limits(sample))
         line[0].set_ylabel(label)
-        for axes in line[len(row) :]:
+        for axes in line[len(drawn) :]:
             axes.remove()
     return write(figure, path, "plot_activations")
 
@@ -152,13 +143,16 @@ def plot_initial_values(
     return write(figure, path, "plot_initial_values")
 
 
-def _measure(name: str, y: Any) -> _Outputs:
+def _measure(name: str, y: Any) -> tuple[str, np.ndarray]:
+    """Return a layer's name with mean, spread and share of zeros, and a sample of its other outputs."""
     values = to_numpy(y).astype(np.float64).reshape(-1)
     values = values[np.isfinite(values)]
     others = values[values != 0]
-    mean, std = (float(values.mean()), float(values.std())) if values.size else (np.nan, np.nan)
-    zeros = 1 - others.size / values.size if values.size else 0.0
-    return _Outputs(name, mean, std, zeros, others[:: -(-others.size // _SAMPLE) or 1])
+    mean, std = (values.mean(), values.std()) if values.size else (np.nan, np.nan)
+    title = f"{name}\n" + f"{mean:.2g} ± {std:.2g}".replace("-", "−")
+    if others.size < values.size:
+        title += f", {1 - others.size / values.size:.0%} zeros"
+    return title, others[:: -(-others.size // _SAMPLE) or 1]
 
 
 def _limits(sample: np.ndarray) -> tuple[float, float] | None:
@@ -169,13 +163,9 @@ def _limits(sample: np.ndarray) -> tuple[float, float] | None:
     return (float(low), float(high)) if low < high else (float(low) - 0.5, float(high) + 0.5)
 
 
-def _draw(axes: Any, layer: _Outputs, limits: tuple[float, float] | None) -> None:
-    told = f"{layer.mean:.2g} ± {layer.std:.2g}".replace("-", "−")
-    if layer.zeros > 0:
-        told += f", {layer.zeros:.0%} zeros"
-    axes.set_title(f"{layer.name}\n{told}", fontsize=8)
+def _draw(axes: Any, sample: np.ndarray, limits: tuple[float, float] | None) -> None:
     if limits is not None:
-        heights, edges = np.histogram(layer.sample, bins=_BINS, range=limits)
+        heights, edges = np.histogram(sample, bins=_BINS, range=limits)
         axes.stairs(heights, edges, fill=True, color="0.35")
         axes.set_xlim(*limits)
     axes.set_ylim(bottom=0)

@@ -11,7 +11,7 @@ from xpcnn.nn import Layer
 from xpcnn.ops.op import whole
 from xpcnn.train import predict
 from xpcnn.train.inputs import labelled
-from xpcnn.viz.canvas import Figure, PathOf, host_array, host_images, new_figure, show, write
+from xpcnn.viz.canvas import Figure, PathOf, host_array, host_images, new_figure, panels, show, write
 
 __all__ = ["confusion_matrix", "plot_confusion", "plot_mistakes"]
 
@@ -97,20 +97,15 @@ def plot_confusion(matrix: Any, path: PathOf | None = None) -> Figure:
     if written:
         axes.set_xticks(range(classes))
         axes.set_yticks(range(classes))
-        _write_counts(axes, counts, shades)
+        for i, j in np.argwhere(counts > 0):
+            color = "white" if shades[i, j] > 0.55 else "black"
+            axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
         recalls = axes.secondary_yaxis("right")
-        recalls.set_yticks(
-            range(classes), [f"{shares[i, i]:.1%}" if totals[i] else "none" for i in range(classes)]
-        )
+        told = [f"{shares[i, i]:.1%}" if totals[i] else "none" for i in range(classes)]
+        recalls.set_yticks(range(classes), told)
         recalls.tick_params(length=0)
         recalls.set_ylabel("of the class read correctly")
     return write(figure, path, "plot_confusion")
-
-
-def _write_counts(axes: Any, counts: np.ndarray, shades: np.ndarray) -> None:
-    for i, j in np.argwhere(counts > 0):
-        color = "white" if shades[i, j] > 0.55 else "black"
-        axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
 
 
 def plot_mistakes(model: Layer, data: Any, path: PathOf | None = None, *, count: int = 24) -> Figure:
@@ -155,14 +150,9 @@ def plot_mistakes(model: Layer, data: Any, path: PathOf | None = None, *, count:
         figure = new_figure(5, 1.5)
         figure.suptitle(told, fontsize=11)
         return write(figure, path, "plot_mistakes")
-    columns = min(_COLUMNS, max(4, len(worst)))
-    rows = -(-len(worst) // columns)
-    figure = new_figure(1.25 * columns, 0.5 + 1.55 * rows)
+    figure, grid = panels(len(worst), min(_COLUMNS, max(4, len(worst))), 1.25, 1.55, top=0.5)
     figure.suptitle(told if len(worst) == len(wrong) else f"{told}; the {len(worst)} surest", fontsize=11)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, i, picture in zip(grid, worst, host_images(images[worst], "plot_mistakes"), strict=False):
+    for axes, i, picture in zip(grid, worst, host_images(images[worst], "plot_mistakes"), strict=True):
         show(axes, picture)
         axes.set_title(f"true {labels[i]}\nread {read[i]}, {sure[i]:.0%}", fontsize=8)
-    for axes in grid[len(worst) :]:
-        axes.remove()
     return write(figure, path, "plot_mistakes")

@@ -9,7 +9,7 @@ import numpy as np
 from xpcnn import ops
 from xpcnn.backend import asarray, to_numpy
 from xpcnn.errors import ShapeError
-from xpcnn.viz.canvas import Figure, PathOf, host_array, new_figure, show, write
+from xpcnn.viz.canvas import Figure, PathOf, host_array, panels, show, write
 
 __all__ = ["plot_sobel", "sobel"]
 
@@ -78,16 +78,16 @@ def plot_sobel(image: Any, path: PathOf | None = None) -> Figure:
     horizontal, vertical = _responses(grey)
     magnitude = np.hypot(horizontal, vertical)
     strongest = max(float(np.abs([horizontal, vertical]).max()), 1e-6)
-    height, width = grey.shape
-    panel = 2.6
-    figure = new_figure(4 * panel, 0.8 + min(2 * panel, panel * height / width))
-    panels = (
-        ("image", grey, float(grey.min()), max(float(grey.max()), float(grey.min()) + 1e-6), ""),
+    low, high = float(grey.min()), float(grey.max())
+    shown = (
+        ("image", grey, low, max(high, low + 1e-6), ""),
         ("horizontal edges", horizontal, -strongest, strongest, _kernel_text(_ACROSS_ROWS)),
         ("vertical edges", vertical, -strongest, strongest, _kernel_text(_ACROSS_COLUMNS)),
         ("magnitude", magnitude, 0.0, max(float(magnitude.max()), 1e-6), ""),
     )
-    for axes, (title, picture, low, high, kernel) in zip(figure.subplots(1, 4), panels, strict=True):
+    height, width = grey.shape
+    figure, grid = panels(4, 4, 2.6, min(5.2, 2.6 * height / width), top=0.8)
+    for axes, (title, picture, low, high, kernel) in zip(grid, shown, strict=True):
         show(axes, picture, low, high)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(kernel, family="monospace", fontsize=8)

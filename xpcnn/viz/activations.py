@@ -13,7 +13,7 @@ from xpcnn.errors import ArgumentError
 from xpcnn.nn import Flatten, Layer, Preprocess
 from xpcnn.nn.preprocess import like_of, to_images
 
-__all__ = ["Activation", "activations", "evenly", "leaves", "outputs", "walk"]
+__all__ = ["Activation", "activations", "evenly_spaced", "layer_outputs", "leaf_layers"]
 
 Item = TypeVar("Item")
 
@@ -51,52 +51,47 @@ def activations(model: Layer, x: Any) -> list[Activation]:
     [('conv1', (5, 8, 26, 26)), ('pool1', (5, 8, 13, 13)), ('flatten', (5, 1352)), ('fc', (5, 10))]
     """
     found: list[Activation] = []
-    walk(model, x, lambda path, layer, _, y: found.append(Activation(path, layer, y)))
+    _run(model, x, lambda path, layer, _, y: found.append(Activation(path, layer, y)))
     return found
 
 
-def walk(model: Layer, x: Any, see: Callable[[str, Layer, Array, Array], None]) -> Array:
-    """Run images through a model, call `see(path, layer, input, output)` as each leaf is passed; return y.
+def _run(model: Layer, x: Any, on_layer: Callable[[str, Layer, Array, Array], None]) -> None:
+    """Run images through a model, and call `on_layer(path, layer, input, output)` as each leaf is passed.
 
     What is run is a copy of the model's containers in which every leaf reports itself. So containers need not
     know that they are looked into, whatever they do with their children.
     """
     found: dict[int, tuple[Layer, list[str]]] = {}
-    for path, leaf in leaves(model):
+    for path, leaf in leaf_layers(model):
         found.setdefault(id(leaf), (leaf, []))[1].append(path)
     # The deep copy is told that it has copied the leaves already, to watched ones.
-    copied: dict[int, Any] = {which: _watch(leaf, paths, see) for which, (leaf, paths) in found.items()}
-    watched: Layer = copy.deepcopy(model, copied)
+    copied: dict[int, Any] = {
+        which: _watched(leaf, paths, on_layer) for which, (leaf, paths) in found.items()
+    }
+    copied_model: Layer = copy.deepcopy(model, copied)
     with model.backend.execution_context():
-        return watched(to_images(model, x, like_of("viz", model)))
+        copied_model(to_images(model, x, like_of("viz", model)))
 
 
-class _Watcher(Layer):
-    """A leaf that tells of each of its calls."""
+def _watched(layer: Layer, paths: list[str], on_layer: Callable[[str, Layer, Array, Array], None]) -> Layer:
+    """Return a layer that is like another, also to those who ask for its kind or its attributes."""
+    places = itertools.cycle(paths)  # a leaf can stand in several, and is then called once for each
 
-    _layer: Layer
-    _paths: Iterator[str]
-    _see: Callable[[str, Layer, Array, Array], None]
-
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return self(x), None
-
-    def __call__(self, x: Array) -> Array:
-        y = self._layer(x)
-        self._see(next(self._paths), self._layer, x, y)
+    def call(self: Layer, x: Array) -> Array:
+        y = layer(x)
+        on_layer(next(places), layer, x, y)
         return y
 
+    def forward(self: Layer, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        return call(self, x), None
 
-def _watch(layer: Layer, paths: list[str], see: Callable[[str, Layer, Array, Array], None]) -> Layer:
-    """Return a layer that is like another, also to those who ask for its kind or its attributes."""
-    kind = type(type(layer).__name__, (_Watcher, type(layer)), {})
+    kind = type(type(layer).__name__, (type(layer),), {"__call__": call, "forward": forward})
     watched: Layer = object.__new__(kind)
-    # A leaf can stand in several places, and is then called once for each.
-    vars(watched).update(vars(layer), _layer=layer, _paths=itertools.cycle(paths), _see=see)
+    vars(watched).update(vars(layer))
     return watched
 
 
-def leaves(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+def leaf_layers(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
     """Yield (path, layer) for every layer without children, in definition order; not what prepares images."""
     if not isinstance(model, Layer):
         raise ArgumentError(f"viz: model must be a Layer, got {type(model).__name__}")
@@ -104,10 +99,10 @@ def leaves(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
     if not children and not isinstance(model, Preprocess):  # which has no path
         yield path, model
     for name, child in children.items():
-        yield from leaves(child, ".".join(part for part in (path, name) if part))
+        yield from leaf_layers(child, ".".join(part for part in (path, name) if part))
 
 
-def outputs(
+def layer_outputs(
     function: str, model: Layer, x: Any, pattern: str | None, result: Callable[[str, Array], Item]
 ) -> list[Item]:
     """Return `result(path, output)` of each leaf under a path that fits a pattern and gives new numbers.
@@ -119,23 +114,23 @@ def outputs(
     """
     found: list[Item] = []
 
-    def see(path: str, layer: Layer, x: Array, y: Array) -> None:
+    def on_layer(path: str, layer: Layer, x: Array, y: Array) -> None:
         if y is not x and not isinstance(layer, Flatten) and (pattern is None or fnmatchcase(path, pattern)):
             found.append(result(path or type(layer).__name__, y))
 
-    walk(model, x, see)
+    _run(model, x, on_layer)
     if not found:
-        known = ", ".join(dict.fromkeys(path for path, _ in leaves(model)))
+        known = ", ".join(dict.fromkeys(path for path, _ in leaf_layers(model)))
         raise ArgumentError(f"{function}: no layer to show fits layers={pattern!r}; layers: {known}")
     return found
 
 
-def evenly(items: list[Item], most: int) -> list[Item]:
+def evenly_spaced(items: list[Item], most: int) -> list[Item]:
     """Return at most `most` of the items, evenly spaced, the last always among them.
 
     Examples
     --------
-    >>> evenly(list(range(10)), 4)
+    >>> evenly_spaced(list(range(10)), 4)
     [0, 3, 6, 9]
     """
     if len(items) <= most:

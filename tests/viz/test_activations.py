@@ -10,7 +10,7 @@ import pytest
 from xpcnn import data, models, nn
 from xpcnn.errors import ShapeError
 from xpcnn.viz import activations
-from xpcnn.viz.walk import evenly, leaves
+from xpcnn.viz.activations import evenly_spaced, leaf_layers
 
 
 def network() -> nn.Sequential:
@@ -61,14 +61,14 @@ def by_hand(model: Any, x: Any) -> list[tuple[str, nn.Layer, Any]]:
 def test_activations_are_the_layers_outputs(make: Any) -> None:
     model = network().to(backend=make.backend)
     x = make.array(np.random.default_rng(0).standard_normal((2, 1, 6, 6)), "float32")
-    state, inside = model.state_dict(), dict(leaves(model))
+    state, inside = model.state_dict(), dict(leaf_layers(model))
     found, expected = activations(model, x), by_hand(model, x)
     assert [path for path, _, _ in found] == [path for path, _, _ in expected]
     for (_, layer, output), (_, same, value) in zip(found, expected, strict=True):
         assert layer is same
         make.check(output, make.to_numpy(value), "float32", rtol=0)
     np.testing.assert_array_equal(make.to_numpy(found[-1].output), make.to_numpy(model(x)))
-    assert dict(leaves(model)) == inside  # the model is as it was
+    assert dict(leaf_layers(model)) == inside  # the model is as it was
     np.testing.assert_equal(
         make.snapshot(list(model.state_dict().values())), make.snapshot([*state.values()])
     )
@@ -86,7 +86,7 @@ def test_published_networks() -> None:
     model = models.resnet20(in_channels=1)
     found = activations(model, np.zeros((1, 1, 8, 8), np.float32))
     assert found[-1].path == "fc"
-    assert len(found) == len(list(leaves(model)))
+    assert len(found) == len(list(leaf_layers(model)))
 
 
 def test_a_layer_alone() -> None:
@@ -106,4 +106,4 @@ def test_an_error_tells_where() -> None:
     ("most", "expected"), [(1, [9]), (2, [0, 9]), (10, list(range(10))), (99, [*range(10)])]
 )
 def test_evenly(most: int, expected: list[int]) -> None:
-    assert evenly(list(range(10)), most) == expected
+    assert evenly_spaced(list(range(10)), most) == expected

@@ -1,0 +1,383 @@
+"""Callbacks: when they are called, what is saved whatever becomes of others, the display, stopping early."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpcnn import Trainer, nn, optim
+from xpcnn.data import Dataset
+from xpcnn.errors import ArgumentError, CheckpointError, DivergenceError
+from xpcnn.io import load_weights
+from xpcnn.train import (
+    Callback,
+    EarlyStopping,
+    EpochRecord,
+    History,
+    ProgressBar,
+    ProgressLines,
+    RunDirectory,
+    describe,
+    progress_for,
+)
+
+NewTrainer = Callable[..., Trainer]
+
+
+class Recorder(Callback):
+    """Writes down what it is told, and does one thing of its own."""
+
+    def __init__(self, method: str = "", action: Callable[[Trainer], None] = lambda trainer: None) -> None:
+        self.told: list[Any] = []
+        self.method, self.action = method, action
+
+    def note(self, trainer: Trainer, method: str, *told: Any) -> None:
+        self.told.append((method, *told))
+        if method == self.method:
+            self.action(trainer)
+
+    def on_start(self, trainer: Trainer, steps: int) -> None:
+        self.note(trainer, "start", steps)
+
+    def on_losses(self, trainer: Trainer, losses: list[float]) -> None:
+        assert trainer.history.losses[-len(losses) :] == losses
+        assert len(trainer.history.losses) == trainer.steps
+        self.note(trainer, "losses", len(losses))
+
+    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
+        assert trainer.history.epochs[-1] is record
+        self.note(trainer, "epoch", record.epoch)
+
+    def on_stop(self, trainer: Trainer) -> None:
+        self.note(trainer, "stop", trainer.steps)
+
+
+def fit(trainer: Trainer, digits: Dataset, *callbacks: Callback, epochs: int = 1, **options: Any) -> History:
+    """Two steps an epoch."""
+    given = {"progress": None, "test": digits[:10], **options}
+    return trainer.fit(digits[:40], epochs=epochs, batch_size=20, callbacks=callbacks, **given)
+
+
+def failing(text: str) -> Callable[[Trainer], None]:
+    def fail(trainer: Trainer) -> None:
+        raise RuntimeError(text)
+
+    return fail
+
+
+def test_when_they_are_called(new_trainer: NewTrainer, digits: Dataset) -> None:
+    recorder = Recorder()
+    new_trainer().fit(digits[:120], epochs=2, batch_size=10, progress=None, callbacks=[recorder])
+    epoch = [("losses", 10), ("losses", 2)]
+    assert recorder.told == [("start", 24), *epoch, ("epoch", 1), *epoch, ("epoch", 2), ("stop", 24)]
+    recorder.told.clear()
+    assert fit(new_trainer(), digits, epochs=0, progress=recorder) == History()
+    assert recorder.told == [("start", 0), ("stop", 0)]
+
+
+@pytest.mark.parametrize("strange", [3, {"a": 1}, "no", None, [None]])
+def test_what_is_no_callback(strange: Any, new_trainer: NewTrainer, digits: Dataset) -> None:
+    with pytest.raises(ArgumentError, match="fit: callbacks must be"):
+        new_trainer().fit(digits, epochs=0, callbacks=strange)
+    if strange is not None:
+        with pytest.raises(ArgumentError, match="fit: progress must be"):
+            new_trainer().fit(digits, epochs=0, progress=strange)
+
+
+# -- the display -------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Full(io.StringIO):
+    """A log on a full disk."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error, self.writes = error, 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        raise self.error
+
+
+NO_SPACE, CLOSED = OSError(28, "No space left on device"), ValueError("closed")
+
+
+# tqdm itself passes over what a closed file raises.
+@pytest.mark.parametrize(
+    ("display", "error"), [(ProgressLines, NO_SPACE), (ProgressLines, CLOSED), (ProgressBar, NO_SPACE)]
+)
+def test_a_display_that_fails_is_dropped(
+    display: Any,
+    error: Exception,
+    new_trainer: NewTrainer,
+    digits: Dataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run, stream = RunDirectory(tmp_path, {}), Full(error)
+    history = fit(new_trainer(), digits, run, epochs=3, progress=display(stream))
+    assert run.history() == history
+    assert len(history.epochs) == 3
+    notes = [record.getMessage() for record in caplog.records]
+    assert notes == [f"the progress display failed and shows nothing more: {error}"]
+    assert stream.writes == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_dev_full(new_trainer: NewTrainer, digits: Dataset) -> None:
+    with suppress(OSError), open("/dev/full", "w") as full:  # closing it writes once more
+        assert len(fit(new_trainer(), digits, epochs=2, progress=ProgressLines(full)).epochs) == 2
+
+
+@pytest.mark.parametrize("stderr", ["missing", "closed"])
+def test_without_a_console_nothing_is_shown(
+    new_trainer: NewTrainer,
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stderr: str,
+) -> None:
+    stream = io.StringIO()
+    stream.close()
+    assert progress_for(None) is progress_for(stream) is None
+    monkeypatch.setattr(sys, "stderr", None if stderr == "missing" else stream)
+    for progress in ("auto", ProgressLines(), ProgressBar()):
+        assert len(fit(new_trainer(), digits, progress=progress).epochs) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_lines_in_a_log_and_a_bar_on_a_terminal(
+    new_trainer: NewTrainer, digits: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = fit(new_trainer(), digits, epochs=2, progress="auto")
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()) == ("", [describe(record) for record in history.epochs])
+    screen = Terminal()
+    assert isinstance(progress_for(screen), ProgressBar)
+    fit(new_trainer(), digits, epochs=2, progress=ProgressBar(screen))
+    shown = screen.getvalue()
+    assert "4/4" in shown
+    assert "loss " in shown
+    assert shown.count("epoch ") == 2
+
+
+def test_an_epoch_in_a_line(new_equipped: NewTrainer, digits: Dataset) -> None:
+    record = EpochRecord(3, 0.1234567, 0.9, None, 2.5, 4000.4)
+    assert describe(record) == "epoch   3  loss 0.1235  train  90.00%  2.5 s  4,000 images/s"
+    record.test_accuracy = 1.0
+    assert "train  90.00%  test 100.00%  2.5 s" in describe(record)
+    log, trainer = io.StringIO(), new_equipped()
+    fit(trainer, digits, progress=ProgressLines(log))  # with a schedule
+    assert f"  lr {trainer.optimizer.lr:.2e}  " in log.getvalue()
+
+
+# -- others that fail --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["epoch", "stop"])
+def test_another_callback_that_fails_costs_nothing(
+    method: str, new_trainer: NewTrainer, digits: Dataset, tmp_path: Path
+) -> None:
+    run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
+    with pytest.raises(RuntimeError, match="mine"):
+        fit(trainer, digits, Recorder(method, failing("mine")), run)
+    run.restore(restored)
+    assert (restored.epoch, restored.steps) == (1, 2)
+    assert run.history() == trainer.history
+    with run.writing():
+        pass  # the lock is free
+
+
+def test_every_on_stop_is_called(new_trainer: NewTrainer, digits: Dataset) -> None:
+    last, display = Recorder(), Recorder()
+    failures = [Recorder("stop", failing(text)) for text in ("first", "second")]
+    with pytest.raises(RuntimeError, match="first") as caught:
+        fit(new_trainer(), digits, *failures, last, progress=display)
+    assert last.told[-1] == display.told[-1] == ("stop", 2)
+    assert caught.value.__notes__ == ["Recorder.on_stop: second"]
+
+
+# -- weights that the last update ruins ------------------------------------------------------
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_an_update_that_ruins_the_weights_saves_nothing(
+    new_trainer: NewTrainer,
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ctrl_c: Callable[[], None],
+    interrupt: bool,
+) -> None:
+    run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
+    update, ruined = trainer.optimizer.step, 3 if interrupt else 4
+
+    def ruin(grads: Any) -> None:
+        update(grads)
+        if trainer.steps == ruined - 1:
+            weight = trainer.model.parameters()["fc.weight"]
+            weight.data = weight.data * np.float32(np.inf)
+            if interrupt:
+                ctrl_c()
+
+    monkeypatch.setattr(trainer.optimizer, "step", ruin)
+    message = (
+        rf"fc\.weight became NaN or infinite by step {ruined} \(epoch 2\) with learning rate 0\.001; lower"
+    )
+    with pytest.raises(DivergenceError, match=message):
+        fit(trainer, digits, run, epochs=2)
+    run.restore(restored)
+    assert restored.steps == 2
+    for file in (run.weights_file, run.best_file):
+        assert all(np.isfinite(array).all() for array in load_weights(file).arrays.values())
+    assert len(run.history().losses) == ruined
+
+
+class Masked(nn.Layer):
+    """Adds nothing; its parameter is a mask."""
+
+    def __init__(self) -> None:
+        self.mask = nn.Parameter(np.full((1,), -np.inf, "f"))
+        self.mask.trainable = False
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        return x, None
+
+    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+        return dy
+
+
+def test_frozen_parameters_may_hold_infinity(new_model: Any, digits: Dataset, tmp_path: Path) -> None:
+    model = new_model()
+    model["masked"] = Masked()
+    run = RunDirectory(tmp_path, {})
+    fit(Trainer(model, optim.Adam(model)), digits, run)
+    assert run.weights_file.exists()
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(
+    new_trainer: NewTrainer, digits: Dataset, tmp_path: Path
+) -> None:
+    """By a limit on the size of files, as a full disk needs a mount."""
+    resource = pytest.importorskip("resource")
+    run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
+    fit(trainer, digits, run)
+    before, limits = run.checkpoint_file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="cannot write"):
+            fit(trainer, digits, run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert run.checkpoint_file.read_bytes() == before
+    run.restore(restored)
+    assert restored.epoch == 1
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+
+
+# -- stopping early ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets epochs have these test accuracies, whatever the model."""
+
+    def arrange(*accuracies: float) -> None:
+        def record(**given: Any) -> EpochRecord:
+            return EpochRecord(**(given | {"test_accuracy": accuracies[given["epoch"] - 1]}))
+
+        monkeypatch.setattr("xpcnn.train.loop.EpochRecord", record)
+
+    return arrange
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("classes", "scores", "patience", "min_delta", "stops"),
+    [
+        (True, [], 1, 0.0, False),
+        (True, [0.5, 0.6, 0.7], 1, 0.0, False),
+        (True, [0.5, 0.5], 1, 0.0, True),  # as good is not better
+        (True, [0.5, 0.4, 0.6], 2, 0.0, False),
+        (True, [0.5, 0.4, 0.45], 2, 0.0, True),  # better than the one before, but not than the best
+        (True, [0.5, 0.54, 0.58], 2, 0.05, False),  # measured from the best that counted
+        (True, [0.5, 0.54, 0.55], 2, 0.05, True),
+        (True, [0.5, None, None, 0.6], 1, 0.0, False),
+        (True, [None, 0.5, None, 0.4], 1, 0.0, True),
+        (False, [1.0, 0.9, 0.8], 1, 0.0, False),
+        (False, [1.0, 1.1, 0.9], 2, 0.0, False),
+        (False, [1.0, 1.1, 1.05], 2, 0.0, True),
+        (False, [1.0, 0.96, 0.95], 2, 0.05, True),
+        (False, [NAN, 1.0], 1, 0.0, False),
+        (False, [1.0, NAN], 1, 0.0, True),
+    ],
+)
+def test_the_rule_of_early_stopping(
+    classes: bool, scores: Sequence[float | None], patience: int, min_delta: float, stops: bool
+) -> None:
+    """Accuracies where there are classes, else losses."""
+    pairs = [(score, None) if classes else (None, score) for score in scores]
+    records = [EpochRecord(i, 1.0, None, a, 1.0, 1.0, test_loss=b) for i, (a, b) in enumerate(pairs, 1)]
+    reason = EarlyStopping(patience, min_delta=min_delta).reason(History(epochs=records))
+    assert (reason is not None) is stops
+    if reason is not None:
+        epochs = "1 epoch" if patience == 1 else f"{patience} epochs"
+        what = f"no better test accuracy in {epochs}" if classes else f"no lower test loss in {epochs}"
+        assert reason.startswith(f"{what} than the {'50.00%' if classes else '1'} of epoch ")
+
+
+def test_fit_ends_early_and_a_resumed_run_likewise(
+    new_trainer: NewTrainer, digits: Dataset, scripted: Callable[..., None], same_bits: Any, tmp_path: Path
+) -> None:
+    scripted(0.5, 0.6, 0.6, 0.55, 0.9)
+    whole, broken, resumed, again = (new_trainer() for _ in range(4))
+    screen, run = io.StringIO(), RunDirectory(tmp_path, {})
+    fit(whole, digits, EarlyStopping(2), epochs=5, progress=ProgressBar(screen))
+    assert whole.history.test_accuracy == [0.5, 0.6, 0.6, 0.55]
+    assert whole.stopped == "no better test accuracy in 2 epochs than the 60.00% of epoch 2"
+    assert f"stopped: {whole.stopped}" in screen.getvalue().replace("\r", "\n").splitlines()
+    assert (whole.history.interrupted, whole.epoch, whole.epoch_samples) == (False, 4, 0)
+    fit(broken, digits, run, EarlyStopping(2), epochs=3)
+    run.restore(resumed)
+    fit(resumed, digits, run, EarlyStopping(2), epochs=2)
+    assert same_bits(whole, resumed)
+    run.restore(again)
+    fit(again, digits, run, EarlyStopping(2), epochs=1)
+    assert same_bits(whole, again)
+    assert again.stopped == whole.stopped
+    fit(again, digits)  # nobody to stop it
+    assert (again.stopped, len(again.history.epochs)) == (None, 5)
+
+
+@pytest.mark.parametrize(("method", "steps"), [("start", 0), ("losses", 2)])
+def test_a_stop_waits_for_the_end_of_an_epoch(
+    new_trainer: NewTrainer, digits: Dataset, method: str, steps: int
+) -> None:
+    trainer = new_trainer()
+    fit(trainer, digits, Recorder(method, lambda trainer: trainer.stop("enough")), epochs=3)
+    assert (trainer.steps, trainer.stopped) == (steps, "enough")
+
+
+def test_what_early_stopping_refuses(new_trainer: NewTrainer, digits: Dataset) -> None:
+    with pytest.raises(ArgumentError, match="fit: EarlyStopping needs a test set"):
+        fit(new_trainer(), digits, EarlyStopping(1), test=None)
+    for patience, min_delta in ((0, 0.0), (1, -0.1), (1, NAN)):
+        with pytest.raises(ArgumentError, match=r"EarlyStopping: (patience|min_delta) must be .*got"):
+            EarlyStopping(patience, min_delta=min_delta)
