@@ -150,7 +150,8 @@ class PoolGeometry:
     ) -> PoolGeometry:
         """Return the geometry of the user's arguments, or raise an error that names `op`."""
         ceil_mode = ceil_mode if type(ceil_mode) is bool else flag(f"{op}: ceil_mode", ceil_mode)
-        return cached(_build, (op, tuple(shape), ceil_mode), kernel_size, stride, padding)
+        found: PoolGeometry = cached(_build, (op, tuple(shape), ceil_mode), kernel_size, stride, padding)
+        return found
 
     @functools.cached_property
     def output_shape(self) -> tuple[int, int, int, int]:

@@ -138,8 +138,8 @@ def gradients_given(
 ) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias) in the dtype of `dy`, and None for parameters that were absent."""
     astype = backend_of(dy).xp.astype
-    dweight = None if ctx.weight is None else astype(dweight, dy.dtype, copy=False)
-    return dx, dweight, astype(dbias, dy.dtype, copy=False) if ctx.has_bias else None
+    of_weight = None if ctx.weight is None else astype(dweight, dy.dtype, copy=False)
+    return dx, of_weight, astype(dbias, dy.dtype, copy=False) if ctx.has_bias else None
 
 
 @primitive

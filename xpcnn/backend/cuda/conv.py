@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.arrays import element_strides, empty, empty_images, storage_of, vector_width
 from xpcnn.backend.cuda.launch import divider, launch, record, sized
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions, vectored

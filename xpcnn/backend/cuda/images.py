@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any, Final
 
-from xpcnn.backend.base import Array, Backend, dtype_name
+from xpcnn.backend.arrays import LibraryArray as Array
+from xpcnn.backend.arrays import dtype_name
+from xpcnn.backend.base import Backend
 from xpcnn.backend.cuda.arrays import contiguous, empty
 from xpcnn.backend.cuda.launch import divider, launch, record, sized
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.arrays import contiguous, element_strides, empty, empty_like, merge_axes, storage_of
 from xpcnn.backend.cuda.launch import launch, record
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.arrays import c_strides, contiguous, element_strides, empty, merge_axes, storage_of
 from xpcnn.backend.cuda.launch import PointerTable, launch
 from xpcnn.backend.cuda.source import Family, expressions

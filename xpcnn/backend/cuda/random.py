@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from xpcnn.backend.base import Array
+from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.arrays import c_strides, element_strides, empty_like, merge_axes, storage_of
 from xpcnn.backend.cuda.launch import divider, launch, record, sized
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions

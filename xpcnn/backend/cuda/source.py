@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from xpcnn.backend.base import itemsize
+from xpcnn.backend.arrays import itemsize
 
 __all__ = ["STORAGE", "VECTOR_BYTES", "Family", "expressions", "first_argument", "full_width", "vectored"]
 
