@@ -73,11 +73,10 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "raise ImportError('libcuda.so.1: cannot open shared object file\\nsecond line')",
         "raise RuntimeError('libcuda.so.1: cannot open shared object file')",
-        "raise OSError('libcuda.so.1: cannot open shared object file')",
         # As CuPy words it: what happened is the cause.
         "raise ImportError('====\\nFailed') from OSError('libcuda.so.1: cannot open shared object file')",
     ],
-    ids=["ImportError", "RuntimeError", "OSError", "with a cause"],
+    ids=["ImportError", "RuntimeError", "with a cause"],
 )
 def test_import_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
     (tmp_path / "cupy").mkdir()
@@ -87,28 +86,14 @@ def test_import_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: s
     check_refused("cannot be imported", "libcuda.so.1: cannot open shared object file", "xpcnn[cuda12]")
 
 
-def test_import_fails_without_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cupy").mkdir()
-    (tmp_path / "cupy" / "__init__.py").write_text("raise ImportError")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    check_refused("cannot be imported", "ImportError")
-
-
-def test_driver_fails(pretend: Pretend) -> None:
-    def count() -> int:
+def test_driver(pretend: Pretend) -> None:
+    def fail() -> int:
         raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")
 
-    pretend(count)
+    pretend(fail)
     check_refused("no CUDA device", "cudaErrorInsufficientDriver: CUDA driver version is insufficient")
-
-
-def test_no_device(pretend: Pretend) -> None:
     pretend(lambda: 0)
     check_refused("no CUDA device", "the driver found none")
-
-
-def test_device(pretend: Pretend) -> None:
     pretend(lambda: 2)
     assert xpcnn.available_backends()["cupy"] is None
 
@@ -122,13 +107,7 @@ def test_no_compiler_of_kernels(pretend: Pretend) -> None:
     module = pretend(lambda: 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "RawKernel", compile)
-        check_refused(
-            "NVRTC",
-            "device 1",
-            "CuPy failed to load libnvrtc.so.13",
-            "pip install 'xpcnn[cuda12]'",
-            "toolkit",
-        )
+        check_refused("NVRTC", "device 1", "CuPy failed to load libnvrtc.so.13", "xpcnn[cuda12]", "toolkit")
     assert _cupy.unavailable() is None  # once it is installed
 
 

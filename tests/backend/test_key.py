@@ -30,26 +30,12 @@ def test_equality() -> None:
 
 
 def test_order_and_grouping_matter() -> None:
+    key = Key(0)
     different = [
-        Key(0),
-        Key(1),
-        Key(-1),
-        Key(2**64),
-        Key(0).fold("a").fold("b"),
-        Key(0).fold("b").fold("a"),
-        Key(0).fold("ab"),
-        Key(0).fold("a"),
-        Key(0).fold("ab").fold("c"),
-        Key(0).fold("a").fold("bc"),
-        Key(0).fold(""),
-        Key(0).fold("").fold(""),
-        Key(0).fold(0),
-        Key(0).fold("0"),
-        Key(0).fold(1),
-        Key(0).fold(-1),
-        Key(0).fold(11),
-        Key(0).fold(1).fold(1),
-        Key(0).fold("é"),
+        *(key, Key(1), Key(-1), Key(2**64), key.fold("a").fold("b"), key.fold("b").fold("a"), key.fold("ab")),
+        *(key.fold("a"), key.fold("ab").fold("c"), key.fold("a").fold("bc"), key.fold(""), key.fold(0)),
+        *(key.fold("").fold(""), key.fold("0"), key.fold(1), key.fold(-1), key.fold(11), key.fold("é")),
+        key.fold(1).fold(1),
     ]
     assert len(set(different)) == len(different)
     assert len({key.seed64 for key in different}) == len(different)
@@ -97,17 +83,13 @@ def test_of_and_fresh() -> None:
     assert Key.fresh() != Key.fresh()
 
 
-def test_seed64_fits_every_generator() -> None:
-    for i in range(100):
-        assert 0 <= Key(i).seed64 < 2**63
-
-
 def test_folded_numbers_look_random() -> None:
     """Steps 0, 1, 2, … of one key are as good as independent."""
-    n = 4000
+    n = 2000
     values = np.asarray([KEY.fold(i).generator().random() for i in range(n)])
     assert abs(values.mean() - 0.5) < 5 / np.sqrt(12 * n)
     assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 5 / np.sqrt(n)
+    assert all(0 <= KEY.fold(i).seed64 < 2**63 for i in range(n))
     bits = np.asarray([[KEY.fold(i).seed64 >> b & 1 for b in range(63)] for i in range(n)])
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 5 * 0.5 / np.sqrt(n)
 

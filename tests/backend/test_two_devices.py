@@ -41,13 +41,9 @@ assert str(model.backend) == "cupy (1)" and same(model.state_dict())
 model.to("numpy", dtype="float32").to("cupy", 1)
 assert str(model.backend) == "cupy (1)" and same(model.state_dict())
 
-average = optim.WeightAverage(model)
-trainer = Trainer(model, optim.Adam(model), average=average)
+trainer = Trainer(model, optim.Adam(model))
 trainer.step(*digits[:8])
-trainer.evaluate(digits)
-saved = trainer.optimizer.state_dict()
-trainer.optimizer.load_state_dict(saved)
-assert average.state_dict()["count"] == 1
+trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
 
 try:
     xpcnn.ops.relu(elsewhere)
@@ -58,6 +54,8 @@ else:
 """
 
 
+@pytest.mark.gpu
+@pytest.mark.process
 def test_a_model_on_the_second_device() -> None:
     need("cupy")
     import cupy
