@@ -12,7 +12,7 @@ import pytest
 
 import xpcnn
 from xpcnn.errors import CheckpointError
-from xpcnn.io import keeping, locked_file, replacing, sweep
+from xpcnn.io import files, keeping, locked_file, make_folder, replacing, sweep
 
 ROOT = str(Path(xpcnn.__file__).parent.parent)
 posix = pytest.mark.skipif(os.name != "posix", reason="needs flock")
@@ -27,6 +27,11 @@ def python(code: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
         timeout=100,
         check=False,
     )
+
+
+def write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def test_content_is_on_the_disk_before_it_has_its_name(
@@ -45,8 +50,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
-    with replacing(tmp_path / "a") as temporary:
-        temporary.write_text("new")
+    write(tmp_path / "a", "new")
     assert calls == ["file", "rename", "folder"]
     assert os.listdir(tmp_path) == ["a"]
 
@@ -60,17 +64,18 @@ def test_a_writer_may_replace_the_temporary_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_keeping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
     a, b = tmp_path / "a", tmp_path / "b"
-
-    def write(text: str) -> None:
-        with keeping(a, b), replacing(a) as temporary:
-            temporary.write_text(text)
-
-    write("1")
-    assert not b.exists()
-    write("2")
-    write("3")
+    for text in "123":
+        with keeping(a, b):
+            write(a, text)
+        assert b.exists() == (text != "1")
     assert (a.read_text(), b.read_text()) == ("3", "2")
     with pytest.raises(RuntimeError), keeping(a, b):
         raise RuntimeError
@@ -78,15 +83,8 @@ def test_keeping(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
-def test_keeping_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    test_keeping(tmp_path)
-
-
 @posix
+@pytest.mark.process
 def test_what_a_killed_process_leaves_is_swept(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
@@ -96,30 +94,27 @@ with replacing(sys.argv[1]) as temporary:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     for _ in range(2):
-        python(code, tmp_path / "a")
-    (tmp_path / ".a.0abc.tmp").touch()  # of an earlier version
-    (tmp_path / ".ab.0abc.tmp").touch()  # of another file
-    assert len(os.listdir(tmp_path)) == 3  # the second has swept the first
-    with replacing(tmp_path / "a") as temporary:
-        temporary.write_text("whole")
-    assert sorted(os.listdir(tmp_path)) == [".ab.0abc.tmp", "a"]
+        python(code, tmp_path / "[a]")
+    (tmp_path / ".[a]b.0abc.tmp").mkdir()  # of another file
+    assert len(os.listdir(tmp_path)) == 2  # the second has swept the first
+    write(tmp_path / "[a]", "whole")
+    assert sorted(os.listdir(tmp_path)) == [".[a]b.0abc.tmp", "[a]"]
 
 
 @posix
+@pytest.mark.process
 def test_what_is_being_written_is_not_swept(tmp_path: Path) -> None:
     with replacing(tmp_path / "a") as first:
         first.write_text("first")
         sweep(tmp_path / "a")
-        with replacing(tmp_path / "a") as second:
-            second.write_text("second")
-        assert (
-            python("import sys; from xpcnn.io import sweep; sweep(sys.argv[1])", tmp_path / "a").returncode
-            == 0
-        )
+        write(tmp_path / "a", "second")
+        code = "import sys; from xpcnn.io import sweep; sweep(sys.argv[1])"
+        assert python(code, tmp_path / "a").returncode == 0
     assert (tmp_path / "a").read_text() == "first"
 
 
 @posix
+@pytest.mark.process
 def test_a_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = """
@@ -142,9 +137,22 @@ except BlockingIOError:
     assert python(code, path).stdout == "inside\n"
 
 
-def test_folders_that_are_not_there(tmp_path: Path) -> None:
-    with (
-        pytest.raises(CheckpointError, match=r"cannot write .*absent/a: No such file"),
-        replacing(tmp_path / "absent" / "a"),
-    ):
-        pass
+def test_without_locks_everybody_is_let_in_and_nothing_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    (tmp_path / ".a.0abc.tmp").mkdir()
+    with locked_file(tmp_path / "lock"), locked_file(tmp_path / "lock"):
+        write(tmp_path / "a", "whole")
+    assert sorted(os.listdir(tmp_path)) == [".a.0abc.tmp", "a"]
+
+
+def test_folders(tmp_path: Path) -> None:
+    for name in ("absent/a", "a\0b"):
+        with pytest.raises(CheckpointError, match=f"cannot write .*{name}: "), replacing(tmp_path / name):
+            pass
+    make_folder(tmp_path / "x" / "y")
+    make_folder(tmp_path / "x" / "y")
+    write(tmp_path / "x" / "file", "")
+    with pytest.raises(CheckpointError, match=r"cannot make the folder .*file/z: Not a directory"):
+        make_folder(tmp_path / "x" / "file" / "z")

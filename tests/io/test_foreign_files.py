@@ -1,9 +1,10 @@
-"""Weight files of other tools: narrow floating types, and metadata that only looks like ours."""
+"""Weight files of other tools: narrow types, metadata that only look like ours, entries unasked for."""
 
 from __future__ import annotations
 
 import json
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.support.files import MIB, add_entries, at_most_mib, every_ending, npy, write_foreign
 from xpcnn import io, load_model, nn
-from xpcnn.errors import CheckpointError
+from xpcnn.errors import CheckpointError, NonFiniteWarning, StateDictError
 
 
 def write_raw(path: Path, entries: dict[str, tuple[str, list[int], bytes]]) -> None:
@@ -52,26 +54,27 @@ def bf16(code: int) -> float:
     return small_float(code, 8, 7)
 
 
-@pytest.mark.parametrize(
-    ("kind", "size", "value"), [("BF16", 2, bf16), ("F8_E4M3", 1, e4m3), ("F8_E5M2", 1, e5m2)]
-)
-def test_every_code_is_widened_exactly(tmp_path: Path, kind: str, size: int, value: Any) -> None:
+NARROW = [("BF16", 2, bf16), ("F8_E4M3", 1, e4m3), ("F8_E5M2", 1, e5m2)]
+
+
+@pytest.mark.parametrize(("kind", "size", "value"), NARROW)
+def test_every_code_is_upcast_exactly(tmp_path: Path, kind: str, size: int, value: Any) -> None:
     codes = np.arange(256**size, dtype=f"<u{size}")
     write_raw(tmp_path / "w.safetensors", {"w": (kind, [16, codes.size // 16], codes.tobytes())})
     (found,) = io.load_arrays(tmp_path / "w.safetensors")[0].values()
     expected = np.array([value(int(code)) for code in codes]).reshape(16, -1)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
-    finite = ~np.isnan(expected)
-    np.testing.assert_array_equal(np.signbit(found)[finite], np.signbit(expected)[finite])
+    numbers = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
 
 
-def test_all_widths_in_one_file_in_its_order(tmp_path: Path) -> None:
+def test_all_widths_in_one_file(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
 
     values = torch.linspace(-3, 3, 12).reshape(3, 4)
-    names = ("bfloat16", "float32", "float8_e4m3fn", "float16", "float8_e5m2")
+    names = ("bfloat16", "float32", "float64", "float8_e4m3fn", "float16", "float8_e5m2", "int16", "bool")
     entries = {name: values.to(getattr(torch, name)) for name in names}
     entries |= {"scalar": torch.tensor(1.5, dtype=torch.bfloat16), "count": torch.tensor(3)}
     entries["empty"] = torch.zeros((0, 3), dtype=torch.float8_e5m2)
@@ -85,70 +88,121 @@ def test_all_widths_in_one_file_in_its_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays[name], expected)
 
 
-def test_a_model_of_bfloat16_is_loaded(tmp_path: Path) -> None:
+def test_a_model_of_bfloat16_is_loaded_and_other_types_are_named(tmp_path: Path) -> None:
+    path, layer = tmp_path / "m.safetensors", nn.Linear(2, 2, seed=0)
     weight = np.array([[1.0, -2.5], [0.15625, 3.0]], np.float32)  # exact in bfloat16
     raw = (weight.view(np.uint32) >> 16).astype("<u2").tobytes()
-    write_raw(tmp_path / "m.safetensors", {"weight": ("BF16", [2, 2], raw), "bias": ("BF16", [2], bytes(4))})
-    layer = nn.Linear(2, 2, seed=0)
-    layer.load(tmp_path / "m.safetensors")
+    write_raw(path, {"weight": ("BF16", [2, 2], raw), "bias": ("BF16", [2], bytes(4))})
+    layer.load(path)
     np.testing.assert_array_equal(layer.weight.data, weight)
-
-
-def test_other_types_are_named(tmp_path: Path) -> None:
-    write_raw(tmp_path / "w.safetensors", {"scale": ("F8_E8M0", [4], bytes(4))})
+    write_raw(path, {"scale": ("F8_E8M0", [4], bytes(4))})
     with pytest.raises(CheckpointError, match=r"scale is F8_E8M0, .* convert it"):
-        io.load_arrays(tmp_path / "w.safetensors")
+        io.load_arrays(path)
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        {"format": "pt"},
-        {"format_version": "9"},
-        {"format_version": "1.0"},
-        {"recipe": "a cake"},
-        {"recipe": '{"name": "resnet50"}', "format_version": "2"},
-        {"kind": "xpcnn of another sort"},
-    ],
-)
-def test_metadata_of_other_tools_is_passed_over(tmp_path: Path, metadata: dict[str, str]) -> None:
-    path = tmp_path / "w.safetensors"
-    weights = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
-    safetensors.numpy.save_file(weights, path, metadata)
-    assert io.load_weights(path).metadata == {}
-    layer = nn.Linear(2, 2, seed=0)
-    assert layer.load(path).missing == []
-    np.testing.assert_array_equal(layer.weight.data, weights["weight"])
-
-
-NOTES = {
-    "a version": {"format_version": np.array("pt")},
-    "a recipe": {"recipe": np.array("a cake")},
-    "names": {"classes": np.array(["cat", "dog"])},
-    "bytes": {"author": np.array([b"somebody"])},
-    "other metadata": {"__metadata__": np.array("made on a Tuesday")},
-    "other metadata in JSON": {"__metadata__": np.array('{"recipe": "a cake", "epoch": 3}')},
-    "a list": {"__metadata__": np.array("[1]")},
+NOTES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "a format": {"format": "pt"},
+    "a version": {"format_version": "9"},
+    "a recipe": {"recipe": '{"name": "resnet50"}', "format_version": "2"},
+    "a kind": {"kind": "xpcnn of another sort"},
+    "names": {"classes": ["cat", "dog"]},
+    "bytes": {"author": [b"somebody"]},
+    "other metadata": {"__metadata__": "made on a Tuesday"},
+    "other metadata in JSON": {"__metadata__": '{"recipe": "a cake", "epoch": 3}'},
+    "a list": {"__metadata__": "[1]"},
 }
 
 
+@every_ending
 @pytest.mark.parametrize("notes", NOTES.values(), ids=NOTES)
-def test_texts_of_other_tools_in_npz_are_passed_over(tmp_path: Path, notes: dict[str, Any]) -> None:
-    path = tmp_path / "w.npz"
+def test_metadata_of_other_tools_are_passed_over(tmp_path: Path, ending: str, notes: dict[str, Any]) -> None:
+    path = tmp_path / f"w{ending}"
     weights = {"weight": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
-    np.savez(path, **weights, **notes)
+    if ending == ".npz":
+        np.savez(path, **weights, **{name: np.array(text) for name, text in notes.items()})
+    else:
+        safetensors.numpy.save_file(weights, path, {name: str(text) for name, text in notes.items()})
     assert io.load_weights(path).metadata == {}
     layer = nn.Linear(2, 2, seed=0)
-    assert layer.load(path).unexpected == []
+    report = layer.load(path)
+    assert report.unexpected == report.missing == []
     np.testing.assert_array_equal(layer.weight.data, weights["weight"])
 
 
-@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-@pytest.mark.parametrize("name", ["n" * 5000, "a\0b"], ids=["long", "null byte"])
-def test_impossible_names_of_files(ending: str, name: str) -> None:
-    with pytest.raises(CheckpointError, match="no such file"):
-        io.load_weights(name + ending)
-    with pytest.raises(CheckpointError, match="no such file"):
-        load_model(name + ending)
-    with pytest.raises(CheckpointError, match="cannot write"):
-        nn.Linear(2, 2).save(name + ending)
+# -- entries that no model asks for ----------------------------------------------------
+
+HUGE = 1 << 27  # numbers: more than the 256 MiB that any archive may unpack to
+
+
+def layer() -> nn.Linear:
+    return nn.Linear(512, 512)  # a weight of 1 MiB
+
+
+def weights(prefix: str = "") -> dict[str, np.ndarray]:
+    weight = np.random.default_rng(3).standard_normal((512, 512)).astype(np.float32)
+    return {f"{prefix}weight": weight, f"{prefix}bias": np.arange(512, dtype=np.float32)}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights beside an entry of half a GiB of zeros."""
+    path = tmp_path_factory.mktemp("huge") / "w.npz"
+    write_foreign(path, weights())
+    add_entries(path, optimizer=npy("<f4", (HUGE,), bytes(4 * HUGE)))
+    assert path.stat().st_size < 3 * MIB
+    return path
+
+
+@pytest.mark.slow
+def test_a_huge_entry_that_no_model_asks_for_takes_no_memory(archive: Path) -> None:
+    model = layer()
+    with at_most_mib(6):
+        assert model.load(archive, strict=False).unexpected == ["optimizer"]
+    assert (model.weight.data == weights()["weight"]).all()
+    with at_most_mib(6), pytest.raises(StateDictError, match=rf"unexpected: optimizer \({HUGE},\)"):
+        layer().load(archive)
+    with at_most_mib(1), pytest.raises(CheckpointError, match=r"w\.npz: does not say"):
+        load_model(archive)
+    # Of another shape, it is not unpacked either.
+    found, _ = io.load_arrays(archive, wanted={"optimizer": (3,)})
+    assert (found["optimizer"].shape, found["optimizer"].dtype) == ((HUGE,), np.float32)
+    # Who asks for it is refused.
+    for wanted in (None, {"optimizer": (HUGE,)}):
+        with at_most_mib(6), pytest.raises(CheckpointError, match=r"w\.npz: .* more than 100 times as many"):
+            io.load_arrays(archive, wanted=wanted)
+
+
+def test_what_is_not_read_of_safetensors_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    others = {"other": np.zeros(8 * MIB, np.float32), "half": np.zeros(3, np.float16)}
+    write_foreign(path, {**weights(), **others})
+    model = layer()
+    with at_most_mib(6):
+        assert sorted(model.load(path, strict=False).unexpected) == ["half", "other"]
+    assert (model.weight.data == weights()["weight"]).all()
+    found, _ = io.load_arrays(path, wanted={})
+    for name, array in {**weights(), **others}.items():
+        assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
+
+
+@every_ending
+def test_prefixes_and_entries_that_are_not_read(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"w{ending}"
+    for prefix in ("module.", "_orig_mod.", "module.model."):
+        write_foreign(path, {**weights(prefix), f"{prefix}head.weight": np.ones((3, 512), np.float32)})
+        model = layer()
+        assert model.load(path, strict=False).unexpected == ["head.weight"]
+        assert (model.weight.data == weights()["weight"]).all()
+    # Only what was read is looked at for NaN.
+    arrays = {**weights(), "ema": np.full(4, np.nan, np.float32), "odd.bias": np.full(4, np.inf, np.float32)}
+    write_foreign(path, arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer().load(path, strict=False)
+    with pytest.warns(NonFiniteWarning, match=r"numbers in ema, odd\.bias;"):
+        io.load_weights(path)
+    # Files of ours are read whole: their digest is that of all entries.
+    io.save_arrays(path, weights(), {})
+    found, _ = io.load_arrays(path, wanted={})
+    assert all((found[name] == array).all() for name, array in weights().items())

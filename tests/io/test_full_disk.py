@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pytest
 from xpcnn import data, io, models, optim
 from xpcnn.data.idx import write_idx
 from xpcnn.errors import CheckpointError, DatasetError
-from xpcnn.train import RunDirectory, Trainer, load_model, restore_checkpoint
+from xpcnn.train import RunDirectory, Trainer, Trial, load_model, restore_checkpoint
 
 MIB = 1 << 20
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture
@@ -27,9 +28,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root on Linux")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", folder], capture_output=True, text=True
-    )
+    command = ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", folder]
+    mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
@@ -45,64 +45,53 @@ def fill(disk: Path, leave: int = 0) -> None:
             wanted -= file.write(bytes(min(wanted, MIB)))
 
 
-@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
-@pytest.mark.parametrize("leave", [0, MIB], ids=["no room at all", "room for half of it"])
-def test_arrays(disk: Path, ending: str, leave: int) -> None:
-    path = disk / f"w{ending}"
-    io.save_arrays(path, {"x": np.arange(MIB // 2, dtype=np.float32)}, {})
-    before = path.read_bytes()
-    fill(disk, leave)
-    with pytest.raises(CheckpointError, match=rf"^cannot write {path}: .*No space left on device"):
-        io.save_arrays(path, {"x": np.zeros(MIB // 2, np.float32)}, {})
-    assert path.read_bytes() == before
-    assert sorted(os.listdir(disk)) == ["filler", path.name]
-    assert io.load_arrays(path)[0]["x"][-1] == MIB // 2 - 1
+def write_arrays(path: Path, large: bool) -> None:
+    io.save_arrays(path, {"x": np.arange((MIB // 2) << large, dtype=np.float32)}, {})
 
 
-def test_weights_of_a_model(disk: Path) -> None:
-    model = models.simple_convnet(seed=1)
-    model.save(disk / "w.safetensors")
-    fill(disk, MIB)
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        models.simple_convnet(seed=2).save(disk / "w.safetensors")
-    loaded = load_model(disk / "w.safetensors").state_dict()
-    assert all((loaded[name] == array).all() for name, array in model.state_dict().items())
+def write_model(path: Path, large: bool) -> None:
+    models.simple_convnet(seed=1, hidden=1000 if large else 100).save(path)
 
 
-def test_json(disk: Path) -> None:
-    io.write_json(disk / "a.json", {"is": "whole"})
-    fill(disk)
-    with pytest.raises(CheckpointError, match=r"cannot write .*a\.json: No space left on device"):
-        io.write_json(disk / "a.json", {"is": ["longer"] * 100_000})
-    assert io.read_json(disk / "a.json") == {"is": "whole"}
-    assert sorted(os.listdir(disk)) == ["a.json", "filler"]
+def write_json(path: Path, large: bool) -> None:
+    io.write_json(path, {"is": ["whole"] * (500_000 if large else 1)})
 
 
-def test_a_picture(disk: Path) -> None:
+def write_picture(path: Path, large: bool) -> None:
     from matplotlib.figure import Figure
 
     from xpcnn.viz.canvas import write
 
-    write(Figure(), disk / "a.png", "a test")
-    before = (disk / "a.png").read_bytes()
-    fill(disk)
-    with pytest.raises(CheckpointError, match=r"cannot write .*a\.png: No space left on device"):
-        write(Figure(figsize=(9, 9)), disk / "a.png", "a test")
-    assert (disk / "a.png").read_bytes() == before
-    assert sorted(os.listdir(disk)) == ["a.png", "filler"]
+    write(Figure(figsize=(30, 30) if large else (3, 3)), path, "a test")
 
 
-def test_a_table(disk: Path) -> None:
+def write_table(path: Path, large: bool) -> None:
     from xpcnn.cli.search import _write
-    from xpcnn.train import Trial
 
-    _write([Trial(1, 0.1, 0.0, 0.5, 1.0)], disk / "a.csv")
-    before = (disk / "a.csv").read_bytes()
-    fill(disk)
-    with pytest.raises(CheckpointError, match=r"cannot write .*a\.csv: No space left on device"):
-        _write([Trial(n, 0.1, 0.0, 0.5, 1.0) for n in range(50_000)], disk / "a.csv")
-    assert (disk / "a.csv").read_bytes() == before
-    assert sorted(os.listdir(disk)) == ["a.csv", "filler"]
+    _write([Trial(n, 0.1, 0.0, 0.5, 1.0) for n in range(100_000 if large else 1)], path)
+
+
+WRITERS: dict[str, Callable[[Path, bool], None]] = {
+    "w.safetensors": write_arrays,
+    "w.npz": write_arrays,
+    "m.safetensors": write_model,
+    "a.json": write_json,
+    "a.png": write_picture,
+    "a.csv": write_table,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("leave", [0, MIB], ids=["no room at all", "room for half of it"])
+def test_the_file_that_is_there_stays_whole(disk: Path, name: str, leave: int) -> None:
+    path = disk / name
+    WRITERS[name](path, False)
+    before = path.read_bytes()
+    fill(disk, min(leave, len(before)))
+    with pytest.raises(CheckpointError, match=rf"^cannot write {path}: .*No space left on device"):
+        WRITERS[name](path, True)
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(disk)) == sorted(["filler", name])
 
 
 def test_a_dataset(disk: Path) -> None:
@@ -133,19 +122,12 @@ def test_a_run_keeps_its_last_whole_files(disk: Path) -> None:
     assert not list(disk.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_the_command(disk: Path) -> None:
     """The files of one epoch fit the disk, those of the next beside them do not."""
-    options = [
-        "--train-samples",
-        "200",
-        "--test-samples",
-        "50",
-        "--epochs",
-        "9",
-        "--model-option",
-        "hidden=100",
-    ]
-    command = [sys.executable, "-m", "xpcnn.cli", "train", "--out", str(disk / "run"), *options]
+    options = {"train-samples": 200, "test-samples": 50, "epochs": 9, "model-option": "hidden=100"}
+    command = [sys.executable, "-m", "xpcnn.cli", "train", "--out", str(disk / "run")]
+    command += [f"--{name}={value}" for name, value in options.items()]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 1
     assert ended.stderr.startswith("xpcnn: error: cannot write ")

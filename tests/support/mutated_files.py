@@ -44,9 +44,9 @@ VALUES: list[Any] = [
     [0.5, 0.5], ["x"], [None], [1, 28, 28], [0, 0, 0], [10**9, 1, 1], {"x": 1}, {"name": "tiny_convnet"},
 ]  # fmt: skip
 
-
 INSERTED = (bytes(8), b"\xff" * 8, MANY_DIGITS.encode(), b"Infinity", b"NaN", b"[" * 3000)
 ODD = (np.zeros(0), np.ones((2, 3)), np.float64(1), np.full(3, np.nan), np.ones(3, bool))
+Damage = Callable[[random.Random], Any]
 
 
 def dumped(tree: Any) -> str:
@@ -101,83 +101,65 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
         elif what == 3:
             bad[at:at] = bad[at : at + rng.choice((1, 8, 100))]
         elif what == 4:
-            bad[at:at] = rng.choice(
-                (bytes(8), b"\xff" * 8, MANY_DIGITS.encode(), b"Infinity", b"NaN", b"[" * 3000)
-            )
+            bad[at:at] = rng.choice(INSERTED)
         else:
             del bad[at:]
     return bytes(bad)
 
 
+def of_bytes(path: Path) -> Damage:
+    content = path.read_bytes()
+    return lambda rng: path.write_bytes(damaged(content, rng))
+
+
+def of_gzip(path: Path) -> Damage:
+    """Damage content before it is compressed."""
+    content = gzip.decompress(path.read_bytes())
+    return lambda rng: path.write_bytes(gzip.compress(damaged(content, rng)))
+
+
+def of_json(path: Path) -> Damage:
+    """Damage the JSON on one of the lines, mostly; else bytes."""
+    lines, other = path.read_text().splitlines(), of_bytes(path)
+    if path.suffix == ".json":
+        lines = ["".join(lines)]
+
+    def damage(rng: random.Random) -> None:
+        bad, number = list(lines), rng.randrange(len(lines))
+        bad[number] = dumped(changed(json.loads(lines[number]), rng))
+        if rng.random() < 0.7:
+            path.write_text("\n".join(bad) + "\n", encoding="utf-8")
+        else:
+            other(rng)
+
+    return damage
+
+
+def of_metadata(path: Path) -> Damage:
+    """Damage what the metadata say, in a file that is whole: its digest is right."""
+    arrays, metadata = io.load_arrays(path)
+
+    def damage(rng: random.Random) -> None:
+        found, noted, name = dict(arrays), dict(metadata), rng.choice(list(metadata))
+        try:
+            noted[name] = dumped(changed(json.loads(noted[name]), rng))
+        except ValueError:  # no JSON
+            noted[name] = rng.choice((MANY_DIGITS, "-1", "", "xpcnn checkpoint", "two"))
+        if rng.random() < 0.2:
+            found[rng.choice([*found, "x", "optimizer/x", "/", ""])] = rng.choice(ODD)
+        io.save_arrays(path, found, noted)
+
+    return damage
+
+
 def trainer() -> Trainer:
     model = models.tiny_convnet((1, 6, 6), filters=2, classes=3)
-    optimizer = optim.Adam(model)
-    return Trainer(
-        model, optimizer, schedule=optim.StepLR(optimizer, 2), average=optim.WeightAverage(model, 0.9)
-    )
+    adam = optim.Adam(model)
+    return Trainer(model, adam, schedule=optim.StepLR(adam, 2), average=optim.WeightAverage(model, 0.9))
 
 
-class Kind:
-    """One kind of file: how to write a damaged one, and how it is read."""
-
-    def __init__(self, path: Path, read: Callable[[Path], Any]) -> None:
-        self.path, self.read = path, read
-        self.content = path.read_bytes()
-        self.damage: Callable[[random.Random], None] = self._bytes
-
-    def _bytes(self, rng: random.Random) -> None:
-        self.path.write_bytes(damaged(self.content, rng))
-
-    def of_json(self) -> Kind:
-        tree = json.loads(self.content)
-
-        def damage(rng: random.Random) -> None:
-            if rng.random() < 0.7:
-                self.path.write_text(dumped(changed(tree, rng)), encoding="utf-8")
-            else:
-                self._bytes(rng)
-
-        self.damage = damage
-        return self
-
-    def of_lines(self) -> Kind:
-        """Damage one of several lines of JSON."""
-        lines = self.content.decode().splitlines()
-
-        def damage(rng: random.Random) -> None:
-            bad, number = list(lines), rng.randrange(len(lines))
-            bad[number] = dumped(changed(json.loads(lines[number]), rng))
-            if rng.random() < 0.7:
-                self.path.write_text("\n".join(bad) + "\n", encoding="utf-8")
-            else:
-                self._bytes(rng)
-
-        self.damage = damage
-        return self
-
-    def of_metadata(self) -> Kind:
-        """Damage what the metadata say, in a file that is whole: its digest is right."""
-        arrays, metadata = io.load_arrays(self.path)
-
-        def damage(rng: random.Random) -> None:
-            found, told, name = dict(arrays), dict(metadata), rng.choice(list(metadata))
-            try:
-                told[name] = dumped(changed(json.loads(told[name]), rng))
-            except ValueError:  # no JSON
-                told[name] = rng.choice((MANY_DIGITS, "-1", "", "xpcnn checkpoint", "two"))
-            if rng.random() < 0.2:
-                odd = rng.choice(
-                    (np.zeros(0), np.ones((2, 3)), np.float64(1), np.full(3, np.nan), np.ones(3, bool))
-                )
-                found[rng.choice([*found, "x", "optimizer/x", "/", ""])] = odd
-            io.save_arrays(self.path, found, told)
-
-        self.damage = damage
-        return self
-
-
-def kinds(folder: Path) -> dict[str, Kind]:
-    """One of each kind, with a small file of it in the folder."""
+def kinds(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Damage]]:
+    """A small file of each kind in the folder, how it is read, and how it is damaged."""
     digits = data.synthetic_digits(20, seed=0)
     digits = data.Dataset(digits.images[:, :, ::5, ::5], digits.labels % 3, 3)
     trained = trainer()
@@ -216,35 +198,28 @@ def kinds(folder: Path) -> dict[str, Kind]:
     def history(path: Path) -> None:
         RunDirectory(path.parent).history()
 
+    def restore(path: Path) -> None:
+        restore_checkpoint(path, other)
+
     found = {
-        "safetensors": Kind(folder / "w.safetensors", load_model),
-        "npz": Kind(folder / "w.npz", load_model),
-        "recipe": Kind(folder / "described.safetensors", load_model).of_metadata(),
-        "recipe in npz": Kind(folder / "described.npz", load_model).of_metadata(),
-        "structure": Kind(folder / "structure.npz", load_model).of_metadata(),
-        "ensemble": Kind(folder / "ensemble.safetensors", load_model).of_metadata(),
-        "checkpoint": Kind(folder / "c.safetensors", lambda path: restore_checkpoint(path, other)),
-        "checkpoint's metadata": Kind(
-            folder / "described-c.safetensors", lambda path: restore_checkpoint(path, other)
-        ).of_metadata(),
-        "idx": Kind(folder / "i", read_idx),
-        "idx.gz": Kind(folder / "i.gz", read_idx),
-        "settings": Kind(run.config_file, settings_of).of_json(),
-        "old settings": Kind(folder / "old" / "config.json", settings_of).of_json(),
-        "old history": Kind(folder / "old" / "history.json", history).of_json(),
-        "tuning cache": Kind(folder / "autotune.json", cached).of_json(),
+        "safetensors": (folder / "w.safetensors", load_model, of_bytes),
+        "npz": (folder / "w.npz", load_model, of_bytes),
+        "recipe": (folder / "described.safetensors", load_model, of_metadata),
+        "recipe in npz": (folder / "described.npz", load_model, of_metadata),
+        "structure": (folder / "structure.npz", load_model, of_metadata),
+        "ensemble": (folder / "ensemble.safetensors", load_model, of_metadata),
+        "checkpoint": (folder / "c.safetensors", restore, of_bytes),
+        "checkpoint's metadata": (folder / "described-c.safetensors", restore, of_metadata),
+        "idx": (folder / "i", read_idx, of_bytes),
+        "idx.gz": (folder / "i.gz", read_idx, of_bytes),
+        "idx in gz": (folder / "i.gz", read_idx, of_gzip),
+        "settings": (run.config_file, settings_of, of_json),
+        "old settings": (folder / "old" / "config.json", settings_of, of_json),
+        "old history": (folder / "old" / "history.json", history, of_json),
+        "history": (run.history_file, history, of_json),
+        "tuning cache": (folder / "autotune.json", cached, of_json),
     }
-    if run.history_file.suffix == ".jsonl":
-        found["history"] = Kind(run.history_file, history).of_lines()
-    # Compressed content that is damaged before it is compressed.
-    packed = found["idx.gz"]
-
-    def pack(rng: random.Random) -> None:
-        packed.path.write_bytes(gzip.compress(damaged(gzip.decompress(packed.content), rng)))
-
-    found["idx in gz"] = Kind(folder / "i.gz", read_idx)
-    found["idx in gz"].damage = pack
-    return found
+    return {name: (path, read, damage(path)) for name, (path, read, damage) in found.items()}
 
 
 def main(folder: Path, cases: int, seed: int) -> dict[str, Any]:
@@ -257,13 +232,14 @@ def main(folder: Path, cases: int, seed: int) -> dict[str, Any]:
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError("it hangs")))
     warnings.simplefilter("ignore")  # NaN in weights, a tuning cache that is left out
     logging.disable()  # a last line that is left out
-    for name, kind in all_kinds.items():
+    for name, (path, read, damage) in all_kinds.items():
+        content = path.read_bytes()
         counts = collections.Counter(read=0, refused=0, failed=0)
         for case in range(cases):
-            kind.damage(random.Random(f"{seed} {name} {case}"))
+            damage(random.Random(f"{seed} {name} {case}"))
             signal.alarm(SECONDS)
             try:
-                kind.read(kind.path)
+                read(path)
                 counts["read"] += 1
             except XpcnnError as error:
                 counts["refused"] += 1
@@ -276,7 +252,7 @@ def main(folder: Path, cases: int, seed: int) -> dict[str, Any]:
                 failures[told] += 1
             finally:
                 signal.alarm(0)
-        kind.path.write_bytes(kind.content)
+        path.write_bytes(content)
         found[name] = dict(counts)
     return {"kinds": found, "failures": dict(failures.most_common())}
 

@@ -7,6 +7,7 @@ what each must be. So a class that is written to a file is also the description 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import types
 from collections.abc import Mapping, Sequence
@@ -73,11 +74,11 @@ def checked(kind: Any, value: Any, where: str, place: str = "", *, more: bool = 
     """
     try:
         return _checked(kind, value, place, more)
-    except _Misfit as error:
+    except _MisfitError as error:
         raise CheckpointError(f"{where}: {error}") from None
 
 
-class _Misfit(Exception):
+class _MisfitError(Exception):
     """A value at a place is not what it must be."""
 
     def __init__(self, place: str, problem: str) -> None:
@@ -124,26 +125,15 @@ def _record(kind: Any, value: Any, place: str, more: bool) -> Any:
     """Return an object as an instance of a class with annotated fields."""
     if not isinstance(value, dict):
         _fail(place, "a mapping", value)
-    kinds = get_type_hints(kind, include_extras=True)
-    if dataclasses.is_dataclass(kind):
-        own = {item.name: item for item in dataclasses.fields(kind) if item.init}
-        without = (dataclasses.MISSING, dataclasses.MISSING)
-        needed = [name for name, item in own.items() if (item.default, item.default_factory) == without]
-        kinds = {name: kinds[name] for name in own}
-    else:
-        needed = [name for name in kind._fields if name not in kind._field_defaults]
-    missing = [name for name in needed if name not in value]
+    kinds, own = get_type_hints(kind, include_extras=True), inspect.signature(kind).parameters
+    missing = [name for name, item in own.items() if item.default is item.empty and name not in value]
     if missing:
-        raise _Misfit(place, f"lacks {', '.join(missing)}")
-    unknown = [brief(name) for name in value if name not in kinds]
+        raise _MisfitError(place, f"lacks {', '.join(missing)}")
+    unknown = [brief(name) for name in value if name not in own]
     if unknown and not more:
-        raise _Misfit(place, f"has the unknown entry {unknown[0]}")
-    found = {
-        name: _checked(kinds[name], item, _field(place, name))
-        for name, item in value.items()
-        if name in kinds
-    }
-    return kind(**found)
+        raise _MisfitError(place, f"has the unknown entry {unknown[0]}")
+    known = {name: item for name, item in value.items() if name in own}
+    return kind(**{name: _checked(kinds[name], item, _field(place, name)) for name, item in known.items()})
 
 
 def _one_of(kinds: tuple[Any, ...], union: Any, value: Any, place: str) -> Any:
@@ -152,7 +142,7 @@ def _one_of(kinds: tuple[Any, ...], union: Any, value: Any, place: str) -> Any:
     for kind in kinds:
         try:
             return _checked(kind, value, place)
-        except _Misfit as error:
+        except _MisfitError as error:
             if kind is not types.NoneType:
                 problems.append(error)
     if len(problems) == 1 and value is not None:  # of `X | None`, what X says
@@ -187,7 +177,7 @@ def _name(kind: Any, allowed: object = "") -> str:
 
 
 def _fail(place: str, expected: str, value: Any) -> NoReturn:
-    raise _Misfit(place, f"expected {expected}, got {brief(value)}")
+    raise _MisfitError(place, f"expected {expected}, got {brief(value)}")
 
 
 def _field(place: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
 import shutil
@@ -62,10 +63,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary = folder / path.name
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # some writers make private files; the result should not be
-        _to_disk(temporary)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # some writers make private files; the result should not be
+        _sync(temporary, os.O_RDWR)  # for writing, which Windows asks for
         os.replace(temporary, path)
-        _folder_to_disk(path.parent)
+        # The file is whole in any case. Windows opens no folders, and some network file systems sync none.
+        with suppress(OSError):
+            _sync(path.parent, os.O_RDONLY)
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
@@ -100,29 +105,14 @@ def sweep(path: str | os.PathLike[str]) -> None:
     """Remove the temporary files of `path` whose processes are dead: nobody holds a lock on them.
 
     Without locks nothing is removed.
-
-    Raises
-    ------
-    OSError
-        When the folder does not exist.
     """
     path = Path(path)
-    try:
-        entries = list(os.scandir(path.parent)) if fcntl is not None else []
-    except PermissionError:  # a folder that can be written to, but not listed
-        return
-    for entry in entries:
-        if not (entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp")):
-            continue
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with suppress(OSError):  # in use by a living process, or gone
-            handle = os.open(entry.path, os.O_RDONLY)
+            handle = os.open(folder, os.O_RDONLY)
             try:
-                if not _locked(handle):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:  # of an earlier version
-                    os.unlink(entry.path)
+                if _lock(handle):
+                    shutil.rmtree(folder)
             finally:
                 os.close(handle)
 
@@ -156,7 +146,7 @@ def _open_locked(path: str | os.PathLike[str]) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _locked(handle)
+            _lock(handle)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path)):
                     return handle
@@ -178,13 +168,13 @@ def _temporary_folder(path: Path) -> tuple[int | None, Path]:
         with suppress(FileNotFoundError):  # swept by another process before it was locked
             handle = os.open(folder, os.O_RDONLY)
             with suppress(BlockingIOError):  # being swept
-                _locked(handle)
+                _lock(handle)
                 if folder.exists():
                     return handle, folder
             os.close(handle)
 
 
-def _locked(handle: int) -> bool:
+def _lock(handle: int) -> bool:
     """Lock an open file; False where that cannot be done, BlockingIOError where another has it."""
     if fcntl is None:
         return False
@@ -197,25 +187,9 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR)  # for writing, which Windows asks for
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _folder_to_disk(folder: Path) -> None:
-    # The file is whole in any case. Windows opens no folders, and some network file systems do not sync them.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -15,26 +15,21 @@ Micikevicius et al., "FP8 formats for deep learning", 2022.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from os import PathLike
 from typing import Any
 
 import numpy as np
 
-__all__ = ["NARROW", "read_narrow"]
+__all__ = ["NARROW"]
+
+Array = np.ndarray[Any, Any]
 
 
-def _from_bf16(raw: bytes) -> np.ndarray[Any, Any]:
-    return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+def _from_bf16(codes: Array) -> Array:
+    return (codes.astype(np.uint32) << 16).view(np.float32)
 
 
-def _from_e5m2(raw: bytes) -> np.ndarray[Any, Any]:
-    return (np.frombuffer(raw, np.uint8).astype(np.uint16) << 8).view(np.float16).astype(np.float32)
-
-
-def _from_e4m3(raw: bytes) -> np.ndarray[Any, Any]:
-    return _E4M3[np.frombuffer(raw, np.uint8)]
+def _from_e5m2(codes: Array) -> Array:
+    return (codes.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
 
 
 def _e4m3(code: int) -> float:
@@ -46,26 +41,5 @@ def _e4m3(code: int) -> float:
 
 _E4M3 = np.array([_e4m3(code) for code in range(256)], np.float32)
 
-NARROW = {"BF16": _from_bf16, "F8_E4M3": _from_e4m3, "F8_E5M2": _from_e5m2}
-"""The types read here, by their names in a safetensors header."""
-
-
-def read_narrow(path: str | PathLike[str], names: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return entries of a safetensors file as float32 arrays.
-
-    Parameters
-    ----------
-    path : path-like
-        A file whose header has been checked.
-    names : mapping of str to str
-        Each entry, and its type: one of `NARROW`.
-    """
-    arrays = {}
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        for name, kind in names.items():
-            start, stop = header[name]["data_offsets"]
-            file.seek(8 + length + start)
-            arrays[name] = NARROW[kind](file.read(stop - start)).reshape(header[name]["shape"])
-    return arrays
+NARROW = {"BF16": ("<u2", _from_bf16), "F8_E4M3": ("u1", _E4M3.take), "F8_E5M2": ("u1", _from_e5m2)}
+"""By their names in a safetensors header: the dtype of their codes, and what upcasts these."""

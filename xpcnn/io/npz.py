@@ -38,8 +38,10 @@ class _Header(NamedTuple):
     dtype: np.dtype
 
 
-def read_npz(path: str | PathLike[str], text: str, wanted: Wanted = None) -> dict[str, np.ndarray]:
-    """Return the arrays of an archive by name, those of numbers and the one of text that is named `text`.
+def read_npz(
+    path: str | PathLike[str], text: str, wanted: Wanted = None
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Return the arrays of numbers in an archive by name, and the text that is named `text`, if there is one.
 
     Other texts are what another program notes, and passed over. The headers are read first and compared with
     the sizes that the archive declares; these are compared with its own before anything is unpacked.
@@ -67,24 +69,20 @@ def read_npz(path: str | PathLike[str], text: str, wanted: Wanted = None) -> dic
                 name: _header(archive, name, entry, NUMBERS + _TEXT if name != text else "U")
                 for name, entry in entries.items()
             }
-            size = os.fstat(file.fileno()).st_size
-            arrays = {}
+            size, found = os.fstat(file.fileno()).st_size, None
             if text in headers:
-                arrays[text] = _unpacked(archive, size, {text: headers[text]})[text]
-                wanted = None if is_ours(str(arrays[text])) else wanted
-            numbers = {name: header for name, header in headers.items() if header.dtype.kind in NUMBERS}
-            read = {name: header for name, header in numbers.items() if is_wanted(wanted, name, header.shape)}
-            arrays |= _unpacked(archive, size, read)
-            for name, header in numbers.items():
-                if name not in read:
-                    arrays[name] = placeholder(header.shape, header.dtype)
-            return {name: arrays[name] for name in headers if name in arrays}
+                found = str(_unpack(archive, size, {text: headers.pop(text)})[text])
+                wanted = None if is_ours(found) else wanted
+            headers = {name: header for name, header in headers.items() if header.dtype.kind in NUMBERS}
+            arrays = {name: placeholder(header.shape, header.dtype) for name, header in headers.items()}
+            read = {name: header for name, header in headers.items() if is_wanted(wanted, name, header.shape)}
+            return arrays | _unpack(archive, size, read), found
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds
         reason = str(error) or type(error).__name__
         raise CheckpointError(f"{path}: not a readable npz file: {reason:.300}") from error
 
 
-def _unpacked(archive: zipfile.ZipFile, size: int, headers: dict[str, _Header]) -> dict[str, np.ndarray]:
+def _unpack(archive: zipfile.ZipFile, size: int, headers: dict[str, _Header]) -> dict[str, np.ndarray]:
     """Return entries of an archive of so many bytes; a ValueError where they would become too large."""
     most = sum(header.entry.file_size for header in headers.values())
     if most > max(_ALWAYS, _RATIO * size):

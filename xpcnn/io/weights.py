@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from xpcnn.io.checks import checked
 from xpcnn.io.digest import DAMAGED, check_digest, digest_of, holds_digest, is_ours
 from xpcnn.io.files import replacing
 from xpcnn.io.json_files import parse_json
-from xpcnn.io.narrow import NARROW, read_narrow
+from xpcnn.io.narrow import NARROW
 from xpcnn.io.npz import NUMBERS, read_npz
 from xpcnn.io.wanted import Wanted, is_placeholder, is_wanted, placeholder
 
@@ -25,13 +26,11 @@ __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
-_DTYPES = {"BOOL": "bool"} | {
-    f"{kind}{bits}": f"{what}{bits}"
-    for kind, what in (("U", "uint"), ("I", "int"), ("F", "float"))
-    for bits in (8, 16, 32, 64)
-    if kind != "F" or bits > 8
-}
-"""NumPy's names of dtypes by those in a safetensors header."""
+_PLAIN = {"BOOL": "?", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
+_PLAIN |= {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
+_DTYPES: dict[str, tuple[str, Any]] = {kind: (dtype, np.ravel) for kind, dtype in _PLAIN.items()}
+_DTYPES |= NARROW
+"""The dtype in the file by its name in a safetensors header, and what upcasts it."""
 _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
 _NAMED = 3  # entries that a warning names
 
@@ -161,41 +160,44 @@ def _read_safetensors(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
+    arrays = {}
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+        with safe_open(path, framework="numpy"):  # checks the header
+            pass
+        with open(path, "rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            entries = json.loads(file.read(start - 8))
+            metadata = entries.pop(_METADATA, None) or {}
             wanted = None if is_ours(metadata.get(_METADATA, "")) else wanted
-            kinds, arrays = {}, {}
-            for name in file.keys():  # noqa: SIM118
-                header = file.get_slice(name)
-                kind, shape = header.get_dtype(), tuple(header.get_shape())
-                if kind not in NARROW and kind not in _DTYPES:
+            for name, entry in entries.items():
+                kind, shape = entry["dtype"], tuple(entry["shape"])
+                if kind not in _DTYPES:
                     raise TypeError(f"{name} is {kind}, a type that is not supported; convert it to float32")
-                arrays[name] = placeholder(shape, _DTYPES.get(kind, np.float32))
+                dtype, upcast = _DTYPES[kind]
                 if is_wanted(wanted, name, shape):
-                    kinds[name] = kind
-            arrays |= read_narrow(path, {name: kind for name, kind in kinds.items() if kind in NARROW})
-            arrays |= {name: file.get_tensor(name) for name, kind in kinds.items() if kind in _DTYPES}
+                    file.seek(start + entry["data_offsets"][0])
+                    arrays[name] = upcast(np.fromfile(file, dtype, math.prod(shape))).reshape(shape)
+                else:
+                    arrays[name] = placeholder(shape, np.float32 if kind in NARROW else dtype)
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
     # What other tools say stands beside this entry: their format_version and recipe are not ours.
     if _METADATA in metadata:
-        return arrays, _parsed(path, metadata[_METADATA])
+        return arrays, _parse_metadata(path, metadata[_METADATA])
     if any(map(holds_digest, metadata.values())):
         raise CheckpointError(f"{path}: {DAMAGED}")
     return arrays, {}
 
 
 def _read_npz(path: str | PathLike[str], wanted: Wanted) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    arrays = read_npz(path, _METADATA, wanted)
-    described = arrays.pop(_METADATA, None)
-    return arrays, {} if described is None else _parsed(path, str(described))
+    arrays, described = read_npz(path, _METADATA, wanted)
+    return arrays, {} if described is None else _parse_metadata(path, described)
 
 
 _READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
 
 
-def _parsed(path: str | PathLike[str], described: str) -> dict[str, str]:
+def _parse_metadata(path: str | PathLike[str], described: str) -> dict[str, str]:
     if not is_ours(described):  # another program's
         return {}
     where = f"{path}: its metadata is unreadable"
