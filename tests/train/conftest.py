@@ -48,13 +48,14 @@ def new_trainer() -> Callable[..., Trainer]:
 def new_equipped() -> Callable[..., Trainer]:
     """Makes trainers with every technique that has a state or can change bits."""
 
-    def new(steps: int = 15, decay: float = 0.9, clip_norm: float = 0.5, seed: int = 0) -> Trainer:
+    def new(steps: int = 15, decay: float = 0.9, seed: int = 0, dtype: Any = None) -> Trainer:
         model = small_model(seed)
         optimizer = optim.Adam(model, lr=3e-3)
         cosine = optim.CosineAnnealingLR(optimizer, steps - 3)
         schedule = optim.LinearWarmup(optimizer, 3, then=cosine)
         average = optim.WeightAverage(model, decay)
-        return Trainer(model, optimizer, seed=seed, schedule=schedule, clip_norm=clip_norm, average=average)
+        options: Any = {"schedule": schedule, "average": average, "clip_norm": 0.5}
+        return Trainer(model, optimizer, seed=seed, dtype=dtype, **options)
 
     return new
 
@@ -73,7 +74,7 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
+def interrupted(monkeypatch: Any) -> Callable[[int, Callable[[], Any]], None]:
     """Calls a function that is interrupted when a trainer has done so many steps."""
 
     def call(steps: int, function: Callable[[], Any]) -> None:

@@ -73,7 +73,7 @@ def failing(text: str) -> Callable[[Trainer], None]:
     return fail
 
 
-def test_when_they_are_called(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_when_they_are_called(new_trainer: Any, digits: Dataset) -> None:
     recorder = Recorder()
     new_trainer().fit(digits[:120], epochs=2, batch_size=10, progress=None, callbacks=[recorder])
     epoch = [("losses", 10), ("losses", 2)]
@@ -84,7 +84,7 @@ def test_when_they_are_called(new_trainer: NewTrainer, digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("strange", [3, {"a": 1}, "no", None, [None]])
-def test_what_is_no_callback(strange: Any, new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_what_is_no_callback(strange: Any, new_trainer: Any, digits: Dataset) -> None:
     with pytest.raises(ArgumentError, match="fit: callbacks must be"):
         new_trainer().fit(digits, epochs=0, callbacks=strange)
     if strange is not None:
@@ -120,12 +120,7 @@ NO_SPACE, CLOSED = OSError(28, "No space left on device"), ValueError("closed")
     ("display", "error"), [(ProgressLines, NO_SPACE), (ProgressLines, CLOSED), (ProgressBar, NO_SPACE)]
 )
 def test_a_display_that_fails_is_dropped(
-    display: Any,
-    error: Exception,
-    new_trainer: NewTrainer,
-    digits: Dataset,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    display: Any, error: Exception, new_trainer: Any, digits: Dataset, tmp_path: Path, caplog: Any
 ) -> None:
     run, stream = RunDirectory(tmp_path, {}), Full(error)
     history = fit(new_trainer(), digits, run, epochs=3, progress=display(stream))
@@ -137,18 +132,14 @@ def test_a_display_that_fails_is_dropped(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_dev_full(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_dev_full(new_trainer: Any, digits: Dataset) -> None:
     with suppress(OSError), open("/dev/full", "w") as full:  # closing it writes once more
         assert len(fit(new_trainer(), digits, epochs=2, progress=ProgressLines(full)).epochs) == 2
 
 
 @pytest.mark.parametrize("stderr", ["missing", "closed"])
 def test_without_a_console_nothing_is_shown(
-    new_trainer: NewTrainer,
-    digits: Dataset,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    stderr: str,
+    new_trainer: Any, digits: Dataset, monkeypatch: Any, capsys: Any, stderr: str
 ) -> None:
     stream = io.StringIO()
     stream.close()
@@ -159,9 +150,7 @@ def test_without_a_console_nothing_is_shown(
     assert capsys.readouterr().out == ""
 
 
-def test_lines_in_a_log_and_a_bar_on_a_terminal(
-    new_trainer: NewTrainer, digits: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_in_a_log_and_a_bar_on_a_terminal(new_trainer: Any, digits: Dataset, capsys: Any) -> None:
     history = fit(new_trainer(), digits, epochs=2, progress="auto")
     out, err = capsys.readouterr()
     assert (out, err.splitlines()) == ("", [describe(record) for record in history.epochs])
@@ -174,7 +163,7 @@ def test_lines_in_a_log_and_a_bar_on_a_terminal(
     assert shown.count("epoch ") == 2
 
 
-def test_an_epoch_in_a_line(new_equipped: NewTrainer, digits: Dataset) -> None:
+def test_an_epoch_in_a_line(new_equipped: Any, digits: Dataset) -> None:
     record = EpochRecord(3, 0.1234567, 0.9, None, 2.5, 4000.4)
     assert describe(record) == "epoch   3  loss 0.1235  train  90.00%  2.5 s  4,000 images/s"
     record.test_accuracy = 1.0
@@ -189,7 +178,7 @@ def test_an_epoch_in_a_line(new_equipped: NewTrainer, digits: Dataset) -> None:
 
 @pytest.mark.parametrize("method", ["epoch", "stop"])
 def test_another_callback_that_fails_costs_nothing(
-    method: str, new_trainer: NewTrainer, digits: Dataset, tmp_path: Path
+    method: str, new_trainer: Any, digits: Dataset, tmp_path: Path
 ) -> None:
     run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
     with pytest.raises(RuntimeError, match="mine"):
@@ -201,7 +190,7 @@ def test_another_callback_that_fails_costs_nothing(
         pass  # the lock is free
 
 
-def test_every_on_stop_is_called(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_every_on_stop_is_called(new_trainer: Any, digits: Dataset) -> None:
     last, display = Recorder(), Recorder()
     failures = [Recorder("stop", failing(text)) for text in ("first", "second")]
     with pytest.raises(RuntimeError, match="first") as caught:
@@ -215,12 +204,7 @@ def test_every_on_stop_is_called(new_trainer: NewTrainer, digits: Dataset) -> No
 
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_an_update_that_ruins_the_weights_saves_nothing(
-    new_trainer: NewTrainer,
-    digits: Dataset,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    ctrl_c: Callable[[], None],
-    interrupt: bool,
+    new_trainer: Any, digits: Dataset, tmp_path: Path, monkeypatch: Any, ctrl_c: Any, interrupt: bool
 ) -> None:
     run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
     update, ruined = trainer.optimizer.step, 3 if interrupt else 4
@@ -268,9 +252,7 @@ def test_frozen_parameters_may_hold_infinity(new_model: Any, digits: Dataset, tm
     assert run.weights_file.exists()
 
 
-def test_a_full_disk_costs_nothing_that_was_saved(
-    new_trainer: NewTrainer, digits: Dataset, tmp_path: Path
-) -> None:
+def test_a_full_disk_costs_nothing_that_was_saved(new_trainer: Any, digits: Dataset, tmp_path: Path) -> None:
     """By a limit on the size of files, as a full disk needs a mount."""
     resource = pytest.importorskip("resource")
     run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
@@ -294,7 +276,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def scripted(monkeypatch: Any) -> Callable[..., None]:
     """Lets epochs have these test accuracies, whatever the model."""
 
     def arrange(*accuracies: float) -> None:
@@ -344,7 +326,7 @@ def test_the_rule_of_early_stopping(
 
 
 def test_fit_ends_early_and_a_resumed_run_likewise(
-    new_trainer: NewTrainer, digits: Dataset, scripted: Callable[..., None], same_bits: Any, tmp_path: Path
+    new_trainer: Any, digits: Dataset, scripted: Any, same_bits: Any, tmp_path: Path
 ) -> None:
     scripted(0.5, 0.6, 0.6, 0.55, 0.9)
     whole, broken, resumed, again = (new_trainer() for _ in range(4))
@@ -368,14 +350,14 @@ def test_fit_ends_early_and_a_resumed_run_likewise(
 
 @pytest.mark.parametrize(("method", "steps"), [("start", 0), ("losses", 2)])
 def test_a_stop_waits_for_the_end_of_an_epoch(
-    new_trainer: NewTrainer, digits: Dataset, method: str, steps: int
+    new_trainer: Any, digits: Dataset, method: str, steps: int
 ) -> None:
     trainer = new_trainer()
     fit(trainer, digits, Recorder(method, lambda trainer: trainer.stop("enough")), epochs=3)
     assert (trainer.steps, trainer.stopped) == (steps, "enough")
 
 
-def test_what_early_stopping_refuses(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_what_early_stopping_refuses(new_trainer: Any, digits: Dataset) -> None:
     with pytest.raises(ArgumentError, match="fit: EarlyStopping needs a test set"):
         fit(new_trainer(), digits, EarlyStopping(1), test=None)
     for patience, min_delta in ((0, 0.0), (1, -0.1), (1, NAN)):

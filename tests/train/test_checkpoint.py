@@ -14,13 +14,13 @@ import xpcnn
 from xpcnn import Trainer, io, models, optim
 from xpcnn.data import Dataset
 from xpcnn.errors import CheckpointError, StateDictError
-from xpcnn.train import restore_checkpoint, save_checkpoint
+from xpcnn.train import loss_scale, restore_checkpoint, save_checkpoint
 
 New = Callable[..., Trainer]
 
 
 @pytest.fixture
-def saved(new_equipped: New, digits: Dataset, tmp_path: Path) -> Path:
+def saved(new_equipped: Any, digits: Dataset, tmp_path: Path) -> Path:
     """A checkpoint in the middle of the second epoch."""
     trainer = new_equipped()
     trainer.fit(digits[:100], digits[:20], 1, 50, progress=None)
@@ -30,7 +30,7 @@ def saved(new_equipped: New, digits: Dataset, tmp_path: Path) -> Path:
     return tmp_path / "c.safetensors"
 
 
-def test_everything_comes_back(saved: Path, new_equipped: New, same_bits: Any) -> None:
+def test_everything_comes_back(saved: Path, new_equipped: Any, same_bits: Any) -> None:
     trainer, again = new_equipped(), new_equipped()
     trainer.optimizer.lr = 0.5
     restore_checkpoint(saved, trainer)
@@ -46,7 +46,7 @@ def test_everything_comes_back(saved: Path, new_equipped: New, same_bits: Any) -
     assert again.history == trainer.history
 
 
-def test_what_a_plain_trainers_checkpoint_holds(new_trainer: New, tmp_path: Path) -> None:
+def test_what_a_plain_trainers_checkpoint_holds(new_trainer: Any, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.npz", new_trainer())
     arrays, metadata = io.load_arrays(tmp_path / "c.npz")
     assert set(metadata) == {"format_version", "kind", "progress", "optimizer", "history"}
@@ -57,7 +57,7 @@ def test_what_a_plain_trainers_checkpoint_holds(new_trainer: New, tmp_path: Path
 
 @pytest.mark.parametrize("backend", ["torch", "array_api_strict"])
 def test_on_another_backend(
-    saved: Path, new_equipped: New, same_bits: Any, backend: str, digits: Dataset
+    saved: Path, new_equipped: Any, same_bits: Any, backend: str, digits: Dataset
 ) -> None:
     if reason := xpcnn.available_backends()[backend]:
         pytest.skip(reason)
@@ -71,45 +71,56 @@ def test_on_another_backend(
     assert there.model.backend.name == backend
 
 
+@pytest.fixture
+def _quick_growth(monkeypatch: Any) -> None:
+    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 1)
+
+
 def jitter(images: Any, rng: np.random.Generator) -> Any:
     """An augmentation: each image moved sideways by its own distance."""
     moves = rng.integers(-3, 4, len(images))
     return np.stack([np.roll(image, move, axis=2) for image, move in zip(images, moves, strict=True)])
 
 
-@pytest.mark.parametrize(("backend", "step"), [("numpy", 2), ("numpy", 5), ("torch", 8)])
-def test_a_resumed_run_with_every_technique_has_the_bits_of_an_unbroken_one(
-    new_equipped: New,
-    digits: Dataset,
-    same_bits: Any,
-    interrupted: Any,
-    tmp_path: Path,
-    backend: str,
-    step: int,
+BROKEN = [("numpy", None, 2), ("numpy", None, 5), *(("torch", d, 8) for d in (None, "float16", "bfloat16"))]
+
+
+@pytest.mark.usefixtures("_quick_growth")
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
+    new_equipped: Any, digits: Dataset, same_bits: Any, interrupted: Any, tmp_path: Path, case: Any
 ) -> None:
+    """With every technique, and a loss scale that grows until it overflows, several times on the way."""
+    backend, dtype, step = case
     if reason := xpcnn.available_backends()[backend]:
         pytest.skip(reason)
     with xpcnn.use_backend(backend):
-        whole, broken, resumed = (new_equipped() for _ in range(3))
+        whole, broken, resumed = (new_equipped(dtype=dtype) for _ in range(3))
 
     def fit(trainer: Trainer, epochs: int) -> None:
         trainer.fit(digits[:90], digits[:40], epochs, 20, augment=jitter, progress=None)
 
+    def scale(trainer: Trainer) -> Any:
+        return trainer.loss_scale and trainer.loss_scale.state_dict()
+
     fit(whole, 3)
     interrupted(step, lambda: fit(broken, 3))
     assert broken.steps == step
+    assert broken.loss_scale is None or 2.0**16 < scale(broken)["scale"] < 2.0**30
     save_checkpoint(tmp_path / "c.safetensors", broken)
     restore_checkpoint(tmp_path / "c.safetensors", resumed)
     assert same_bits(broken, resumed)
+    assert scale(broken) == scale(resumed)
     fit(resumed, 3 - resumed.epoch)
     assert same_bits(whole, resumed)
+    assert scale(whole) == scale(resumed)
 
 
 # -- refusals ----------------------------------------------------------------------------
 
 
 def without(*names: str) -> Callable[[New], Trainer]:
-    def build(new: New) -> Trainer:
+    def build(new: Any) -> Trainer:
         trainer = new()
         for name in names:
             setattr(trainer, name, None)
@@ -119,7 +130,7 @@ def without(*names: str) -> Callable[[New], Trainer]:
 
 
 def other(model: Any) -> Callable[[New], Trainer]:
-    def build(new: New) -> Trainer:
+    def build(new: Any) -> Trainer:
         trainer = new()
         trainer.model = models.tiny_convnet() if model is None else trainer.model
         if model is not None:
@@ -130,7 +141,7 @@ def other(model: Any) -> Callable[[New], Trainer]:
     return build
 
 
-def other_optimizer(new: New) -> Trainer:
+def other_optimizer(new: Any) -> Trainer:
     trainer = new()
     trainer.optimizer = optim.SGD(trainer.model)
     return trainer
@@ -159,7 +170,7 @@ MISFITS: dict[str, tuple[Callable[[New], Trainer], type[Exception], str]] = {
 
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_a_trainer_built_otherwise_is_left_as_it_was(
-    saved: Path, new_equipped: New, same_bits: Any, misfit: str
+    saved: Path, new_equipped: Any, same_bits: Any, misfit: str
 ) -> None:
     build, error, message = MISFITS[misfit]
     trainer, untouched = build(new_equipped), build(new_equipped)
@@ -170,7 +181,7 @@ def test_a_trainer_built_otherwise_is_left_as_it_was(
 
 @pytest.mark.parametrize(("name", "what"), [("schedule", "a schedule"), ("average", "an average")])
 def test_a_checkpoint_without_a_technique(
-    new_equipped: New, same_bits: Any, tmp_path: Path, name: str, what: str
+    new_equipped: Any, same_bits: Any, tmp_path: Path, name: str, what: str
 ) -> None:
     save_checkpoint(tmp_path / "c.npz", without(name)(new_equipped))
     trainer = new_equipped()
@@ -212,7 +223,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_changes_nothing(
-    saved: Path, new_equipped: New, same_bits: Any, damage: str
+    saved: Path, new_equipped: Any, same_bits: Any, damage: str
 ) -> None:
     change, message = DAMAGE[damage]
     arrays, metadata = io.load_arrays(saved)
@@ -224,7 +235,7 @@ def test_a_damaged_checkpoint_changes_nothing(
     assert same_bits(trainer, new_equipped())
 
 
-def test_other_files(tmp_path: Path, new_trainer: New) -> None:
+def test_other_files(tmp_path: Path, new_trainer: Any) -> None:
     new_trainer().model.save(tmp_path / "weights.npz")
     (tmp_path / "garbage.npz").write_bytes(b"garbage")
     for name, message in (("weights", "of weights"), ("garbage", "not a readable"), ("absent", "no such")):

@@ -71,7 +71,7 @@ def check_refused(trainer: Trainer, images: Any, targets: Any, message: str) -> 
 
 
 @pytest.fixture(params=["torch", "cupy"])
-def waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def waiting(request: Any, monkeypatch: Any) -> Iterator[None]:
     """Values cost a wait: on a CUDA device, and on a CPU's torch backend that is made to behave like one."""
     if reason := xpcnn.available_backends()[request.param]:
         pytest.skip(reason)

@@ -22,7 +22,7 @@ SCRATCH = 5 * MEGABYTE
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_thread(monkeypatch: Any) -> None:
     """Each has scratch memory of its own, and shards at work."""
     monkeypatch.setenv("XPCNN_NUM_THREADS", "1")
 

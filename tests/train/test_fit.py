@@ -19,9 +19,7 @@ from xpcnn.train import History
 NewTrainer = Callable[..., Trainer]
 
 
-def test_each_sample_is_seen_once_an_epoch(
-    new_trainer: NewTrainer, digits: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_sample_is_seen_once_an_epoch(new_trainer: Any, digits: Dataset, monkeypatch: Any) -> None:
     trainer = new_trainer()
     seen: list[bytes] = []
     sizes: list[int] = []
@@ -41,7 +39,7 @@ def test_each_sample_is_seen_once_an_epoch(
     assert epochs[0] != epochs[1]
 
 
-def test_the_history(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_the_history(new_trainer: Any, digits: Dataset) -> None:
     trainer = new_trainer()
     train, test = digits[:180], digits[180:]
     history = trainer.fit(train, test, 2, 50, progress=None)
@@ -69,7 +67,7 @@ def test_a_history_with_a_loss_that_is_no_number_survives_json() -> None:
     assert math.isnan(History.from_json(plain).losses[1])
 
 
-def test_pairs_of_arrays(new_trainer: NewTrainer, digits: Dataset, same_bits: Any) -> None:
+def test_pairs_of_arrays(new_trainer: Any, digits: Dataset, same_bits: Any) -> None:
     """Bytes, prepared images and one-hot labels train alike."""
     images, labels = digits
     prepared = images.astype(np.float32) * np.float32(1 / 255)
@@ -91,7 +89,7 @@ def test_pairs_of_arrays(new_trainer: NewTrainer, digits: Dataset, same_bits: An
         ((np.zeros((2, 1, 28, 28), int), np.zeros(2, int)), DtypeError, "uint8 or floating"),
     ],
 )
-def test_no_data(new_trainer: NewTrainer, data: Any, error: type[Exception], message: str) -> None:
+def test_no_data(new_trainer: Any, data: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         new_trainer().fit(data)
 
@@ -110,7 +108,7 @@ def test_no_data(new_trainer: NewTrainer, data: Any, error: type[Exception], mes
         ({"progress": "bar"}, "progress must be .*'bar'"),
     ],
 )
-def test_arguments(new_trainer: NewTrainer, digits: Dataset, arguments: Any, message: str) -> None:
+def test_arguments(new_trainer: Any, digits: Dataset, arguments: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         new_trainer().fit(digits, **arguments)
 
@@ -128,7 +126,7 @@ def test_the_images_are_noted_in_the_spec(digits: Dataset, tmp_path: Path) -> No
 
 
 def test_augmentation_changes_the_training_batches_and_nothing_else(
-    new_trainer: NewTrainer, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    new_trainer: Any, digits: Dataset, monkeypatch: Any
 ) -> None:
     trainer, seen, train = new_trainer(), [], digits[:100]
     step, before = trainer.step, train.images.copy()
@@ -187,7 +185,7 @@ def test_a_last_sample_alone_joins_the_batch_before_where_it_is_refused(norm: An
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    new_trainer: NewTrainer, digits: Dataset, same_bits: Any
+    new_trainer: Any, digits: Dataset, same_bits: Any
 ) -> None:
     trainers = [new_trainer(seed=seed) for seed in (0, 0, 1)]
     for trainer in trainers:
@@ -196,7 +194,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
     assert not same_bits(trainers[0], trainers[2])
 
 
-def test_the_trainers_seed_decides_order_and_masks(new_model: Callable[..., Any], digits: Dataset) -> None:
+def test_the_trainers_seed_decides_order_and_masks(new_model: Any, digits: Dataset) -> None:
     orders, masks = [], []
     for seed in (0, 0, 1):
         model = models.tiny_convnet()  # nothing random in it

@@ -75,7 +75,7 @@ def pressing(trainer: Trainer, call: int, *names: str, train: bool = True) -> Tr
     ("backend", "step"), [*(("numpy", step) for step in (1, 2, 5, 6, 14, 15)), ("torch", 7)]
 )
 def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
-    new_trainer: NewTrainer, digits: Dataset, same_bits: Any, tmp_path: Path, backend: str, step: int
+    new_trainer: Any, digits: Dataset, same_bits: Any, tmp_path: Path, backend: str, step: int
 ) -> None:
     if reason := xpcnn.available_backends()[backend]:
         pytest.skip(reason)
@@ -99,7 +99,7 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdaGrad", "RMSprop", "AdamW"])
 def test_with_every_optimizer(
-    new_trainer: NewTrainer, digits: Dataset, same_bits: Any, tmp_path: Path, optimizer: str
+    new_trainer: Any, digits: Dataset, same_bits: Any, tmp_path: Path, optimizer: str
 ) -> None:
     options = {"optimizer": getattr(optim, optimizer), "lr": 2e-3, "weight_decay": 1e-3}
     if optimizer == "SGD":
@@ -114,7 +114,7 @@ def test_with_every_optimizer(
     assert same_bits(whole, resumed)
 
 
-def test_during_the_evaluation(new_trainer: NewTrainer, digits: Dataset, same_bits: Any) -> None:
+def test_during_the_evaluation(new_trainer: Any, digits: Dataset, same_bits: Any) -> None:
     """The steps of the epoch are done, its record is not."""
     whole, broken = new_trainer(), pressing(new_trainer(), 3, train=False)
     fit(whole, digits)
@@ -143,7 +143,7 @@ class Send(Callback):
 
 
 @pytest.mark.parametrize(("method", "steps"), [("on_start", 1), ("on_losses", 5), ("on_epoch", 5)])
-def test_in_a_callback(new_trainer: NewTrainer, digits: Dataset, method: str, steps: int) -> None:
+def test_in_a_callback(new_trainer: Any, digits: Dataset, method: str, steps: int) -> None:
     trainer = new_trainer()
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, digits, Send(method, "SIGINT"))
@@ -152,7 +152,7 @@ def test_in_a_callback(new_trainer: NewTrainer, digits: Dataset, method: str, st
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_signal_is_saved(name: str, new_trainer: NewTrainer, digits: Dataset, tmp_path: Path) -> None:
+def test_each_signal_is_saved(name: str, new_trainer: Any, digits: Dataset, tmp_path: Path) -> None:
     before, run, trainer = handlers(), RunDirectory(tmp_path, {}), new_trainer()
     with pytest.raises(Interrupted) as caught:
         fit(trainer, digits, run, Send("on_losses", name))
@@ -165,7 +165,7 @@ def test_each_signal_is_saved(name: str, new_trainer: NewTrainer, digits: Datase
 
 
 @pytest.mark.parametrize("names", [("SIGINT", "SIGTERM"), ("SIGTERM", "SIGTERM")])
-def test_a_second_does_not_wait(names: tuple[str, str], new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_a_second_does_not_wait(names: tuple[str, str], new_trainer: Any, digits: Dataset) -> None:
     trainer = pressing(new_trainer(), 4, *names)
     with pytest.raises(Interrupted, match=names[1]):
         fit(trainer, digits)
@@ -173,9 +173,7 @@ def test_a_second_does_not_wait(names: tuple[str, str], new_trainer: NewTrainer,
     assert (trainer.steps, len(trainer.history.losses)) == (3, 3)
 
 
-def test_a_second_in_the_update_is_known(
-    new_trainer: NewTrainer, digits: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_in_the_update_is_known(new_trainer: Any, digits: Dataset, monkeypatch: Any) -> None:
     trainer = new_trainer()
     monkeypatch.setattr(trainer.optimizer, "step", lambda grads: send("SIGINT", "SIGINT")())
     with pytest.raises(KeyboardInterrupt):
@@ -183,7 +181,7 @@ def test_a_second_in_the_update_is_known(
     assert not trainer.consistent
 
 
-def test_ignored_signals(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_ignored_signals(new_trainer: Any, digits: Dataset) -> None:
     """A shell ignores SIGINT for its background jobs; `nohup` ignores SIGHUP, and means it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with pytest.raises(Interrupted, match="SIGINT"):
@@ -195,7 +193,7 @@ def test_ignored_signals(new_trainer: NewTrainer, digits: Dataset) -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_a_programs_own_handlers_are_left_alone(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_a_programs_own_handlers_are_left_alone(new_trainer: Any, digits: Dataset) -> None:
     seen: list[int] = []
     for name in NAMES:
         signal.signal(getattr(signal, name), lambda number, _: seen.append(number))
@@ -203,7 +201,7 @@ def test_a_programs_own_handlers_are_left_alone(new_trainer: NewTrainer, digits:
     assert seen == [getattr(signal, name) for name in NAMES]
 
 
-def test_within_a_command_the_step_is_finished_too(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_within_a_command_the_step_is_finished_too(new_trainer: Any, digits: Dataset) -> None:
     before, trainer = handlers(), pressing(new_trainer(), 2, "SIGTERM")
     with pytest.raises(Interrupted), interruptible():
         fit(trainer, digits)
@@ -213,7 +211,7 @@ def test_within_a_command_the_step_is_finished_too(new_trainer: NewTrainer, digi
     assert handlers() == before
 
 
-def test_in_another_thread_nothing_is_installed(new_trainer: NewTrainer, digits: Dataset) -> None:
+def test_in_another_thread_nothing_is_installed(new_trainer: Any, digits: Dataset) -> None:
     trainer = new_trainer()
     thread = threading.Thread(target=fit, args=(trainer, digits), kwargs={"epochs": 1})
     thread.start()

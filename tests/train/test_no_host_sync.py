@@ -84,7 +84,7 @@ def kinds_in(layer: nn.Layer) -> set[type]:
 
 
 @pytest.fixture
-def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def on_meta(monkeypatch: Any) -> Iterator[None]:
     """New arrays have no values."""
     torch = pytest.importorskip("torch")
     backend = registry.load("torch", "meta")
@@ -99,7 +99,7 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_needs_no_value(
-    on_meta: None, new_model: Callable[..., Any], digits: Dataset, optimizer: str, dtype: str | None
+    on_meta: None, new_model: Any, digits: Dataset, optimizer: str, dtype: str | None
 ) -> None:
     trainer = trainer_of(new_model(), optimizer, dtype)
     for _ in range(3):
@@ -149,7 +149,7 @@ def test_a_step_that_looks_could_not_end(on_meta: None, digits: Dataset, look: C
 
 
 @pytest.fixture(params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> Any:
+def dtype(request: Any) -> Any:
     return request.param
 
 
@@ -171,9 +171,7 @@ def test_a_step_looks_at_nothing(looks: list[str], digits: Dataset, optimizer: s
     assert looks == []
 
 
-def test_fit_looks_once_in_ten_steps(
-    looks: list[str], new_model: Callable[..., Any], digits: Dataset, dtype: Any
-) -> None:
+def test_fit_looks_once_in_ten_steps(looks: list[str], new_model: Any, digits: Dataset, dtype: Any) -> None:
     trainer = trainer_of(new_model(), dtype=dtype)
     trainer.step(*digits[:2])
     looks.clear()

@@ -50,7 +50,7 @@ def f16(make: Any) -> Any:
 
 
 @pytest.fixture(params=["torch", "cupy"])
-def both_halves(request: pytest.FixtureRequest) -> Iterator[None]:
+def both_halves(request: Any) -> Iterator[None]:
     """A backend that has bfloat16 too, chosen for new arrays."""
     if reason := xpcnn.available_backends()[request.param]:
         pytest.skip(reason)
@@ -106,16 +106,6 @@ def line(slope: float = 1.0, dtype: str = "float16", **options: Any) -> Line:
     return Line(trainer, linear.weight)
 
 
-def test_the_scale_finds_what_fits(f16: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1 · 2¹⁶ overflows float16, whose largest number is 65504; 1 · 2¹⁵ does not."""
-    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 3)
-    one = line()
-    assert scale_of(one.trainer) == (2.0**16, 0)
-    moved, scales = zip(*((one.step(), scale_of(one.trainer)) for _ in range(6)), strict=True)
-    assert moved == (0, 1, 1, 1, 0, 1)
-    assert scales == ((2.0**15, 0), (2.0**15, 1), (2.0**15, 2), (2.0**16, 0), (2.0**15, 0), (2.0**15, 1))
-
-
 @pytest.mark.parametrize("exponent", [-3, -26, -38])
 def test_gradients_that_would_vanish(f16: Any, exponent: int) -> None:
     """2⁻²⁶ is 0 in float16; 2⁻³⁸ · 2¹⁶ is still there, as the last but one of its powers of two."""
@@ -139,7 +129,7 @@ def test_clipping_sees_unscaled_gradients_and_schedules_count_each_step(f16: Any
 
 
 @pytest.mark.parametrize(("start", "end"), [(2.0**-13, 2.0**-14), (2.0**63, 2.0**64)])
-def test_the_scale_has_limits(make: Any, start: float, end: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scale_has_limits(make: Any, start: float, end: float, monkeypatch: Any) -> None:
     monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 1)
     with make.use():
         scale = loss_scale.LossScale()
@@ -151,7 +141,7 @@ def test_the_scale_has_limits(make: Any, start: float, end: float, monkeypatch: 
     make.check_kind(scale.scale, (), "float32")
 
 
-def test_the_scale_against_pytorch(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scale_against_pytorch(make: Any, monkeypatch: Any) -> None:
     """What its GradScaler does to the same row of flags."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 4)
@@ -187,7 +177,7 @@ def test_what_is_no_scale(state: Any) -> None:
 
 @pytest.mark.parametrize(("case", "done"), [*((case, 2) for case in OPTIMIZERS), ("Adam", 0)])
 def test_a_step_that_overflows_changes_no_bit(
-    f16: Any, new_model: NewModel, digits: Dataset, case: str, done: int
+    f16: Any, new_model: Any, digits: Dataset, case: str, done: int
 ) -> None:
     model = new_model()
     kind, options = OPTIMIZERS[case]
@@ -211,7 +201,7 @@ def test_a_step_that_overflows_changes_no_bit(
     assert applied[1] != after[1] or case == "SGD"
 
 
-def test_a_loss_that_is_no_number_is_taken_back(f16: Any, new_model: NewModel, digits: Dataset) -> None:
+def test_a_loss_that_is_no_number_is_taken_back(f16: Any, new_model: Any, digits: Dataset) -> None:
     """Batch statistics of an infinite image are no numbers, and must not enter the running ones."""
     trainer = Trainer(model := new_model(), optim.SGD(model), dtype="float16")
     before = bits(trainer)
@@ -226,24 +216,6 @@ def test_a_loss_that_is_no_number_is_taken_back(f16: Any, new_model: NewModel, d
     assert one.step() == 0
     one.trainer.loss = forward, backward
     assert one.step() == 2.0**-4
-
-
-def test_training_goes_on_as_if_it_had_not_been(f16: Any, digits: Dataset) -> None:
-    def trainer() -> Trainer:
-        model = models.simple_convnet(filters=4, hidden=8, seed=0)
-        optimizer = optim.SGD(model, lr=0.1, momentum=0.9)
-        return Trainer(model, optimizer, average=optim.WeightAverage(model, 0.0), dtype="float16")
-
-    skipping, straight = trainer(), trainer()
-    for number in range(3):
-        batch = digits[10 * number : 10 * number + 10]
-        if number == 1:
-            scale = scale_of(skipping)
-            set_scale(skipping, 2.0**40)
-            skipping.step(*digits[100:110])
-            set_scale(skipping, *scale)
-        assert float(skipping.step(*batch)) == float(straight.step(*batch))
-    assert bits(skipping) == bits(straight)
 
 
 # -- what is computed in what ------------------------------------------------------------
@@ -266,7 +238,7 @@ class Probe(nn.Layer):
 
 @pytest.mark.parametrize("dtype", UNIT)
 def test_what_is_computed_in_half_precision(
-    both_halves: None, new_model: NewModel, digits: Dataset, dtype: str
+    both_halves: None, new_model: Any, digits: Dataset, dtype: str
 ) -> None:
     model, losses = new_model(), Probe()
     for name in ("conv1", "bn1", "fc"):
@@ -345,7 +317,7 @@ def test_a_layer_that_is_used_twice(f16: Any) -> None:
     np.testing.assert_array_equal(xpcnn.to_numpy(shared.weight.data), [[-1.0, -4.0], [-2.0, -3.0]])
 
 
-def test_frozen_parameters_and_layers_replaced_later(f16: Any, new_model: NewModel, digits: Dataset) -> None:
+def test_frozen_parameters_and_layers_replaced_later(f16: Any, new_model: Any, digits: Dataset) -> None:
     model = new_model()
     trainer = Trainer(model, optim.Adam(model), dtype="float16")
     set_scale(trainer, 2.0**8)
@@ -405,7 +377,7 @@ def test_a_model_with_several_outputs(both_halves: None) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=5e-2)
 
 
-def test_a_model_that_moves(digits: Dataset, new_model: NewModel, both_halves: None) -> None:
+def test_a_model_that_moves(digits: Dataset, new_model: Any, both_halves: None) -> None:
     with xpcnn.use_backend("numpy"):
         trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
         trainer.step(*digits[:8])
@@ -416,7 +388,7 @@ def test_a_model_that_moves(digits: Dataset, new_model: NewModel, both_halves: N
     assert scale_of(trainer) == (2.0**16, 2)
 
 
-def test_refusals(new_model: NewModel) -> None:
+def test_refusals(new_model: Any) -> None:
     model = new_model()
     optimizer = optim.SGD(model)
     with pytest.raises(ArgumentError, match=r"dtype must be 'float16', 'bfloat16' or None, got 'float32'"):
@@ -432,7 +404,7 @@ def test_refusals(new_model: NewModel) -> None:
 # -- fit: losses and divergence ----------------------------------------------------------
 
 
-def test_a_batch_that_overflows_is_passed_over(f16: Any, new_model: NewModel, digits: Dataset) -> None:
+def test_a_batch_that_overflows_is_passed_over(f16: Any, new_model: Any, digits: Dataset) -> None:
     images = digits.images.astype(np.float32) / 255
     images[[7, 100]] = 1e30  # infinite in float16
     trainer = Trainer(model := new_model(), optim.Adam(model), dtype="float16")
@@ -447,7 +419,7 @@ def test_a_batch_that_overflows_is_passed_over(f16: Any, new_model: NewModel, di
 
 @pytest.mark.parametrize(("batch", "at"), [(10, 10), (50, 5)], ids=["ten in a row", "a whole short epoch"])
 def test_losses_that_stay_infinite_are_a_divergence(
-    f16: Any, new_model: NewModel, digits: Dataset, batch: int, at: int
+    f16: Any, new_model: Any, digits: Dataset, batch: int, at: int
 ) -> None:
     trainer = Trainer(model := new_model(), optim.SGD(model, lr=0.5), dtype="float16")
     model.fc.bias.data = model.fc.bias.data + math.inf
@@ -471,44 +443,6 @@ def test_gradients_beyond_float16_are_a_divergence(f16: Any) -> None:
 # -- checkpoints -------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", UNIT)
-def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
-    both_halves: None,
-    new_model: NewModel,
-    digits: Dataset,
-    same_bits: Any,
-    interrupted: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    dtype: str,
-) -> None:
-    """With a scale that grows until it overflows, several times on the way."""
-    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 2)
-
-    def new() -> Trainer:
-        model = new_model()
-        optimizer = optim.Adam(model, lr=3e-3)
-        schedule, average = optim.ExponentialLR(optimizer, 0.95), optim.WeightAverage(model, 0.9)
-        return Trainer(model, optimizer, schedule=schedule, average=average, clip_norm=1.0, dtype=dtype)
-
-    def fit(trainer: Trainer, epochs: int) -> None:
-        trainer.fit(digits, digits[:40], epochs, 20, 30, progress=None)
-
-    whole, broken, resumed = new(), new(), new()
-    fit(whole, 3)
-    interrupted(17, lambda: fit(broken, 3))
-    assert broken.epoch_samples
-    save_checkpoint(tmp_path / "c.safetensors", broken)
-    restore_checkpoint(tmp_path / "c.safetensors", resumed)
-    assert same_bits(broken, resumed)
-    fit(resumed, 3 - resumed.epoch)
-    assert same_bits(whole, resumed)
-    if dtype == "float16":
-        assert scale_of(whole) == scale_of(resumed)
-        assert 2.0**16 < scale_of(broken)[0] < 2.0**30
-
-
 @pytest.mark.parametrize(
     ("saved", "own", "precision", "message"),
     [
@@ -520,7 +454,7 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
     ],
 )
 def test_a_checkpoint_of_another_dtype_or_scale(
-    new_model: NewModel, same_bits: Any, tmp_path: Path, saved: Any, own: Any, precision: Any, message: str
+    new_model: Any, same_bits: Any, tmp_path: Path, saved: Any, own: Any, precision: Any, message: str
 ) -> None:
     def new(dtype: str | None) -> Trainer:
         return Trainer(model := new_model(), optim.Adam(model), dtype=dtype)
@@ -535,24 +469,17 @@ def test_a_checkpoint_of_another_dtype_or_scale(
     assert same_bits(trainer, new(own))
 
 
-# -- the command -------------------------------------------------------------------------
-
-
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
+def test_the_command(tmp_path: Path, capsys: Any) -> None:
+    run = str(tmp_path / "run")
     few = ("--train-samples", "60", "--test-samples", "20", "--batch-size", "20", "--model", "tiny_convnet")
-    given = ["train", *few, "--epochs", "1", "--dtype", "float16", "--backend", "numpy", "--out", str(run)]
     try:
-        assert main(given) == 0
+        assert (
+            main(["train", *few, "--epochs", "1", "--dtype", "float16", "--backend", "numpy", "--out", run])
+            == 0
+        )
         assert "numpy (cpu), float16" in capsys.readouterr().out
-        assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
-        metadata = io.load_arrays(run / "checkpoint.safetensors")[1]
-        assert json.loads(metadata["precision"]) == {"dtype": "float16", "scale": 2.0**16, "good_steps": 6}
-        assert json.loads((run / "run.json").read_text())["dtype"] == "float16"
-        capsys.readouterr()
-        given[given.index("float16")] = "bfloat16"
-        assert main([*given[:-1], str(tmp_path / "other")]) == 1
-        assert "backend numpy has no dtype 'bfloat16'" in capsys.readouterr().err
-        assert not (tmp_path / "other").exists()
+        assert main(["train", "--resume", run, "--epochs", "2"]) == 0
     finally:
         xpcnn.set_backend("numpy")
+    metadata = io.load_arrays(tmp_path / "run" / "checkpoint.safetensors")[1]
+    assert json.loads(metadata["precision"]) == {"dtype": "float16", "scale": 2.0**16, "good_steps": 6}

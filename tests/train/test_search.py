@@ -29,7 +29,7 @@ def parts(digits: Dataset) -> tuple[Dataset, Dataset]:
     return split(digits[:50], 0.2)
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, trials: int, seed: int = 0, **ranges: Any) -> np.ndarray:
+def drawn(monkeypatch: Any, trials: int, seed: int = 0, **ranges: Any) -> np.ndarray:
     """The values of a search (trials, 2) that trains nothing."""
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "fit", lambda self, *given, **options: self.history)
@@ -39,7 +39,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, trials: int, seed: int = 0, **ranges:
         return np.array([(trial.lr, trial.weight_decay) for trial in found])
 
 
-def test_logarithms_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logarithms_are_spread_evenly(monkeypatch: Any) -> None:
     values = drawn(monkeypatch, 2000)
     for column, (low, high) in zip(values.T, ((1e-6, 1e-2), (1e-8, 1e-4)), strict=True):
         assert low <= column.min() < column.max() <= high
@@ -49,7 +49,7 @@ def test_logarithms_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(drawn(monkeypatch, 3, lr=(0.3, 0.3))[:, 0]) == {0.3}
 
 
-def test_values_are_a_function_of_seed_trial_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_are_a_function_of_seed_trial_and_name(monkeypatch: Any) -> None:
     first = drawn(monkeypatch, 5, seed=3, **RANGES)
     np.testing.assert_array_equal(drawn(monkeypatch, 7, seed=3, **RANGES)[:5], first)
     np.testing.assert_array_equal(drawn(monkeypatch, 5, seed=3, lr=(1e-4, 1e-1))[:, 0], first[:, 0])
@@ -119,7 +119,7 @@ def test_arguments(parts: tuple[Dataset, Dataset]) -> None:
         list(random_search(lambda **values: None, *parts, trials=1))  # type: ignore[arg-type, return-value]
 
 
-def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_runs(capsys: Any) -> None:
     names = run_blocks(1)
     trials = names["trials"]
     assert [t.accuracy for t in trials] == sorted((t.accuracy for t in trials), reverse=True)

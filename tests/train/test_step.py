@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ def gradients(model: nn.Layer, images: Any, labels: Any, key: Key) -> tuple[floa
     return float(loss), grads
 
 
-def test_a_step_is_forward_loss_backward_update(new_model: Callable[..., Any], digits: Dataset) -> None:
+def test_a_step_is_forward_loss_backward_update(new_model: Any, digits: Dataset) -> None:
     """Against the same written out, with the same random masks."""
     model, other = new_model(dtype="float64"), new_model(dtype="float64")
     trainer = Trainer(model, optim.SGD(model, lr=0.5), seed=3)
@@ -43,7 +42,7 @@ def test_a_step_is_forward_loss_backward_update(new_model: Callable[..., Any], d
     assert trainer.steps == 3
 
 
-def test_a_step_clips_updates_schedules_and_averages(new_model: Callable[..., Any], digits: Dataset) -> None:
+def test_a_step_clips_updates_schedules_and_averages(new_model: Any, digits: Dataset) -> None:
     """Against the same written out."""
     model, other = new_model(dtype="float64"), new_model(dtype="float64")
     optimizer = optim.SGD(model, lr=0.8)
@@ -74,9 +73,7 @@ def test_a_step_clips_updates_schedules_and_averages(new_model: Callable[..., An
     assert trainer.evaluate(digits[100:]).loss != evaluate(model, digits[100:]).loss
 
 
-def test_the_loss_is_a_0d_array_where_the_model_is(
-    make: Any, new_model: Callable[..., Any], digits: Dataset
-) -> None:
+def test_the_loss_is_a_0d_array_where_the_model_is(make: Any, new_model: Any, digits: Dataset) -> None:
     with make.use():
         model = new_model()
     trainer = Trainer(model, optim.Adam(model))
@@ -122,7 +119,7 @@ def test_a_loss_of_ones_own(digits: Dataset) -> None:
     assert float(trainer.step(images, one_hot)) == pytest.approx(float(((y - one_hot) ** 2).mean()), rel=1e-5)
 
 
-def test_frozen_parameters_stay(new_model: Callable[..., Any], digits: Dataset) -> None:
+def test_frozen_parameters_stay(new_model: Any, digits: Dataset) -> None:
     model = new_model()
     model.conv1.weight.trainable = False
     before = model.conv1.weight.data.copy()
@@ -177,9 +174,7 @@ def test_no_autograd_graph_survives_a_step(own_loop: bool) -> None:
     assert not any(entry.data.requires_grad for entry in held)
 
 
-def test_refusals(
-    new_model: Callable[..., Any], new_trainer: Callable[..., Trainer], digits: Dataset
-) -> None:
+def test_refusals(new_model: Any, new_trainer: Any, digits: Dataset) -> None:
     model, other = new_model(), new_model()
     sgd = optim.SGD(model)
     schedule = optim.ExponentialLR(optim.SGD(other), 0.9)

@@ -40,7 +40,7 @@ def files_entered(function: Callable[[], Any]) -> set[str]:
 
 
 @pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+def threads(request: Any) -> Iterator[int]:
     yield request.param
     xpcnn.set_num_threads(None)
 

@@ -160,24 +160,6 @@ def test_accuracy_exists_for_classes_alone(make: Any, targets: Any, loss: Any, k
     assert result.samples == N
 
 
-def test_one_output_has_no_classes() -> None:
-    """Labels with a loss of one's own, and a single score for each sample."""
-
-    def logistic(y: Any, t: Any) -> Any:
-        p = 1 / (1 + np.exp(-y[:, 0]))
-        return np.asarray(-np.mean(np.where(t == 1, np.log(p), np.log(1 - p)))), (p, t)
-
-    def backward(ctx: Any) -> Any:
-        p, t = ctx
-        return ((p - t) / len(t)).astype(np.float32)[:, None]
-
-    model = regressor(1)
-    trainer = Trainer(model, optim.SGD(model, lr=0.1), loss=(logistic, backward))
-    history = trainer.fit((IMAGES, LABELS > 1), epochs=3, batch_size=5, progress=None)
-    assert history.epochs[-1].train_accuracy is None
-    assert history.losses[-1] < history.losses[0]
-
-
 # -- a regression whole ------------------------------------------------------------------
 
 
@@ -208,21 +190,13 @@ def test_early_stopping_and_best_weights_of_a_regression(tmp_path: Path, kind: s
         assert load_model(run.best_file).spec.preparation == "pad"
 
 
-def test_the_progress_of_a_regression(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_of_a_regression(capsys: Any) -> None:
     build, loss, targets = KINDS["vectors"]
     trainer = Trainer(model := build(), optim.SGD(model, lr=0.1), loss=loss)
     history = trainer.fit((IMAGES, targets), (IMAGES, targets), batch_size=10)
     (line,) = capsys.readouterr().err.splitlines()
     assert f"test loss {history.epochs[0].test_loss:.4f}" in line
     assert "%" not in line
-
-
-def test_without_measuring_the_training_set() -> None:
-    trainer = Trainer(model := classifier(), optim.SGD(model, lr=0.1))
-    data = Dataset(IMAGES, LABELS)
-    history = trainer.fit(data, data, batch_size=10, evaluate_train=False, progress=None)
-    assert history.train_accuracy == [None]
-    assert history.test_accuracy != [None]
 
 
 # -- what a loss may be ------------------------------------------------------------------

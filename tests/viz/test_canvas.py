@@ -57,7 +57,8 @@ def test_all_plots_are_here() -> None:
     assert {name for name in viz.__all__ if name.startswith("plot_")} == set(DRAWERS)
 
 
-def test_importing_is_cheap_and_says_what_is_missing() -> None:
+@pytest.mark.process
+def test_no_pyplot_and_what_is_missing_is_told(tmp_path: Path) -> None:
     code = """
 import sys
 sys.modules["matplotlib"] = None
@@ -66,10 +67,22 @@ try:
     viz.plot_confusion([[1]])
 except ImportError as error:
     print(error.__notes__)
+del sys.modules["matplotlib"]
+viz.plot_confusion([[1]], sys.argv[1])
+assert "matplotlib.pyplot" not in sys.modules
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "MPLBACKEND": "tkagg",
+        "DISPLAY": "",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", code, str(tmp_path / "p.png")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     assert "pip install 'xpcnn[plot]' brings matplotlib" in done.stdout
 

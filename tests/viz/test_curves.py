@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xpcnn.errors import ArgumentError, CheckpointError
+from xpcnn.errors import ArgumentError
 from xpcnn.train import EpochRecord, History
 from xpcnn.viz import plot_curves
 
@@ -39,15 +36,6 @@ def test_what_is_drawn() -> None:
     assert labels == ["training set, 92.00% at the end", "test set, 89.00% at the end"]
 
 
-def test_curves_differ_in_more_than_colour() -> None:
-    loss, accuracy = plot_curves(History(LOSSES, EPOCHS)).axes
-    raw, mean = loss.get_lines()
-    assert mean.get_linewidth() > 1.5 * raw.get_linewidth()
-    train, test = accuracy.get_lines()
-    assert train.get_linestyle() != test.get_linestyle()
-    assert train.get_marker() != test.get_marker()
-
-
 HISTORIES = {
     "empty": History(),
     "one step": History([2.3]),
@@ -72,45 +60,6 @@ def test_a_loss_that_is_no_number_is_a_gap() -> None:
     raw, mean = loss.get_lines()
     assert np.isnan(raw.get_ydata()[100:103]).all()
     assert np.isfinite(mean.get_ydata()).all()
-
-
-@pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
-def test_endings(tmp_path: Path, ending: str, start: bytes) -> None:
-    plot_curves(HISTORIES["a few steps"], tmp_path / f"curves.{ending}")
-    assert (tmp_path / f"curves.{ending}").read_bytes().startswith(start)
-
-
-@pytest.mark.parametrize("name", ["curves", "curves.txt"])
-def test_other_endings(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"{re.escape(name)} must end in one of .*\.png"):
-        plot_curves(History(), tmp_path / name)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot write"):
-        plot_curves(History(), tmp_path / "absent" / "curves.png")
-
-
-def test_pyplot_is_not_touched_and_importing_is_cheap(tmp_path: Path) -> None:
-    code = f"""
-import sys
-from xpcnn.train import History
-from xpcnn.viz import plot_curves
-assert "matplotlib" not in sys.modules
-plot_curves(History([1.0]), {str(tmp_path / "curves.png")!r})
-assert "matplotlib.pyplot" not in sys.modules
-"""
-    environment = {
-        **os.environ,
-        "MPLBACKEND": "tkagg",
-        "DISPLAY": "",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 # -- the smoothing, and several histories -----------------------------------------------------
