@@ -1,7 +1,8 @@
-"""xpcnn.autotune: what is measured and when, how it is verified, and that nothing else changes."""
+"""xpcnn.autotune: what is measured and when, how it is verified, and where choices are kept."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,18 +19,19 @@ from xpcnn.backend import backend_of
 from xpcnn.ops.conv import algorithm as registry
 from xpcnn.ops.conv import autotune, executor, tuning_cache
 from xpcnn.ops.conv.algorithms.im2col import Im2col
+from xpcnn.ops.conv.tuning_cache import TuningCache
 
 NUMPY = backend_of(np.zeros(1))
 GEOMETRY = ops.ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3), padding=1)
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache in a folder that does not exist yet, and a process that has measured nothing."""
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where choices are kept, in a folder that does not exist yet; this process has measured nothing."""
     monkeypatch.setenv("XPCNN_CACHE_DIR", str(tmp_path / "cache"))
     forget(monkeypatch)
     limit = xpcnn.get_workspace_limit()
-    yield tmp_path / "cache"
+    yield tmp_path / "cache" / "autotune.json"
     xpcnn.set_workspace_limit(limit)
 
 
@@ -85,49 +87,41 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return pretended
 
 
-def tuned(geometry: Any = GEOMETRY, pass_name: str = "forward", dtype: str = "float32") -> str | None:
-    """What `auto` would be told inside of the context, on NumPy."""
+def ask(geometry: Any = GEOMETRY, pass_name: str = "forward", dtype: str = "float32") -> str | None:
+    """What `auto` would be told, on NumPy."""
+    return autotune.tuned(geometry, pass_name, np.dtype(dtype), NUMPY, executor.run_pass)
+
+
+def tuned(*task: Any, **options: Any) -> str | None:
+    """The same inside of the context."""
     with xpcnn.autotune():
-        return autotune.tuned(geometry, pass_name, np.dtype(dtype), NUMPY, executor.run_pass)
+        return ask(*task, **options)
 
 
 # Where it applies -------------------------------------------------------------------------------------
 
 
-def test_outside_of_the_context_nothing_is_measured(measured: list[Any], folder: Path) -> None:
-    assert autotune.tuned(GEOMETRY, "forward", np.dtype("float32"), NUMPY, executor.run_pass) is None
-    x, w = draw(2, 3, 8, 8), draw(4, 3, 3, 3)
-    y, ctx = ops.conv2d(x, w)
+def test_outside_of_the_context_nothing_is_measured(measured: list[Any], file: Path) -> None:
+    y, ctx = ops.conv2d(draw(2, 3, 8, 8), draw(4, 3, 3, 3))
     ops.conv2d.backward(ctx, y)
+    assert ask() is None
     assert measured == []
-    assert not folder.exists()
+    assert not file.parent.exists()
 
 
-def test_context_ends_and_nests(measured: list[Any]) -> None:
-    def ask() -> str | None:
-        return autotune.tuned(GEOMETRY, "forward", np.dtype("float32"), NUMPY, executor.run_pass)
-
+def test_context_ends_and_nests_and_is_of_one_thread(measured: list[Any]) -> None:
+    answers: list[Any] = []
     with xpcnn.autotune():
         with xpcnn.autotune():
             assert ask() == "mec"
         assert ask() == "mec"
-    assert ask() is None
-    with pytest.raises(ZeroDivisionError), xpcnn.autotune():
-        raise ZeroDivisionError
-    assert ask() is None
-
-
-def test_context_is_of_one_thread(measured: list[Any]) -> None:
-    answers: list[Any] = []
-    with xpcnn.autotune():
-        thread = threading.Thread(
-            target=lambda: answers.append(
-                autotune.tuned(GEOMETRY, "forward", np.dtype("float32"), NUMPY, executor.run_pass)
-            )
-        )
+        thread = threading.Thread(target=lambda: answers.append(ask()))
         thread.start()
         thread.join()
     assert answers == [None]
+    with pytest.raises(ZeroDivisionError), xpcnn.autotune():
+        raise ZeroDivisionError
+    assert ask() is None
 
 
 def test_named_algorithm_wins(measured: list[Any]) -> None:
@@ -142,19 +136,12 @@ def test_named_algorithm_wins(measured: list[Any]) -> None:
     assert measured == []
 
 
-def test_nothing_to_compute(measured: list[Any]) -> None:
+def test_nothing_to_measure(measured: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No images; only the loops fit; no im2col to compare with. Then the fixed rule decides."""
     assert tuned(GEOMETRY.with_batch(0)) is None
-    assert measured == []
-
-
-def test_limit_that_leaves_only_the_loops(measured: list[Any]) -> None:
     xpcnn.set_workspace_limit(100)
     assert tuned() is None
-    assert measured == []
-
-
-def test_without_im2col(measured: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to compare with: the fixed rule decides."""
+    xpcnn.set_workspace_limit(None)
     monkeypatch.setattr(Im2col, "unsupported", lambda *arguments: "is out of order")
     assert tuned() is None
     assert measured == []
@@ -163,61 +150,55 @@ def test_without_im2col(measured: list[Any], monkeypatch: pytest.MonkeyPatch) ->
 # What is measured once --------------------------------------------------------------------------------
 
 
-def test_measured_once_in_a_process(measured: list[Any]) -> None:
-    assert [tuned() for _ in range(3)] == ["mec"] * 3
-    assert measured == [(GEOMETRY, "forward")]
-
-
 def test_measured_once_on_a_machine(measured: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    tuned()
-    tuned(pass_name="grad_input")
-    for _ in range(2):
+    for _ in range(3):
+        assert (tuned(), tuned(), tuned(pass_name="grad_input")) == ("mec", "mec", "mec")
         forget(monkeypatch)
-        assert (tuned(), tuned(pass_name="grad_input")) == ("mec", "mec")
     assert measured == [(GEOMETRY, "forward"), (GEOMETRY, "grad_input")]
+
+
+def geometry(*options: Any) -> Any:
+    return ops.ConvGeometry.of((2, 3, 8, 8), (3, 3 // options[3], 3, 3), *options)
 
 
 OTHERS: dict[str, Callable[[pytest.MonkeyPatch], Any]] = {
     "pass": lambda patch: tuned(pass_name="grad_weight"),
     "dtype": lambda patch: tuned(dtype="float64"),
     "batch": lambda patch: tuned(GEOMETRY.with_batch(3)),
-    "padding": lambda patch: tuned(ops.ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3), padding=(1, 0))),
-    "stride": lambda patch: tuned(ops.ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3), stride=2, padding=1)),
-    "dilation": lambda patch: tuned(ops.ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3), 1, 1, 2)),
-    "groups": lambda patch: tuned(ops.ConvGeometry.of((2, 3, 8, 8), (3, 1, 3, 3), padding=1, groups=3)),
+    "padding": lambda patch: tuned(geometry(1, (1, 0), 1, 1)),
+    "stride": lambda patch: tuned(geometry(2, 1, 1, 1)),
+    "dilation": lambda patch: tuned(geometry(1, 1, 2, 1)),
+    "groups": lambda patch: tuned(geometry(1, 1, 1, 3)),
     "limit": lambda patch: (xpcnn.set_workspace_limit(1 << 20), tuned()),
     "xpcnn": lambda patch: (patch.setattr(xpcnn, "__version__", "0.0.0"), tuned()),
-    "NumPy": lambda patch: (patch.setattr(tuning_cache, "_version", lambda package: "9.9"), tuned()),
-    "processor": lambda patch: (patch.setattr(tuning_cache, "_processor", lambda: "Z80"), tuned()),
-    "threads": lambda patch: (patch.setattr(tuning_cache, "_threads", lambda backend: 77), tuned()),
+    "NumPy": lambda patch: (patch.setattr(np, "__version__", "9.9"), tuned()),
+    "processor": lambda patch: (patch.setattr(tuning_cache, "processor", lambda: "Z80"), tuned()),
+    "threads": lambda patch: (patch.setattr(tuning_cache, "blas_threads", lambda: 77), tuned()),
     "algorithms": lambda patch: (patch.setitem(registry.ALGORITHMS, "another", Im2col()), tuned()),
 }
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
-@pytest.mark.parametrize("restarted", [False, True], ids=["in memory", "in the file"])
 def test_another_choice_is_measured(
-    measured: list[Any], monkeypatch: pytest.MonkeyPatch, other: Callable[[Any], Any], restarted: bool
+    measured: list[Any], monkeypatch: pytest.MonkeyPatch, other: Callable[[Any], Any]
 ) -> None:
-    monkeypatch.setattr(tuning_cache, "_threads", lambda backend: 76)
     tuned()
-    if restarted:
-        forget(monkeypatch)
-    tuning_cache._environment.cache_clear()  # versions do not change while a process lasts
-    try:
+    forget(monkeypatch)  # versions do not change while a process lasts
+    for _ in range(2):
         other(monkeypatch)
         assert len(measured) == 2
-        other(monkeypatch)
-        assert len(measured) == 2
-    finally:
-        tuning_cache._environment.cache_clear()
 
 
-def test_another_backend_is_measured(measured: list[Any]) -> None:
+def test_another_backend_or_number_of_threads_is_measured(
+    measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tuned()
     with xpcnn.use_backend("array_api_strict") as strict, xpcnn.autotune():
         autotune.tuned(GEOMETRY, "forward", strict.dtype("float32"), strict, executor.run_pass)
     assert len(measured) == 2
+    monkeypatch.setattr(tuning_cache, "blas_threads", lambda: 77)
+    tuned()
+    assert len(measured) == 3
 
 
 def test_threads_wait_for_one_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +214,10 @@ def test_threads_wait_for_one_measurement(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(autotune, "_fastest", fastest)
     answers: list[Any] = []
-    threads = [threading.Thread(target=lambda: answers.append(tuned())) for _ in range(6)]
-    threads.append(threading.Thread(target=lambda: answers.append(tuned(pass_name="grad_input"))))
+    passes = ["forward"] * 6 + ["grad_input"]
+    threads = [
+        threading.Thread(target=lambda name=name: answers.append(tuned(GEOMETRY, name))) for name in passes
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -247,19 +230,16 @@ def test_threads_wait_for_one_measurement(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_takes_the_fastest_and_drops_the_hopeless(seconds: dict[str, float]) -> None:
+    """About 0.2 s for each candidate; one run of those that take longer."""
     seconds.update({"im2col": 0.01, "mec": 0.004, "kn2row": 0.03, "as_strided": 0.06})
     assert tuned() == "mec"
     assert seconds["im2col runs"] == seconds["mec runs"] == seconds["kn2row runs"] == 5
     assert seconds["as_strided runs"] == 1
     assert "loop runs" not in seconds
-
-
-def test_long_runs_are_few(seconds: dict[str, float]) -> None:
-    """About 0.2 s for each candidate; one run of those that take longer."""
+    seconds.clear()
     seconds.update({"im2col": 0.09, "mec": 0.3})
-    assert tuned() == "im2col"
-    assert seconds["im2col runs"] == 3
-    assert seconds["mec runs"] == 1
+    assert tuned(pass_name="grad_input") == "im2col"
+    assert (seconds["im2col runs"], seconds["mec runs"]) == (3, 1)
 
 
 def test_median_and_not_mean_or_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,66 +269,49 @@ def test_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         assert events[place : place + 3] == ["start", "waited", "stop"]
 
 
-@pytest.mark.parametrize("pass_name", registry.PASSES)
-@pytest.mark.parametrize(
-    "name", ["padded 3x3", "strided and padded", "groups", "depthwise", "1x1", "batch 1"]
-)
-def test_every_candidate_of_every_backend(make: Any, dtype: str, name: str, pass_name: str) -> None:
-    """Nothing is left out (that would be a warning, and warnings are errors), and the choice can do it."""
-    case = CASES[name]
-    geometry = ops.ConvGeometry.of(case.x, case.w, **case.options)
-    backend = backend_of(make.array([0.0], dtype))
+@pytest.mark.parametrize("name", ["padded 3x3", "strided and padded", "groups", "depthwise"])
+def test_results_and_candidates_of_every_backend(make: Any, dtype: str, name: str) -> None:
+    """Nothing is left out (that would be a warning, and warnings are errors)."""
+    r = reference(CASES[name], dtype)
+    x, w, b, dy = (make.array(a) for a in (r.x, r.w, r.b, r.dy))
     with xpcnn.autotune():
-        chosen = autotune.tuned(geometry, pass_name, make.dtype(dtype), backend, executor.run_pass)
-    assert chosen in set(ops.algorithm_names()) - {"auto", "loop"}
+        y, ctx = ops.conv2d(x, w, b, **CASES[name].options)
+        gradients = ops.conv2d.backward(ctx, dy)
+    for got, expected in zip((y, *gradients), (r.y, r.dx, r.dw, r.db), strict=True):
+        make.check(got, expected, dtype)
+    chosen = [autotune._chosen[key] for key in autotune._chosen]
+    assert len(chosen) == 3
+    assert set(chosen) <= set(ops.algorithm_names()) - {"auto", "loop"}
 
 
-@pytest.mark.parametrize("half", ["float16", "bfloat16"])
-def test_half_precision(make: Any, half: str) -> None:
+def test_half_precision(make: Any) -> None:
     """Measured as it is computed: in float32, rounded once."""
-    if not make.has(half):
-        pytest.skip(f"{make.backend} has no {half}")
-    x, w = make.array(draw(2, 3, 8, 8), half), make.array(draw(4, 3, 3, 3), half)
-    with xpcnn.autotune():
-        y, ctx = ops.conv2d(x, w, padding=1)
-        dx, dw, _ = ops.conv2d.backward(ctx, y)
-    for array in (y, dx, dw):
-        assert array.dtype == make.dtype(half)
-    expected, _ = ops.conv2d(x, w, padding=1, algorithm="im2col")
-    make.check(y, make.to_numpy(expected), half, rtol=1e-2)
+    for half in filter(make.has, ("float16", "bfloat16")):
+        x, w = make.array(draw(2, 3, 8, 8), half), make.array(draw(4, 3, 3, 3), half)
+        with xpcnn.autotune():
+            y, ctx = ops.conv2d(x, w, padding=1)
+            dx, dw, _ = ops.conv2d.backward(ctx, y)
+        assert y.dtype == dx.dtype == dw.dtype == make.dtype(half)
+        expected, _ = ops.conv2d(x, w, padding=1, algorithm="im2col")
+        make.check(y, make.to_numpy(expected), half, rtol=1e-2)
 
 
-def test_made_up_arrays_are_as_in_a_network(make: Any) -> None:
+def test_random_arrays_are_as_in_a_network(make: Any) -> None:
     """Of the right shapes and dtype, images over channels-last memory, the same every time, and not zeros."""
     geometry = ops.ConvGeometry.of((2, 4, 6, 5), (6, 2, 3, 3), stride=2, padding=1, groups=2)
     backend = backend_of(make.array([0.0], "float32"))
-    shapes = {"x": (2, 4, 6, 5), "weight": (6, 2, 3, 3), "dy": (2, 6, 3, 3)}
-    for pass_name, names in (
-        ("forward", ("x", "weight")),
-        ("grad_input", ("dy", "weight")),
-        ("grad_weight", ("x", "dy")),
-    ):
-        arrays = autotune._made_up(geometry, pass_name, make.dtype("float32"), backend)
-        again = autotune._made_up(geometry, pass_name, make.dtype("float32"), backend)
-        for name, array, same in zip(names, arrays, again, strict=True):
-            make.check_kind(array, shapes[name], "float32")
+    x, weight, dy = ("x", (2, 4, 6, 5)), ("weight", (6, 2, 3, 3)), ("dy", (2, 6, 3, 3))
+    for pass_name, told in (("forward", (x, weight)), ("grad_input", (dy, weight)), ("grad_weight", (x, dy))):
+        task = (geometry, pass_name, make.dtype("float32"), backend)
+        arrays, again = autotune._random_arrays(*task), autotune._random_arrays(*task)
+        for (name, shape), array, same in zip(told, arrays, again, strict=True):
+            make.check_kind(array, shape, "float32")
             values = make.to_numpy(array)
             np.testing.assert_array_equal(values, make.to_numpy(same))
             assert values.std() > 0.2
             assert abs(values.mean()) < 0.2
             if name != "weight" and make.backend in ("numpy", "torch"):
                 assert values.transpose(0, 2, 3, 1).flags.c_contiguous
-
-
-def test_results_are_those_of_im2col(make: Any, dtype: str) -> None:
-    case = CASES["padded 3x3"]
-    r = reference(case, dtype)
-    x, w, b, dy = (make.array(a) for a in (r.x, r.w, r.b, r.dy))
-    with xpcnn.autotune():
-        y, ctx = ops.conv2d(x, w, b, **case.options)
-        gradients = ops.conv2d.backward(ctx, dy)
-    for got, expected in zip((y, *gradients), (r.y, r.dx, r.dw, r.db), strict=True):
-        make.check(got, expected, dtype)
 
 
 def test_auto_inside_an_algorithm_is_not_measured(
@@ -359,7 +322,7 @@ def test_auto_inside_an_algorithm_is_not_measured(
 
     class Nested(Im2col):
         def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-            inner.append(autotune.tuned(geometry, "forward", x.dtype, NUMPY, executor.run_pass))
+            inner.append(ask(geometry))
             return super().forward(x, weight, geometry)
 
     added("nested", Nested)
@@ -368,65 +331,56 @@ def test_auto_inside_an_algorithm_is_not_measured(
     assert set(inner) == {None}
 
 
-class Wrong(Im2col):
-    """Off by a hundredth in a single value."""
+def faulty(change: Callable[[Any, Any, Any], Any]) -> type[Im2col]:
+    """An algorithm whose forward pass gives ``change(y, x, weight)``."""
 
-    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-        y = super().forward(x, weight, geometry)
-        y[0, 0, 0, 0] += 0.01 * abs(y).max()
-        return y
+    right = Im2col.forward
 
+    def forward(self: Any, x: Any, weight: Any, geometry: Any) -> Any:
+        return change(right(self, x, weight, geometry), x, weight)
 
-class Unfinished(Im2col):
-    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-        return np.nan * super().forward(x, weight, geometry)
+    return type("Faulty", (Im2col,), {"forward": forward})
 
 
-class Misshapen(Im2col):
-    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-        return super().forward(x, weight, geometry)[:, :, :, 1:]
+def off_by_a_hundredth(y: Any, *_: Any) -> Any:
+    y[0, 0, 0, 0] += 0.01 * abs(y).max()
+    return y
 
 
-class Wide(Im2col):
-    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-        return super().forward(x, weight, geometry).astype("float64")
+def broken(*_: Any) -> Any:
+    raise OSError("no such\n  device")
 
 
-class Broken(Im2col):
-    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-        raise OSError("no such\n  device")
+def writing(y: Any, x: Any, _: Any) -> Any:
+    x[...] = 0.0
+    return y
 
 
-class Writing(Im2col):
-    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-        y = super().forward(x, weight, geometry)
-        x[...] = 0.0
-        return y
+def writing_and_broken(_y: Any, _x: Any, weight: Any) -> Any:
+    weight *= 2
+    raise OSError
 
 
-class WritingAndBroken(Im2col):
-    def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-        weight *= 2
-        raise OSError
-
-
-FAULTS = {
-    "wrong": (Wrong, "differs from that of im2col by 0.01 of the largest"),
-    "NaN": (Unfinished, "differs from that of im2col by nan"),
-    "shape": (Misshapen, "(2, 4, 8, 7)"),
-    "dtype": (Wide, "returned float64 (2, 4, 8, 8)"),
-    "raises": (Broken, "OSError: no such device"),
-    "writes into x": (Writing, "it writes into its arguments"),
-    "writes and raises": (WritingAndBroken, "it writes into its arguments"),
+FAULTS: dict[str, tuple[Any, str]] = {
+    "wrong": (off_by_a_hundredth, "differs from that of im2col by 0.01 of the largest"),
+    "NaN": (lambda y, *_: np.nan * y, "differs from that of im2col by nan"),
+    "shape": (lambda y, *_: y[:, :, :, 1:], "(2, 4, 8, 7)"),
+    "dtype": (lambda y, *_: y.astype("float64"), "returned float64 (2, 4, 8, 8)"),
+    "raises": (broken, "OSError: no such device"),
+    "writes into x": (writing, "it writes into its arguments"),
+    "writes and raises": (writing_and_broken, "it writes into its arguments"),
 }
 
 
-@pytest.mark.parametrize(("algorithm", "told"), FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize(("change", "told"), FAULTS.values(), ids=FAULTS.keys())
 def test_wrong_algorithm_is_left_out(
-    added: Callable[[str, Any], None], seconds: dict[str, float], algorithm: Any, told: str
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], change: Any, told: str
 ) -> None:
-    """With one line that names it, however fast it is."""
-    added("faulty", algorithm)
+    """With one line that names it, however fast it is; it spoils none that is measured after it."""
+    algorithm: Any = faulty(change)()
+    algorithm.name = "faulty"
+    monkeypatch.setattr(registry, "ALGORITHMS", {"faulty": algorithm, **registry.ALGORITHMS})
+    monkeypatch.setattr(executor, "ALGORITHMS", registry.ALGORITHMS)
     seconds["faulty"] = 1e-6
     parts = ("autotune", "'faulty'", "forward", "(2, 3, 8, 8)", "(4, 3, 3, 3)", told)
     with pytest.warns(RuntimeWarning, match=mentions(*parts)) as caught:
@@ -437,42 +391,10 @@ def test_wrong_algorithm_is_left_out(
     assert tuned(pass_name="grad_weight") == "faulty"  # which is right there
 
 
-@pytest.mark.parametrize("algorithm", [Writing, WritingAndBroken])
-def test_one_that_writes_into_x_does_not_spoil_the_others(
-    monkeypatch: pytest.MonkeyPatch, algorithm: Any
-) -> None:
-    """Though it is measured before them."""
-    algorithm.name = "faulty"
-    others = dict(registry.ALGORITHMS)
-    monkeypatch.setattr(registry, "ALGORITHMS", {"faulty": algorithm(), **others})
-    with pytest.warns(RuntimeWarning, match="'faulty'") as caught:
-        tuned()
-    assert len(caught) == 1
-
-
 def test_fault_of_im2col_itself_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Im2col, "forward", Broken.forward)
+    monkeypatch.setattr(Im2col, "forward", faulty(broken).forward)
     with pytest.raises(OSError, match="no such"):
         tuned()
-
-
-# In a run ---------------------------------------------------------------------------------------------
-
-
-def test_same_bits_as_long_as_the_file_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a resumed run relies on: choices come from the file, not from another measurement."""
-
-    def gradients() -> list[Any]:
-        with xpcnn.autotune():
-            y, ctx = ops.conv2d(
-                draw(2, 3, 8, 8, dtype="float32"), draw(4, 3, 3, 3, dtype="float32"), padding=1
-            )
-            return [y, *ops.conv2d.backward(ctx, y)[:2]]
-
-    first = gradients()
-    forget(monkeypatch)
-    for again, before in zip(gradients(), first, strict=True):
-        np.testing.assert_array_equal(again, before)
 
 
 def test_conv2d_runs_what_was_measured(
@@ -494,15 +416,95 @@ def test_conv2d_runs_what_was_measured(
     seconds["watched"] = 1e-6
     r = reference(CASES["strided and padded"])
     x, w, dy = make.array(r.x), make.array(r.w), make.array(r.dy)
-    with xpcnn.autotune():
-        _, ctx = ops.conv2d(x, w, stride=2, padding=1)
-        ops.conv2d.backward(ctx, dy)
+
+    def run() -> list[str]:
         ran.clear()
         _, ctx = ops.conv2d(x, w, stride=2, padding=1)
-        assert ran == ["forward"]
         ops.conv2d.backward(ctx, dy, need_dx=False)
-        assert ran == ["forward", "grad_weight"]
-    ran.clear()
-    _, ctx = ops.conv2d(x, w, stride=2, padding=1)
-    ops.conv2d.backward(ctx, dy)
-    assert ran == []
+        return ran
+
+    with xpcnn.autotune():
+        run()
+        assert run() == ["forward", "grad_weight"]
+    assert run() == []
+
+
+# The file ---------------------------------------------------------------------------------------------
+
+
+def test_file_holds_what_a_choice_depends_on(measured: list[Any], file: Path) -> None:
+    tuned()
+    ((task, algorithm),) = json.loads(file.read_text()).items()
+    assert algorithm == "mec"
+    environment = ("device ", "threads ", f"xpcnn {xpcnn.__version__}", f"numpy {np.__version__}")
+    for part in (*environment, "forward", "float32", "(2, 3, 8, 8)", "(4, 3, 3, 3)", str(64 << 20), "im2col"):
+        assert part in task
+    assert [path.name for path in file.parent.iterdir()] == ["autotune.json"]
+
+
+def test_user_cache_without_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XPCNN_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = tuning_cache.cache_file()
+    assert path.name == "autotune.json"
+    assert "xpcnn" in path.parts
+
+
+DAMAGED: dict[str, bytes] = {
+    "empty": b"",
+    "truncated": b'{"t": "mec"',
+    "not text": b"\xff\xfe\x00\x01",
+    "a list": b"[1, 2]",
+    "null": b"null",
+    "of an earlier format": b'{"format": 1, "choices": {"e": {"t": "mec"}}}',
+    "choices that are no names": b'{"t": 3}',
+    "nested without end": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_file_is_replaced(measured: list[Any], file: Path, content: bytes) -> None:
+    """One warning of one line, and everything is measured again; then the file is good again."""
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match=mentions("autotune", str(file))) as caught:
+        answers = tuned(), tuned(pass_name="grad_input")
+    assert answers == ("mec", "mec")
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert len(TuningCache(file).choices) == len(measured) == 2
+
+
+@pytest.mark.parametrize("what", ["a folder in its place", "a file in the folder's place"])
+def test_file_that_cannot_be_written(measured: list[Any], file: Path, what: str) -> None:
+    """One warning, and choices last for the process."""
+    file.parent.write_text("") if "a file" in what else file.mkdir(parents=True)
+    parts = ("autotune", "cannot", str(file.parent), "for this process only")
+    with pytest.warns(RuntimeWarning, match=mentions(*parts)) as caught:
+        assert [tuned(), tuned(pass_name="grad_input"), tuned()] == ["mec"] * 3
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize("name", ["loop", "auto", "no such algorithm", "native"])
+def test_choice_that_cannot_be_is_measured_anew(
+    measured: list[Any], monkeypatch: pytest.MonkeyPatch, file: Path, name: str
+) -> None:
+    """A name that someone wrote into the file is used only where it could have been measured."""
+    tuned()
+    file.write_text(file.read_text().replace(': "mec"', f": {json.dumps(name)}"))
+    forget(monkeypatch)
+    assert tuned() == "mec"
+    assert len(measured) == 2
+    assert list(TuningCache(file).choices.values()) == ["mec"]
+
+
+def test_last_writer_wins(tmp_path: Path) -> None:
+    path = tmp_path / "autotune.json"
+    one, two = TuningCache(path), TuningCache(path)
+    one.add("a", "mec")
+    two.add("b", "fft")
+    assert TuningCache(path).choices == {"b": "fft"}
+    one.add("c", "im2col")  # which still knows all that it measured
+    assert TuningCache(path).choices == {"a": "mec", "c": "im2col"}

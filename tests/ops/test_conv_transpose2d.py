@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,67 +11,44 @@ from hypothesis import strategies as st
 
 import xpcnn
 from tests.support import oracles
-from tests.support.conv_cases import Reference
+from tests.support.conv_cases import TRANSPOSED as CASES
+from tests.support.conv_cases import Transposed, arrays, check_passes
+from tests.support.conv_cases import transposed_reference as reference
 from tests.support.ops import LAYOUTS, draw, mentions, pair
-from tests.support.transpose_cases import CASES, Transposed, reference
 from xpcnn import errors, ops
 from xpcnn.testing import gradcheck_op
 
 # All algorithms and both dtypes, not each with each: test_conv2d.py goes through those.
 WAYS = [("auto", "float32"), ("auto", "float64"), ("as_strided", "float64"), ("loop", "float64")]
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-@pytest.fixture(autouse=True)
-def _restore_limit() -> Iterator[None]:
-    limit = xpcnn.get_workspace_limit()
-    yield
-    xpcnn.set_workspace_limit(limit)
-
-
-def inputs(make: Any, r: Reference) -> tuple[Any, Any, Any, Any]:
-    """(x, weight, bias, dy) of a reference as arrays of the backend."""
-    return make.array(r.x), make.array(r.w), None if r.b is None else make.array(r.b), make.array(r.dy)
-
-
-def check_all(make: Any, got: tuple[Any, ...], r: Reference, dtype: str) -> None:
-    for array, expected in zip(got, (r.y, r.dx, r.dw, r.db), strict=True):
-        if expected is None:
-            assert array is None
-        else:
-            make.check(array, expected, dtype)
-
-
-@every_case
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize(("algorithm", "dtype"), WAYS)
 def test_matches_the_loops(make: Any, algorithm: str, dtype: str, case: Transposed) -> None:
     r = reference(case, dtype)
-    x, w, b, dy = inputs(make, r)
+    x, w, b, dy = arrays(make, r)
     with make.unchanged(x, w, b), xpcnn.conv_algorithm(algorithm):
         y, ctx = ops.conv_transpose2d(x, w, b, **case.options)
     assert ctx.algorithm == algorithm
+    assert ctx.x is x
+    assert ctx.weight is w
     with make.unchanged(x, w, dy, ctx):
         gradients = ops.conv_transpose2d.backward(ctx, dy)
-    check_all(make, (y, *gradients), r, dtype)
+    check_passes(make, (y, *gradients), r, dtype)
 
 
-@pytest.mark.parametrize(
-    "name", ["doubles, odd kernel", "unequal pairs", "groups", "padding cuts pixels off"]
-)
-def test_is_the_adjoint_of_conv2d(make: Any, name: str) -> None:
+@pytest.mark.parametrize("name", ["doubles, odd kernel", "unequal pairs", "groups"])
+def test_is_the_adjoint_of_conv2d(name: str) -> None:
     """⟨conv_transpose2d(x, w), z⟩ = ⟨x, conv2d(z, w)⟩, for the same weight and options."""
-    case = CASES[name]
-    r = reference(case)
-    x, w = make.array(r.x), make.array(r.w)
-    options = {key: value for key, value in case.options.items() if key != "output_padding"}
-    y, _ = ops.conv_transpose2d(x, w, **options)
+    r = reference(CASES[name])
+    options = {key: value for key, value in CASES[name].options.items() if key != "output_padding"}
+    y, _ = ops.conv_transpose2d(r.x, r.w, **options)
     z = draw(*y.shape, seed=7)
-    back, _ = ops.conv2d(make.array(z), w, **options)
-    number = np.vdot(make.to_numpy(y), z)
-    assert abs(number - np.vdot(make.to_numpy(back), r.x)) <= 1e-13 * np.abs(z).sum()
+    back, _ = ops.conv2d(z, r.w, **options)
+    assert abs(np.vdot(y, z) - np.vdot(back, r.x)) <= 1e-13 * np.abs(z).sum()
 
 
-@pytest.mark.parametrize("name", ["doubles, odd kernel", "unequal pairs", "groups, dilated"])
+@pytest.mark.parametrize("name", ["unequal pairs", "groups, dilated"])
 def test_finite_differences(make: Any, name: str) -> None:
     case = CASES[name]
     r = reference(case)
@@ -85,30 +60,15 @@ def test_finite_differences(make: Any, name: str) -> None:
     gradcheck_op(op, ops.conv_transpose2d.backward, make.array(r.x[:1]), make.array(r.w), bias)
 
 
-def test_larger_sizes_against_torch(make: Any, dtype: str) -> None:
-    torch = pytest.importorskip("torch")
-    host = [draw(*shape, dtype=dtype) for shape in ((4, 16, 8, 7), (16, 6, 4, 3), (12,), (4, 12, 16, 14))]
-    *leaves, dy = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in host)
-    options = {"stride": 2, "padding": 1, "output_padding": (0, 1), "groups": 2}
-    y = torch.nn.functional.conv_transpose2d(*leaves, **options)
-    y.backward(dy.detach())
-    x, w, b, dy = (make.array(a) for a in host)
-    got, ctx = ops.conv_transpose2d(x, w, b, **options)
-    make.check(got, y.detach().numpy(), dtype)
-    for gradient, expected in zip(ops.conv_transpose2d.backward(ctx, dy), leaves, strict=True):
-        make.check(gradient, expected.grad.numpy(), dtype)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-@pytest.mark.parametrize("name", ["padded 3x3", "1x1", "unequal pairs", "groups"])
+@pytest.mark.parametrize("name", ["padded 3x3", "unequal pairs", "groups"])
 def test_any_memory_layout(make: Any, name: str, layout: Any) -> None:
     case = CASES[name]
     r = reference(case)
     x, w, dy = (layout(make, a) for a in (r.x, r.w, r.dy))
     host = [make.to_numpy(a) for a in (x, w, dy)]
-    with make.unchanged(x, w, dy):
-        y, ctx = ops.conv_transpose2d(x, w, **case.options)
-        dx, dw, _ = ops.conv_transpose2d.backward(ctx, dy)
+    y, ctx = ops.conv_transpose2d(x, w, **case.options)
+    dx, dw, _ = ops.conv_transpose2d.backward(ctx, dy)
     output_padding = pair(case.output_padding)
     expected = oracles.conv_transpose2d(*host[:2], **case.oracle_options, output_padding=output_padding)
     expected_dx, expected_dw, _ = oracles.conv_transpose2d_gradients(*host, **case.oracle_options)
@@ -117,44 +77,15 @@ def test_any_memory_layout(make: Any, name: str, layout: Any) -> None:
     make.check(dw, expected_dw, "float64")
 
 
-def test_skipped_gradients(make: Any) -> None:
-    case = CASES["groups"]
-    r = reference(case)
-    x, w, b, dy = inputs(make, r)
-    _, ctx = ops.conv_transpose2d(x, w, b, **case.options)
-    dx, dw, db = ops.conv_transpose2d.backward(ctx, dy, need_dx=False)
-    assert dx is None
-    make.check(dw, r.dw, "float64")
-    make.check(db, r.db, "float64")
-    dx, dw, db = ops.conv_transpose2d.backward(ctx, dy, need_dweight=False)
-    make.check(dx, r.dx, "float64")
-    assert (dw, db) == (None, None)
-    nothing = ops.conv_transpose2d.backward(ctx, dy, need_dx=False, need_dweight=False)
-    assert nothing == (None, None, None)
-
-
-def test_backward_twice_is_the_same(make: Any) -> None:
-    case = CASES["doubles, odd kernel"]
-    x, w, b, dy = inputs(make, reference(case, "float32"))
-    _, ctx = ops.conv_transpose2d(x, w, b, **case.options)
-    first, second = (make.snapshot(ops.conv_transpose2d.backward(ctx, dy)) for _ in range(2))
-    np.testing.assert_equal(second, first)
-
-
-def test_context_keeps_references_alone() -> None:
-    x, w = draw(16, 8, 16, 16), draw(8, 4, 3, 3)
-    _, ctx = ops.conv_transpose2d(x, w, padding=1)  # whatever is prepared at first use
-    assert ctx.weight is w
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        y, ctx = ops.conv_transpose2d(x, w, padding=1)
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert ctx.x is x
-    # y is the inner part of what was summed up, border included.
-    assert after - before <= y.nbytes * (18 * 18) / (16 * 16) + 10_000
+def test_skipped_gradients_and_backward_twice(make: Any) -> None:
+    r = reference(CASES["groups"])
+    x, w, b, dy = arrays(make, r)
+    _, ctx = ops.conv_transpose2d(x, w, b, **CASES["groups"].options)
+    dx, dw, db = make.snapshot(ops.conv_transpose2d.backward(ctx, dy))
+    without_dx = make.snapshot(ops.conv_transpose2d.backward(ctx, dy, need_dx=False))
+    np.testing.assert_equal(without_dx, [None, dw, db])
+    without_dw = make.snapshot(ops.conv_transpose2d.backward(ctx, dy, need_dweight=False))
+    np.testing.assert_equal(without_dw, [dx, None, None])
 
 
 @pytest.mark.parametrize("algorithm", ["im2col", "as_strided", "auto"])
@@ -163,21 +94,14 @@ def test_workspace_limit(make: Any, algorithm: str, limit: int) -> None:
     """Cut through the batch, then through rows of x, with the same results."""
     case = Transposed((3, 4, 18, 16), (4, 3, 3, 3), stride=2, padding=1, output_padding=1)
     r = reference(case)
-    x, w, b, dy = inputs(make, r)
+    x, w, b, dy = arrays(make, r)
     xpcnn.set_workspace_limit(limit)
     with xpcnn.conv_algorithm(algorithm):
         y, ctx = ops.conv_transpose2d(x, w, b, **case.options)
-    check_all(make, (y, *ops.conv_transpose2d.backward(ctx, dy)), r, "float64")
-
-
-def test_limit_below_one_row(make: Any) -> None:
-    case = CASES["padded 3x3"]
-    x, w, b, _ = inputs(make, reference(case))
+    check_passes(make, (y, *ops.conv_transpose2d.backward(ctx, dy)), r, "float64")
     xpcnn.set_workspace_limit(1000)
-    with (
-        xpcnn.conv_algorithm("im2col"),
-        pytest.raises(errors.AlgorithmError, match=mentions("conv_transpose2d", "im2col", "limit", "1000")),
-    ):
+    told = mentions("conv_transpose2d", "im2col", "limit", "1000")
+    with xpcnn.conv_algorithm("im2col"), pytest.raises(errors.AlgorithmError, match=told):
         ops.conv_transpose2d(x, w, b, **case.options)
 
 
@@ -194,7 +118,7 @@ small = st.tuples(st.integers(1, 4), st.integers(1, 4))
     groups=st.integers(1, 2),
     algorithm=st.sampled_from(["im2col", "as_strided"]),
 )
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_random_geometry(
     size: Any,
     kernel: Any,
@@ -283,22 +207,21 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_bad_arguments(make: Any, bad: Bad) -> None:
-    x, w = make.array(np.zeros(bad.x)), make.array(np.zeros(bad.w))
-    b = None if bad.b is None else make.array(np.zeros(bad.b))
+def test_bad_arguments(bad: Bad) -> None:
+    x, w, b = np.zeros(bad.x), np.zeros(bad.w), None if bad.b is None else np.zeros(bad.b)
     with pytest.raises(bad.kind, match=mentions("conv_transpose2d", *bad.told)):
         ops.conv_transpose2d(x, w, b, **bad.options)
 
 
-def test_bad_arrays(make: Any) -> None:
-    x, w = make.array(draw(2, 3, 4, 4)), make.array(draw(3, 5, 3, 3))
+def test_bad_arrays() -> None:
+    x, w = draw(2, 3, 4, 4), draw(3, 5, 3, 3)
     with pytest.raises(errors.DtypeError, match=mentions("conv_transpose2d", "x", "int64")):
-        ops.conv_transpose2d(make.array(np.ones((2, 3, 4, 4)), "int64"), w)
+        ops.conv_transpose2d(np.ones((2, 3, 4, 4), int), w)
     with pytest.raises(errors.DtypeError, match=mentions("conv_transpose2d", "weight", "float32", "float64")):
-        ops.conv_transpose2d(x, make.array(draw(3, 5, 3, 3), "float32"))
+        ops.conv_transpose2d(x, draw(3, 5, 3, 3, dtype="float32"))
     _, ctx = ops.conv_transpose2d(x, w)
     name = "conv_transpose2d.backward"
     with pytest.raises(errors.ShapeError, match=mentions(name, "(2, 5, 4, 4)", "(2, 5, 6, 6)")):
-        ops.conv_transpose2d.backward(ctx, make.array(draw(2, 5, 4, 4)))
+        ops.conv_transpose2d.backward(ctx, draw(2, 5, 4, 4))
     with pytest.raises(errors.DtypeError, match=mentions(name, "float32", "float64")):
-        ops.conv_transpose2d.backward(ctx, make.array(draw(2, 5, 6, 6), "float32"))
+        ops.conv_transpose2d.backward(ctx, draw(2, 5, 6, 6, dtype="float32"))

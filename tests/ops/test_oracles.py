@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from tests.support import oracles
-from tests.support.conv_cases import CASES, Case, reference
+from tests.support.conv_cases import CASES, TRANSPOSED, Case, Transposed, reference, transposed_reference
 from tests.support.ops import draw, pair
 from tests.support.pool_cases import ADAPTIVE, POOLS, Pool
-from tests.support.transpose_cases import CASES as TRANSPOSED
-from tests.support.transpose_cases import Transposed
-from tests.support.transpose_cases import reference as transposed_reference
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -63,7 +60,7 @@ def test_conv_transpose2d(case: Transposed) -> None:
         equal(r.db, b.grad)
 
 
-@pytest.mark.parametrize("name", ["valid", "same", "same, even kernel", "same, even and dilated"])
+@pytest.mark.parametrize("name", ["kernel is the input", "same, even kernel", "same, even and dilated"])
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_meaning_of_named_padding(name: str) -> None:
     case = CASES[name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,18 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
 def mentions(*parts: str) -> str:
     """A regular expression for messages that hold all of these, in any order."""
     return r"(?s)\A" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
+
+
+def scratch(f: Callable[[], Any]) -> tuple[Any, int]:
+    """(what f returned, the most memory NumPy and Python held meanwhile beyond what they held before)."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        result = f()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return result, peak - before
 
 
 # Layouts: each takes NumPy values (N, C, H, W) and gives an array with values of that shape whose memory is

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.arrays import dtype_name
-from xpcnn.backend.convolution import ConvParams, Shape, VendorConvolution
 from xpcnn.errors import AlgorithmError
 
 if TYPE_CHECKING:
     from xpcnn.backend._cupy import CupyBackend
 
 __all__ = ["CudnnConvolution", "Plan", "Problem", "choose", "describe", "first_line"]
+
+Shape = tuple[int, int, int, int]
 
 _INSTALL = "pip install 'xpcnn[cudnn]' (or 'xpcnn[cudnn13]' for CUDA 13)"
 
@@ -45,8 +46,7 @@ class Problem(NamedTuple):
     pass_name: str
     dtype: str
     channels_last: bool
-    shapes: tuple[tuple[str, Shape], ...]
-    sizes: ConvParams
+    geometry: Any
     tf32: bool
     deterministic: bool
     limit: int
@@ -62,8 +62,14 @@ class Problem(NamedTuple):
             notes.append("NONDETERMINISTIC")
         return tuple(notes)
 
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each array."""
+        g = self.geometry
+        return {"x": g.input_shape, "weight": g.weight_shape, "y": g.output_shape}
+
     def __str__(self) -> str:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes)
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
         return f"{self.pass_name} of {self.dtype} {shapes}"
 
 
@@ -89,19 +95,19 @@ def describe(cudnn: Any, problem: Problem, handle: Any) -> Any:
         io_data_type=io, intermediate_data_type=compute, compute_data_type=compute, handle=handle
     )
     method, sources, target = _PASSES[problem.pass_name]
-    shapes = dict(problem.shapes)
+    shapes, geometry = problem.shapes, problem.geometry
     layout = {name: list(strides(shape, problem.channels_last)) for name, shape in shapes.items()}
     read = [
         graph.tensor(dim=list(shapes[name]), stride=layout[name], data_type=io, name=name, uid=_IDS[name])
         for name in sources
     ]
-    top, bottom, left, right = problem.sizes.padding
+    top, bottom, left, right = geometry.padding
     written = getattr(graph, method)(
         *read,
         pre_padding=[top, left],
         post_padding=[bottom, right],
-        stride=list(problem.sizes.stride),
-        dilation=list(problem.sizes.dilation),
+        stride=list(geometry.stride),
+        dilation=list(geometry.dilation),
     )
     written.set_uid(_IDS[target]).set_output(True).set_data_type(io)
     written.set_dim(list(shapes[target])).set_stride(layout[target])
@@ -140,7 +146,7 @@ def choose(cudnn: Any, problem: Problem, handle: Any) -> Plan:
     )
 
 
-class CudnnConvolution(VendorConvolution):
+class CudnnConvolution:
     """cuDNN on the arrays of one CuPy device.
 
     Memory is taken as it lies, packed channels-first or packed channels-last; what lies otherwise is copied,
@@ -161,14 +167,14 @@ class CudnnConvolution(VendorConvolution):
         name = dtype_name(dtype)
         return None if name in _DTYPES else f"has no kernels for {name}; use 'im2col'"
 
-    def forward(self, x: Array, weight: Array, y_shape: Shape, sizes: ConvParams, limit: int) -> Array:
-        return self._run("forward", {"x": x, "weight": weight}, y_shape, sizes, limit)
+    def forward(self, x: Array, weight: Array, geometry: Any, limit: int) -> Array:
+        return self._run("forward", x, weight, geometry, limit)
 
-    def grad_input(self, dy: Array, weight: Array, x_shape: Shape, sizes: ConvParams, limit: int) -> Array:
-        return self._run("grad_input", {"y": dy, "weight": weight}, x_shape, sizes, limit)
+    def grad_input(self, dy: Array, weight: Array, geometry: Any, limit: int) -> Array:
+        return self._run("grad_input", dy, weight, geometry, limit)
 
-    def grad_weight(self, x: Array, dy: Array, weight_shape: Shape, sizes: ConvParams, limit: int) -> Array:
-        return self._run("grad_weight", {"x": x, "y": dy}, weight_shape, sizes, limit)
+    def grad_weight(self, x: Array, dy: Array, geometry: Any, limit: int) -> Array:
+        return self._run("grad_weight", x, dy, geometry, limit)
 
     @functools.cached_property
     def _missing(self) -> str | None:
@@ -190,30 +196,22 @@ class CudnnConvolution(VendorConvolution):
     def _handle(self) -> Any:
         return self._cudnn.create_handle()  # for the current device, which is the arrays' own
 
-    def _run(
-        self, pass_name: str, given: dict[str, Array], shape: Shape, sizes: ConvParams, limit: int
-    ) -> Array:
+    def _run(self, pass_name: str, first: Array, second: Array, geometry: Any, limit: int) -> Array:
         cupy = self._cupy
-        first = next(iter(given.values()))
         # Where both would do, as with one channel, channels-last: the layout that everything else writes.
         channels_last = first.transpose(0, 2, 3, 1).flags.c_contiguous or not first.flags.c_contiguous
-        result = self._empty(shape, first.dtype, channels_last)
+        dtype, settings = dtype_name(first.dtype), (self._backend.tf32, self._backend.deterministic)
+        problem = Problem(pass_name, dtype, channels_last, geometry, *settings, limit)
+        _, read, written = _PASSES[pass_name]
+        given = dict(zip(read, (first, second), strict=True))
+        result = self._empty(problem.shapes[written], first.dtype, channels_last)
         if not all(array.size for array in given.values()) or not result.size:
             result[...] = 0
             return result
         packed = {role: self._packed(array, channels_last) for role, array in given.items()}
         copied = sum(a.nbytes for role, a in packed.items() if a.data.ptr != given[role].data.ptr)
-        arrays = {**packed, _PASSES[pass_name][2]: result}
-        problem = Problem(
-            pass_name,
-            dtype_name(first.dtype),
-            channels_last,
-            tuple((role, array.shape) for role, array in arrays.items()),
-            sizes,
-            self._backend.tf32,
-            self._backend.deterministic,
-            max(limit - copied, 0),
-        )
+        arrays = {**packed, written: result}
+        problem = problem._replace(limit=max(limit - copied, 0))
         with self._lock:
             plan = self._plan(problem)
             # CuPy's pool reuses memory in the order of the stream, so this and copies may be dropped early.

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["ProcessSetting", "one_blas_thread"]
+__all__ = ["ProcessSetting", "blas_threads", "one_blas_thread"]
 
 Value = TypeVar("Value")
 
@@ -69,6 +69,11 @@ def _libraries() -> list[Any]:
 
     libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
     return libraries
+
+
+def blas_threads() -> int:
+    """Return how many threads NumPy's matrix products use at present."""
+    return max(_read_threads(), default=1)
 
 
 def _read_threads() -> list[int]:

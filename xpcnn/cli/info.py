@@ -152,7 +152,7 @@ def _autotune() -> Iterator[tuple[str, str]]:
     except ArgumentError as error:
         yield "measured choices", str(error)
         return
-    yield "measured choices", f"{len(cache)} in {cache.path}"
+    yield "measured choices", f"{len(cache.choices)} in {cache.path}"
 
 
 def _settings() -> Iterator[tuple[str, str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xpcnn import __version__
+from xpcnn.backend.device_info import processor
 
 __all__ = ["hardware", "machine", "versions"]
 
@@ -26,7 +26,7 @@ def machine() -> dict[str, Any]:
 def hardware() -> dict[str, Any]:
     """Return the processor, and the cores this process may use."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
 
@@ -42,15 +42,6 @@ def versions() -> dict[str, Any]:
         **{name: found for name, found in optional.items() if found is not None},
         "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str | None:

@@ -132,41 +132,24 @@ def register(name: str) -> Callable[[Algorithm], Algorithm]:
     Traceback (most recent call last):
     xpcnn.errors.AlgorithmError: register: the name 'auto' is taken; choose another one
     """
-    _check_new_name(name)
-
-    def add(algorithm: Algorithm) -> Algorithm:
-        if name == "auto":
-            raise AlgorithmError("register: the name 'auto' is taken; choose another one")
-        _require_same(name, ALGORITHMS.get(name), algorithm)
-        new = _instance(name, algorithm)
-        # Checked again, in one step: another thread may have registered one meanwhile.
-        found = ALGORITHMS.setdefault(name, new)
-        _require_same(name, found, algorithm)
-        ALGORITHMS[name] = new
-        return algorithm
-
-    return add
-
-
-def _require_same(name: str, known: ConvAlgorithm | None, algorithm: Any) -> None:
-    """Require that a class may take the place of what has its name: it is the same one, defined again."""
-    if known is None:
-        return
-    here = [
-        (kind.__module__, kind.__qualname__) for kind in (type(known), algorithm) if isinstance(kind, type)
-    ]
-    if here != here[:1] * 2:
-        raise AlgorithmError(
-            f"register: the name {name!r} is taken by {'.'.join(here[0])}; choose another one"
-        )
-
-
-def _check_new_name(name: Any) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise AlgorithmError(
             f"register: a convolution algorithm needs a name, a word such as 'shifted', "
             f'got {in_words(name)}; write @register("shifted") above the class'
         )
+    if name == "auto":
+        raise AlgorithmError("register: the name 'auto' is taken; choose another one")
+
+    def add(algorithm: Algorithm) -> Algorithm:
+        new = _instance(name, algorithm)
+        known = type(ALGORITHMS.setdefault(name, new))  # in one step: other threads may register one, too
+        if (known.__module__, known.__qualname__) != (algorithm.__module__, algorithm.__qualname__):
+            by = f"{known.__module__}.{known.__qualname__}"
+            raise AlgorithmError(f"register: the name {name!r} is taken by {by}; choose another one")
+        ALGORITHMS[name] = new
+        return algorithm
+
+    return add
 
 
 def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
@@ -176,42 +159,27 @@ def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
             f"register: algorithm {name!r} must be a subclass of xpcnn.ops.conv.ConvAlgorithm, "
             f"got {in_words(algorithm)}"
         )
+    what = f"algorithm {name!r} ({algorithm.__name__})"
     missing = sorted(algorithm.__abstractmethods__)
     if missing:
-        raise AlgorithmError(
-            f"register: algorithm {name!r} ({algorithm.__name__}) lacks the method"
-            f"{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-        )
-    try:
-        instance: ConvAlgorithm = algorithm()
-    except Exception as error:
-        raise AlgorithmError(
-            f"register: algorithm {name!r} ({algorithm.__name__}) cannot be made without arguments: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
-    _check_arguments(name, instance)
-    instance.name = algorithm.name = name
-    return instance
-
-
-def _check_arguments(name: str, algorithm: ConvAlgorithm) -> None:
-    """Require that each method takes what it is called with."""
-    out = ", out" if algorithm.accepts_out else ""
-    taken = {
-        "workspace_bytes": "geometry, dtype",
-        "unsupported": "geometry, dtype, backend",
-        "forward": f"x, weight, geometry{out}",
-        "grad_input": f"dy, weight, geometry{out}",
-        "grad_weight": "x, dy, geometry",
-    }
-    for method, arguments in taken.items():
+        raise AlgorithmError(f"register: {what} lacks the methods {', '.join(missing)}")
+    for method in ("workspace_bytes", "unsupported", *PASSES):
+        _, *names = inspect.signature(getattr(ConvAlgorithm, method)).parameters
+        if algorithm.accepts_out and method in PASSES[:2]:
+            names.append("out")
         try:
-            inspect.signature(getattr(algorithm, method)).bind(*arguments.split(", "))
+            inspect.signature(getattr(algorithm, method)).bind(None, *names)
         except TypeError as error:
             raise AlgorithmError(
-                f"register: {method} of algorithm {name!r} ({type(algorithm).__name__}) must take "
-                f"({arguments}): {error}"
+                f"register: {method} of {what} must take ({', '.join(names)}): {error}"
             ) from None
+    try:
+        instance = algorithm()
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise AlgorithmError(f"register: {what} cannot be made without arguments: {said}") from error
+    instance.name = name
+    return instance
 
 
 def algorithm_names() -> tuple[str, ...]:
@@ -227,31 +195,25 @@ def find(name: str) -> ConvAlgorithm:
     AlgorithmError
         For a name that is not known, and a plug-in that is broken.
     """
-    if check_name(name) not in ALGORITHMS:
-        _load_plug_in(name)
+    if name not in ALGORITHMS:
+        check_name(name)
+        try:
+            found = plugins.load(ENTRY_POINTS, name)
+            if name not in ALGORITHMS:  # its module may have registered it itself, another thread meanwhile
+                ALGORITHMS.setdefault(name, _instance(name, found))
+        except (PluginError, AlgorithmError) as error:
+            raise AlgorithmError(
+                f"conv2d: algorithm {name!r} of a plug-in cannot be used: {error}"
+            ) from error
     return ALGORITHMS[name]
 
 
 def check_name(name: str, op: str = "conv2d") -> str:
     """Return `name`, which must be "auto" or a known algorithm; errors name `op`."""
-    if not isinstance(name, str) or (
-        name not in ALGORITHMS and name != "auto" and name not in plugins.names(ENTRY_POINTS)
-    ):
-        raise AlgorithmError(
-            f"{op}: unknown algorithm {in_words(name)}; known: {', '.join(algorithm_names())}"
-        )
+    if not isinstance(name, str) or name not in algorithm_names():
+        known = ", ".join(algorithm_names())
+        raise AlgorithmError(f"{op}: unknown algorithm {in_words(name)}; known: {known}")
     return name
-
-
-def _load_plug_in(name: str) -> None:
-    """Register the algorithm that an installed package offers under this name: a class."""
-    try:
-        found = plugins.load(ENTRY_POINTS, name)
-        if name not in ALGORITHMS:  # its module may have registered it itself, another thread meanwhile
-            _check_new_name(name)
-            ALGORITHMS.setdefault(name, _instance(name, found))
-    except (PluginError, AlgorithmError) as error:
-        raise AlgorithmError(f"conv2d: algorithm {name!r} of a plug-in cannot be used: {error}") from error
 
 
 @contextmanager

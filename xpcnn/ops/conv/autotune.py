@@ -16,8 +16,8 @@ from xpcnn.backend import Array, Backend, Key, dtype_name
 from xpcnn.errors import AlgorithmError
 from xpcnn.ops.conv.algorithm import algorithm_names, find
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.plan import unsupported_reason, workspace_limit
-from xpcnn.ops.conv.tuning_cache import environment_of, task, tuning_cache
+from xpcnn.ops.conv.plan import ConvPlan, plan_or_reason, workspace_limit
+from xpcnn.ops.conv.tuning_cache import environment_of, threads_of, tuning_cache
 
 __all__ = ["RunPass", "autotune", "is_tuning", "tuned"]
 
@@ -94,36 +94,45 @@ def tuned(
     """
     if not _tuning.get() or 0 in geometry.input_shape:
         return None
-    environment, limit, dtype = environment_of(backend), workspace_limit(backend), backend.dtype(dtype)
-    name = dtype_name(dtype)
-    key = (environment, geometry, pass_name, name, limit, algorithm_names())
+    limit, dtype = workspace_limit(backend), backend.dtype(dtype)
+    what = (geometry, pass_name, dtype_name(dtype), limit, algorithm_names())
+    key = (backend, *backend.settings().values(), threads_of(backend), *what)
     if key not in _chosen:
         with _lock:
             if key not in _chosen:  # another thread may have measured it meanwhile
-                candidates = _candidates(geometry, dtype, backend, limit)
+                candidates = _candidates(geometry, pass_name, dtype, backend, limit)
                 if REFERENCE not in candidates:
                     return None
-                cache, what = tuning_cache(), task(geometry, pass_name, name, limit, candidates)
-                found = cache.find(environment, what)
+                task = f"{pass_name} {', '.join(map(str, what))} on {environment_of(backend)}"
+                cache = tuning_cache()
+                found = cache.choices.get(task)
                 if found not in candidates:
                     found = _fastest(candidates, geometry, pass_name, dtype, backend, run_pass)
-                    cache.add(environment, what, found)
+                    cache.add(task, found)
                 _chosen[key] = found
     return _chosen[key]
 
 
-def _candidates(geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int) -> list[str]:
+def _candidates(
+    geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, limit: int
+) -> list[str]:
     """Return the algorithms that can do it, the reference first."""
-    names = [REFERENCE, *(name for name in algorithm_names() if name not in (*_NEVER, REFERENCE))]
-    return [name for name in names if _is_able(name, geometry, dtype, backend, limit)]
+    found = []
+    for name in dict.fromkeys((REFERENCE, *algorithm_names())):
+        if name in _NEVER:
+            continue
+        try:
+            plan = plan_or_reason(pass_name, geometry, dtype, backend, find(name), limit)
+        except AlgorithmError as error:  # a broken plug-in
+            _leave_out(name, error)
+        else:
+            if isinstance(plan, ConvPlan):
+                found.append(name)
+    return found
 
 
-def _is_able(name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int) -> bool:
-    try:
-        return unsupported_reason(find(name), geometry, dtype, backend, limit) is None
-    except AlgorithmError as error:  # a broken plug-in
-        warnings.warn(f"autotune: leaving out algorithm {name!r}: {error}", RuntimeWarning, stacklevel=2)
-        return False
+def _leave_out(name: str, reason: object) -> None:
+    warnings.warn(f"autotune: leaving out algorithm {name!r}: {reason}", RuntimeWarning, stacklevel=3)
 
 
 def _fastest(
@@ -135,39 +144,29 @@ def _fastest(
     run_pass: RunPass,
 ) -> str:
     """Measure the candidates, of which the first is the reference, and return the fastest."""
-    if len(candidates) == 1:
-        return candidates[0]
     token = _tuning.set(False)  # an algorithm may be made of convolutions
     try:
-        arrays = _made_up(geometry, pass_name, dtype, backend)
-        sums = _sums(arrays, backend)
         reference: Array | None = None
         medians: dict[str, float] = {}
         for name in candidates:
-            run, problem = _runner(name, pass_name, arrays, geometry, backend, run_pass), None
+            arrays = _random_arrays(geometry, pass_name, dtype, backend)
+            sums = _sums(arrays, backend)
+            run = _runner(name, pass_name, arrays, geometry, backend, run_pass)
             try:
                 result = run()  # also the warm-up: what is compiled or planned at first use
-                if reference is None:
-                    reference = result
+                reference = result if reference is None else reference
                 problem = _difference(result, reference, backend)
-                del result
-                if problem is None:
-                    medians[name] = _median(run, min(medians.values(), default=math.inf))
+                seconds = math.inf if problem else _median(run, min(medians.values(), default=math.inf))
             except Exception as error:
                 if name == REFERENCE:
                     raise
                 problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            if _sums(arrays, backend) != sums:  # the next ones are to find what this one found
+            if _sums(arrays, backend) != sums:
                 problem = "it writes into its arguments"
-                arrays = _made_up(geometry, pass_name, dtype, backend)
-                medians.pop(name, None)
-            if problem is not None:
-                warnings.warn(
-                    f"autotune: leaving out algorithm {name!r} for the {pass_name} pass of x "
-                    f"{geometry.input_shape} with weight {geometry.weight_shape}: {problem}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            if problem is None:
+                medians[name] = seconds
+            else:
+                _leave_out(name, f"{problem} (the {pass_name} pass of {geometry})")
         return min(medians, key=medians.__getitem__)
     finally:
         _tuning.reset(token)
@@ -177,7 +176,9 @@ def _sums(arrays: tuple[Array, Array], backend: Backend) -> list[float]:
     return [float(backend.xp.sum(array)) for array in arrays]
 
 
-def _made_up(geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend) -> tuple[Array, Array]:
+def _random_arrays(
+    geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend
+) -> tuple[Array, Array]:
     """Return random arrays for a pass: images over channels-last memory, as other operations leave them."""
     xp = backend.xp
 

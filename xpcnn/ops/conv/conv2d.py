@@ -120,11 +120,9 @@ def _conv2d_grad(
     backend = check_dy("conv2d.backward", dy, ctx.geometry.output_shape, ctx.x)
     dx = dweight = dbias = None
     if need_dx:
-        plan = executor.plan_for("grad_input", ctx.geometry, dy.dtype, backend, ctx.algorithm)
-        dx = executor.grad_input(plan, dy, ctx.weight)
+        dx = executor.run_pass("grad_input", ctx.algorithm, dy, ctx.weight, ctx.geometry)
     if need_dweight:
-        plan = executor.plan_for("grad_weight", ctx.geometry, dy.dtype, backend, ctx.algorithm)
-        dweight = executor.grad_weight(plan, ctx.x, dy)
+        dweight = executor.run_pass("grad_weight", ctx.algorithm, ctx.x, dy, ctx.geometry)
         dbias = sum_over_pixels(backend, dy) if ctx.has_bias else None
     return dx, dweight, dbias
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend
+from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.conv import executor
-from xpcnn.ops.conv._layout import add_bias
+from xpcnn.ops.conv._layout import add_bias, new_channels_last
 from xpcnn.ops.conv.algorithm import requested
 from xpcnn.ops.conv.conv2d import sum_over_pixels
-from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.op import cached, check_dy, common_backend, in_words, op, pair, require_possible
+from xpcnn.ops.conv.geometry import ConvGeometry, check_shapes
+from xpcnn.ops.op import cached, check_dy, common_backend, op, pair, require_possible
 
 __all__ = ["ConvTranspose2dContext", "conv_transpose2d"]
 
@@ -100,7 +100,7 @@ def conv_transpose2d(
     plan = executor.plan_for("grad_input", mirrored, x.dtype, backend, name, op="conv_transpose2d")
 
     def epilogue(y: Array) -> Array:
-        y = _extended(backend, y, beyond) if max(beyond) else y
+        y = _extended(y, beyond) if max(beyond) else y
         return y if bias is None else add_bias(y, backend.xp.astype(bias, y.dtype, copy=False))
 
     y = executor.grad_input(plan, x, weight, epilogue)
@@ -141,24 +141,20 @@ def _conv_transpose2d_grad(
     n, k, h, w = geometry.input_shape
     shape = (n, k, h + ctx.beyond[0], w + ctx.beyond[1])
     backend = check_dy("conv_transpose2d.backward", dy, shape, ctx.x)
-    plan_for = functools.partial(executor.plan_for, op="conv_transpose2d")
-    reached = dy[:, :, :h, :w]
+    reached, op = dy[:, :, :h, :w], "conv_transpose2d"
     dx = dweight = dbias = None
     if need_dx:
-        plan = plan_for("forward", geometry, dy.dtype, backend, ctx.algorithm)
-        dx = executor.forward(plan, reached, ctx.weight)
+        dx = executor.run_pass("forward", ctx.algorithm, reached, ctx.weight, geometry, op)
     if need_dweight:
-        plan = plan_for("grad_weight", geometry, dy.dtype, backend, ctx.algorithm)
-        dweight = executor.grad_weight(plan, reached, ctx.x)
+        dweight = executor.run_pass("grad_weight", ctx.algorithm, reached, ctx.x, geometry, op)
         dbias = sum_over_pixels(backend, dy) if ctx.has_bias else None
     return dx, dweight, dbias
 
 
-def _extended(backend: Backend, y: Array, beyond: tuple[int, int]) -> Array:
+def _extended(y: Array, beyond: tuple[int, int]) -> Array:
     """Return y (N, K, H, W) with rows and columns of zeros at the bottom and right, channels-last."""
     n, k, h, w = y.shape
-    zeros = backend.xp.zeros((n, h + beyond[0], w + beyond[1], k), dtype=y.dtype, device=backend.device)
-    extended = backend.xp.permute_dims(zeros, (0, 3, 1, 2))
+    extended = new_channels_last(y, (n, k, h + beyond[0], w + beyond[1]), zeros=True)
     extended[:, :, :h, :w] = y
     return extended
 
@@ -175,7 +171,19 @@ def _geometry(
 ) -> tuple[ConvGeometry, tuple[int, int]]:
     """Return the convolution from y to x, and the rows and columns of y that it never looks at."""
     op = "conv_transpose2d"
-    _check_shapes(op, x_shape, weight_shape, groups)
+    check_shapes(op, x_shape, weight_shape, "(C, K/groups, kh, kw)", groups)
+    c = x_shape[1]
+    if c != weight_shape[0]:
+        raise ShapeError(
+            f"{op}: x has C={c} channels (shape {x_shape}) but weight expects C={weight_shape[0]} "
+            f"(shape {weight_shape})"
+        )
+    if c % groups:
+        raise ShapeError(f"{op}: groups={groups} must divide the input channels C={c} (x shape {x_shape})")
+    if min(*weight_shape, *x_shape[2:]) < 1:
+        raise ShapeError(
+            f"{op}: x has no pixels, or weight an empty axis (x {x_shape}, weight {weight_shape})"
+        )
     strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     paddings, extras = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
     check_output_padding(op, extras, strides, dilations)
@@ -213,27 +221,3 @@ def check_output_padding(
             f"{op}: output_padding {extras} must be below the stride {strides} or the dilation {dilations}; "
             f"to add more, pad y"
         )
-
-
-def _check_shapes(op: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], groups: Any) -> None:
-    if len(x_shape) != 4:
-        raise ShapeError(f"{op}: x must have 4 axes (N, C, H, W), got {len(x_shape)} (shape {x_shape})")
-    if len(weight_shape) != 4:
-        raise ShapeError(
-            f"{op}: weight must have 4 axes (C, K/groups, kh, kw), got {len(weight_shape)} "
-            f"(shape {weight_shape})"
-        )
-    if type(groups) is not int or groups < 1:
-        raise ArgumentError(f"{op}: groups must be a positive int, got {in_words(groups)}")
-    c = x_shape[1]
-    if c != weight_shape[0]:
-        raise ShapeError(
-            f"{op}: x has C={c} channels (shape {x_shape}) but weight expects C={weight_shape[0]} "
-            f"(shape {weight_shape})"
-        )
-    if c % groups:
-        raise ShapeError(f"{op}: groups={groups} must divide the input channels C={c} (x shape {x_shape})")
-    if min(weight_shape) < 1:
-        raise ShapeError(f"{op}: weight has an empty axis (shape {weight_shape})")
-    if min(x_shape[2:]) < 1:
-        raise ShapeError(f"{op}: x has no pixels (shape {x_shape})")

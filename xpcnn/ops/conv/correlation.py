@@ -3,22 +3,65 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any
 
-from xpcnn.backend import Array, backend_of
+from xpcnn.backend import Array, backend_of, itemsize
+from xpcnn.ops.conv.algorithm import ConvAlgorithm
 from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
 
-__all__ = ["correlates", "correlation_geometry", "full_correlation"]
+__all__ = ["CorrelatingAlgorithm", "correlation_geometry", "full_correlation"]
 
 
-def correlates(geometry: ConvGeometry) -> bool:
+class CorrelatingAlgorithm(ConvAlgorithm):
+    """An algorithm that computes dx as a correlation by its `forward` where that is better than folding.
+
+    Attributes
+    ----------
+    weight_copies : int
+        How many times the numbers of the weight its passes hold beside `elements`.
+    """
+
+    weight_copies = 2
+
+    @abstractmethod
+    def elements(self, geometry: ConvGeometry) -> int:
+        """Return the numbers of scratch memory beside the weights."""
+
+    @abstractmethod
+    def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        """Return dx (N, C, H, W), by summing up what overlaps."""
+
+    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
+        elements = self.elements(geometry)
+        if _correlates(geometry):
+            elements = max(elements, self.elements(correlation_geometry(geometry)))
+        return (elements + self.weight_copies * prod(geometry.weight_shape)) * itemsize(dtype)
+
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
+        if not _correlates(geometry):
+            return self.fold(dy, weight, geometry)
+        forward: Callable[..., Array] = self.forward
+        if self.accepts_out:
+            forward = partial(forward, out=out)
+        return full_correlation(forward, dy, weight, geometry)
+
+    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
+
+
+def _correlates(geometry: ConvGeometry) -> bool:
     """Whether dx is better computed as a convolution of dy than by folding columns.
 
     Folding reads and writes each column several times over; unfolding dy writes its columns once, but there
     are K of them for each tap instead of C.
     """
-    return geometry.stride == (1, 1) and geometry.kernel != (1, 1) and geometry.k <= 2 * geometry.c
+    plain = geometry.stride == (1, 1) and geometry.groups == 1
+    return plain and geometry.kernel != (1, 1) and geometry.k <= 2 * geometry.c
 
 
 def full_correlation(

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of
 from xpcnn.backend.reference import in_reference
+from xpcnn.errors import AlgorithmError
+from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import is_tuning, tuned
 from xpcnn.ops.conv.geometry import ConvGeometry
-from xpcnn.ops.conv.nonfinite import DIRECT, has_spread
-from xpcnn.ops.conv.plan import (
-    PARTIAL_SUMS,
-    UNLIMITED,
-    WORKSPACE,
-    ConvPlan,
-    Tile,
-    make_plan,
-    rows_of,
-    unsupported_reason,
-)
-from xpcnn.ops.conv.results import check_fresh, check_kind
+from xpcnn.ops.conv.plan import PARTIAL_SUMS, UNLIMITED, WORKSPACE, ConvPlan, Tile, make_plan
+from xpcnn.ops.conv.results import check_result
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
 
-__all__ = ["Epilogue", "forward", "grad_input", "grad_weight", "new_channels_last", "packed", "plan_for"]
+__all__ = ["Epilogue", "forward", "grad_input", "packed", "plan_for", "run_pass"]
 
 _plans: dict[Any, ConvPlan] = {}
-_MOST_PLANS, _MOST_TILES = 512, 1 << 16  # a tile takes half a kilobyte
+_MOST_PLANS, _MOST_TILES = 512, 128
+"""Plans kept, and tiles of each: a tile takes half a kilobyte."""
 
 
 def plan_for(
@@ -56,11 +48,21 @@ def plan_for(
     plan = _plans.get(key)
     if plan is None:
         plan = make_plan(pass_name, geometry, dtype, backend, name, limit, op)
-        tiles = len(plan.tiles) + sum(len(kept.tiles) for kept in list(_plans.values()))
-        if len(_plans) >= _MOST_PLANS or tiles > _MOST_TILES:
-            _plans.clear()
-        _plans[key] = plan
+        if len(plan.tiles) <= _MOST_TILES:
+            if len(_plans) >= _MOST_PLANS:
+                _plans.clear()
+            _plans[key] = plan
     return plan
+
+
+def run_pass(
+    pass_name: str, name: str, a: Array, b: Array, geometry: ConvGeometry, op: str = "conv2d"
+) -> Array:
+    """Return y, dx or dweight: one pass by the algorithm `name`, without an epilogue."""
+    plan = plan_for(pass_name, geometry, a.dtype, backend_of(a), name, op)
+    if pass_name == "forward":
+        return forward(plan, a, b)
+    return grad_input(plan, a, b) if pass_name == "grad_input" else grad_weight(plan, a, b)
 
 
 class Epilogue(NamedTuple):
@@ -91,47 +93,18 @@ def forward(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None =
     if plan.upcast:
         x, weight = _upcast(plan, x), _upcast(plan, weight)
         epilogue = epilogue and epilogue._replace(bias=_upcast(plan, epilogue.bias))
+    pooling = None if epilogue is None else epilogue.pooling
+    # A window of a pooling may reach over several tiles of rows.
+    at_once = plan.is_whole or (pooling is not None and plan.splits_images)
     if plan.is_whole:
         y = _computed(plan, x, weight, plan.geometry)
-        y = y if epilogue is None else epilogue(y, slice(0, plan.geometry.k))
-    elif (
-        epilogue is not None and epilogue.pooling is not None and plan.splits_images
-    ):  # a window may reach over several tiles
-        y = epilogue(_forward_tiles(plan, x, weight, None), slice(0, plan.geometry.k))
     else:
-        y = _forward_tiles(plan, x, weight, epilogue)
+        shape = plan.geometry.output_shape if pooling is None or at_once else pooling.output_shape
+        y = new_channels_last(x, shape)
+        _run_tiles(plan, x, weight, y, None if at_once else epilogue)
+    if at_once and epilogue is not None:
+        y = epilogue(y, slice(0, plan.geometry.k))
     return plan.backend.xp.astype(y, plan.dtype) if plan.upcast else y
-
-
-def _forward_tiles(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None) -> Array:
-    pooling = None if epilogue is None else epilogue.pooling
-    y = new_channels_last(x, plan.geometry.output_shape if pooling is None else pooling.output_shape)
-    filters = _filters(plan, weight)
-
-    def compute(tile: Tile) -> None:
-        # What is pooled has other rows and columns.
-        outputs = tile.outputs if pooling is None else (*tile.outputs[:2], ...)
-        place = y[outputs] if pooling is None else None
-        if tile.geometry.h == 0:
-            part = new_channels_last(x, tile.geometry.output_shape, zeros=True)  # of padding alone
-        else:
-            part = _computed(plan, x[tile.inputs], filters[tile.filters.start], tile.geometry, place)
-        if epilogue is not None:
-            part = epilogue(part, tile.filters)
-        if part is not place:
-            y[outputs] = part
-
-    with _packed_weights():
-        plan.backend.parallel_for(compute, plan.tiles, plan.max_workers)
-    return y
-
-
-def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
-    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
-    backend = backend_of(like)
-    n, c, h, w = shape
-    make = backend.xp.zeros if zeros else backend.xp.empty
-    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
 
 
 def grad_input(
@@ -140,37 +113,47 @@ def grad_input(
     """Return dx (N, C, H, W), or what the epilogue makes of it before it is rounded to its dtype."""
     if plan.upcast:
         dy, weight = _upcast(plan, dy), _upcast(plan, weight)
+    geometry = plan.geometry
     if plan.is_whole:
-        dx = _computed(plan, dy, weight, plan.geometry)
+        dx = _computed(plan, dy, weight, geometry)
     else:
-        dx = _grad_input_tiles(plan, dy, weight)
+        # Neighbouring tiles of rows overlap in the input, and are added up; strides may leave rows unread.
+        gaps = plan.splits_images or any(tile.inputs[2] != slice(0, geometry.h) for tile in plan.tiles[:1])
+        dx = new_channels_last(dy, geometry.input_shape, zeros=gaps)
+        _run_tiles(plan, dy, weight, dx)
     dx = dx if epilogue is None else epilogue(dx)
     return plan.backend.xp.astype(dx, plan.dtype) if plan.upcast else dx
 
 
-def _grad_input_tiles(plan: ConvPlan, dy: Array, weight: Array) -> Array:
-    geometry = plan.geometry
-    # Neighbouring tiles of rows overlap in the input, and must be added up; strides may leave rows unseen.
-    overlap = plan.splits_images
-    unseen = rows_of(geometry, 0, geometry.oh)[1] != slice(0, geometry.h)
-    dx = new_channels_last(dy, geometry.input_shape, zeros=overlap or unseen)
-    filters = _filters(plan, weight)
+def _run_tiles(
+    plan: ConvPlan, a: Array, weight: Array, result: Array, epilogue: Epilogue | None = None
+) -> None:
+    """Compute the tiles of a forward or grad_input pass, each at its place in `result`."""
+    is_forward, k = plan.pass_name == "forward", plan.per_call.k
+    overlap = plan.splits_images and not is_forward
+    pooled = epilogue is not None and epilogue.pooling is not None
+    filters = {start: weight[start : start + k, ...] for start in range(0, plan.geometry.k, k)}
 
     def compute(tile: Tile) -> None:
-        if not tile.geometry.h:
+        read, write = (tile.inputs, tile.outputs) if is_forward else (tile.outputs, tile.inputs)
+        if pooled:
+            write = (*write[:2], slice(None), slice(None))  # what is pooled has other rows and columns
+        place = None if pooled or overlap else result[write]
+        if tile.geometry.h:
+            part = _computed(plan, a[read], filters[tile.filters.start], tile.geometry, place)
+        elif is_forward:
+            part = new_channels_last(a, tile.geometry.output_shape, zeros=True)  # of padding alone
+        else:
             return
-        weights = filters[tile.filters.start]
+        if epilogue is not None:
+            part = epilogue(part, tile.filters)
         if overlap:
-            dx[tile.inputs] += _computed(plan, dy[tile.outputs], weights, tile.geometry)
-            return
-        place = dx[tile.inputs]
-        part = _computed(plan, dy[tile.outputs], weights, tile.geometry, place)
-        if part is not place:
-            dx[tile.inputs] = part
+            result[write] += part
+        elif part is not place:
+            result[write] = part
 
     with _packed_weights():
         plan.backend.parallel_for(compute, plan.tiles, 1 if overlap else plan.max_workers)
-    return dx
 
 
 def grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
@@ -178,18 +161,9 @@ def grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
     if plan.upcast:
         x, dy = _upcast(plan, x), _upcast(plan, dy)
     dweight = _grad_weight(plan, x, dy)
-    if plan.algorithm.spreads and has_spread(plan.backend, dweight):
+    if plan.algorithm.spreads and _has_spread(plan.backend, dweight):
         dweight = _grad_weight(_direct_plan(plan, x.dtype), x, dy)
     return plan.backend.xp.astype(dweight, plan.dtype) if plan.upcast else dweight
-
-
-def _direct_plan(plan: ConvPlan, dtype: Any) -> ConvPlan:
-    """Return the plan for the same, without a transform that spreads NaN."""
-    limit = UNLIMITED if in_reference() else WORKSPACE.limit or plan.backend.default_workspace
-    for name in DIRECT:
-        if unsupported_reason(find(name), plan.geometry, dtype, plan.backend, limit) is None:
-            break
-    return plan_for(plan.pass_name, plan.geometry, dtype, plan.backend, name)
 
 
 def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
@@ -203,11 +177,12 @@ def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
         """Return the gradients that some tiles give, by the first of their filters."""
         sums: dict[tuple[int, tuple[int, ...]], Array] = {}  # by shape, too: tiles of other sizes may differ
         for tile in tiles:
-            if tile.geometry.h:
-                part = algorithm.grad_weight_partial(x[tile.inputs], dy[tile.outputs], tile.geometry)
-                if plan.is_foreign:
-                    check_fresh(plan, part, x, dy)
-                _add(sums, (tile.filters.start, tuple(part.shape)), part)
+            if not tile.geometry.h:
+                continue
+            part = algorithm.grad_weight_partial(x[tile.inputs], dy[tile.outputs], tile.geometry)
+            if plan.is_foreign:
+                check_result(plan, part, None, x, dy, tile.geometry)
+            _add(sums, (tile.filters.start, tuple(part.shape)), part)
         gradients: dict[int, Array] = {}
         for (first, _), total in sums.items():
             part = algorithm.finish_grad_weight(total, per_call)
@@ -239,14 +214,7 @@ def _add(totals: dict[Any, Array], key: Any, part: Array) -> None:
 
 
 def _upcast(plan: ConvPlan, x: Array) -> Array:
-    xp = plan.backend.xp
-    return xp.astype(x, xp.float32)
-
-
-def _filters(plan: ConvPlan, weight: Array) -> dict[int, Array]:
-    """Return the weight of each group by its first output channel."""
-    k = plan.per_call.k
-    return {start: weight[start : start + k, ...] for start in range(0, plan.geometry.k, k)}
+    return plan.backend.xp.astype(x, plan.backend.xp.float32)
 
 
 def _computed(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
@@ -259,8 +227,8 @@ def _computed(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: A
     result: Array = compute(a, b, geometry, out) if algorithm.accepts_out else compute(a, b, geometry)
     shape = geometry.output_shape if name == "forward" else geometry.input_shape
     _check_result(plan, result, shape, a, b, geometry)
-    if algorithm.spreads and has_spread(plan.backend, result):
-        result = getattr(find(DIRECT[0]), name)(a, b, geometry)
+    if algorithm.spreads and _has_spread(plan.backend, result):
+        result = getattr(find("kn2row"), name)(a, b, geometry)
     return result
 
 
@@ -268,38 +236,45 @@ def _check_result(
     plan: ConvPlan, result: Any, shape: tuple[int, ...], a: Array, b: Array, geometry: ConvGeometry
 ) -> None:
     """Require what an algorithm returns: a new array of this shape, with the dtype and backend of `a`."""
-    if type(result) is not type(a) or result.shape != shape or result.dtype != a.dtype:
-        check_kind(plan, result, shape, a, geometry)
-    if plan.is_foreign:
-        check_fresh(plan, result, a, b)
+    fits = type(result) is type(a) and result.shape == shape and result.dtype == a.dtype
+    if plan.is_foreign or not fits:
+        check_result(plan, result, shape, a, b, geometry)
 
 
-def run_pass(pass_name: str, name: str, a: Array, b: Array, geometry: ConvGeometry) -> Array:
-    """Run one pass by the algorithm `name`: what `autotune` measures."""
-    plan = plan_for(pass_name, geometry, a.dtype, backend_of(a), name)
-    if pass_name == "forward":
-        return forward(plan, a, b)
-    return grad_input(plan, a, b) if pass_name == "grad_input" else grad_weight(plan, a, b)
+# -- NaN and infinity ------------------------------------------------------------------
+#
+# A transform sums numbers that the definition keeps apart, so NaN in one pixel reaches a whole tile or image.
+# Such results are computed again without transforms.
+
+
+def _has_spread(backend: Backend, result: Array) -> bool:
+    """Whether NaN or infinity may have spread in a result (N, K, H, W), or (K, C, kh, kw).
+
+    Products sum over the channels, so what reaches one channel of the result reaches all: one channel is
+    checked, and one place of the others. False on a device, as the check would synchronise with it.
+    """
+    if backend.cache_block_bytes is None or 0 in result.shape:
+        return False
+    return not backend.has_finite_sums((result[:, 0, :, :], result[0, :, 0, 0]))
+
+
+def _direct_plan(plan: ConvPlan, dtype: Any) -> ConvPlan:
+    """Return the plan for the same, without a transform."""
+    for name in ("kn2row", "im2col"):
+        with suppress(AlgorithmError):
+            return plan_for(plan.pass_name, plan.geometry, dtype, plan.backend, name)
+    return plan_for(plan.pass_name, plan.geometry, dtype, plan.backend, "loop")
 
 
 # -- packed weights --------------------------------------------------------------------
 
-
-class _Packed:
-    """Weights in the forms that algorithms want them in; tiles may be computed by several threads."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.arrays: dict[Any, tuple[Array, Array]] = {}
-
-
-_packed: ContextVar[_Packed | None] = ContextVar("xpcnn_packed_weights", default=None)
+_packed: ContextVar[dict[Any, tuple[Array, Array]] | None] = ContextVar("xpcnn_packed_weights", default=None)
 
 
 @contextmanager
 def _packed_weights() -> Iterator[None]:
     """Let `packed` keep what it makes until the end of the block."""
-    token = _packed.set(_Packed())
+    token = _packed.set({})
     try:
         yield
     finally:
@@ -312,8 +287,7 @@ def packed(pack: Callable[..., Array], weight: Array, *args: Any) -> Array:
     if kept is None:
         return pack(weight, *args)
     key = (pack, id(weight), args)
-    with kept.lock:
-        if key not in kept.arrays:
-            # Holding the weight keeps its id from being given to another array.
-            kept.arrays[key] = weight, pack(weight, *args)
-        return kept.arrays[key][1]
+    if key not in kept:  # two threads may both make it: the bits are the same
+        # Holding the weight keeps its id from being given to another array.
+        kept[key] = weight, pack(weight, *args)
+    return kept[key][1]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.op import cached, in_words, pair, require_possible
 
-__all__ = ["ConvGeometry", "make_geometry"]
+__all__ = ["ConvGeometry", "check_shapes", "make_geometry"]
+
+
+def _derived() -> Any:
+    return field(init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,17 @@ class ConvGeometry:
     padding : (top, bottom, left, right)
         Four numbers, whatever the user gave.
     groups : int
+    n, c, h, w, k : int
+        Images, input channels, rows and columns, output channels.
+    kernel : (kh, kw)
+    oh, ow, output_size, output_shape
+        Rows and columns of the output, rounded down where the stride does not divide; both; (N, K, OH, OW).
+    padded_size : (height, width)
+        With the padding on all sides.
+    macs : int
+        Multiply-accumulates of the forward pass.
+    key : tuple
+        The six arguments, which caches hash without a call of Python.
 
     Examples
     --------
@@ -39,17 +54,34 @@ class ConvGeometry:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
+    n: int = _derived()
+    c: int = _derived()
+    h: int = _derived()
+    w: int = _derived()
+    k: int = _derived()
+    kernel: tuple[int, int] = _derived()
+    oh: int = _derived()
+    ow: int = _derived()
+    output_size: tuple[int, int] = _derived()
+    output_shape: tuple[int, int, int, int] = _derived()
+    padded_size: tuple[int, int] = _derived()
+    macs: int = _derived()
+    key: tuple[Any, ...] = _derived()
+    _hash: int = _derived()
+
+    def __post_init__(self) -> None:
+        n, c, h, w = self.input_shape
+        k, channels, kh, kw = self.weight_shape
+        (sh, sw), (dh, dw), (top, bottom, left, right) = self.stride, self.dilation, self.padding
+        height, width = h + top + bottom, w + left + right
+        oh, ow = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
+        key = self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation, self.groups
+        vars(self).update(n=n, c=c, h=h, w=w, k=k, kernel=(kh, kw), oh=oh, ow=ow, output_size=(oh, ow))
+        vars(self).update(output_shape=(n, k, oh, ow), padded_size=(height, width))
+        vars(self).update(macs=n * k * oh * ow * channels * kh * kw, key=key, _hash=hash(key))
+
     def __hash__(self) -> int:
         return self._hash
-
-    @functools.cached_property
-    def _hash(self) -> int:
-        return hash(self.key)
-
-    @functools.cached_property
-    def key(self) -> tuple[Any, ...]:
-        """All of the above as a tuple, which caches hash without a call of Python."""
-        return self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation, self.groups
 
     @classmethod
     def of(
@@ -66,67 +98,6 @@ class ConvGeometry:
         fixed = op, tuple(x_shape), tuple(weight_shape)
         found: ConvGeometry = cached(make_geometry, fixed, stride, padding, dilation, groups)
         return found
-
-    @functools.cached_property
-    def n(self) -> int:
-        return self.input_shape[0]
-
-    @functools.cached_property
-    def c(self) -> int:
-        return self.input_shape[1]
-
-    @functools.cached_property
-    def h(self) -> int:
-        return self.input_shape[2]
-
-    @functools.cached_property
-    def w(self) -> int:
-        return self.input_shape[3]
-
-    @functools.cached_property
-    def k(self) -> int:
-        """Output channels."""
-        return self.weight_shape[0]
-
-    @functools.cached_property
-    def kernel(self) -> tuple[int, int]:
-        return self.weight_shape[2:]
-
-    @functools.cached_property
-    def output_size(self) -> tuple[int, int]:
-        """(OH, OW), rounded down when the stride does not divide."""
-        top, bottom, left, right = self.padding
-        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
-        return (
-            (self.h + top + bottom - dh * (kh - 1) - 1) // sh + 1,
-            (self.w + left + right - dw * (kw - 1) - 1) // sw + 1,
-        )
-
-    @functools.cached_property
-    def oh(self) -> int:
-        return self.output_size[0]
-
-    @functools.cached_property
-    def ow(self) -> int:
-        return self.output_size[1]
-
-    @functools.cached_property
-    def output_shape(self) -> tuple[int, int, int, int]:
-        """(N, K, OH, OW)."""
-        return (self.n, self.k, *self.output_size)
-
-    @functools.cached_property
-    def padded_size(self) -> tuple[int, int]:
-        """(H, W) with the padding on all sides."""
-        top, bottom, left, right = self.padding
-        return self.h + top + bottom, self.w + left + right
-
-    @functools.cached_property
-    def macs(self) -> int:
-        """Multiply-accumulates of the forward pass."""
-        n, k, oh, ow = self.output_shape
-        _, channels, kh, kw = self.weight_shape
-        return n * k * oh * ow * channels * kh * kw
 
     def with_batch(self, n: int) -> ConvGeometry:
         """Return this geometry for `n` images."""
@@ -171,17 +142,9 @@ def make_geometry(
     groups: int,
 ) -> ConvGeometry:
     """Return the geometry of the user's arguments, once they are Python's numbers; see `ConvGeometry.of`."""
-    if len(x_shape) != 4:
-        raise ShapeError(f"{op}: x must have 4 axes (N, C, H, W), got {len(x_shape)} (shape {x_shape})")
-    if len(weight_shape) != 4:
-        raise ShapeError(
-            f"{op}: weight must have 4 axes (K, C/groups, kh, kw), got {len(weight_shape)} "
-            f"(shape {weight_shape})"
-        )
+    check_shapes(op, x_shape, weight_shape, "(K, C/groups, kh, kw)", groups)
     n, c, h, w = x_shape
     k, channels, kh, kw = weight_shape
-    if type(groups) is not int or groups < 1:
-        raise ArgumentError(f"{op}: groups must be a positive int, got {in_words(groups)}")
     if c % groups or k % groups:
         raise ShapeError(
             f"{op}: groups={groups} must divide the input channels C={c} (x shape {x_shape}) "
@@ -193,8 +156,6 @@ def make_geometry(
             f"{op}: x has C={c} channels (shape {x_shape}) but weight expects C={channels}{per_group} "
             f"(shape {weight_shape})"
         )
-    if min(kh, kw) < 1 or k < 1:
-        raise ShapeError(f"{op}: weight has an empty axis (shape {weight_shape})")
     strides = pair(op, "stride", stride, 1)
     dilations = pair(op, "dilation", dilation, 1)
     span = (dilations[0] * (kh - 1) + 1, dilations[1] * (kw - 1) + 1)
@@ -210,6 +171,19 @@ def make_geometry(
     require_possible(op, "the padded x", (n, c, *geometry.padded_size))
     require_possible(op, "the result", geometry.output_shape)
     return geometry
+
+
+def check_shapes(
+    op: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], layout: str, groups: Any
+) -> None:
+    """Require images and a weight of this layout, of four axes each, and a number of groups."""
+    for name, shape, axes in (("x", x_shape, "(N, C, H, W)"), ("weight", weight_shape, layout)):
+        if len(shape) != 4:
+            raise ShapeError(f"{op}: {name} must have 4 axes {axes}, got {len(shape)} (shape {shape})")
+    if type(groups) is not int or groups < 1:
+        raise ArgumentError(f"{op}: groups must be a positive int, got {in_words(groups)}")
+    if min(weight_shape[0], *weight_shape[2:]) < 1:
+        raise ShapeError(f"{op}: weight has an empty axis (shape {weight_shape})")
 
 
 def _padding(

@@ -5,7 +5,6 @@ A plan names the algorithm, the tiles, their workspace, and how many may run at 
 
 from __future__ import annotations
 
-import functools
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ __all__ = [
     "Tile",
     "get_workspace_limit",
     "make_plan",
+    "plan_or_reason",
     "set_workspace_limit",
-    "unsupported_reason",
     "workspace_limit",
 ]
 
@@ -117,11 +116,39 @@ def make_plan(
     AlgorithmError
         For an algorithm that is not known, or cannot do this within the limit, with its reason.
     """
-    algorithm = _select(name, geometry, pass_name, dtype, backend, limit, op)
-    per_call = _per_call_geometry(algorithm, geometry)
-    compute_dtype = _compute_dtype(algorithm, dtype, backend)
+    names = (name,) if name != "auto" else rank_algorithms(geometry, pass_name, backend)
+    reasons = []
+    for algorithm in map(find, names):
+        plan = plan_or_reason(pass_name, geometry, dtype, backend, algorithm, limit)
+        if isinstance(plan, ConvPlan):
+            return plan
+        reasons.append(f"{algorithm.name} {plan}")
+    if name != "auto":
+        raise AlgorithmError(f"{op}: algorithm {name!r} {plan}; algorithm='auto' picks one that can")
+    raise AlgorithmError(f"{op}: no algorithm can do this: {'; '.join(reasons)}")
+
+
+def plan_or_reason(
+    pass_name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, algorithm: ConvAlgorithm, limit: int
+) -> ConvPlan | str:
+    """Return the plan by this algorithm, or why it cannot do this."""
+    per_call = geometry if algorithm.native_groups else geometry.one_group()
+    wide = None if algorithm.native_half else accumulator(backend, dtype)
+    compute_dtype = backend.dtype(dtype) if wide is None else wide
+    reason = algorithm.unsupported(per_call, compute_dtype, backend)
+    if reason is not None:
+        if not isinstance(reason, str) or not reason:
+            raise AlgorithmError(
+                f"unsupported of convolution algorithm {algorithm.name!r} must return a reason, a text, or "
+                f"None; got {in_words(reason)}"
+            )
+        return reason
     shape = _tile_shape(algorithm, per_call, compute_dtype, backend, limit, pass_name == "grad_weight")
-    assert shape is not None  # `_select` has made sure
+    if shape is None:
+        return (
+            f"needs {_workspace(algorithm, per_call, compute_dtype, 1, 1)} bytes of workspace for one row of "
+            f"the output, but the limit is {limit}; raise it with xpcnn.set_workspace_limit"
+        )
     is_whole = per_call is geometry and shape == (max(geometry.n, 1), geometry.oh)
     workspace = _workspace(algorithm, per_call, compute_dtype, *shape)
     return ConvPlan(
@@ -131,62 +158,14 @@ def make_plan(
         algorithm,
         backend,
         backend.dtype(dtype),
-        dtype_name(compute_dtype) != dtype_name(dtype),
-        is_whole,
-        () if is_whole else tuple(_make_tiles(geometry, per_call, *shape)),
-        shape[1] < per_call.oh,
-        workspace,
-        max(1, limit // max(1, workspace)),
-        not type(algorithm).__module__.startswith("xpcnn."),
+        upcast=dtype_name(compute_dtype) != dtype_name(dtype),
+        is_whole=is_whole,
+        tiles=() if is_whole else tuple(_make_tiles(geometry, per_call, *shape)),
+        splits_images=shape[1] < per_call.oh,
+        workspace=workspace,
+        max_workers=max(1, limit // max(1, workspace)),
+        is_foreign=not type(algorithm).__module__.startswith("xpcnn."),
     )
-
-
-def _select(
-    name: str, geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, limit: int, op: str
-) -> ConvAlgorithm:
-    """Return the algorithm that was named, or the first of those that suit best; or say why it cannot be."""
-    if name != "auto":
-        algorithm = find(name)
-        reason = unsupported_reason(algorithm, geometry, dtype, backend, limit)
-        if reason is not None:
-            raise AlgorithmError(f"{op}: algorithm {name!r} {reason}; algorithm='auto' picks one that can")
-        return algorithm
-    reasons = []
-    for candidate in map(find, rank_algorithms(geometry, pass_name, backend)):
-        reason = unsupported_reason(candidate, geometry, dtype, backend, limit)
-        if reason is None:
-            return candidate
-        reasons.append(f"{candidate.name} {reason}")
-    raise AlgorithmError(f"{op}: no algorithm can do this: {'; '.join(reasons)}")
-
-
-def unsupported_reason(
-    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int
-) -> str | None:
-    """Return why `algorithm` cannot do `geometry` within the workspace limit, or None."""
-    per_call, dtype = _per_call_geometry(algorithm, geometry), _compute_dtype(algorithm, dtype, backend)
-    reason = algorithm.unsupported(per_call, dtype, backend)
-    if reason is not None and (not isinstance(reason, str) or not reason):
-        raise AlgorithmError(
-            f"unsupported of convolution algorithm {algorithm.name!r} must return a reason, a text, or None; "
-            f"got {in_words(reason)}"
-        )
-    if reason is None and _tile_shape(algorithm, per_call, dtype, backend, limit, False) is None:
-        reason = (
-            f"needs {_workspace_of_rows(algorithm, per_call, dtype, 1)} bytes of workspace for one row of "
-            f"the output, but the limit is {limit}; raise it with xpcnn.set_workspace_limit"
-        )
-    return reason
-
-
-def _per_call_geometry(algorithm: ConvAlgorithm, geometry: ConvGeometry) -> ConvGeometry:
-    """Return the geometry of all groups for an algorithm that takes them, of one group for the others."""
-    return geometry if algorithm.native_groups else geometry.one_group()
-
-
-def _compute_dtype(algorithm: ConvAlgorithm, dtype: Any, backend: Backend) -> Any:
-    wide = None if algorithm.native_half else accumulator(backend, dtype)
-    return backend.dtype(dtype) if wide is None else wide
 
 
 # -- tiles -----------------------------------------------------------------------------
@@ -221,7 +200,7 @@ def _tile_shape(
     if n == 0:
         return 1, oh
     rows = bisect_right(
-        range(1, oh + 1), limit, key=lambda count: _workspace_of_rows(algorithm, geometry, dtype, count)
+        range(1, oh + 1), limit, key=lambda count: _workspace(algorithm, geometry, dtype, 1, count)
     )
     return (1, rows) if rows else None
 
@@ -239,29 +218,18 @@ def _bytes_of(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any) -> i
 
 
 def _workspace(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, images: int, rows: int) -> int:
-    """Return the bytes of scratch memory of the largest tile."""
-    if rows < geometry.oh:
-        return _workspace_of_rows(algorithm, geometry, dtype, rows)
-    return _bytes_of(algorithm, geometry.with_batch(min(images, geometry.n)), dtype)
-
-
-def _workspace_of_rows(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, rows: int) -> int:
-    """Return the bytes of the largest tile, when one image is split into so many rows."""
-    one = geometry.with_batch(1)
-    return max(_bytes_of(algorithm, part, dtype) for _, part, _ in _split_rows(one, rows))
+    """Return the bytes of scratch memory of the largest tile of so many images and output rows."""
+    geometry = geometry.with_batch(min(images, geometry.n))
+    if rows >= geometry.oh:
+        return _bytes_of(algorithm, geometry, dtype)
+    return max(_bytes_of(algorithm, part, dtype) for _, part, _ in _split_rows(geometry, rows))
 
 
 def _split_rows(geometry: ConvGeometry, rows: int) -> Iterator[tuple[slice, ConvGeometry, slice]]:
     """Yield output rows, so many at a time, the geometry of just these, and the input rows they read."""
     for start in range(0, geometry.oh, rows):
         stop = min(start + rows, geometry.oh)
-        yield slice(start, stop), *rows_of(geometry, start, stop)
-
-
-@functools.lru_cache(maxsize=4096)
-def rows_of(geometry: ConvGeometry, start: int, stop: int) -> tuple[ConvGeometry, slice]:
-    """Return `ConvGeometry.with_rows`, worked out once."""
-    return geometry.with_rows(start, stop)
+        yield slice(start, stop), *geometry.with_rows(start, stop)
 
 
 def _make_tiles(geometry: ConvGeometry, per_call: ConvGeometry, images: int, rows: int) -> Iterator[Tile]:
@@ -284,14 +252,13 @@ def _make_tiles(geometry: ConvGeometry, per_call: ConvGeometry, images: int, row
 # -- the workspace limit ---------------------------------------------------------------
 
 
-class _Workspace:
+class Workspace:
     """The bytes that `set_workspace_limit` has set; None where each backend's default holds."""
 
     limit: int | None = None
 
 
-WORKSPACE = _Workspace()
-"""Of the process."""
+WORKSPACE = Workspace()
 
 
 def set_workspace_limit(limit: int | None) -> None:

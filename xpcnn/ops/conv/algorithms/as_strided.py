@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
-from xpcnn.ops.conv._layout import pad
+from xpcnn.ops.conv._layout import new_channels_last, pad
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.geometry import ConvGeometry
 
@@ -75,12 +75,10 @@ def _spread(dy: Array, geometry: ConvGeometry) -> Array:
     Output pixel i reaches input rows i·stride − top + r·dilation. Pixel i is placed so that the window at
     input row h holds all pixels that reach h; pixels that reach only padding fall outside and are dropped.
     """
-    backend = backend_of(dy)
     height, width = _spread_size(geometry)
     n, k, oh, ow = geometry.output_shape
     top, _, left, _ = geometry.padding
-    zeros = backend.xp.zeros((n, height, width, k), dtype=dy.dtype, device=backend.device)
-    spread = backend.xp.permute_dims(zeros, (0, 3, 1, 2))
+    spread = new_channels_last(dy, (n, k, height, width), zeros=True)
     rows, rows_from = _placement(oh, geometry.stride[0], height - geometry.h - top, height)
     columns, columns_from = _placement(ow, geometry.stride[1], width - geometry.w - left, width)
     spread[:, :, rows, columns] = dy[:, :, rows_from, columns_from]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, itemsize
+from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.geometry import ConvGeometry
 
@@ -66,7 +67,7 @@ class Fft(ConvAlgorithm):
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         if _is_empty(geometry):
-            return _zeros(x, geometry.output_shape)
+            return new_channels_last(x, geometry.output_shape, zeros=True)
         kernels = backend_of(x).xp.permute_dims(weight, (2, 3, 1, 0))
         # Nested, for a name would keep a spectrum alive after its use.
         return _images(
@@ -78,7 +79,7 @@ class Fft(ConvAlgorithm):
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         if _is_empty(geometry):
-            return _zeros(dy, geometry.input_shape)
+            return new_channels_last(dy, geometry.input_shape, zeros=True)
         kernels = backend_of(dy).xp.permute_dims(weight, (2, 3, 0, 1))
         return _images(
             _product(_spectrum(dy, geometry, geometry.stride), kernels, geometry, sign=-1),
@@ -89,7 +90,7 @@ class Fft(ConvAlgorithm):
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         if _is_empty(geometry):
-            return _zeros(x, geometry.weight_shape)
+            return new_channels_last(x, geometry.weight_shape, zeros=True)
         backend = backend_of(x)
         xp = backend.xp
         of_dy = _by_frequency(_spectrum(dy, geometry, geometry.stride, conjugate=True))
@@ -120,13 +121,6 @@ class Fft(ConvAlgorithm):
 def _is_empty(geometry: ConvGeometry) -> bool:
     """Whether nothing is summed: no images, or a tile of the output that sees padding alone."""
     return 0 in geometry.input_shape
-
-
-def _zeros(like: Array, shape: tuple[int, int, int, int]) -> Array:
-    backend = backend_of(like)
-    n, c, h, w = shape
-    zeros = backend.xp.zeros((n, h, w, c), dtype=like.dtype, device=backend.device)
-    return backend.xp.permute_dims(zeros, (0, 3, 1, 2))
 
 
 # -- sizes -----------------------------------------------------------------------------

@@ -7,12 +7,11 @@ processing", 2006. Cross-correlation: the kernel is not flipped.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from xpcnn.backend import Array, backend_of, itemsize, matmul, primitive
+from xpcnn.backend import Array, backend_of, matmul, primitive
 from xpcnn.ops.conv._layout import Padding, crop, padded_zeros
-from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
-from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
+from xpcnn.ops.conv.algorithm import register
+from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
 from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
 
@@ -23,27 +22,28 @@ Shape = tuple[int, int, int, int]
 
 
 @register("im2col")
-class Im2col(ConvAlgorithm):
+class Im2col(CorrelatingAlgorithm):
     """Unfold the patches, multiply once. Memory: kh·kw times the input.
 
     Columns are ordered (kh, kw, C), not the classical (C, kh, kw): over channels-last memory each
     row of a patch is then one contiguous run.
     """
 
-    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        elements = _elements(geometry)
-        if correlates(geometry):
-            elements = max(elements, _elements(correlation_geometry(geometry)))
-        return (elements + 2 * math.prod(geometry.weight_shape)) * itemsize(dtype)
+    def elements(self, geometry: ConvGeometry) -> int:
+        height, width = geometry.padded_size
+        pixels = geometry.n * geometry.oh * geometry.ow
+        return (
+            geometry.n * geometry.c * height * width  # the padded input, or its gradient
+            + pixels * geometry.c * math.prod(geometry.kernel)  # the columns
+            + pixels * geometry.k  # y or dy as a matrix
+        )
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
-        y = matmul(columns, packed(_weight_matrix, weight))
-        return images_of(y, geometry)
-
-    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
+        y = matmul(columns, packed(_weight_matrix, weight))  # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
+        n, k, oh, ow = geometry.output_shape
+        xp = backend_of(y).xp
+        return xp.permute_dims(xp.reshape(y, (n, oh, ow, k)), (0, 3, 1, 2))  # the memory stays channels-last
 
     def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         xp = backend_of(x).xp
@@ -55,30 +55,11 @@ class Im2col(ConvAlgorithm):
         xp = backend_of(total).xp
         return xp.permute_dims(xp.reshape(total, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        if correlates(geometry):
-            return full_correlation(self.forward, dy, weight, geometry)
+    def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         kernels = backend_of(dy).xp.matrix_transpose(packed(_weight_matrix, weight))
         columns = matmul(matrix_of(dy), kernels)
-        return fold(
-            columns,
-            geometry.input_shape,
-            geometry.kernel,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-        )
-
-
-def _elements(geometry: ConvGeometry) -> int:
-    """Return the numbers of scratch memory that unfolding takes, but for the weights."""
-    height, width = geometry.padded_size
-    pixels = geometry.n * geometry.oh * geometry.ow
-    return (
-        geometry.n * geometry.c * height * width  # the padded input, or its gradient
-        + pixels * geometry.c * math.prod(geometry.kernel)  # the columns
-        + pixels * geometry.k  # y or dy as a matrix
-    )
+        sizes = geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
+        return fold(columns, geometry.input_shape, *sizes)
 
 
 def matrix_of(images: Array) -> Array:
@@ -88,20 +69,12 @@ def matrix_of(images: Array) -> Array:
     return backend.xp.reshape(backend.channels_last(images), (n * oh * ow, k))
 
 
-def images_of(matrix: Array, geometry: ConvGeometry) -> Array:
-    """Return a matrix (N·OH·OW, K) as images (N, K, OH, OW): a view, the memory stays channels-last."""
-    xp = backend_of(matrix).xp
-    n, k, oh, ow = geometry.output_shape
-    return xp.permute_dims(xp.reshape(matrix, (n, oh, ow, k)), (0, 3, 1, 2))
-
-
 def _weight_matrix(weight: Array) -> Array:
     """Return weight (K, C, kh, kw) as the matrix (kh·kw·C, K) that the columns are multiplied with."""
     xp = backend_of(weight).xp
     k = weight.shape[0]
-    return xp.matrix_transpose(
-        xp.reshape(xp.permute_dims(weight, (0, 2, 3, 1)), (k, math.prod(weight.shape[1:])))
-    )
+    rows = xp.reshape(xp.permute_dims(weight, (0, 2, 3, 1)), (k, math.prod(weight.shape[1:])))
+    return xp.matrix_transpose(rows)
 
 
 @primitive

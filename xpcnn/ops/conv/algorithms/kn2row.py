@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from xpcnn.backend import Array, backend_of, itemsize
+from xpcnn.backend import Array, backend_of
 from xpcnn.ops.conv._layout import crop, pad, total
-from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
-from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
+from xpcnn.ops.conv.algorithm import register
+from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
 from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 
 @register("kn2row")
-class Kn2row(ConvAlgorithm):
+class Kn2row(CorrelatingAlgorithm):
     """Sum kh·kw products; over channels-last memory the shifted image is a matrix in place.
 
     Memory: the padded image and two outputs. A depthwise convolution, one channel a group, is a product of
@@ -28,12 +27,16 @@ class Kn2row(ConvAlgorithm):
     """
 
     native_groups = True
+    weight_copies = 3
 
-    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        elements = _elements(geometry)
-        if geometry.groups == 1 and correlates(geometry):
-            elements = max(elements, _elements(correlation_geometry(geometry)))
-        return (elements + 3 * math.prod(geometry.weight_shape)) * itemsize(dtype)
+    def elements(self, geometry: ConvGeometry) -> int:
+        n, k, oh, ow = geometry.output_shape
+        height, width = geometry.padded_size
+        image, one_tap = geometry.c * height * width, geometry.c * oh * ow
+        elements = image + max(2 * k * oh * ow, one_tap + k * oh * ow)
+        if geometry.groups > 1:
+            elements += max(k * oh * ow, one_tap)  # products with the groups side by side again
+        return n * elements
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
@@ -42,10 +45,7 @@ class Kn2row(ConvAlgorithm):
         products = (_product(x[tap], filters[r, s, ...]) for r, s, tap in _taps(geometry))
         return backend.xp.permute_dims(total(products), (0, 3, 1, 2))
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        if geometry.groups == 1 and correlates(geometry):
-            # The products are the same; summing them into an image of their own size is quicker.
-            return full_correlation(self.forward, dy, weight, geometry)
+    def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(dy)
         xp = backend.xp
         dy = backend.channels_last(dy)
@@ -68,17 +68,6 @@ class Kn2row(ConvAlgorithm):
         ]  # (G, C/G, K/G)
         dweight = xp.reshape(xp.stack(sums), (kh, kw, geometry.groups, c, geometry.k // geometry.groups))
         return xp.reshape(xp.permute_dims(dweight, (2, 4, 3, 0, 1)), geometry.weight_shape)
-
-
-def _elements(geometry: ConvGeometry) -> int:
-    """Return the numbers of scratch memory beside the weights."""
-    n, k, oh, ow = geometry.output_shape
-    height, width = geometry.padded_size
-    image, one_tap = geometry.c * height * width, geometry.c * oh * ow
-    elements = image + max(2 * k * oh * ow, one_tap + k * oh * ow)
-    if geometry.groups > 1:
-        elements += max(k * oh * ow, one_tap)  # products with the groups side by side again
-    return n * elements
 
 
 def _taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:

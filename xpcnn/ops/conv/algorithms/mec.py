@@ -5,21 +5,18 @@ Source: Cho and Brand, "MEC: memory-efficient convolution for deep neural networ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
 
-from xpcnn.backend import Array, backend_of, itemsize, primitive
+from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.ops.conv._layout import crop, pad, padded_zeros, total
-from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
-from xpcnn.ops.conv.correlation import correlates, correlation_geometry, full_correlation
+from xpcnn.ops.conv.algorithm import register
+from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
 from xpcnn.ops.conv.executor import packed
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 
 @register("mec")
-class Mec(ConvAlgorithm):
+class Mec(CorrelatingAlgorithm):
     """Lower each image row to its windows, (H, N, OW, kw·C): kernel row r then meets a plain slice of rows.
 
     Memory: kw times the input instead of kh·kw times. With the image rows outermost, and a row stride of 1,
@@ -28,18 +25,19 @@ class Mec(ConvAlgorithm):
 
     tile_scale = 1.5
     accepts_out = True
+    weight_copies = 3
 
-    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        elements = _elements(geometry)
-        if correlates(geometry):
-            elements = max(elements, _elements(correlation_geometry(geometry)))
-        return (elements + 3 * math.prod(geometry.weight_shape)) * itemsize(dtype)
+    def elements(self, geometry: ConvGeometry) -> int:
+        n, k, oh, ow = geometry.output_shape
+        height, width = geometry.padded_size
+        image, windows = geometry.c * height * width, geometry.kernel[1] * geometry.c * ow
+        rows = windows * oh if geometry.stride[0] > 1 else 0  # rows that are skipped are copied together
+        unfolding = image + windows * height + rows + 2 * k * oh * ow
+        folding = image + windows * (height + oh) + k * oh * ow
+        return n * max(unfolding, folding)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
         return mec_forward(x, packed(_row_matrices, weight), geometry, out)
-
-    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
 
     def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return mec_grad_weight(x, dy, geometry)
@@ -49,9 +47,7 @@ class Mec(ConvAlgorithm):
         dweight = xp.reshape(total, (*geometry.kernel, geometry.c, geometry.k))
         return xp.permute_dims(dweight, (3, 2, 0, 1))
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-        if correlates(geometry):
-            return full_correlation(partial(self.forward, out=out), dy, weight, geometry)
+    def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(dy)
         xp = backend.xp
         n, c, (_, kw) = geometry.n, geometry.c, geometry.kernel
@@ -120,15 +116,3 @@ def _row_matrices(weight: Array) -> Array:
     xp = backend_of(weight).xp
     k, c, kh, kw = weight.shape
     return xp.reshape(xp.permute_dims(weight, (2, 3, 1, 0)), (kh, kw * c, k))
-
-
-def _elements(geometry: ConvGeometry) -> int:
-    """Return the numbers of scratch memory beside the weights."""
-    n, k, oh, ow = geometry.output_shape
-    height, width = geometry.padded_size
-    _, kw = geometry.kernel
-    image, windows = geometry.c * height * width, kw * geometry.c * ow
-    rows = windows * oh if geometry.stride[0] > 1 else 0  # rows that are skipped are copied together
-    unfolding = image + windows * height + rows + 2 * k * oh * ow
-    folding = image + windows * (height + oh) + k * oh * ow
-    return n * max(unfolding, folding)

@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, dtype_name, itemsize
-from xpcnn.backend.convolution import ConvParams, VendorConvolution
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.plan import workspace_limit
@@ -38,21 +37,19 @@ class VendorConv(ConvAlgorithm):
         return library.unsupported(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        library, sizes, limit = self._found(x, geometry)
-        return library.forward(x, weight, geometry.output_shape, sizes, limit)
+        return self._run("forward", x, weight, geometry)
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        library, sizes, limit = self._found(dy, geometry)
-        return library.grad_input(dy, weight, geometry.input_shape, sizes, limit)
+        return self._run("grad_input", dy, weight, geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        library, sizes, limit = self._found(x, geometry)
-        return library.grad_weight(x, dy, geometry.weight_shape, sizes, limit)
+        return self._run("grad_weight", x, dy, geometry)
 
-    def _found(self, array: Array, geometry: ConvGeometry) -> tuple[VendorConvolution, ConvParams, int]:
-        backend = backend_of(array)
-        sizes = ConvParams(geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-        return backend.convolutions[self.name], sizes, workspace_limit(backend)
+    def _run(self, pass_name: str, a: Array, b: Array, geometry: ConvGeometry) -> Array:
+        backend = backend_of(a)
+        run = getattr(backend.convolutions[self.name], pass_name)
+        result: Array = run(a, b, geometry, workspace_limit(backend))
+        return result
 
 
 @register("native")
@@ -102,9 +99,5 @@ class Cudnn(VendorConv):
     )
 
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        elements = (
-            math.prod(geometry.input_shape)
-            + math.prod(geometry.output_shape)
-            + math.prod(geometry.weight_shape)
-        )
-        return elements * itemsize(dtype)
+        shapes = geometry.input_shape, geometry.output_shape, geometry.weight_shape
+        return sum(map(math.prod, shapes)) * itemsize(dtype)
