@@ -6,7 +6,8 @@ from xpcnn.optim.average import WeightAverage
 from xpcnn.optim.clip import clip_grad_norm, clip_grad_value
 from xpcnn.optim.optimizer import Optimizer
 from xpcnn.optim.rmsprop import RMSprop
-from xpcnn.optim.schedules import CosineAnnealingLR, ExponentialLR, LinearWarmup, OneCycleLR, Schedule, StepLR
+from xpcnn.optim.schedule import Schedule
+from xpcnn.optim.schedules import CosineAnnealingLR, ExponentialLR, LinearWarmup, OneCycleLR, StepLR
 from xpcnn.optim.sgd import SGD
 
 __all__ = [

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
-from xpcnn.nn import Layer, Parameter
-from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.optimizer import Groups, Optimizer, Slots, Trained, foreach
 from xpcnn.optim.options import Rule, non_negative
 
 __all__ = ["AdaGrad"]
@@ -55,11 +54,11 @@ class AdaGrad(Optimizer):
 
     def __init__(
         self,
-        model: Layer | Mapping[str, Parameter],
+        model: Trained,
         lr: float = 0.01,
         eps: float = 1e-10,
         weight_decay: float = 0.0,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups = None,
     ) -> None:
         super().__init__(model, lr=lr, groups=groups, eps=eps, weight_decay=weight_decay)
 
@@ -67,23 +66,14 @@ class AdaGrad(Optimizer):
         return ("h",)
 
     @foreach("adagrad_step")
-    def update(
-        self,
-        data: Array,
-        gradient: Array,
-        state: dict[str, Array],
-        steps: int,
-        *,
-        lr: float,
-        eps: float,
-        weight_decay: float,
-    ) -> Array:
+    def update(self, data: Array, gradient: Array, state: Slots, steps: int, **options: Any) -> Array:
+        weight_decay = options["weight_decay"]
         if weight_decay:
             gradient = gradient + weight_decay * data
         state["h"] += gradient * gradient
         change = namespace(data).sqrt(state["h"])
-        change += eps
+        change += options["eps"]
         change = gradient / change
-        change *= lr
+        change *= options["lr"]
         data -= change
         return data

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
-from xpcnn.nn import Layer, Parameter
-from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.optimizer import Groups, Optimizer, Slots, Trained, foreach
 from xpcnn.optim.options import Rule, non_negative, two_fractions
 
 __all__ = ["Adam", "AdamW"]
@@ -64,12 +63,12 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        model: Layer | Mapping[str, Parameter],
+        model: Trained,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups = None,
     ) -> None:
         super().__init__(model, lr=lr, groups=groups, betas=betas, eps=eps, weight_decay=weight_decay)
 
@@ -77,19 +76,8 @@ class Adam(Optimizer):
         return ("m", "v")
 
     @foreach("adam_step")
-    def update(
-        self,
-        data: Array,
-        gradient: Array,
-        state: dict[str, Array],
-        steps: int,
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> Array:
-        beta1, beta2 = betas
+    def update(self, data: Array, gradient: Array, state: Slots, steps: int, **options: Any) -> Array:
+        (beta1, beta2), weight_decay = options["betas"], options["weight_decay"]
         if weight_decay:
             gradient = gradient + weight_decay * data
         # One name for every intermediate lets the allocator reuse memory that is in the cache: with four
@@ -103,9 +91,9 @@ class Adam(Optimizer):
         state["v"] += change
         change = namespace(data).sqrt(state["v"])
         change /= math.sqrt(1 - beta2**steps)
-        change += eps
+        change += options["eps"]
         change = state["m"] / change
-        change *= lr / (1 - beta1**steps)
+        change *= options["lr"] / (1 - beta1**steps)
         data -= change
         return data
 
@@ -147,28 +135,17 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        model: Layer | Mapping[str, Parameter],
+        model: Trained,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups = None,
     ) -> None:
         super().__init__(model, lr, betas, eps, weight_decay, groups)
 
     @foreach("adamw_step")
-    def update(
-        self,
-        data: Array,
-        gradient: Array,
-        state: dict[str, Array],
-        steps: int,
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> Array:
-        if weight_decay:
-            data *= 1 - lr * weight_decay
-        return super().update(data, gradient, state, steps, lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+    def update(self, data: Array, gradient: Array, state: Slots, steps: int, **options: Any) -> Array:
+        if options["weight_decay"]:
+            data *= 1 - options["lr"] * options["weight_decay"]
+        return super().update(data, gradient, state, steps, **{**options, "weight_decay": 0.0})

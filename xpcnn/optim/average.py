@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from xpcnn.backend import Array, Backend, dtype_name, home_of, is_floating
-from xpcnn.errors import ArgumentError, StateDictError
+from xpcnn.backend import Array, home_of, is_floating
+from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.nn.parameter import State
-from xpcnn.optim.options import count, fraction
+from xpcnn.optim.options import copy_like, count, differences, fraction, saved_state
 
 __all__ = ["WeightAverage"]
-
-
-class _Pair(NamedTuple):
-    """An entry of the trained model, and the one of the averaged model."""
-
-    source: State
-    target: State
 
 
 class WeightAverage:
@@ -86,20 +79,19 @@ class WeightAverage:
         self.source = model
         self.model = copy.deepcopy(model)
         self.count = 0
-        targets = {**self.model.parameters(), **self.model.buffers()}
-        sources = {**model.parameters(), **model.buffers()}
-        self._pairs = {path: _Pair(source, targets[path]) for path, source in sources.items()}
-        self._averages = {path: _converted(source, source.data) for path, source in sources.items()}
+        self._sources: dict[str, State] = {**model.parameters(), **model.buffers()}
+        self._targets: dict[str, State] = {**self.model.parameters(), **self.model.buffers()}
+        self._averages = {path: copy_like(source, source.data) for path, source in self._sources.items()}
 
     def update(self) -> None:
         """Take in the model's present weights. Call this after each ``optimizer.step(grads)``."""
         keep = min(self.decay, (1 + self.count) / (10 + self.count))
         moved = {}
-        for path, (source, _) in self._pairs.items():
+        for path, source in self._sources.items():
             # A new array each time: contexts of forward passes through `model` may hold the old one.
-            new = _converted(source, source.data)
-            if _is_floating(new):
-                old = _follow(source, self._averages[path])
+            new = copy_like(source, source.data)
+            if is_floating(new.dtype):
+                old = home_of(new).asarray(self._averages[path], new.dtype)  # where the model is by now
                 new -= old
                 new *= 1 - keep
                 new += old
@@ -109,8 +101,8 @@ class WeightAverage:
 
     def _set(self, averages: dict[str, Array]) -> None:
         self._averages = averages
-        for path, (source, target) in self._pairs.items():
-            target.data = home_of(averages[path]).asarray(averages[path], source.data.dtype)
+        for path, source in self._sources.items():
+            self._targets[path].data = home_of(averages[path]).asarray(averages[path], source.data.dtype)
 
     # -- saved state ------------------------------------------------------------------
 
@@ -141,49 +133,20 @@ class WeightAverage:
         StateDictError
             When decay, paths or shapes differ. All differences are named, and nothing is loaded.
         """
-        where = "WeightAverage.load_state_dict"
-        try:
+        with saved_state("WeightAverage.load_state_dict", "a WeightAverage") as problems:
             updates, decay = count("count", state["count"]), fraction("decay", state["decay"])
+            if decay != self.decay:
+                problems.append(f"decay: saved {decay}, here {self.decay}")
             saved = dict(state["averages"])
-            problems = [] if decay == self.decay else [f"decay: saved {decay}, here {self.decay}"]
-            problems += [f"missing: {path}" for path in self._pairs if path not in saved]
-            problems += [f"unexpected: {path}" for path in saved if path not in self._pairs]
-            loaded = {
-                path: _converted(p.source, saved[path]) for path, p in self._pairs.items() if path in saved
-            }
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise StateDictError(f"{where}: not the state of a WeightAverage: {error!r}") from error
-        for path, array in loaded.items():
-            shape, expected = tuple(array.shape), self._pairs[path].source.shape
-            if shape != expected:
-                problems.append(f"wrong shape: {path} is {shape} but the model has {expected}")
-        if problems:
-            raise StateDictError(f"{where}: the saved state does not fit:\n  " + "\n  ".join(problems))
+            problems += differences(self._sources, saved)
+            loaded = {path: copy_like(of, saved[path]) for path, of in self._sources.items() if path in saved}
+            problems += [
+                f"wrong shape: {path} is {tuple(array.shape)} but the model has {self._sources[path].shape}"
+                for path, array in loaded.items()
+                if tuple(array.shape) != self._sources[path].shape
+            ]
         self.count = updates
         self._set(loaded)
 
     def __repr__(self) -> str:
         return f"WeightAverage({type(self.model).__name__}, decay={self.decay}, count={self.count})"
-
-
-def _is_floating(array: Array) -> bool:
-    return is_floating(array.dtype)
-
-
-def _place(like: State) -> tuple[Backend, Any]:
-    """Return where the average of an entry lives, and in which dtype."""
-    dtype = like.data.dtype
-    half = dtype_name(dtype) in ("float16", "bfloat16")
-    return home_of(like.data), "float32" if half else dtype
-
-
-def _converted(like: State, array: Any) -> Array:
-    """Return a copy of `array` in the place of an entry's average."""
-    backend, dtype = _place(like)
-    return backend.copy(backend.asarray(array, dtype))
-
-
-def _follow(like: State, average: Array) -> Array:
-    """Return an average itself, or moved to where its entry is by now."""
-    backend, dtype = _place(like)
-    return backend.asarray(average, dtype)

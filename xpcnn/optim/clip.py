@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, get_backend
-from xpcnn.errors import BackendError
+from xpcnn.backend import Array, backend_of, dtype_name, get_backend
 from xpcnn.nn import Gradients
-from xpcnn.ops.op import require_array
+from xpcnn.ops.op import check_backend, require_array
 from xpcnn.optim.optimizer import require_store
 from xpcnn.optim.options import positive
 
@@ -57,9 +56,12 @@ def clip_grad_norm(grads: Gradients, max_norm: float) -> Array:
     array([3., 4.])
     """
     max_norm = positive("clip_grad_norm: max_norm", max_norm)
-    backend = _backend_of("clip_grad_norm", grads)
-    xp = backend.xp
+    require_store("clip_grad_norm", grads)
     gradients = [require_array("clip_grad_norm", "gradient", gradient) for _, gradient in grads.items()]
+    backend = backend_of(gradients[0]) if gradients else get_backend()
+    for gradient in gradients:
+        check_backend("clip_grad_norm", "a gradient", backend, "another", gradient)
+    xp = backend.xp
     wide = xp.float64 if any(dtype_name(g.dtype) == "float64" for g in gradients) else xp.float32
     total = xp.zeros((), dtype=wide, device=backend.device)
     for gradient in gradients:
@@ -110,14 +112,3 @@ def clip_grad_value(grads: Gradients, limit: float) -> None:
         # Not `clip`, whose portable version writes through a mask, which waits for a GPU.
         clipped = xp.maximum(xp.minimum(gradient, bound), -bound)
         grads.replace(parameter, xp.asarray(clipped))
-
-
-def _backend_of(where: str, grads: Gradients) -> Backend:
-    """Return where all the gradients are; the current backend for none."""
-    require_store(where, grads)
-    if not len(grads):
-        return get_backend()
-    try:
-        return backend_of(*(gradient for _, gradient in grads.items()))
-    except BackendError as error:
-        raise BackendError(f"{where}: the gradients have no common norm: {error}") from error

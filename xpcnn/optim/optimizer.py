@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from xpcnn.backend import Array, Backend, array_dtype_name, backend_of, dtype_name, home_of, native
+from xpcnn.backend import Array, Backend, array_dtype_name, backend_of, home_of, native
 from xpcnn.backend.reference import in_reference
-from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, StateDictError
+from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Gradients, Layer, Parameter
-from xpcnn.ops.op import accumulator
-from xpcnn.optim.options import Rule, Settings, non_negative, parameters_by_path
-from xpcnn.optim.param_state import ParamState, refuse_strangers
+from xpcnn.ops.op import accumulator, common_backend
+from xpcnn.optim.groups import Group, ParamState, Slots, group_at, new_groups, parameters_by_path
+from xpcnn.optim.options import Rule, copy_like, differences, non_negative, saved_state
 
-__all__ = ["Optimizer", "foreach", "require_store"]
+__all__ = ["Groups", "Optimizer", "Slots", "Trained", "foreach", "require_store"]
 
 Update = TypeVar("Update", bound=Callable[..., Any])
+
+Trained = Layer | Mapping[str, Parameter]
+Groups = Mapping[str, Mapping[str, Any]] | None
+
+
+class Due(NamedTuple):
+    """A parameter that a step updates; `data` and `gradient` are float32 where it is half precision."""
+
+    entry: ParamState
+    data: Array
+    gradient: Array
+    backend: Backend
 
 
 class Optimizer:
@@ -63,9 +75,7 @@ class Optimizer:
     def check_together(self, where: str, options: Mapping[str, Any]) -> None:
         """Raise `ArgumentError` for options that are allowed each, but not with one another."""
 
-    def update(
-        self, data: Array, gradient: Array, state: dict[str, Array], steps: int, *args: Any, **options: Any
-    ) -> Array:
+    def update(self, data: Array, gradient: Array, state: Slots, steps: int, **options: Any) -> Array:
         """Return `data` after the parameter's update number `steps` (the first is 1).
 
         `data` and the arrays in `state` belong to the optimiser, which changes them by ``x += …``: in place
@@ -75,22 +85,16 @@ class Optimizer:
 
     # -- using it ---------------------------------------------------------------------
 
-    def __init__(
-        self,
-        model: Layer | Mapping[str, Parameter],
-        *,
-        lr: float,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, model: Trained, *, lr: float, groups: Groups = None, **options: Any) -> None:
         self._name = type(self).__name__
         self._steps = 0
         self._model = model if isinstance(model, Layer) else None
-        self._entries = {path: ParamState(p) for path, p in parameters_by_path(self._name, model).items()}
+        parameters = parameters_by_path(self._name, model)
+        self._entries = {path: ParamState(p, Group("*", 1.0, {})) for path, p in parameters.items()}
         self.lr = lr
-        settings = Settings.of(self._name, self._check, self.lr, options, {} if groups is None else groups)
-        settings.require_all_used(self._name, list(self._entries))
-        self._apply(settings)
+        own = self._check(self._name, options)
+        given = {} if groups is None else groups
+        self._apply(own, new_groups(self._name, given, own, self._lr, list(parameters), self._check))
 
     @property
     def lr(self) -> float:
@@ -126,47 +130,36 @@ class Optimizer:
         """
         require_store(f"{self._name}.step", grads)
         due = self._due(grads)
+        by_dtype: dict[tuple[Backend, str], list[Due]] = {}
         for one in due:
             self._prepare_state(one)
             one.entry.steps += 1
-        for group in _group_by_dtype(due):
-            if not self._update_foreach(group):
-                self._update_one_by_one(group)
+            by_dtype.setdefault((one.backend, array_dtype_name(one.data.dtype)), []).append(one)
+        for alike in by_dtype.values():
+            for one, data in zip(alike, self._updated(alike), strict=True):
+                parameter = one.entry.parameter
+                if data.dtype != parameter.data.dtype:
+                    data = one.backend.xp.astype(data, native(parameter.data).dtype, copy=False)
+                parameter.data = data
         self._steps += 1
 
-    def _update_foreach(self, group: list[Due]) -> bool:
-        """Let a kernel of the backend update parameters of one dtype, and return whether it did."""
-        kernel = group[0].backend.kernels.get(getattr(self.update, "kernel", ""))
-        if kernel is None or in_reference():
-            return False
-        updated = kernel(
-            [
-                (data, gradient, entry.state, entry.steps, self._options_of(entry))
-                for entry, data, gradient, _ in group
-            ]
-        )
+    def _updated(self, due: list[Due]) -> Iterator[Array]:
+        """Return the new arrays of parameters of one dtype: by a kernel of the backend, where one serves."""
+        updates = [
+            (one.data, one.gradient, one.entry.state, one.entry.steps, self._options_of(one.entry))
+            for one in due
+        ]
+        kernel = None if in_reference() else due[0].backend.kernels.get(getattr(self.update, "kernel", ""))
+        updated: Any = NotImplemented if kernel is None else kernel(updates)
         if updated is NotImplemented:
-            return False
-        for one, data in zip(group, updated, strict=True):
-            _replace(one, data)
-        return True
-
-    def _update_one_by_one(self, group: list[Due]) -> None:
-        for one in group:
             # A copy is updated and takes the array's place. The array itself is held by the contexts of
             # earlier forward passes, whose backward must meet the weights that their forward met.
-            data, entry = one.backend.copy(one.data), one.entry
-            data = self.update(data, one.gradient, entry.state, entry.steps, **self._options_of(entry))
-            _replace(one, data)
-
-    def _apply(self, settings: Settings) -> None:
-        self._settings = settings
-        for path, entry in self._entries.items():
-            entry.lr_ratio, entry.options = settings.at(path)
-            entry.slots = None
+            copy = due[0].backend.copy
+            updated = (self.update(copy(data), *rest, **options) for data, *rest, options in updates)
+        return iter(updated)
 
     def _options_of(self, entry: ParamState) -> dict[str, Any]:
-        return {"lr": self._lr * entry.lr_ratio, **entry.options}
+        return {"lr": self._lr * entry.group.lr_ratio, **entry.group.options}
 
     def _due(self, grads: Gradients) -> list[Due]:
         due, known = [], 0
@@ -176,50 +169,61 @@ class Optimizer:
                 continue
             known += 1
             if entry.parameter.trainable:
-                data = entry.parameter.data
-                if not getattr(getattr(data, "dtype", None), "isnative", False):  # as NumPy's nearly all are
-                    data = native(data)
-                backend = self._common_backend(path, data, gradient)
-                wide = accumulator(backend, data.dtype)
-                if wide is not None:
-                    data, gradient = backend.xp.astype(data, wide), backend.xp.astype(gradient, wide)
-                due.append(Due(entry, data, gradient, backend))
+                due.append(self._checked(path, entry, gradient))
         if len(grads) and not known:
             raise ArgumentError(
                 f"{self._name}.step: none of the {len(grads)} gradients is for one of the "
                 f"{len(self._entries)} parameters of this optimiser; was it made for another model?"
             )
         if len(grads) > known:
-            refuse_strangers(self._name, grads, self._entries.values(), self._model)
+            self._require_known(grads)
         return due
 
-    def _common_backend(self, path: str, data: Array, gradient: Array) -> Backend:
-        where = f"{self._name}.step: the gradient of {path}"
-        try:
-            backend = backend_of(data, gradient)
-        except BackendError as error:
-            raise BackendError(f"{where}: {error}") from error
-        if gradient.dtype != data.dtype:
-            raise DtypeError(
-                f"{where} is {dtype_name(gradient.dtype)}, but the parameter is {dtype_name(data.dtype)}; "
-                f"compute gradients again after model.to(dtype=...)"
-            )
+    def _checked(self, path: str, entry: ParamState, gradient: Array) -> Due:
+        where, data = f"{self._name}.step: the gradient of {path}", entry.parameter.data
+        if not getattr(data.dtype, "isnative", False):  # as NumPy's nearly all are
+            data = native(data)
+        backend = backend_of(data)
+        if backend_of(gradient) is not backend or gradient.dtype != data.dtype:
+            common_backend(where, parameter=data, gradient=gradient)  # raises, and says why
         if tuple(gradient.shape) != tuple(data.shape):
             raise ShapeError(
                 f"{where} has the shape {tuple(gradient.shape)}, but the parameter has {tuple(data.shape)}"
             )
-        return backend
+        wide = accumulator(backend, data.dtype)
+        if wide is not None:
+            data, gradient = backend.xp.astype(data, wide), backend.xp.astype(gradient, wide)
+        return Due(entry, data, gradient, backend)
+
+    def _require_known(self, grads: Gradients) -> None:
+        """Refuse gradients of parameters that nobody trains."""
+        own = {entry.parameter for entry in self._entries.values()}
+        root = grads.root
+        paths = {} if root is None else {parameter: path for path, parameter in root.parameters().items()}
+        # Where this was made for a part of the model, other optimisers may have the rest.
+        rest = set(paths) if root is not self._model and own <= set(paths) else set()
+        unknown = [parameter for parameter, _ in grads.items() if parameter not in own | rest]
+        if unknown:
+            shown = [f"{paths.get(each, 'without a path')} {each.shape}" for each in unknown[:5]]
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise ArgumentError(
+                f"{self._name}.step: {len(unknown)} of the {len(grads)} gradients are for parameters that "
+                f"this optimiser does not have, and would not be trained: {', '.join(shown)}{more}; make the "
+                f"optimiser after all layers are in place, keep layers in attributes, lists or dicts of the "
+                f"model, freeze what is not to be trained, and where other optimisers train it, begin "
+                f"backward of your own layer with grads.bind(self)"
+            )
 
     def _prepare_state(self, due: Due) -> None:
         """Make a parameter's state at its first update, and let it follow a parameter that was moved."""
         (entry, data, _, backend), state = due, due.entry.state
-        if entry.slots is None:
-            entry.slots = self.slots(entry.options)
         for slot in entry.slots:
             if slot not in state:
                 state[slot] = backend.xp.zeros(data.shape, dtype=data.dtype, device=backend.device)
             elif home_of(state[slot]) is not backend or state[slot].dtype != data.dtype:
                 state[slot] = backend.copy(backend.asarray(state[slot], data.dtype))
+
+    # -- options and groups -----------------------------------------------------------
 
     def _check(self, where: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return a whole set of options, cleaned by the rules."""
@@ -232,10 +236,16 @@ class Optimizer:
         self.check_together(where, checked)
         return checked
 
+    def _apply(self, options: dict[str, Any], groups: list[Group]) -> None:
+        self._options, self._groups = options, groups
+        for path, entry in self._entries.items():
+            entry.group = group_at(path, options, groups)
+            entry.slots = self.slots(entry.group.options)
+
     def __repr__(self) -> str:
-        shown = {"lr": self._lr, **self._settings.options}
-        if self._settings.groups:
-            shown["groups"] = [group.pattern for group in self._settings.groups]
+        shown = {"lr": self._lr, **self._options}
+        if self._groups:
+            shown["groups"] = [group.pattern for group in self._groups]
         return f"{self._name}({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
     # -- saved state ------------------------------------------------------------------
@@ -248,15 +258,19 @@ class Optimizer:
         dict
             ``kind``, ``step`` (calls of `step`), ``lr``, ``options``, ``groups``, ``steps`` (updates of each
             parameter by path: fewer than ``step`` where it was frozen for a while), and ``state`` (arrays by
-            path and name). JSON keeps all but the arrays as they are.
+            path and name). JSON keeps all but the arrays.
         """
         return {
             "kind": self._name,
             "step": self._steps,
             "lr": self._lr,
-            **self._settings.to_saved(),
+            "options": dict(self._options),
+            "groups": [group._asdict() for group in self._groups],
             "steps": {path: entry.steps for path, entry in self._entries.items()},
-            "state": {path: entry.copied() for path, entry in self._entries.items()},
+            "state": {
+                path: {slot: home_of(array).copy(array) for slot, array in entry.state.items()}
+                for path, entry in self._entries.items()
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -274,38 +288,38 @@ class Optimizer:
             When it is of another kind of optimiser, or paths or shapes differ. All differences are named, and
             nothing is loaded.
         """
-        where = f"{self._name}.load_state_dict"
-        arrays: dict[str, dict[str, Array]] = {}
-        try:
+        arrays: dict[str, Slots] = {}
+        with saved_state(f"{self._name}.load_state_dict", "an optimiser") as problems:
             saved, steps = state["state"], {path: int(count) for path, count in state["steps"].items()}
-            problems = [f"missing: {path}" for path in self._entries if path not in steps]
-            problems += [f"unexpected: {path}" for path in {**steps, **saved} if path not in self._entries]
-            if state["kind"] != self._name:
-                problems.insert(0, f"wrong kind: saved by {state['kind']}, loaded into {self._name}")
-            else:
+            same = state["kind"] == self._name
+            if not same:
+                problems.append(f"wrong kind: saved by {state['kind']}, loaded into {self._name}")
+            problems += differences(self._entries, steps)
+            problems += [f"unexpected: {path}" for path in saved if path not in {**self._entries, **steps}]
+            if same:
                 step, lr = int(state["step"]), non_negative("lr", state["lr"])
-                settings = Settings.from_saved(self._check, state["options"], state["groups"])
+                options = self._check("options", state["options"])
+                groups = [
+                    Group(str(one["pattern"]), non_negative("lr_ratio", one["lr_ratio"]), one["options"])
+                    for one in state["groups"]
+                ]
+                groups = [group._replace(options=self._check("groups", group.options)) for group in groups]
                 for path, entry in self._entries.items():
-                    slots = self.slots(settings.at(path)[1]) if steps.get(path) else ()
-                    arrays[path] = entry.converted(saved.get(path, {}))
-                    problems += entry.misfits(path, slots, arrays[path])
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise StateDictError(f"{where}: not the state of an optimiser: {error!r}") from error
-        if problems:
-            raise StateDictError(f"{where}: the saved state does not fit:\n  " + "\n  ".join(problems))
+                    slots = self.slots(group_at(path, options, groups).options) if steps.get(path) else ()
+                    arrays[path] = {
+                        slot: copy_like(entry.parameter, one) for slot, one in saved.get(path, {}).items()
+                    }
+                    problems += differences(slots, arrays[path], f"{path} ")
+                    for slot, array in arrays[path].items():
+                        if tuple(array.shape) != entry.parameter.shape:
+                            problems.append(
+                                f"wrong shape: {path} {slot} is {tuple(array.shape)} but the parameter has "
+                                f"{entry.parameter.shape}"
+                            )
         self._steps, self._lr = step, lr
-        self._apply(settings)
+        self._apply(options, groups)
         for path, entry in self._entries.items():
             entry.steps, entry.state = steps[path], arrays[path]
-
-
-class Due(NamedTuple):
-    """A parameter that a step updates; `data` and `gradient` are float32 where it is half precision."""
-
-    entry: ParamState
-    data: Array
-    gradient: Array
-    backend: Backend
 
 
 def foreach(kernel: str) -> Callable[[Update], Update]:
@@ -330,19 +344,3 @@ def require_store(where: str, grads: Any) -> None:
         raise ArgumentError(
             f"{where}: grads must be the nn.Gradients that backward filled, got {type(grads).__name__}"
         )
-
-
-def _group_by_dtype(due: Iterable[Due]) -> list[list[Due]]:
-    """Return what is due by backend and dtype."""
-    groups: dict[tuple[Backend, str], list[Due]] = {}
-    for one in due:
-        groups.setdefault((one.backend, array_dtype_name(one.gradient.dtype)), []).append(one)
-    return list(groups.values())
-
-
-def _replace(due: Due, data: Array) -> None:
-    """Give a parameter its new values, in its own dtype."""
-    parameter = due.entry.parameter
-    if data.dtype != parameter.data.dtype:
-        data = due.backend.xp.astype(data, native(parameter.data).dtype, copy=False)
-    parameter.data = data

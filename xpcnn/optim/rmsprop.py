@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpcnn.backend import Array, namespace
-from xpcnn.nn import Layer, Parameter
-from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.optimizer import Groups, Optimizer, Slots, Trained, foreach
 from xpcnn.optim.options import Rule, fraction, non_negative
 
 __all__ = ["RMSprop"]
@@ -65,13 +64,13 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        model: Layer | Mapping[str, Parameter],
+        model: Trained,
         lr: float = 0.01,
         alpha: float = 0.99,
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups = None,
     ) -> None:
         super().__init__(
             model, lr=lr, groups=groups, alpha=alpha, eps=eps, momentum=momentum, weight_decay=weight_decay
@@ -81,19 +80,9 @@ class RMSprop(Optimizer):
         return ("v", "velocity") if options["momentum"] else ("v",)
 
     @foreach("rmsprop_step")
-    def update(
-        self,
-        data: Array,
-        gradient: Array,
-        state: dict[str, Array],
-        steps: int,
-        *,
-        lr: float,
-        alpha: float,
-        eps: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> Array:
+    def update(self, data: Array, gradient: Array, state: Slots, steps: int, **options: Any) -> Array:
+        lr, alpha, momentum = options["lr"], options["alpha"], options["momentum"]
+        weight_decay = options["weight_decay"]
         if weight_decay:
             gradient = gradient + weight_decay * data
         change = gradient * gradient
@@ -101,7 +90,7 @@ class RMSprop(Optimizer):
         state["v"] *= alpha
         state["v"] += change
         change = namespace(data).sqrt(state["v"])
-        change += eps
+        change += options["eps"]
         change = gradient / change
         if momentum:
             state["velocity"] *= momentum

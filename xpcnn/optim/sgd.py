@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
-from xpcnn.nn import Layer, Parameter
-from xpcnn.optim.optimizer import Optimizer, foreach
+from xpcnn.optim.optimizer import Groups, Optimizer, Slots, Trained, foreach
 from xpcnn.optim.options import Rule, flag, fraction, non_negative
 
 __all__ = ["SGD"]
@@ -70,12 +69,12 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        model: Layer | Mapping[str, Parameter],
+        model: Trained,
         lr: float = 0.01,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        groups: Groups = None,
     ) -> None:
         super().__init__(
             model, lr=lr, groups=groups, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
@@ -89,23 +88,14 @@ class SGD(Optimizer):
             raise ArgumentError(f"{where}: nesterov=True needs a momentum above 0, such as momentum=0.9")
 
     @foreach("sgd_step")
-    def update(
-        self,
-        data: Array,
-        gradient: Array,
-        state: dict[str, Array],
-        steps: int,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        nesterov: bool,
-    ) -> Array:
+    def update(self, data: Array, gradient: Array, state: Slots, steps: int, **options: Any) -> Array:
+        momentum, weight_decay = options["momentum"], options["weight_decay"]
         if weight_decay:
             gradient = gradient + weight_decay * data
         if momentum:
             state["velocity"] *= momentum
             state["velocity"] += gradient
-            gradient = gradient + momentum * state["velocity"] if nesterov else state["velocity"]
-        data -= lr * gradient
+            ahead = gradient + momentum * state["velocity"] if options["nesterov"] else state["velocity"]
+            gradient = ahead
+        data -= options["lr"] * gradient
         return data

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from xpcnn.errors import ArgumentError, StateDictError
+from xpcnn.errors import ArgumentError
 from xpcnn.optim.optimizer import Optimizer
-from xpcnn.optim.options import Rule, count, non_negative
+from xpcnn.optim.options import Rule, count, differences, non_negative, saved_state
 
 __all__ = ["Schedule"]
 
@@ -112,13 +112,8 @@ class Schedule:
             When it is of another kind of schedule or was made with other options. All differences are named,
             and nothing is loaded.
         """
-        where = f"{self._name}.load_state_dict"
-        try:
-            problems = self._differences(state)
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise StateDictError(f"{where}: not the state of a schedule: {error!r}") from error
-        if problems:
-            raise StateDictError(f"{where}: the saved state does not fit:\n  " + "\n  ".join(problems))
+        with saved_state(f"{self._name}.load_state_dict", "a schedule") as problems:
+            problems += self._differences(state)
         self._adopt(state)
         self.optimizer.lr = self.lr_at(self.last_step)
 
@@ -129,12 +124,10 @@ class Schedule:
         if state["kind"] != self._name:
             return [f"wrong kind: saved by {state['kind']}, loaded into {self._name}"]
         saved: dict[str, Any] = dict(state["options"])
-        problems = [f"missing: {name}" for name in self.options if name not in saved]
-        problems += [f"unexpected: {name}" for name in saved if name not in self.options]
-        return problems + [
+        return differences(self.options, saved) + [
             f"{name}: saved {saved[name]!r}, here {value!r}"
             for name, value in self.options.items()
-            if name in saved and saved[name] != value
+            if saved.get(name, value) != value
         ]
 
     def _adopt(self, state: Mapping[str, Any]) -> None:
