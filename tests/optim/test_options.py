@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.optim import SHAPES, mentions
+from tests.support.optim import CASES, ONE_OF_EACH, SHAPES, mentions, store
 from xpcnn import nn, optim
 from xpcnn.errors import ArgumentError
 
-KINDS = (optim.SGD, optim.AdaGrad, optim.RMSprop, optim.Adam, optim.AdamW)
+every_kind = pytest.mark.parametrize("kind", [CASES[name][0] for name in ONE_OF_EACH])
 
 
 @pytest.fixture
 def parameters() -> dict[str, nn.Parameter]:
     return {path: nn.Parameter(np.zeros(shape)) for path, shape in SHAPES.items()}
+
+
+def ones(parameters: dict[str, nn.Parameter]) -> nn.Gradients:
+    return store(parameters, {path: np.ones(p.shape, p.dtype) for path, p in parameters.items()})
 
 
 def test_takes_a_layer_or_its_parameters() -> None:
@@ -37,72 +41,51 @@ def test_the_first_matching_group_alone_applies(parameters: dict[str, nn.Paramet
     assert optimizer.options_of("fc.weight") == base
     assert optimizer.options_of("conv.bias") == {**base, "weight_decay": 0.0}
     assert optimizer.options_of("conv.weight") == {**base, "lr": 0.05, "betas": (0.5, 0.75)}
+    with pytest.raises(ArgumentError, match=mentions("options_of", "'fc'", "conv.weight, conv.bias")):
+        optimizer.options_of("fc")
 
 
 def test_group_slots_follow_the_group_options(parameters: dict[str, nn.Parameter]) -> None:
     optimizer = optim.SGD(parameters, groups={"fc.*": {"momentum": 0.5, "nesterov": True}})
-    grads = nn.Gradients()
-    for parameter in parameters.values():
-        grads.add(parameter, np.ones(parameter.shape))
-    optimizer.step(grads)
+    optimizer.step(ones(parameters))
     kept = {path: list(arrays) for path, arrays in optimizer.state_dict()["state"].items()}
     assert kept == {"conv.weight": [], "conv.bias": [], "fc.weight": ["velocity"]}
 
 
-def test_patterns_are_case_sensitive(parameters: dict[str, nn.Parameter]) -> None:
-    with pytest.raises(ArgumentError, match="matches no parameter"):
-        optim.SGD(parameters, groups={"CONV.*": {"lr": 0.1}})
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_setting_lr_keeps_the_ratio_of_groups(
-    kind: type[optim.Optimizer], parameters: dict[str, nn.Parameter]
-) -> None:
+@every_kind
+def test_setting_lr_keeps_the_ratio_of_groups(kind: Any, parameters: dict[str, nn.Parameter]) -> None:
     optimizer = kind(parameters, lr=0.5, groups={"conv.*": {"lr": 0.125}})
-    assert optimizer.lr == 0.5
-    for lr in (0.25, 0.0, 1.0):
+    for lr in (0.5, 0.25, 0.0, 1.0):
         optimizer.lr = lr
-        assert optimizer.lr == lr
-        assert optimizer.options_of("fc.weight")["lr"] == lr
+        assert optimizer.lr == optimizer.options_of("fc.weight")["lr"] == lr
         assert optimizer.options_of("conv.weight")["lr"] == lr / 4
+    with pytest.raises(ArgumentError, match=mentions(f"{kind.__name__}: lr", "-1")):
+        optimizer.lr = -1
+    assert optimizer.lr == 1.0
+    optimizer.lr = 0.0
+    optimizer.step(ones(parameters))
+    assert not parameters["fc.weight"].data.any()
 
 
 def test_the_new_lr_is_used(parameters: dict[str, nn.Parameter]) -> None:
     optimizer = optim.SGD(parameters, lr=0.5, groups={"conv.*": {"lr": 0.125}})
     optimizer.lr = 2.0
-    grads = nn.Gradients()
-    for parameter in parameters.values():
-        grads.add(parameter, np.ones(parameter.shape))
-    optimizer.step(grads)
+    optimizer.step(ones(parameters))
     assert (parameters["fc.weight"].data == -2.0).all()
     assert (parameters["conv.weight"].data == -0.5).all()
 
 
-def test_lr_zero_changes_no_value(parameters: dict[str, nn.Parameter]) -> None:
-    for kind in KINDS:
-        grads = nn.Gradients()
-        grads.add(parameters["fc.weight"], np.ones((4, 5)))
-        kind(parameters, lr=0.0).step(grads)
-        assert (parameters["fc.weight"].data == 0).all()
-
-
 def test_numpy_scalars_do_not_widen_float32() -> None:
-    parameter = nn.Parameter(np.ones(2, np.float32))
+    parameters = {"p": nn.Parameter(np.ones(2, np.float32))}
     optimizer = optim.AdamW(
-        {"p": parameter},
-        lr=np.float64(0.1),
-        betas=(np.float64(0.9), np.float32(0.99)),
-        eps=np.float64(1e-8),
-        weight_decay=np.float64(0.1),
+        parameters, lr=np.float64(0.1), betas=(np.float64(0.9), np.float32(0.99)), eps=np.array(1e-8)
     )
     optimizer.lr = np.float64(0.2)
     assert all(type(v) in (float, tuple) for v in optimizer.options_of("p").values())
-    same = optim.AdamW({"p": parameter}, lr=np.array(0.2), betas=np.array([0.9, 0.99]), eps=np.array(1e-8))
+    same = optim.AdamW(parameters, lr=np.array(0.2), betas=np.array([0.9, 0.99]))
     assert same.options_of("p") == {"lr": 0.2, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.01}
-    grads = nn.Gradients()
-    grads.add(parameter, np.ones(2, np.float32))
-    optimizer.step(grads)
-    assert parameter.dtype == np.float32
+    optimizer.step(ones(parameters))
+    assert parameters["p"].dtype == np.float32
 
 
 def test_repr(parameters: dict[str, nn.Parameter]) -> None:
@@ -111,17 +94,10 @@ def test_repr(parameters: dict[str, nn.Parameter]) -> None:
     assert repr(grouped) == "AdaGrad(lr=0.01, eps=1e-10, weight_decay=0.0, groups=['*.bias'])"
 
 
+BIAS = "groups['*.bias']"
 REFUSED: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "negative lr": (optim.SGD, {"lr": -0.1}, ("SGD: lr", "at least 0", "-0.1")),
     "nan lr": (optim.Adam, {"lr": math.nan}, ("Adam: lr", "finite number", "nan")),
-    "infinite lr": (optim.Adam, {"lr": math.inf}, ("Adam: lr", "finite number", "inf")),
-    "text lr": (optim.Adam, {"lr": "0.1"}, ("Adam: lr", "finite number", "'0.1'")),
-    "array lr": (optim.Adam, {"lr": np.array([0.1])}, ("Adam: lr", "finite number", "array([0.1])")),
-    "complex lr": (optim.Adam, {"lr": 0.1 + 0j}, ("Adam: lr", "finite number", "(0.1+0j)")),
-    "NumPy bool lr": (optim.Adam, {"lr": np.bool_(True)}, ("Adam: lr", "finite number", "True")),
-    "a number too large for a float": (optim.Adam, {"lr": 10**400}, ("Adam: lr", "finite number")),
-    "bool lr": (optim.Adam, {"lr": True}, ("Adam: lr", "finite number", "True")),
-    "negative momentum": (optim.SGD, {"momentum": -0.9}, ("SGD: momentum", "less than 1", "-0.9")),
     "momentum 1": (optim.SGD, {"momentum": 1}, ("SGD: momentum", "less than 1", "got 1")),
     "negative decay": (optim.AdamW, {"weight_decay": -1}, ("AdamW: weight_decay", "at least 0", "-1")),
     "negative eps": (optim.AdaGrad, {"eps": -1e-8}, ("AdaGrad: eps", "at least 0", "-1e-08")),
@@ -129,51 +105,37 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "beta 1": (optim.Adam, {"betas": (0.9, 1.0)}, ("Adam: betas[1]", "less than 1", "1.0")),
     "negative beta": (optim.Adam, {"betas": (-0.9, 0.9)}, ("Adam: betas[0]", "at least 0", "-0.9")),
     "one beta": (optim.Adam, {"betas": 0.9}, ("Adam: betas", "two numbers", "0.9")),
-    "three betas": (optim.Adam, {"betas": (0.1, 0.2, 0.3)}, ("Adam: betas", "two numbers")),
     "nesterov alone": (optim.SGD, {"nesterov": True}, ("SGD: nesterov=True", "momentum=0.9")),
     "nesterov 1": (optim.SGD, {"nesterov": 1}, ("SGD: nesterov", "True or False", "got 1")),
-    "groups of the wrong type": (optim.SGD, {"groups": ["*"]}, ("SGD: groups", "path patterns", "['*']")),
-    "group of the wrong type": (optim.SGD, {"groups": {"*": 0.1}}, ("SGD: groups", "{'*': 0.1}")),
-    "pattern of the wrong type": (optim.SGD, {"groups": {0: {}}}, ("SGD: groups", "{0: {}}")),
+    "no groups": (optim.SGD, {"groups": ["*"]}, ("SGD: groups", "path patterns", "['*']")),
+    "no options": (optim.SGD, {"groups": {"*": 0.1}}, ("SGD: groups", "{'*': 0.1}")),
+    "no pattern": (optim.SGD, {"groups": {0: {}}}, ("SGD: groups", "{0: {}}")),
     "pattern without match": (
         optim.SGD,
-        {"groups": {"fc2.*": {"lr": 0.1}}},
-        ("SGD: groups['fc2.*']", "matches no parameter", "conv.weight, conv.bias, fc.weight"),
+        {"groups": {"FC.*": {"lr": 0.1}}},  # capitals count
+        ("SGD: groups['FC.*']", "matches no parameter", "conv.weight, conv.bias, fc.weight"),
     ),
-    "pattern behind another": (
+    "pattern behind others": (
         optim.SGD,
         {"groups": {"conv.*": {}, "*.bias": {"weight_decay": 0.0}}},
-        ("SGD: groups['*.bias']", "first matching pattern wins", "before"),
+        (f"SGD: {BIAS}", "first matching pattern wins", "before"),
     ),
     "unknown option": (
         optim.SGD,
         {"groups": {"*.bias": {"beta": 0.9}}},
-        ("SGD: groups['*.bias']", "no option 'beta'", "lr, momentum, weight_decay, nesterov"),
+        (f"SGD: {BIAS}", "no option 'beta'", "lr, momentum, weight_decay, nesterov"),
     ),
-    "group option out of range": (
-        optim.Adam,
-        {"groups": {"*.bias": {"eps": -1.0}}},
-        ("Adam: groups['*.bias']: eps", "at least 0", "-1.0"),
-    ),
-    "group lr out of range": (
-        optim.Adam,
-        {"groups": {"*.bias": {"lr": -1.0}}},
-        ("Adam: groups['*.bias']: lr", "at least 0", "-1.0"),
-    ),
+    "group eps": (optim.Adam, {"groups": {"*.bias": {"eps": -1.0}}}, (f"Adam: {BIAS}: eps", "at least 0")),
+    "group lr": (optim.Adam, {"groups": {"*.bias": {"lr": -1.0}}}, (f"Adam: {BIAS}: lr", "at least 0")),
     "group lr over base 0": (
         optim.Adam,
         {"lr": 0.0, "groups": {"*.bias": {"lr": 1.0}}},
-        ("Adam: groups['*.bias']", "ratio", "trainable=False"),
-    ),
-    "group nesterov alone": (
-        optim.SGD,
-        {"groups": {"*.bias": {"nesterov": True}}},
-        ("SGD: groups['*.bias']: nesterov=True", "momentum"),
+        (f"Adam: {BIAS}", "ratio", "trainable=False"),
     ),
     "group momentum 0 under nesterov": (
         optim.SGD,
         {"momentum": 0.9, "nesterov": True, "groups": {"*.bias": {"momentum": 0.0}}},
-        ("SGD: groups['*.bias']: nesterov=True", "momentum"),
+        (f"SGD: {BIAS}: nesterov=True", "momentum"),
     ),
 }
 
@@ -186,29 +148,15 @@ def test_refused(
         kind(parameters, **options)
 
 
-def test_a_refused_lr_leaves_the_old_one(parameters: dict[str, nn.Parameter]) -> None:
-    optimizer = optim.RMSprop(parameters, lr=0.5)
-    with pytest.raises(ArgumentError, match=mentions("RMSprop: lr", "-1")):
-        optimizer.lr = -1
-    assert optimizer.lr == 0.5
+NOTHING_TO_TRAIN: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "layer without": (nn.ReLU(), ("no parameter to train", "ReLU")),
+    "empty": ({}, ("no parameter to train", "dict")),
+    "list": ([nn.Parameter([1.0])], ("Layer or a mapping", "list")),
+    "arrays": ({"p": np.ones(2)}, ("Layer or a mapping", "model.parameters()")),
+}
 
 
-def test_options_of_an_unknown_path(parameters: dict[str, nn.Parameter]) -> None:
-    with pytest.raises(ArgumentError, match=mentions("options_of", "'fc'", "conv.weight, conv.bias")):
-        optim.SGD(parameters).options_of("fc")
-
-
-@pytest.mark.parametrize(
-    ("model", "parts"),
-    [
-        (nn.ReLU(), ("no parameter to train", "ReLU")),
-        ({}, ("no parameter to train", "dict")),
-        ([nn.Parameter([1.0])], ("Layer or a mapping", "list")),
-        ({"p": np.ones(2)}, ("Layer or a mapping", "model.parameters()")),
-        (None, ("Layer or a mapping", "NoneType")),
-    ],
-    ids=["layer without", "empty", "list", "arrays", "None"],
-)
+@pytest.mark.parametrize(("model", "parts"), NOTHING_TO_TRAIN.values(), ids=NOTHING_TO_TRAIN)
 def test_nothing_to_train(model: Any, parts: tuple[str, ...]) -> None:
     with pytest.raises(ArgumentError, match=mentions("Adam:", *parts)):
         optim.Adam(model)

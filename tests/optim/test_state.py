@@ -10,21 +10,11 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.optim import CASES, SHAPES, draw, make_parameters, mentions, step
+from tests.support.optim import CASES, SHAPES, Case, draw, make_parameters, mentions, step, store
 from xpcnn import nn, optim
 from xpcnn.errors import StateDictError
 
-Case = tuple[type[optim.Optimizer], dict[str, Any]]
 GROUPS = {"*.bias": {"weight_decay": 0.0}, "conv.*": {"lr": 0.03}}
-ARRAYS = {
-    "SGD": [],
-    "SGD momentum": ["velocity"],
-    "AdaGrad": ["h"],
-    "RMSprop": ["v"],
-    "RMSprop momentum": ["v", "velocity"],
-    "Adam": ["m", "v"],
-    "AdamW": ["m", "v"],
-}
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -64,11 +54,15 @@ def test_goes_on_bit_for_bit(make: Any, dtype: str, case: Case) -> None:
     np.testing.assert_equal(through_a_file(resumed.state_dict()), through_a_file(optimizer.state_dict()))
 
 
-@pytest.mark.parametrize("name", ARRAYS)
-def test_what_it_holds(make: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "slots"),
+    [("SGD", []), ("AdaGrad", ["h"]), ("RMSprop all", ["v", "velocity"]), ("AdamW", ["m", "v"])],
+)
+def test_what_it_holds(make: Any, name: str, slots: list[str]) -> None:
     kind, options = CASES[name]
     parameters = make_parameters(make, "float32")
     optimizer = kind(parameters, groups=GROUPS, **options)
+    assert optimizer.state_dict()["state"] == {path: {} for path in SHAPES}
     for number in range(3):
         step(make, optimizer, parameters, draw(number))
     state = optimizer.state_dict()
@@ -76,10 +70,8 @@ def test_what_it_holds(make: Any, name: str) -> None:
     assert (state["kind"], state["step"], state["lr"]) == (kind.__name__, 3, 0.1)
     assert state["steps"] == dict.fromkeys(SHAPES, 3)
     assert [group["pattern"] for group in state["groups"]] == list(GROUPS)
-    assert {path: list(arrays) for path, arrays in state["state"].items()} == dict.fromkeys(
-        SHAPES, ARRAYS[name]
-    )
     for path, arrays in state["state"].items():
+        assert list(arrays) == slots
         for array in arrays.values():
             make.check_kind(array, SHAPES[path], "float32")
 
@@ -115,24 +107,10 @@ def test_arrays_of_any_library_are_taken(make: Any, source: str) -> None:
     np.testing.assert_equal(through_a_file(loaded.state_dict()), through_a_file(optimizer.state_dict()))
 
 
-def test_state_before_the_first_step(make: Any) -> None:
-    parameters = make_parameters(make, "float32")
-    state = optim.Adam(parameters, lr=0.3).state_dict()
-    assert state["state"] == {path: {} for path in SHAPES}
-    loaded = optim.Adam(parameters)
-    loaded.load_state_dict(through_a_file(state))
-    assert loaded.lr == 0.3
-    step(make, loaded, parameters, draw(1))
-    assert loaded.state_dict()["step"] == 1
-
-
 def stepped(kind: type[optim.Optimizer], **options: Any) -> optim.Optimizer:
     parameters = {path: nn.Parameter(values) for path, values in draw(0).items()}
     optimizer = kind(parameters, **options)
-    grads = nn.Gradients()
-    for path, values in draw(1).items():
-        grads.add(parameters[path], values)
-    optimizer.step(grads)
+    optimizer.step(store(parameters, draw(1)))
     return optimizer
 
 
@@ -151,21 +129,17 @@ def test_every_difference_is_named_at_once() -> None:
     del state["state"]["conv.weight"]["m"]
     state["state"]["conv.weight"]["velocity"] = np.zeros((2, 3, 2, 2))
     state["state"]["fc.weight"]["v"] = np.zeros((5, 4))
+    state["state"]["fc8.weight"] = {"m": np.zeros(2)}
     refuse(
         stepped(optim.Adam, lr=0.5),
         state,
         "missing: conv.bias\n",
         "unexpected: fc9.weight\n",
+        "unexpected: fc8.weight\n",
         "missing: conv.weight m\n",
         "unexpected: conv.weight velocity\n",
         "wrong shape: fc.weight v is (5, 4) but the parameter has (4, 5)",
     )
-
-
-def test_arrays_for_an_unknown_path() -> None:
-    state = stepped(optim.Adam).state_dict()
-    state["state"]["fc9.weight"] = {"m": np.zeros(2)}
-    refuse(stepped(optim.Adam), state, "unexpected: fc9.weight")
 
 
 def test_another_kind() -> None:
@@ -179,6 +153,7 @@ def test_another_kind() -> None:
 def test_a_part_that_is_missing_or_damaged(key: str) -> None:
     state = stepped(optim.SGD, momentum=0.9, groups=GROUPS).state_dict()
     refuse(stepped(optim.SGD), {k: v for k, v in state.items() if k != key}, "not the state of an", key)
+    refuse(stepped(optim.SGD), None, "not the state of an optimiser")
     if key != "kind":
         refuse(stepped(optim.SGD), {**state, key: "damaged"}, "not the state of an optimiser")
 
@@ -198,8 +173,3 @@ def test_a_part_that_is_missing_or_damaged(key: str) -> None:
 def test_damaged_values(change: dict[str, Any], part: str) -> None:
     state = stepped(optim.SGD, momentum=0.9).state_dict()
     refuse(stepped(optim.SGD), {**state, **change}, "not the state of an optimiser", part)
-
-
-def test_something_else() -> None:
-    refuse(stepped(optim.SGD), nn.Linear(2, 2).state_dict(), "not the state of an optimiser")
-    refuse(stepped(optim.SGD), None, "not the state of an optimiser")

@@ -1,44 +1,77 @@
-"""What the optimiser tests share: the combinations of options, drawn gradients, and steps."""
+"""What the optimiser tests share: the combinations of options, the textbook's formulas, gradients, steps."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from xpcnn import nn, optim
 
-CASES: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
+Case = tuple[type[optim.Optimizer], dict[str, Any]]
+CASES: dict[str, Case] = {
     "SGD": (optim.SGD, {"lr": 0.1}),
     "SGD momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
-    "SGD nesterov": (optim.SGD, {"lr": 0.1, "momentum": 0.8, "nesterov": True}),
     "SGD decay": (optim.SGD, {"lr": 0.1, "weight_decay": 0.2}),
     "SGD all": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.2}),
     "AdaGrad": (optim.AdaGrad, {"lr": 0.1}),
-    "AdaGrad eps": (optim.AdaGrad, {"lr": 0.1, "eps": 0.01}),
-    "AdaGrad decay": (optim.AdaGrad, {"lr": 0.1, "weight_decay": 0.2}),
+    "AdaGrad all": (optim.AdaGrad, {"lr": 0.1, "eps": 0.01, "weight_decay": 0.2}),
     "RMSprop": (optim.RMSprop, {"lr": 0.1}),
-    "RMSprop alpha, eps": (optim.RMSprop, {"lr": 0.1, "alpha": 0.8, "eps": 0.01}),
     "RMSprop momentum": (optim.RMSprop, {"lr": 0.1, "momentum": 0.9}),
     "RMSprop all": (
         optim.RMSprop,
         {"lr": 0.1, "alpha": 0.9, "eps": 0.01, "momentum": 0.9, "weight_decay": 0.2},
     ),
     "Adam": (optim.Adam, {"lr": 0.1}),
-    "Adam betas, eps": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.95), "eps": 0.01}),
     "Adam betas 0": (optim.Adam, {"lr": 0.1, "betas": (0.0, 0.0), "eps": 0.1}),
-    "Adam decay": (optim.Adam, {"lr": 0.1, "weight_decay": 0.2}),
+    "Adam all": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.95), "eps": 0.01, "weight_decay": 0.2}),
     "AdamW": (optim.AdamW, {"lr": 0.1}),
-    "AdamW decay": (optim.AdamW, {"lr": 0.1, "betas": (0.8, 0.95), "weight_decay": 0.2}),
+    "AdamW all": (optim.AdamW, {"lr": 0.1, "betas": (0.8, 0.95), "weight_decay": 0.2}),
     "AdamW no decay": (optim.AdamW, {"lr": 0.1, "weight_decay": 0.0}),
 }
 """Every optimiser with every option away from its default at least once."""
+ONE_OF_EACH = ("SGD all", "AdaGrad", "RMSprop all", "Adam", "AdamW")
 
 SHAPES: dict[str, tuple[int, ...]] = {"conv.weight": (2, 3, 2, 2), "conv.bias": (2,), "fc.weight": (4, 5)}
 
-Values = dict[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+Values = dict[str, Array]
+
+
+def formula(
+    kind: type, p: Array, gradients: list[Array], round_: Any = np.asarray, **options: Any
+) -> Iterator[Array]:
+    """The formulas of the docstrings in float64: `p` after each step, which alone is rounded."""
+    lr, decay = options["lr"], options.get("weight_decay", 0.01 if kind is optim.AdamW else 0.0)
+    momentum, nesterov = options.get("momentum", 0.0), options.get("nesterov", False)
+    eps = options.get("eps", 1e-10 if kind is optim.AdaGrad else 1e-8)
+    first, second, velocity = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    for t, g in enumerate(map(np.float64, gradients), start=1):
+        if kind is optim.AdamW:
+            p = p - lr * decay * p
+        else:
+            g = g + decay * p
+        if kind is optim.SGD:
+            velocity = momentum * velocity + g
+            p = p - lr * (g + momentum * velocity if nesterov else velocity)
+        elif kind is optim.AdaGrad:
+            second = second + g * g
+            p = p - lr * g / (np.sqrt(second) + eps)
+        elif kind is optim.RMSprop:
+            alpha = options.get("alpha", 0.99)
+            second = alpha * second + (1 - alpha) * g * g
+            velocity = momentum * velocity + g / (np.sqrt(second) + eps)
+            p = p - lr * velocity
+        else:
+            beta1, beta2 = options.get("betas", (0.9, 0.999))
+            first = beta1 * first + (1 - beta1) * g
+            second = beta2 * second + (1 - beta2) * g * g
+            root = np.sqrt(second / (1 - beta2**t))
+            p = p - lr * first / (1 - beta1**t) / (root + eps)
+        p = round_(p)
+        yield p
 
 
 def draw(seed: int) -> Values:
@@ -53,23 +86,26 @@ def draw(seed: int) -> Values:
 
 def make_parameters(make: Any, dtype: str, seed: int = 0) -> dict[str, nn.Parameter]:
     """Parameters of SHAPES on the backend of `make`, whose arrays refuse writing where it can make such."""
-    parameters = {}
     with make.use():
-        for path, values in draw(seed).items():
-            parameters[path] = nn.Parameter(make.array(values, dtype))
-    return parameters
+        return {path: nn.Parameter(make.array(values, dtype)) for path, values in draw(seed).items()}
+
+
+def store(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Any]) -> nn.Gradients:
+    """A store with these gradients, by path."""
+    grads = nn.Gradients()
+    for path, gradient in values.items():
+        grads.add(parameters[path], gradient)
+    return grads
 
 
 def step(
     make: Any, optimizer: optim.Optimizer, parameters: Mapping[str, nn.Parameter], values: Values
 ) -> None:
     """One step with these gradients, in the dtype of each parameter, for those parameters that are named."""
-    grads = nn.Gradients()
-    for path, gradient in values.items():
-        name = str(parameters[path].dtype).rpartition(".")[-1]
-        grads.add(parameters[path], make.array(gradient, name))
-    with make.unchanged(*(gradient for _, gradient in grads.items())):
-        optimizer.step(grads)
+    dtypes = {path: str(parameters[path].dtype).rpartition(".")[-1] for path in values}
+    given = {path: make.array(gradient, dtypes[path]) for path, gradient in values.items()}
+    with make.unchanged(*given.values()):
+        optimizer.step(store(parameters, given))
 
 
 def mentions(*parts: str) -> str:
