@@ -7,36 +7,40 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.model_cases import drawn_state, images, tiny, tiny_shape
+from tests.support.model_cases import FAMILIES, OF_ONE_SIZE, drawn_state, images, tiny, tiny_shape
 from tests.support.torch_models import torch
-from tests.support.torch_twins import TWINS, twin
+from tests.support.torch_twins import twin
 from xpcnn import models, nn, ops
 from xpcnn.testing import assert_close
 
+# One of each family at each stem; the deeper ones differ in how often a block is repeated.
 CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
-    name: (name, tiny_shape(name)[1:], {}) for name in TWINS
-}
-CASES |= {
+    name: (name, tiny_shape(name)[1:], {}) for name in FAMILIES
+} | {
+    "simple_convnet, stride": ("simple_convnet", (9, 8), {"stride": 2, "padding": 1}),
+    "tiny_convnet, bias": ("tiny_convnet", (9, 8), {"bias": True}),
     "deep_convnet with batch-norm": ("deep_convnet", (28, 28), {"batch_norm": True}),
     "deep_convnet with filters": ("deep_convnet", (31, 35), {"filters": (5, 3, 4)}),
     "lenet5 sigmoid": ("lenet5", (27, 32), {"variant": "sigmoid"}),
     "lenet5 modern": ("lenet5", (32, 32), {"variant": "modern"}),
     "alexnet large": ("alexnet", (79, 99), {"small_images": False}),
     "alexnet with LRN": ("alexnet", (32, 28), {"local_response_norm": True}),
-    "vgg11_bn large": ("vgg11_bn", (64, 96), {"small_images": False}),
+    "vgg13_bn large": ("vgg13_bn", (64, 96), {"small_images": False}),
     "vgg16 large": ("vgg16", (32, 33), {"small_images": False}),
     "googlenet large": ("googlenet", (64, 49), {"small_images": False}),
-    "resnet18 large": ("resnet18", (64, 49), {"small_images": False}),
+    "resnet34 large": ("resnet34", (64, 49), {"small_images": False}),
     "resnet50 large": ("resnet50", (33, 64), {"small_images": False}),
+    "resnet32": ("resnet32", (16, 16), {}),
 }
 every_case = pytest.mark.parametrize(("name", "size", "options"), CASES.values(), ids=CASES.keys())
 
 
-def pair(name: str, options: dict[str, Any], **more: Any) -> tuple[nn.Sequential, Any]:
+def pair(name: str, options: dict[str, Any]) -> tuple[nn.Sequential, Any]:
     """A narrow model without dropout, and its twin with the same drawn weights."""
+    more: dict[str, Any] = {"input_shape": (2, 9, 8)} if name in OF_ONE_SIZE else {"small_images": True}
     if name in ("deep_convnet", "alexnet", "googlenet") or name.startswith("vgg"):
         more["dropout"] = 0.0
-    options = {"small_images": True, **options, **more}
+    options = {**more, **options}
     model = tiny(name, **options)
     module = twin(name, classes=4, in_channels=2, narrow=True, **options).double()
     state = drawn_state(model)
@@ -46,19 +50,13 @@ def pair(name: str, options: dict[str, Any], **more: Any) -> tuple[nn.Sequential
 
 
 @every_case
-def test_logits_in_evaluation(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
+def test_logits_and_one_training_step(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
     model, module = pair(name, options)
-    x = images(3, 2, *size)
+    x, labels = images(6, 2, *size, seed=2), np.arange(6) % 4
     with torch.no_grad():
         expected = module.eval()(torch.from_numpy(x)).numpy()
     assert_close(model(x), expected, rtol=1e-9)
     assert_close(model.forward(x)[0], expected, rtol=1e-9)
-
-
-@every_case
-def test_one_training_step(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
-    model, module = pair(name, options)
-    x, labels = images(6, 2, *size, seed=2), np.arange(6) % 4
 
     y, ctx = model.forward(x, train=True)
     loss, loss_ctx = ops.softmax_cross_entropy(y, labels)
@@ -101,6 +99,7 @@ def published(name: str, **options: Any) -> tuple[nn.Layer, Any]:
     return model, module
 
 
+@pytest.mark.slow
 def test_alexnet_at_its_published_size() -> None:
     model, module = published("alexnet", local_response_norm=True)
     x = images(2, 3, 224, 224, dtype="float32")
@@ -108,6 +107,7 @@ def test_alexnet_at_its_published_size() -> None:
         assert_close(model(x), module.eval()(torch.from_numpy(x)).numpy(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_resnet18_at_its_published_size() -> None:
     """Logits in float32, to 1e-4; one training step's gradients in float64.
 

@@ -1,23 +1,15 @@
-"""simple_convnet and tiny_convnet, whose arguments are their own, and the same networks in PyTorch."""
+"""simple_convnet and tiny_convnet, whose arguments are their own."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support.model_cases import count, images
-from xpcnn import models, nn, ops
+from xpcnn import models
 from xpcnn.errors import ShapeError, XpcnnError
-from xpcnn.testing import assert_close
-
-SMALL: dict[str, dict[str, Any]] = {
-    "simple_convnet": {"input_shape": (2, 9, 8), "filters": 3, "filter_size": 3, "hidden": 5, "classes": 4},
-    "tiny_convnet": {"input_shape": (2, 9, 8), "filters": 3, "classes": 4},
-}
 
 # -- simple_convnet -----------------------------------------------------------------------
 
@@ -102,69 +94,3 @@ def test_tiny_convnet_refuses_images_it_cannot_pool() -> None:
     for shape in ((1, 3, 9), (1, 9, 3)):
         with pytest.raises(ShapeError, match="at least 4x4, got input_shape"):
             models.tiny_convnet(input_shape=shape)
-
-
-# -- the same network in PyTorch ----------------------------------------------------------
-
-
-def torch_twin(name: str, options: dict[str, Any]) -> Any:
-    torch = pytest.importorskip("torch")
-    channels, height, width = options["input_shape"]
-    filters, classes = options["filters"], options["classes"]
-    if name == "tiny_convnet":
-        features = filters * ((height - 2) // 2) * ((width - 2) // 2)
-        layers = {
-            "conv1": torch.nn.Conv2d(channels, filters, 3, bias=False),
-            "pool1": torch.nn.MaxPool2d(2),
-            "flatten": torch.nn.Flatten(),
-            "fc": torch.nn.Linear(features, classes),
-        }
-    else:
-        size, stride, padding = options["filter_size"], options.get("stride", 1), options.get("padding", 0)
-        oh, ow = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
-        layers = {
-            "conv1": torch.nn.Conv2d(channels, filters, size, stride, padding),
-            "relu1": torch.nn.ReLU(),
-            "pool1": torch.nn.MaxPool2d(2),
-            "flatten": torch.nn.Flatten(),
-            "fc1": torch.nn.Linear(filters * (oh // 2) * (ow // 2), options["hidden"]),
-            "relu2": torch.nn.ReLU(),
-            "fc2": torch.nn.Linear(options["hidden"], classes),
-        }
-    return torch.nn.Sequential(OrderedDict(layers)).double()
-
-
-@pytest.mark.parametrize(
-    ("name", "more"),
-    [
-        ("simple_convnet", {}),
-        ("simple_convnet", {"stride": 2, "padding": 1}),
-        ("simple_convnet", {"padding": 2, "filter_size": 5}),
-        ("tiny_convnet", {}),
-    ],
-)
-def test_pytorch_gives_the_same_logits_and_gradients(name: str, more: dict[str, Any]) -> None:
-    torch = pytest.importorskip("torch")
-    options = {**SMALL[name], **more}
-    kind = {"weight_std": "he"} if name == "simple_convnet" else {}
-    model = models.build(name, **options, **kind, dtype="float64")
-    twin = torch_twin(name, options)
-    # PyTorch takes our state by its names, and checks that none is missing or left over.
-    twin.load_state_dict({path: torch.from_numpy(array) for path, array in model.state_dict().items()})
-    x, labels = images(6, *options["input_shape"], seed=2), np.arange(6) % options["classes"]
-
-    y, ctx = model.forward(x, train=True)
-    loss, loss_ctx = ops.softmax_cross_entropy(y, labels)
-    grads = nn.Gradients()
-    dx = model.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
-
-    torch_x = torch.from_numpy(x).requires_grad_()
-    torch_y = twin(torch_x)
-    torch_loss = torch.nn.functional.cross_entropy(torch_y, torch.from_numpy(labels))
-    torch_loss.backward()
-    assert_close(y, torch_y.detach().numpy())
-    assert_close(loss, np.asarray(torch_loss.item()))
-    assert_close(dx, torch_x.grad.numpy())
-    for path, parameter in twin.named_parameters():
-        assert_close(grads[path], parameter.grad.numpy())
-        assert np.abs(grads[path]).max() > 0

@@ -110,13 +110,10 @@ class CifarResNet(nn.Module):
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(*(CifarBlock(16, 16, 1) for _ in range(blocks)))
-        self.layer2 = nn.Sequential(
-            CifarBlock(16, 32, 2), *(CifarBlock(32, 32, 1) for _ in range(blocks - 1))
-        )
-        self.layer3 = nn.Sequential(
-            CifarBlock(32, 64, 2), *(CifarBlock(64, 64, 1) for _ in range(blocks - 1))
-        )
+        for i, width in enumerate((16, 32, 64), start=1):
+            first = CifarBlock(max(16, width // 2), width, 1 if i == 1 else 2)
+            rest = (CifarBlock(width, width, 1) for _ in range(blocks - 1))
+            setattr(self, f"layer{i}", nn.Sequential(first, *rest))
         self.fc = nn.Linear(64, classes)
 
     def forward(self, x: Any) -> Any:
@@ -209,6 +206,42 @@ class VGG(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+class SimpleConvNet(nn.Sequential):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        filters: int,
+        filter_size: int,
+        stride: int,
+        padding: int,
+        hidden: int,
+        classes: int,
+    ) -> None:
+        oh, ow = ((side + 2 * padding - filter_size) // stride + 1 for side in shape[1:])
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=nn.Conv2d(shape[0], filters, filter_size, stride, padding),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(filters * (oh // 2) * (ow // 2), hidden),
+            relu2=nn.ReLU(),
+            fc2=nn.Linear(hidden, classes),
+        )
+        super().__init__(layers)
+
+
+class TinyConvNet(nn.Sequential):
+    def __init__(self, shape: tuple[int, int, int], filters: int, classes: int, bias: bool) -> None:
+        channels, height, width = shape
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=nn.Conv2d(channels, filters, 3, bias=bias),
+            pool1=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(filters * ((height - 2) // 2) * ((width - 2) // 2), classes),
+        )
+        super().__init__(layers)
 
 
 class DeepConvNet(nn.Sequential):

@@ -6,7 +6,17 @@ from typing import Any
 
 from tests.support.model_cases import WIDTHS
 from tests.support.torch_inception import GoogLeNet, LeNet5
-from tests.support.torch_models import VGG, AlexNet, BasicBlock, Bottleneck, CifarResNet, DeepConvNet, ResNet
+from tests.support.torch_models import (
+    VGG,
+    AlexNet,
+    BasicBlock,
+    Bottleneck,
+    CifarResNet,
+    DeepConvNet,
+    ResNet,
+    SimpleConvNet,
+    TinyConvNet,
+)
 
 RESNETS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -18,6 +28,7 @@ RESNETS = {
 CIFAR_RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 VGGS = tuple(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn"))
 TWINS = ("deep_convnet", "lenet5", "alexnet", *VGGS, "googlenet", *RESNETS, *CIFAR_RESNETS)
+"""Those that take any number of classes and channels, and have small_images."""
 
 
 def twin(
@@ -28,19 +39,21 @@ def twin(
     small_images: bool = False,
     narrow: bool = False,
     dropout: float = 0.5,
-    batch_norm: bool = False,
-    filters: tuple[int, int, int] = (16, 32, 64),
-    aux: bool = False,
-    variant: str = "tanh",
-    local_response_norm: bool = False,
+    **options: Any,
 ) -> Any:
     """The PyTorch module of a published model; narrowed as `model_cases.tiny` narrows, and without dropout of
     its own choosing."""
     size = (classes, in_channels, small_images)
+    if name == "simple_convnet":
+        kind = {"filters": 3, "filter_size": 3, "hidden": 5, "stride": 1, "padding": 0, **options}
+        return SimpleConvNet(kind.pop("input_shape"), **kind, classes=classes)
+    if name == "tiny_convnet":
+        return TinyConvNet(options["input_shape"], 3, classes, options.get("bias", False))
     if name == "deep_convnet":
-        return DeepConvNet(classes, in_channels, dropout, batch_norm, filters)
+        filters = options.get("filters", (16, 32, 64))
+        return DeepConvNet(classes, in_channels, dropout, options.get("batch_norm", False), filters)
     if name == "lenet5":
-        return LeNet5(variant, classes, in_channels)
+        return LeNet5(options.get("variant", "tanh"), classes, in_channels)
     if name in CIFAR_RESNETS:
         return CifarResNet(int(name[6:]), classes, in_channels)
     family = "vgg" if name in VGGS else "resnet" if name in RESNETS else name
@@ -50,5 +63,5 @@ def twin(
     if name in VGGS:
         return VGG(int(name[3:5]), name.endswith("_bn"), *size, width, dropout)
     if name == "alexnet":
-        return AlexNet(*size, width, dropout, local_response_norm)
-    return GoogLeNet(*size, width, aux, dropout, dropout)
+        return AlexNet(*size, width, dropout, options.get("local_response_norm", False))
+    return GoogLeNet(*size, width, options.get("aux", False), dropout, dropout)
