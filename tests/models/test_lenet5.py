@@ -168,4 +168,4 @@ def test_larger_images_are_refused() -> None:
             ShapeError, match=r"lenet5: images of .* are too large, it takes 1x1 to 32x32; crop"
         ):
             model(images(1, 1, *size, dtype="float32"))
-    assert repr(model[""]) == "Images(1 channels, 1x1 to 32x32, mean=0.0, std=0.3081, padded to 32x32)"
+    assert repr(model[""]) == "Images('lenet5', 1, 0.0, 0.3081, 1, largest=32, pad_to=32)"

@@ -27,7 +27,17 @@ from xpcnn.nn.containers import Container
 from xpcnn.nn.init import at_most
 
 # What only wraps another layer while something is computed, and is never saved.
-NEVER_SAVED = {"LowPrecisionModel", "Stateless", "_InFloat32", "_Pool2d", "_BatchNorm"}
+NEVER_SAVED = {
+    "LowPrecisionModel",
+    "OpLayer",
+    "Stateless",
+    "Weighted",
+    "_BatchNorm",
+    "_Conv",
+    "_InFloat32",
+    "_Norm",
+    "_Pool2d",
+}
 
 
 def folded() -> nn.Layer:

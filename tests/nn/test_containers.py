@@ -182,20 +182,20 @@ def test_repr() -> None:
     )
     assert repr(model).splitlines() == [
         "Sequential(",
-        "  (conv1): Conv2d(3, 8, kernel_size=(3, 3), padding='same', bias=False)",
-        "  (bn1): BatchNorm2d(8, eps=1e-05, momentum=0.1)",
+        "  (conv1): Conv2d(3, 8, (3, 3), padding='same', bias=False)",
+        "  (bn1): BatchNorm2d(8)",
         "  (block): Residual(",
         "    (): Sequential(",
-        "      (0): Conv2d(8, 8, kernel_size=(1, 3), padding=(0, 1))",
+        "      (0): Conv2d(8, 8, (1, 3), padding=(0, 1))",
         "    )",
         "    (downsample): Identity()",
         "  )",
-        "  (pool): MaxPool2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), ceil_mode=True)",
+        "  (pool): MaxPool2d((3, 3), stride=(2, 2), padding=(1, 1), ceil_mode=True)",
         "  (drop): Dropout(p=0.2)",
         "  (act): LeakyReLU(slope=0.1)",
-        "  (gap): AdaptiveAvgPool2d(output_size=(1, None))",
+        "  (gap): AdaptiveAvgPool2d((1, None))",
         "  (fc): Linear(8, 10, bias=False)",
-        "  (out): Softmax(axis=-1)",
+        "  (out): Softmax()",
         ")",
     ]
     assert repr(nn.Sequential()) == "Sequential()"

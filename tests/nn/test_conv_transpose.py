@@ -65,10 +65,10 @@ def test_summary() -> None:
 
 
 def test_shown() -> None:
-    assert repr(nn.ConvTranspose2d(4, 6, 3)) == "ConvTranspose2d(4, 6, kernel_size=(3, 3))"
+    assert repr(nn.ConvTranspose2d(4, 6, 3)) == "ConvTranspose2d(4, 6, (3, 3))"
     layer = nn.ConvTranspose2d(4, 6, (3, 2), 2, 1, (1, 0), 2, bias=False)
     assert repr(layer) == (
-        "ConvTranspose2d(4, 6, kernel_size=(3, 2), stride=(2, 2), padding=(1, 1), output_padding=(1, 0), "
+        "ConvTranspose2d(4, 6, (3, 2), stride=(2, 2), padding=(1, 1), output_padding=(1, 0), "
         "groups=2, bias=False)"
     )
 

@@ -50,11 +50,11 @@ def test_summary() -> None:
 
 
 def test_shown() -> None:
-    assert repr(nn.LayerNorm(4)) == "LayerNorm((4,), eps=1e-05)"
+    assert repr(nn.LayerNorm(4)) == "LayerNorm((4,))"
     assert repr(nn.LayerNorm((2, 3), 0.1, False)) == "LayerNorm((2, 3), eps=0.1, affine=False)"
-    assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(2, 4, eps=1e-05)"
-    assert repr(nn.GroupNorm(2, 4, affine=False)) == "GroupNorm(2, 4, eps=1e-05, affine=False)"
-    assert repr(nn.LocalResponseNorm(5)) == "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=1.0)"
+    assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(2, 4)"
+    assert repr(nn.GroupNorm(2, 4, affine=False)) == "GroupNorm(2, 4, affine=False)"
+    assert repr(nn.LocalResponseNorm(5)) == "LocalResponseNorm(5)"
 
 
 @pytest.mark.parametrize("arguments", [(3, 4), (0, 4), (2, 0), (-1, 4)], ids=str)

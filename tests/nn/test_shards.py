@@ -11,8 +11,7 @@ import pytest
 import xpcnn
 from xpcnn import data, errors, models, nn, ops
 from xpcnn.backend import Key
-from xpcnn.nn import Gradients
-from xpcnn.nn.shards import ShardedModel, Shards
+from xpcnn.nn.value_and_grad import infer, shards_of
 from xpcnn.train.evaluate import evaluate, predict
 
 
@@ -35,26 +34,23 @@ images = np.random.default_rng(0).standard_normal((90, 1, 28, 28))
 labels = np.arange(90) % 10
 
 
-def gradients(run: Any) -> tuple[np.ndarray, Gradients]:
-    y, ctx = run.forward(images, Key(3))
-    _, loss_ctx = ops.softmax_cross_entropy(y, labels)
-    grads = Gradients()
-    run.backward(ctx, ops.softmax_cross_entropy.backward(loss_ctx), grads)
-    return y, grads
-
-
 def test_forward_and_gradients_are_those_of_the_whole_batch() -> None:
     model = convnet()
-    run = ShardedModel(model)
-    y, ctx = run.forward(images, Key(3))
-    assert isinstance(ctx, Shards)
-    assert len(ctx.rows) > 1
-    assert [i for rows in ctx.rows for i in range(90)[rows]] == list(range(90))
-    y, grads = gradients(run)
+    shards = shards_of(model, images, train=True)
+    assert shards is not None
+    assert len(shards) > 1
+    assert [i for rows in shards for i in range(90)[rows]] == list(range(90))
+    seen = []
+
+    def loss(y: Any, t: Any) -> Any:
+        seen.append(y)
+        return ops.softmax_cross_entropy(y, t)
+
+    _, grads = nn.value_and_grad(model, (loss, ops.softmax_cross_entropy.backward))(images, labels)
     whole, whole_ctx = model.forward(images, train=True)
-    np.testing.assert_allclose(y, whole, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(run(images), whole, rtol=0, atol=1e-12)
-    expected = Gradients()
+    np.testing.assert_allclose(seen[0], whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(infer(model, images), whole, rtol=0, atol=1e-12)
+    expected = nn.Gradients()
     _, loss_ctx = ops.softmax_cross_entropy(whole, labels)
     model.backward(whole_ctx, ops.softmax_cross_entropy.backward(loss_ctx), expected, need_dx=False)
     for path, parameter in model.parameters().items():
@@ -74,7 +70,7 @@ def test_forward_and_gradients_are_those_of_the_whole_batch() -> None:
 )
 def test_shards_of_inference(count: int, side: int, shards: int | None, largest: int) -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1))
-    rows = ShardedModel(model)._rows(np.broadcast_to(np.float32(0), (count, 1, side, side)), train=False)
+    rows = shards_of(model, np.broadcast_to(np.float32(0), (count, 1, side, side)), train=False)
     if shards is None:
         assert rows is None
         return
@@ -105,9 +101,7 @@ WHOLE = {
 def test_batches_that_stay_whole(name: str) -> None:
     model = WHOLE[name]()
     x = images.astype(np.float32)[: 19 if name == "a few images" else 90]
-    y, ctx = ShardedModel(model).forward(x, Key(0))
-    assert not isinstance(ctx, Shards)
-    assert y.shape == (len(x), 10)
+    assert shards_of(model, x, train=True) is None
 
 
 def test_what_counts_as_per_sample() -> None:
@@ -134,18 +128,24 @@ def test_published_models_with_batch_statistics_are_sharded_for_inference(name: 
 
 def test_masks_differ_from_shard_to_shard() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Dropout(0.5))
-    with np.errstate(all="raise"):
-        y, ctx = ShardedModel(model).forward(np.ones((80, 1, 28, 28), dtype=np.float32), Key(1))
-    assert isinstance(ctx, Shards)
-    first, second = (y[rows] == 0 for rows in ctx.rows[:2])
+    x, kept = np.ones((80, 1, 28, 28), dtype=np.float32), []
+
+    def loss(y: Any, t: Any) -> Any:
+        kept.append(y == 0)
+        return ops.mean_squared_error(y, y)
+
+    nn.value_and_grad(model, (loss, ops.mean_squared_error.backward))(x, x, key=Key(1))
+    shards = shards_of(model, x, train=True)
+    assert shards is not None
+    first, second = (kept[0][rows] for rows in shards[:2])
     assert not np.array_equal(first, second)
 
 
 def test_other_backends_are_not_cut(make: Any) -> None:
     with make.use():
         model = nn.Sequential(nn.Conv2d(1, 4, 3, seed=0), nn.ReLU())
-        _, ctx = ShardedModel(model).forward(make.array(images.astype(np.float32)), Key(0))
-        assert isinstance(ctx, Shards) == (make.backend == "numpy")
+        shards = shards_of(model, make.array(images.astype(np.float32)), train=True)
+        assert (shards is not None) == (make.backend == "numpy")
 
 
 def test_evaluation_and_prediction_agree_with_the_model() -> None:
@@ -176,13 +176,17 @@ def test_contexts_are_let_go_on_the_way() -> None:
 def test_a_batch_needs_little_more_than_its_contexts() -> None:
     xpcnn.set_num_threads(2)
     model = models.deep_convnet(dropout=0.0)
-    images = np.ones((100, 1, 28, 28), dtype=np.float32)
-    run, used = ShardedModel(model), []
+    images, contexts, used = np.ones((100, 1, 28, 28), dtype=np.float32), 0, []
+
+    def loss(y: Any, t: Any) -> Any:
+        nonlocal contexts
+        contexts, _ = tracemalloc.get_traced_memory()
+        return ops.mean_squared_error(y, y)
+
+    compute = nn.value_and_grad(model, (loss, ops.mean_squared_error.backward))
     for _ in range(2):
         tracemalloc.start()
-        y, ctx = run.forward(images, Key(0))
-        contexts, _ = tracemalloc.get_traced_memory()
-        run.backward(ctx, y, nn.Gradients())
+        compute(images, images)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         used.append(peak / contexts)

@@ -48,21 +48,21 @@ THIN: dict[str, tuple[nn.Layer, Any, str]] = {
     "SiLU": (nn.SiLU(), ops.silu, "SiLU()"),
     "Softmax": (nn.Softmax(1), ops.softmax, "Softmax(axis=1)"),
     "Flatten": (nn.Flatten(), ops.flatten, "Flatten()"),
-    "MaxPool2d": (nn.MaxPool2d(2, 1), ops.max_pool2d, "MaxPool2d(kernel_size=(2, 2), stride=(1, 1))"),
+    "MaxPool2d": (nn.MaxPool2d(2, 1), ops.max_pool2d, "MaxPool2d((2, 2), stride=(1, 1))"),
     "AvgPool2d": (
         nn.AvgPool2d(3, padding=1, ceil_mode=True, count_include_pad=False),
         ops.avg_pool2d,
-        "AvgPool2d(kernel_size=(3, 3), stride=(3, 3), padding=(1, 1), ceil_mode=True)",
+        "AvgPool2d((3, 3), stride=(3, 3), padding=(1, 1), ceil_mode=True, count_include_pad=False)",
     ),
     "AdaptiveAvgPool2d": (
         nn.AdaptiveAvgPool2d((1, None)),
         ops.adaptive_avg_pool2d,
-        "AdaptiveAvgPool2d(output_size=(1, None))",
+        "AdaptiveAvgPool2d((1, None))",
     ),
     "LocalResponseNorm": (
         nn.LocalResponseNorm(3, beta=0.5),
         ops.local_response_norm,
-        "LocalResponseNorm(3, alpha=0.0001, beta=0.5, k=1.0)",
+        "LocalResponseNorm(3, beta=0.5)",
     ),
 }
 
@@ -99,7 +99,7 @@ def test_a_users_own(make: Any, layer: nn.Layer) -> None:
 
 
 def test_what_a_users_own_says_of_itself() -> None:
-    assert repr(SwishWithBeta(2.5)) == "SwishWithBeta(beta=2.5)"
+    assert repr(SwishWithBeta(2.5)) == "SwishWithBeta(2.5)"
     assert repr(Swish()) == "Swish()"
     assert Swish().op is swish
     assert not Swish().parameters()

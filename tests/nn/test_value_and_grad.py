@@ -14,8 +14,7 @@ import xpcnn
 from tests.support.nn import build, draw, mentions
 from xpcnn import Key, Trainer, errors, nn, ops, optim
 from xpcnn.backend.reference import reference_mode
-from xpcnn.nn import shards
-from xpcnn.nn.shards import ShardedModel, Shards
+from xpcnn.nn.value_and_grad import infer, shards_of
 from xpcnn.train import trainer as trainer_module
 from xpcnn.train.amp import LowPrecisionModel
 from xpcnn.train.loss_scale import LossScale
@@ -207,15 +206,26 @@ def test_copies_have_a_model_of_their_own(copied: Any, dtype: str | None) -> Non
         np.testing.assert_array_equal(array, twin.model.state_dict()[path])
 
 
+@pytest.mark.parametrize("count", [7, 90])
+def test_a_call_that_fails_puts_batch_statistics_back(make: Any, count: int) -> None:
+    with make.use():
+        model = nn.Sequential(conv=nn.Conv2d(1, 2, 3), norm=nn.BatchNorm2d(2), flatten=nn.Flatten())
+    x = make.array(draw(count, 1, 5, 5, dtype="float32"))
+    before = make.snapshot([buffer.data for buffer in model.buffers().values()])
+    with pytest.raises(errors.ShapeError, match="mean_squared_error"):
+        nn.value_and_grad(model, ops.mean_squared_error)(x, make.array(draw(count, 17, dtype="float32")))
+    np.testing.assert_equal(make.snapshot([buffer.data for buffer in model.buffers().values()]), before)
+
+
 # -- the engine behind it ----------------------------------------------------------------
 
 
 def test_shards_give_what_the_whole_batch_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     model = wide().to(dtype="float64")
     compute, x = nn.value_and_grad(model, ops.softmax_cross_entropy), images("float64")
-    assert isinstance(ShardedModel(model).forward(x, Key(0))[1], Shards)
+    assert shards_of(model, x, train=True) is not None
     loss, grads = compute(x, labels)
-    monkeypatch.setattr(shards, "FEWEST", 100)  # nothing is cut
+    monkeypatch.setitem(shards_of.__globals__, "FEWEST", 100)  # nothing is cut
     whole, expected = compute(x, labels)
     np.testing.assert_allclose(loss, whole, rtol=1e-14)
     assert_same(weights_of(grads, model), weights_of(expected, model), atol=1e-13)
@@ -226,7 +236,7 @@ def test_the_reference_answers_without_shards() -> None:
     seen: list[int] = []
     model.drop.forward = lambda x, **options: (seen.append(len(x)), nn.Dropout.forward(model.drop, x))[1]
     with reference_mode():
-        ShardedModel(model)(x)
+        infer(model, x)
     assert seen == [90]
 
 

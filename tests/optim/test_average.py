@@ -230,6 +230,4 @@ def test_refused() -> None:
             optim.WeightAverage(nn.Linear(1, 1), decay=decay)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="model must be a Layer, got dict"):
         optim.WeightAverage({})  # type: ignore[arg-type]
-    assert (
-        repr(optim.WeightAverage(nn.ReLU(), 0.9)) == "WeightAverage(ReLU, decay=0.9, count=0)"
-    )
+    assert repr(optim.WeightAverage(nn.ReLU(), 0.9)) == "WeightAverage(ReLU, decay=0.9, count=0)"

@@ -101,10 +101,6 @@ class Images(Preprocess):
         most = "and more" if self.largest is None else f"to {self.largest}x{self.largest}"
         return f"{self.smallest}x{self.smallest} {most}"
 
-    def extra_repr(self) -> str:
-        shown = f"{self.channels} channels, {self._range()}, {super().extra_repr()}"
-        return shown + (f", padded to {self.pad_to}x{self.pad_to}" if self.pad_to else "")
-
 
 def imagenet_images(model: str, channels: int, smallest: int, small_images: bool, dtype: Any) -> Images:
     """Return what prepares images for a network that was made for ImageNet."""

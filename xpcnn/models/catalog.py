@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from xpcnn.backend import dtype_name
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.nn import Ensemble, Layer
-from xpcnn.nn.options import floating
+from xpcnn.nn.init import floating
 from xpcnn.nn.preprocess import set_preprocessing
 from xpcnn.nn.spec import checked_recipe
 from xpcnn.ops.op import flag, in_words, plain, real, sizes, whole

@@ -44,9 +44,6 @@ class ZeroChannels(nn.Layer):
     ) -> Any:
         return dy[:, :ctx, :, :] if need_dx else None
 
-    def extra_repr(self) -> str:
-        return f"extra={self.extra}"
-
 
 def _subsampling(inputs: int, outputs: int, stride: int, options: dict[str, Any]) -> nn.Sequential:
     return nn.Sequential(nn.MaxPool2d(1, stride), ZeroChannels(outputs - inputs))

@@ -1,38 +1,23 @@
 """Layers: parameters and thin wrappers around `xpcnn.ops`, and the containers that make models of them."""
 
 from xpcnn.nn import init
+from xpcnn.nn.activation import GELU, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from xpcnn.nn.branches import Concat, Residual
 from xpcnn.nn.config import registered
 from xpcnn.nn.containers import Sequential
-from xpcnn.nn.conv import Conv2d
-from xpcnn.nn.conv_transpose import ConvTranspose2d
+from xpcnn.nn.conv import Conv2d, ConvTranspose2d
 from xpcnn.nn.ensemble import Ensemble
 from xpcnn.nn.fuse import fuse
-from xpcnn.nn.layer import Layer, LoadReport, ModelSpec, ReceptiveField
-from xpcnn.nn.layer_norm import GroupNorm, LayerNorm, LocalResponseNorm
-from xpcnn.nn.linear import Linear
-from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
+from xpcnn.nn.layer import Layer, LoadReport, ModelSpec, ReceptiveField, Stateless
+from xpcnn.nn.linear import Flatten, Linear
+from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.parameter import Buffer, Parameter
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.preprocess import Preprocess, preprocess_of
 from xpcnn.nn.rebuild import from_config
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
-from xpcnn.nn.shards import is_per_sample
-from xpcnn.nn.stateless import (
-    GELU,
-    Dropout,
-    Flatten,
-    Identity,
-    LeakyReLU,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Stateless,
-    Tanh,
-)
 from xpcnn.nn.summary import Summary, summary
-from xpcnn.nn.value_and_grad import Gradients, value_and_grad
+from xpcnn.nn.value_and_grad import Gradients, is_per_sample, value_and_grad
 
 __all__ = [
     "GELU",

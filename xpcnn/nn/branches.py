@@ -8,9 +8,9 @@ from typing import Any, Self
 from xpcnn.backend import Array, Key, backend_of, native
 from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.containers import Container, join_paths, widest
+from xpcnn.nn.containers import Container, join_paths
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
-from xpcnn.nn.records import Traced
+from xpcnn.nn.records import Traced, union
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.activation import add
 from xpcnn.ops.op import in_words, require_array
@@ -99,7 +99,7 @@ class Residual(Container):
                 name, self._layers[name].trace, x, join_paths(path, name), field
             )
             rows = rows + more
-        return _sum(y, shortcut), widest(body_field, shortcut_field), rows
+        return _sum(y, shortcut), union(body_field, shortcut_field), rows
 
 
 class Concat(Container):
@@ -164,7 +164,7 @@ class Concat(Container):
             outputs.append(y)
             fields.append(branch_field)
             rows += more
-        return _join_channels(outputs), widest(*fields), rows
+        return _join_channels(outputs), union(*fields), rows
 
 
 def _sum(y: Array, shortcut: Array) -> Array:

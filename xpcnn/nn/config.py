@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from xpcnn.backend import dtype_name, is_floating
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import State
+from xpcnn.nn.tree import Tree
 from xpcnn.ops.op import in_words, plain
 from xpcnn.plugins import check_name
 
@@ -29,6 +30,7 @@ __all__ = [
     "join_paths",
     "kind_named",
     "registered",
+    "shown_arguments",
 ]
 
 MOST_NESTED = 20
@@ -46,12 +48,8 @@ Kind = TypeVar("Kind", bound="type[Configurable]")
 # -- a layer as data --------------------------------------------------------------------
 
 
-class Configurable:
+class Configurable(Tree):
     """What can be described by data, and built of them again: the base of `Layer`."""
-
-    def children(self) -> dict[str, Any]:
-        """Return the child layers by name."""
-        return {}
 
     def replace_child(self, path: str, layer: Any) -> None:
         """Put a layer in the place of the child of that path, such as ``"fc"`` or ``"blocks.0"``.
@@ -241,6 +239,21 @@ def builds_of_children(kind: Any) -> bool:
         if "__init__" in vars(base):
             return "from_children" in vars(base)
     return False
+
+
+def shown_arguments(layer: Any) -> str:
+    """Return the arguments of a layer's constructor in words, without those that are as by default."""
+    try:
+        given, shown = layer.config_arguments(), []
+        for name, parameter in constructor(cast("Any", type(layer))).items():
+            value, default = given.get(name), parameter.default
+            if default is parameter.empty:
+                shown.append(repr(value))
+            elif name != "dtype" and value not in (default, (default, default)):
+                shown.append(f"{name}={value!r}")
+        return ", ".join(shown)
+    except Exception:  # of somebody's own layer, which may still be in the making
+        return ""
 
 
 # -- kinds of layers --------------------------------------------------------------------

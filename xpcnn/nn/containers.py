@@ -9,13 +9,13 @@ from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.config import join_paths
 from xpcnn.nn.fusion import Row
-from xpcnn.nn.held import DESCRIPTIONS, held
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.records import Traced, TraceRow
+from xpcnn.nn.tree import DESCRIPTIONS, members
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import in_words
 
-__all__ = ["Container", "Sequential", "join_paths", "widest"]
+__all__ = ["Container", "Sequential", "join_paths"]
 
 
 _NO_OTHERS = DESCRIPTIONS | {"_layers"}
@@ -65,7 +65,7 @@ class Container(Layer):
 
     def children(self) -> dict[str, Layer]:
         others = {name: value for name, value in vars(self).items() if name not in _NO_OTHERS}
-        return {**self._layers, **held(self, others, Layer)} if others else dict(self._layers)
+        return {**self._layers, **members(self, others, Layer)} if others else dict(self._layers)
 
     def __getattr__(self, name: str) -> Layer:
         layers: dict[str, Layer] = self.__dict__.get("_layers", {})
@@ -168,12 +168,3 @@ class Sequential(Container):
             x, field, more = self._call(name, layer.trace, x, join_paths(path, name), field)
             rows += more
         return x, field, rows
-
-
-def widest(*fields: ReceptiveField | None) -> ReceptiveField | None:
-    """Return the field that holds all `fields`, which share a centre."""
-    known = [field for field in fields if field is not None]
-    if len(known) < len(fields):
-        return None
-    height, width = (max(field.size[axis] for field in known) for axis in (0, 1))
-    return ReceptiveField((height, width), known[0].jump)

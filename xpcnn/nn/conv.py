@@ -1,25 +1,32 @@
-"""The convolution layer."""
+"""The convolution layers."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from xpcnn import ops
-from xpcnn.backend import Array, Key
-from xpcnn.nn.init import Initializer, constant, draw
-from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.options import floating, grouped
-from xpcnn.nn.parameter import Parameter
-from xpcnn.nn.value_and_grad import Gradients
+from xpcnn.nn.init import Initializer, grouped
+from xpcnn.nn.linear import Weighted
+from xpcnn.nn.records import ReceptiveField
 from xpcnn.ops import ConvGeometry
 from xpcnn.ops.conv.algorithm import check_name
-from xpcnn.ops.op import flag, pair, plain
+from xpcnn.ops.conv.conv_transpose2d import check_output_padding
+from xpcnn.ops.op import pair, plain
 
-__all__ = ["Conv2d"]
+__all__ = ["Conv2d", "ConvTranspose2d"]
 
 
-class Conv2d(Layer):
+class _Conv(Weighted):
+    options: ClassVar[tuple[str, ...]] = (*Weighted.options, "stride", "padding", "dilation", "groups")
+    groups: int
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        return self.weight.shape[2:]
+
+
+class Conv2d(_Conv):
     """Convolution of images (N, C, H, W) with `out_channels` filters; see `xpcnn.ops.conv2d`.
 
     Parameters
@@ -51,6 +58,8 @@ class Conv2d(Layer):
     (1, 2, 2, 2)
     """
 
+    op = ops.conv2d
+    options = (*_Conv.options, "algorithm")
     per_sample = True
 
     def __init__(
@@ -79,10 +88,8 @@ class Conv2d(Layer):
         smallest = (1, in_channels, *(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)))
         ConvGeometry.of(smallest, shape, stride, padding, dilation, groups, op="Conv2d")
         check_name(algorithm, "Conv2d")
-        dtype, bias = floating("Conv2d", dtype), flag("Conv2d: bias", bias)
-        fan_in, fan_out = math.prod(shape[1:]), out_channels * math.prod(kernel)
-        self.weight = Parameter(draw(weight_init, seed, shape, fan_in, fan_out), dtype)
-        self.bias = Parameter(constant(0.0, (out_channels,), dtype)) if bias else None
+        fans = math.prod(shape[1:]), out_channels * math.prod(kernel)
+        self._draw(shape, fans, out_channels, bias, weight_init, seed, dtype)
         self.stride, self.padding, self.dilation, self.groups = plain((stride, padding, dilation, groups))
         self.algorithm = algorithm
 
@@ -95,48 +102,95 @@ class Conv2d(Layer):
     def out_channels(self) -> int:
         return self.weight.shape[0]
 
-    @property
-    def kernel_size(self) -> tuple[int, ...]:
-        return self.weight.shape[2:]
-
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.conv2d(x, **self.arguments())
-
-    def arguments(self) -> dict[str, Any]:
-        """Return what `xpcnn.ops.conv2d` takes beside x."""
-        return {
-            "weight": self.weight.data,
-            "bias": None if self.bias is None else self.bias.data,
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "algorithm": self.algorithm,
-        }
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = ops.conv2d.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
-        self.accumulate(grads, weight=dweight, bias=dbias)
-        return dx
-
-    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
-        if field is None:
-            return None
-        kernel = (self.weight.shape[2], self.weight.shape[3])
-        stride = pair("Conv2d", "stride", self.stride, 1)
-        return field.through(kernel, stride, pair("Conv2d", "dilation", self.dilation, 1))
+    def receptive_field(self, before: ReceptiveField | None) -> ReceptiveField | None:
+        return before and before.after(self.kernel_size, self.stride, self.dilation)
 
     def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         return math.prod(output_shape) * math.prod(self.weight.shape[1:])
 
-    def extra_repr(self) -> str:
-        k, c, *kernel = self.weight.shape
-        shown = f"{c * self.groups}, {k}, kernel_size={tuple(kernel)}"
-        defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "algorithm": "auto"}
-        shown += "".join(
-            f", {name}={getattr(self, name)!r}"
-            for name, value in defaults.items()
-            if getattr(self, name) != value
+
+class ConvTranspose2d(_Conv):
+    """Spread images (N, C, H, W) over larger ones; see `xpcnn.ops.conv_transpose2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or (height, width)
+    stride, dilation : int or (height, width)
+    padding : int or (height, width)
+        How much is cut off on each side.
+    output_padding : int or (height, width)
+        Rows and columns more at the bottom and right.
+    groups : int
+    bias : bool
+        Whether to add one number to each output channel; it starts at 0.
+    weight_init : "he", "xavier", float or Initializer
+        With ``in_channels/groups · kernel/stride`` taken as the fan-in: that many values meet in an output.
+    seed : int or NumPy generator, optional
+        What the initial weights are drawn from; fresh entropy if not given.
+    dtype : str
+
+    Attributes
+    ----------
+    weight : Parameter (in_channels, out_channels/groups, kh, kw)
+    bias : Parameter (out_channels,), or None
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> layer = xpcnn.nn.ConvTranspose2d(1, 2, 2, stride=2, dtype="float64", seed=0)
+    >>> layer(xpcnn.asarray([[[[1.0, 2.0], [3.0, 4.0]]]])).shape
+    (1, 2, 4, 4)
+    """
+
+    op = ops.conv_transpose2d
+    options = (*_Conv.options, "output_padding")
+    per_sample = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        *,
+        weight_init: Initializer | str | float = "he",
+        seed: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        name = "ConvTranspose2d"
+        self.groups, in_channels, out_channels = grouped(
+            name, "groups", groups, in_channels=in_channels, out_channels=out_channels
         )
-        return shown + ("" if self.bias is not None else ", bias=False")
+        kernel = pair(name, "kernel_size", kernel_size, 1)
+        self.stride = pair(name, "stride", stride, 1)
+        self.padding = pair(name, "padding", padding, 0)
+        self.output_padding = pair(name, "output_padding", output_padding, 0)
+        self.dilation = pair(name, "dilation", dilation, 1)
+        check_output_padding(name, self.output_padding, self.stride, self.dilation)
+        shape = (in_channels, out_channels // self.groups, *kernel)
+        overlap = math.prod(max(k / s, 1.0) for k, s in zip(kernel, self.stride, strict=True))
+        fans = round(in_channels // self.groups * overlap), out_channels * math.prod(kernel)
+        self._draw(shape, fans, out_channels, bias, weight_init, seed, dtype)
+
+    @property
+    def in_channels(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def out_channels(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    def receptive_field(self, before: ReceptiveField | None) -> ReceptiveField | None:
+        if before is None or self.stride != (1, 1):
+            return None  # neighbours are then less than a pixel apart, and do not see equally many
+        return before.after(self.kernel_size, self.stride, self.dilation)
+
+    def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        # Each value of x goes into so many products; what padding cuts off is computed all the same.
+        return math.prod(input_shape) * math.prod(self.weight.shape[1:])

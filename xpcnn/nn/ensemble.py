@@ -10,10 +10,10 @@ from xpcnn import ops
 from xpcnn.backend import Array, Backend, Key, backend_of, is_array, is_floating
 from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.containers import Container, join_paths, widest
+from xpcnn.nn.containers import Container, join_paths
 from xpcnn.nn.layer import Layer, ModelSpec, ReceptiveField, TraceRow
 from xpcnn.nn.preprocess import prepared
-from xpcnn.nn.records import Traced
+from xpcnn.nn.records import Traced, union
 from xpcnn.nn.spec import checked_spec, spec_fields
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import check_dy, in_words, upcast
@@ -203,7 +203,7 @@ class Ensemble(Container):
             outputs.append(y)
             fields.append(member_field)
             rows += more
-        return self._together(outputs)[0], widest(*fields), rows
+        return self._together(outputs)[0], union(*fields), rows
 
     # -- how answers become one -------------------------------------------------------
 

@@ -9,8 +9,7 @@ from xpcnn.backend import Array, Key, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.config import registered
 from xpcnn.nn.containers import Sequential
-from xpcnn.nn.conv import Conv2d
-from xpcnn.nn.conv_transpose import ConvTranspose2d
+from xpcnn.nn.conv import Conv2d, ConvTranspose2d
 from xpcnn.nn.layer import Layer
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
@@ -62,7 +61,7 @@ def fuse(model: Layer) -> Layer:
     >>> model = nn.Sequential(conv=nn.Conv2d(1, 4, 3, bias=False), bn=nn.BatchNorm2d(4), relu=nn.ReLU())
     >>> nn.fuse(model)
     Sequential(
-      (conv): Conv2d(1, 4, kernel_size=(3, 3))
+      (conv): Conv2d(1, 4, (3, 3))
       (relu): ReLU()
     )
     """

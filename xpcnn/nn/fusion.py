@@ -14,12 +14,12 @@ from xpcnn.backend import Array, Key
 from xpcnn.backend.random import key_of_child
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import XpcnnError
+from xpcnn.nn.activation import ReLU
 from xpcnn.nn.conv import Conv2d
-from xpcnn.nn.layer import Layer
+from xpcnn.nn.layer import Layer, OpLayer
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.pool import MaxPool2d
-from xpcnn.nn.stateless import ReLU, Stateless
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops import fused
 
@@ -191,5 +191,5 @@ class Row:
         """Add the path of the layer that an error comes from: its message begins with the layer's op."""
         op = str(error).partition(":")[0].removesuffix(".backward")
         layers = enumerate(self._layers[run.start : run.stop], run.start)
-        named = (i for i, layer in layers if isinstance(layer, Stateless) and layer.op.__name__ == op)
+        named = (i for i, layer in layers if isinstance(layer, OpLayer) and layer.op.__name__ == op)
         self._container._note(self._names[next(named, run.start)], error)

@@ -1,4 +1,4 @@
-"""Initial weights, drawn on the host so that every backend starts from the same bits."""
+"""What layers are built with: initial weights, drawn on the host so that backends agree, and checks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from xpcnn.backend import Array, get_backend, host_generator
-from xpcnn.errors import ArgumentError
-from xpcnn.ops.op import real, require_possible
+from xpcnn.backend import FLOATS, Array, dtype_name, get_backend, host_generator
+from xpcnn.backend.numbers import MOST_SIZE
+from xpcnn.errors import ArgumentError, DtypeError
+from xpcnn.ops.op import in_words, real, require_possible, whole
 
-__all__ = ["LACKING", "Initializer", "at_most", "constant", "draw", "he", "normal", "replacing", "xavier"]
+__all__ = [
+    "LACKING",
+    "Initializer",
+    "at_most",
+    "constant",
+    "draw",
+    "floating",
+    "grouped",
+    "he",
+    "normal",
+    "replacing",
+    "xavier",
+]
 
 # (host generator, shape, fan_in, fan_out) -> host array. fan_in counts the values an output sums over,
 # fan_out the outputs a value goes into (of all groups together, as PyTorch counts).
@@ -169,3 +182,31 @@ def _counted(shape: tuple[int, ...]) -> bool:
         raise ArgumentError(f"weights of shape {shape} are more than the {budget.left:,} that are there")
     budget.left -= math.prod(shape)
     return True
+
+
+def floating(layer: str, dtype: Any) -> Any:
+    """Return a dtype, or the name of one, that parameters can have."""
+    try:
+        fits = dtype_name(dtype) in FLOATS
+    except DtypeError:
+        fits = False
+    if not fits:
+        raise DtypeError(
+            f"{layer}: dtype must be float16, bfloat16, float32 or float64, got {in_words(dtype)}"
+        )
+    return dtype
+
+
+def grouped(layer: str, name: str, groups: Any, **channels: Any) -> tuple[int, ...]:
+    """Return a number of groups, and the numbers of channels, each of which it divides."""
+    try:
+        number, *counts = (whole(name, value, 1) for value in (groups, *channels.values()))
+    except ArgumentError:
+        counts = []
+    if not counts or any(value % number for value in counts):
+        shown = " and ".join(f"{channel}={in_words(value)}" for channel, value in channels.items())
+        raise ArgumentError(
+            f"{layer}: {name}={in_words(groups)} must divide {shown}, all integers of at least 1 and at most "
+            f"{MOST_SIZE}"
+        )
+    return (number, *counts)

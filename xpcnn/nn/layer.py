@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from os import PathLike
 from reprlib import recursive_repr
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating, to_numpy
+from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating
 from xpcnn.backend.registry import load as load_backend
-from xpcnn.errors import ArgumentError, DtypeError, StateDictError
-from xpcnn.io import load_weights, save_arrays
-from xpcnn.nn.config import Configurable
-from xpcnn.nn.held import PLAIN, held, walked
-from xpcnn.nn.loading import load_state
+from xpcnn.errors import ArgumentError, DtypeError
+from xpcnn.nn.config import shown_arguments
+from xpcnn.nn.loading import LoadReport, Saved
 from xpcnn.nn.parameter import Buffer, Parameter, State
-from xpcnn.nn.records import LoadReport, ReceptiveField, Traced, TraceRow
-from xpcnn.nn.spec import ModelSpec, describe_spec, spec_of, structure_of
-from xpcnn.nn.value_and_grad import Gradients
-from xpcnn.ops.op import in_words
+from xpcnn.nn.records import ReceptiveField, Traced, TraceRow
+from xpcnn.nn.spec import ModelSpec, structure_of
+from xpcnn.nn.tree import PLAIN, members, walk
+from xpcnn.ops.op import Op, in_words
 
-__all__ = ["Layer", "LoadReport", "ModelSpec", "ReceptiveField", "TraceRow"]
+if TYPE_CHECKING:
+    from xpcnn.nn.value_and_grad import Gradients
 
-_log = logging.getLogger(__name__)
+__all__ = ["Layer", "LoadReport", "ModelSpec", "OpLayer", "ReceptiveField", "Stateless", "TraceRow"]
 
 
-class Layer(Configurable):
+class Layer(Saved):
     """A function with parameters, and its derivative. It holds no activations and no gradients.
 
     A subclass sets its parameters, buffers and child layers as attributes in ``__init__``, alone or in lists,
@@ -102,17 +97,14 @@ class Layer(Configurable):
 
     def _takes_gradients(self) -> bool:
         """Return whether any parameter in this layer takes gradients."""
-        if any(type(value) is Parameter and value.trainable for value in vars(self).values()):
-            return True
-        if self._holds_no_layer() and not self.children():
-            return False
-        return any(parameter.trainable for parameter in self.parameters().values())
+        states = vars(self).values() if self._holds_no_layer() else self.parameters().values()
+        return any(isinstance(state, Parameter) and state.trainable for state in states)
 
     # -- what it consists of ----------------------------------------------------------
 
     def children(self) -> dict[str, Layer]:
         """Return the child layers by name, in definition order; one in a list goes by ``"name.0"``."""
-        return {} if self._holds_no_layer() else held(self, vars(self), Layer)
+        return {} if self._holds_no_layer() else members(self, vars(self), Layer)
 
     def _holds_no_layer(self) -> bool:
         """Return whether all attributes are parameters, buffers and plain values: in a tenth of a search."""
@@ -125,86 +117,10 @@ class Layer(Configurable):
                 return False
         return True
 
-    def own_states(self) -> dict[str, State]:
-        """Return the parameters and then the buffers of this layer itself, not those of its children."""
-        own = held(self, vars(self), State)
-        return dict(sorted(own.items(), key=lambda item: isinstance(item[1], Buffer)))
-
-    def parameters(self) -> dict[str, Parameter]:
-        """Return every parameter by its path, such as ``"conv1.weight"``, in PyTorch's order."""
-        return {path: state for path, state in self._states().items() if isinstance(state, Parameter)}
-
-    def buffers(self) -> dict[str, Buffer]:
-        """Return every buffer by its path."""
-        return {path: state for path, state in self._states().items() if isinstance(state, Buffer)}
-
-    def _states(self) -> dict[str, State]:
-        states: dict[str, State] = {}  # PyTorch's order: parameters, then buffers, then children
-        for outer, layer in walked(self):
-            for name, state in layer.own_states().items():
-                path = f"{outer}.{name}" if outer else name
-                if path in states:
-                    raise ArgumentError(
-                        f"{type(self).__name__}: two parameters have the path {path!r}; rename a child"
-                    )
-                states[path] = state
-        return states
-
-    def freeze(self, *patterns: str) -> list[str]:
-        """Keep training from changing the parameters whose paths match, as for transfer learning.
-
-        Their gradients are no longer computed. Batch-norm's running statistics are no parameters: they still
-        follow the batches of a forward pass with ``train=True``.
-
-        Parameters
-        ----------
-        *patterns : str
-            As a shell's: ``"features.*"`` is all that begins so, ``"*.bias"`` every bias; none means all.
-
-        Returns
-        -------
-        list of str
-            The paths that matched.
-
-        Raises
-        ------
-        ArgumentError
-            For a pattern that matches no parameter; nothing is frozen then.
-
-        Examples
-        --------
-        >>> from xpcnn import nn
-        >>> model = nn.Sequential(body=nn.Linear(2, 2), head=nn.Linear(2, 1))
-        >>> model.freeze("body.*")
-        ['body.weight', 'body.bias']
-        """
-        return self._set_trainable("freeze", patterns, False)
-
-    def unfreeze(self, *patterns: str) -> list[str]:
-        """Undo `freeze` for the parameters whose paths match; it takes and returns the same."""
-        return self._set_trainable("unfreeze", patterns, True)
-
-    def _set_trainable(self, method: str, patterns: tuple[str, ...], trainable: bool) -> list[str]:
-        parameters = self.parameters()
-        for pattern in patterns:
-            if not isinstance(pattern, str) or not any(fnmatchcase(path, pattern) for path in parameters):
-                raise ArgumentError(
-                    f"{type(self).__name__}.{method}: {in_words(pattern)} matches no parameter; there are "
-                    f"{', '.join(parameters) or 'none'}"
-                )
-        matched = [
-            path
-            for path in parameters
-            if not patterns or any(fnmatchcase(path, pattern) for pattern in patterns)
-        ]
-        for path in matched:
-            parameters[path].trainable = trainable
-        return matched
-
     @property
     def backend(self) -> Backend:
         """The backend the parameters live on; the current one for a layer without any."""
-        for _, layer in walked(self):
+        for _, layer in walk(self):
             for state in layer.own_states().values():
                 return home_of(state.data)
         return get_backend()
@@ -212,76 +128,6 @@ class Layer(Configurable):
     def note_builder(self, builder: str, arguments: dict[str, Any]) -> None:
         """Note the name and the arguments by which `xpcnn.models.build` builds this model as it now is."""
         self.spec, self._structure = ModelSpec(builder, arguments), structure_of(self)
-
-    # -- saved state ------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return C-contiguous copies of all parameters and buffers under PyTorch's names."""
-        return {path: home_of(state.data).copy(state.data) for path, state in self._states().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
-        """Copy saved arrays of any library into this layer, on its own device and in its own dtypes.
-
-        Parameters
-        ----------
-        state : mapping of path to array
-            Also a checkpoint that holds such a mapping, under ``"state_dict"``, ``"model"`` or the like; and
-            paths that all begin with ``module.``, ``_orig_mod.`` or ``model.``, which is taken off. What was
-            done is logged, and is in the report's `notes`.
-        strict : bool
-            False loads what fits and reports the rest, as for transfer learning.
-
-        Returns
-        -------
-        LoadReport
-            What was left out.
-
-        Raises
-        ------
-        StateDictError
-            When `strict` and an entry is missing, unknown or of the wrong shape, or when no entry fits at
-            all: in at most ten lines. Nothing is loaded then.
-        """
-        return load_state(self, state, strict)
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the weights, and how the model was built, to a ``.safetensors`` or ``.npz`` file.
-
-        A model that `xpcnn.models` built is described by name and arguments, any other by its structure, as
-        `config` returns it: `load_model` reads both. A model with a layer that is not registered is saved
-        without: its file says so, and so does the log.
-
-        Raises
-        ------
-        CheckpointError
-            When the file cannot be written. An existing file is replaced whole or not at all.
-        """
-        spec = spec_of(self)
-        if spec.missing is not None:
-            _log.warning(
-                "%s: saved without its structure, so load_model cannot build it: %s", path, spec.missing
-            )
-        arrays = {path: to_numpy(array) for path, array in self.state_dict().items()}
-        save_arrays(path, arrays, {"spec": describe_spec(spec)})
-
-    def load(self, path: str | PathLike[str], *, strict: bool = True) -> LoadReport:
-        """Read the weights of a ``.safetensors`` or ``.npz`` file into this layer.
-
-        Of a file that xpcnn did not write, only entries that the layer may take are read.
-
-        Raises
-        ------
-        CheckpointError
-            When the file cannot be read.
-        StateDictError
-            When its entries do not fit, as `load_state_dict` says.
-        """
-        wanted = {state_path: state.shape for state_path, state in self._states().items()}
-        arrays = load_weights(path, wanted).arrays
-        try:
-            return self.load_state_dict(arrays, strict=strict)
-        except StateDictError as error:
-            raise StateDictError(f"{path}: {error}") from error
 
     def to(self, backend: str | None = None, device: Any = None, dtype: Any = None) -> Self:
         """Move all parameters and buffers, and return this layer.
@@ -304,7 +150,7 @@ class Layer(Configurable):
             floating = is_floating(state.data.dtype)
             state.data = new.asarray(state.data, dtype if floating else None)
         if dtype is not None:
-            for _, layer in walked(self):
+            for _, layer in walk(self):
                 layer._note_dtype(dtype)
         return self
 
@@ -316,25 +162,117 @@ class Layer(Configurable):
     def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
         """Run `x` through and return (y, receptive field of y, one row for each layer passed)."""
         y = self(x)
-        field = self.field_of(field)
+        field = self.receptive_field(field)
         return y, field, [TraceRow(path, self, tuple(y.shape), self.macs(x.shape, y.shape), field)]
 
-    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
-        """Return the receptive field behind this layer, given the one before it."""
-        return field
+    def receptive_field(self, before: ReceptiveField | None) -> ReceptiveField | None:
+        """Return the receptive field after this layer, given the one before it."""
+        return before
 
     def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return the multiply-accumulates of a forward pass."""
         return 0
 
-    def extra_repr(self) -> str:
-        """Return the arguments shown by ``repr``."""
-        return ""
-
     @recursive_repr()
     def __repr__(self) -> str:
-        children = self.children()
+        name, children = type(self).__name__, self.children()
         if not children:
-            return f"{type(self).__name__}({self.extra_repr()})"
+            return f"{name}({shown_arguments(self)})"
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in children.items()]
-        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+        return "\n".join([f"{name}(", *lines, ")"])
+
+
+class OpLayer(Layer):
+    """A layer that is an op, called with the attributes that `options` names, parameters too."""
+
+    op: ClassVar[Op[..., tuple[Array, Any]]]
+    options: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        op, options = vars(cls).get("op"), vars(cls).get("options", ())
+        if "op" in vars(cls):
+            if not callable(op) or not callable(getattr(op, "backward", None)):
+                raise ArgumentError(
+                    f"{cls.__name__}: op must be a function (x, …) -> (y, ctx) with a .backward, such as "
+                    f"xpcnn.ops.relu or one under @xpcnn.ops.op.op, got {in_words(op)}"
+                )
+            cls.op = staticmethod(op)  # type: ignore[assignment]  # else ``self.op`` is a method
+        if not isinstance(options, tuple) or any(
+            not isinstance(name, str) or hasattr(OpLayer, name) for name in options
+        ):
+            raise ArgumentError(
+                f'{cls.__name__}: options must be a tuple of names, such as ("slope",), none of them that of '
+                f"an attribute which every layer has, got {in_words(options)}"
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the op takes beside x."""
+        values = {name: getattr(self, name) for name in self.options}
+        return {name: value.data if isinstance(value, State) else value for name, value in values.items()}
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        result = self.op(x, **self.arguments()) if self.options else self.op(x)
+        if not isinstance(result, tuple) or len(result) != 2:  # an array would be taken for a pair of images
+            raise ArgumentError(f"{type(self).__name__}: op must return (y, ctx), got {_kind(result)}")
+        return result
+
+
+class Stateless(OpLayer):
+    """A layer that is an op: ``op(x, **options)``, and ``op.backward`` for its gradient.
+
+    A subclass sets `op`, and where there are options, their names; its ``__init__`` sets an attribute for
+    each. State ``per_sample = True`` where each sample's result depends on that sample alone.
+
+    Attributes
+    ----------
+    op : op
+        A function ``op(x, …) -> (y, ctx)`` with ``op.backward(ctx, dy) -> dx``; `xpcnn.ops.op.op` makes one.
+    options : tuple of str
+        The attributes that `op` takes as keywords of these names; ``repr`` shows them.
+
+    Raises
+    ------
+    ArgumentError
+        When a subclass is defined whose `op` has no ``backward``, or whose `options` are no names or those of
+        attributes that every layer has. When `op` returns no pair (y, ctx), or its backward more than dx.
+
+    Examples
+    --------
+    >>> import xpcnn
+    >>> from xpcnn import nn, ops
+    >>> from xpcnn.ops.op import op
+    >>> @op
+    ... def swish(x, beta=1.0):
+    ...     gate, _ = ops.sigmoid(beta * x)
+    ...     return x * gate, (x, gate, beta)
+    >>> @swish.def_backward
+    ... def _(ctx, dy):
+    ...     x, gate, beta = ctx
+    ...     return dy * gate * (1 + beta * x * (1 - gate))
+    >>> class Swish(nn.Stateless):
+    ...     op = swish
+    ...     options = ("beta",)
+    ...     per_sample = True
+    ...
+    ...     def __init__(self, beta=1.0):
+    ...         self.beta = beta
+    >>> layer = Swish(beta=2.0)
+    >>> layer
+    Swish(beta=2.0)
+    >>> layer(xpcnn.asarray([-1000.0, 0.0, 1000.0]))
+    array([  -0.,    0., 1000.])
+    """
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        dx = self.op.backward(ctx, dy) if need_dx else None
+        if isinstance(dx, tuple):
+            raise ArgumentError(
+                f"{type(self).__name__}: op.backward must return dx alone, got {_kind(dx)}; "
+                f"where there are other gradients, write an nn.Layer with parameters"
+            )
+        return dx
+
+
+def _kind(result: Any) -> str:
+    return f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__

@@ -1,23 +1,63 @@
-"""The fully connected layer."""
+"""The fully connected layer, images as its features, and what layers with a weight share."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xpcnn import ops
-from xpcnn.backend import Array, Key
-from xpcnn.nn.init import Initializer, constant, draw
-from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.options import floating
+from xpcnn.backend import Array
+from xpcnn.nn.init import Initializer, constant, draw, floating
+from xpcnn.nn.layer import OpLayer, Stateless
 from xpcnn.nn.parameter import Parameter
-from xpcnn.nn.value_and_grad import Gradients
+from xpcnn.nn.records import ReceptiveField
 from xpcnn.ops.op import flag, whole
 
-__all__ = ["Linear"]
+if TYPE_CHECKING:
+    from xpcnn.nn.value_and_grad import Gradients
+
+__all__ = ["Flatten", "Linear", "Weighted"]
 
 
-class Linear(Layer):
+class Weighted(OpLayer):
+    """An op of a weight and a bias, which its backward can leave out: the base of `Linear` and `Conv2d`."""
+
+    weight: Parameter
+    bias: Parameter | None
+
+    options: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        fans: tuple[int, int],
+        outputs: int,
+        bias: bool,
+        weight_init: Initializer | str | float,
+        seed: Any,
+        dtype: Any,
+    ) -> None:
+        """Set the initial weight and bias; `fans` are the fan-in and the fan-out."""
+        name = type(self).__name__
+        dtype, bias = floating(name, dtype), flag(f"{name}: bias", bias)
+        self.weight = Parameter(draw(weight_init, seed, shape, *fans), dtype)
+        self.bias = Parameter(constant(0.0, (outputs,), dtype)) if bias else None
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        need_dweight = grads is not None and self.trainable(self.weight, self.bias)
+        dx, dweight, dbias = self.op.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
+        self.accumulate(grads, weight=dweight, bias=dbias)
+        return dx
+
+
+class Flatten(Stateless):
+    """(N, C, H, W) to (N, C·H·W); see `xpcnn.ops.flatten`."""
+
+    op = ops.flatten
+    per_sample = True
+
+
+class Linear(Weighted):
     """``y = x @ weight.T + bias`` over the last axis; see `xpcnn.ops.linear`.
 
     Parameters
@@ -43,6 +83,7 @@ class Linear(Layer):
     (1, 2)
     """
 
+    op = ops.linear
     per_sample = True
 
     def __init__(
@@ -55,12 +96,8 @@ class Linear(Layer):
         seed: Any = None,
         dtype: Any = "float32",
     ) -> None:
-        in_features = whole("Linear: in_features", in_features, 1)
-        out_features = whole("Linear: out_features", out_features, 1)
-        dtype, bias = floating("Linear", dtype), flag("Linear: bias", bias)
-        shape = (out_features, in_features)
-        self.weight = Parameter(draw(weight_init, seed, shape, in_features, out_features), dtype)
-        self.bias = Parameter(constant(0.0, (out_features,), dtype)) if bias else None
+        shape = whole("Linear: out_features", out_features, 1), whole("Linear: in_features", in_features, 1)
+        self._draw(shape, shape[::-1], shape[0], bias, weight_init, seed, dtype)
 
     @property
     def in_features(self) -> int:
@@ -70,25 +107,8 @@ class Linear(Layer):
     def out_features(self) -> int:
         return self.weight.shape[0]
 
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.linear(x, **self.arguments())
-
-    def arguments(self) -> dict[str, Any]:
-        """Return what `xpcnn.ops.linear` takes beside x."""
-        return {"weight": self.weight.data, "bias": None if self.bias is None else self.bias.data}
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = ops.linear.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
-        self.accumulate(grads, weight=dweight, bias=dbias)
-        return dx
-
-    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
+    def receptive_field(self, before: ReceptiveField | None) -> ReceptiveField | None:
         return None
 
     def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        return math.prod(output_shape) * self.weight.shape[1]
-
-    def extra_repr(self) -> str:
-        features, inputs = self.weight.shape
-        return f"{inputs}, {features}" + ("" if self.bias is not None else ", bias=False")
+        return math.prod(output_shape) * self.in_features

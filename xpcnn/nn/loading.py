@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from os import PathLike
+from typing import Any, NamedTuple, cast
 
-from xpcnn.backend import Array, get_backend, home_of
+from xpcnn.backend import Array, get_backend, home_of, to_numpy
 from xpcnn.errors import StateDictError
+from xpcnn.io import load_weights, save_arrays
+from xpcnn.nn.config import Configurable
 from xpcnn.nn.parameter import State
-from xpcnn.nn.records import LoadReport
+from xpcnn.nn.spec import describe_spec, spec_of
 from xpcnn.ops.op import in_words
 
-if TYPE_CHECKING:
-    from xpcnn.nn.layer import Layer
-
-__all__ = ["load_state"]
+__all__ = ["LoadReport", "Saved"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,93 @@ _DEEPEST = 4
 _LONGEST = 120
 
 
+class _LeftOut(NamedTuple):
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+
+class LoadReport(_LeftOut):
+    """What `load_state_dict` left out; three empty lists when all fitted.
+
+    `notes` says what was done to the saved entries to make them fit, such as a prefix taken off.
+    """
+
+    notes: tuple[str, ...] = ()
+
+
+class Saved(Configurable):
+    """What has a state to save and to load: the base of `Layer`."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return C-contiguous copies of all parameters and buffers under PyTorch's names."""
+        return {path: home_of(state.data).copy(state.data) for path, state in self._states().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
+        """Copy saved arrays of any library into this layer, on its own device and in its own dtypes.
+
+        Parameters
+        ----------
+        state : mapping of path to array
+            Also a checkpoint that holds such a mapping, under ``"state_dict"``, ``"model"`` or the like; and
+            paths that all begin with ``module.``, ``_orig_mod.`` or ``model.``, which is taken off. What was
+            done is logged, and is in the report's `notes`.
+        strict : bool
+            False loads what fits and reports the rest, as for transfer learning.
+
+        Returns
+        -------
+        LoadReport
+            What was left out.
+
+        Raises
+        ------
+        StateDictError
+            When `strict` and an entry is missing, unknown or of the wrong shape, or when no entry fits at
+            all: in at most ten lines. Nothing is loaded then.
+        """
+        return _load_state(self, state, strict)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the weights, and how the model was built, to a ``.safetensors`` or ``.npz`` file.
+
+        A model that `xpcnn.models` built is described by name and arguments, any other by its structure, as
+        `config` returns it: `load_model` reads both. A model with a layer that is not registered is saved
+        without: its file says so, and so does the log.
+
+        Raises
+        ------
+        CheckpointError
+            When the file cannot be written. An existing file is replaced whole or not at all.
+        """
+        spec = spec_of(cast("Any", self))
+        if spec.missing is not None:
+            _log.warning(
+                "%s: saved without its structure, so load_model cannot build it: %s", path, spec.missing
+            )
+        arrays = {path: to_numpy(array) for path, array in self.state_dict().items()}
+        save_arrays(path, arrays, {"spec": describe_spec(spec)})
+
+    def load(self, path: str | PathLike[str], *, strict: bool = True) -> LoadReport:
+        """Read the weights of a ``.safetensors`` or ``.npz`` file into this layer.
+
+        Of a file that xpcnn did not write, only entries that the layer may take are read.
+
+        Raises
+        ------
+        CheckpointError
+            When the file cannot be read.
+        StateDictError
+            When its entries do not fit, as `load_state_dict` says.
+        """
+        wanted = {state_path: state.shape for state_path, state in self._states().items()}
+        arrays = load_weights(path, wanted).arrays
+        try:
+            return self.load_state_dict(arrays, strict=strict)
+        except StateDictError as error:
+            raise StateDictError(f"{path}: {error}") from error
+
+
 class _Entries(NamedTuple):
     """The entries of a state by the paths that a model may know, and how they were found."""
 
@@ -39,8 +126,7 @@ class _Entries(NamedTuple):
         return sum(path in own for path in self.values)
 
 
-def load_state(layer: Layer, state: Mapping[str, Any], strict: bool) -> LoadReport:
-    """Do what `Layer.load_state_dict` says."""
+def _load_state(layer: Any, state: Mapping[str, Any], strict: bool) -> LoadReport:
     if not isinstance(state, Mapping):
         raise StateDictError(
             f"load_state_dict: state must be a mapping of paths to arrays, got {type(state).__name__}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from xpcnn import ops
-from xpcnn.nn.layer import ReceptiveField
-from xpcnn.nn.stateless import Stateless
+from xpcnn.nn.layer import ReceptiveField, Stateless
 from xpcnn.ops.max_pool import PoolGeometry
 from xpcnn.ops.op import flag, pair, plain
 
@@ -31,13 +30,8 @@ class _Pool2d(Stateless):
             name, (1, 1, *self.kernel_size), self.kernel_size, self.stride, self.padding, ceil_mode
         )
 
-    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
-        return None if field is None else field.through(self.kernel_size, self.stride)
-
-    def extra_repr(self) -> str:
-        shown = f"kernel_size={self.kernel_size}, stride={self.stride}"
-        shown += f", padding={self.padding}" if self.padding != (0, 0) else ""
-        return shown + (", ceil_mode=True" if self.ceil_mode else "")
+    def receptive_field(self, before: ReceptiveField | None) -> ReceptiveField | None:
+        return before and before.after(self.kernel_size, self.stride)
 
 
 class MaxPool2d(_Pool2d):
@@ -78,5 +72,5 @@ class AdaptiveAvgPool2d(Stateless):
         wanted = self.output_size if isinstance(self.output_size, tuple) else (self.output_size,) * 2
         pair("AdaptiveAvgPool2d", "output_size", [1 if size is None else size for size in wanted], 1)
 
-    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
+    def receptive_field(self, before: ReceptiveField | None) -> ReceptiveField | None:
         return None

@@ -22,8 +22,8 @@ from xpcnn.backend import (
 )
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
 from xpcnn.nn.containers import Sequential
+from xpcnn.nn.init import floating
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.records import Traced
 from xpcnn.nn.value_and_grad import Gradients
@@ -193,9 +193,6 @@ class Preprocess(Layer):
             UnpreparedImagesWarning,
             stacklevel=2,
         )
-
-    def extra_repr(self) -> str:
-        return f"mean={self.mean}, std={self.std}"
 
 
 @functools.cache

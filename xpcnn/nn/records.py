@@ -1,30 +1,16 @@
-"""What layers tell about themselves: how they were built, loaded and traced."""
+"""What a traced layer tells: receptive fields, and a row of a summary."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpcnn.backend import Array
+from xpcnn.ops.op import pair
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["LoadReport", "ReceptiveField", "TraceRow", "Traced"]
-
-
-class _LeftOut(NamedTuple):
-    missing: list[str]
-    unexpected: list[str]
-    mismatched: list[str]
-
-
-class LoadReport(_LeftOut):
-    """What `load_state_dict` left out; three empty lists when all fitted.
-
-    `notes` says what was done to the saved entries to make them fit, such as a prefix taken off.
-    """
-
-    notes: tuple[str, ...] = ()
+__all__ = ["ReceptiveField", "TraceRow", "Traced", "union"]
 
 
 class ReceptiveField(NamedTuple):
@@ -33,15 +19,22 @@ class ReceptiveField(NamedTuple):
     size: tuple[int, int] = (1, 1)
     jump: tuple[int, int] = (1, 1)
 
-    def through(
-        self, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
-    ) -> ReceptiveField:
-        """Return the field behind one more window."""
-        size = [
-            s + (k - 1) * d * j for s, k, d, j in zip(self.size, kernel, dilation, self.jump, strict=True)
-        ]
-        jump = [j * s for j, s in zip(self.jump, stride, strict=True)]
-        return ReceptiveField((size[0], size[1]), (jump[0], jump[1]))
+    def after(self, kernel: Any, stride: Any, dilation: Any = 1) -> ReceptiveField:
+        """Return the field after one more window; its options are ints or pairs (height, width)."""
+        options = (pair("ReceptiveField", "window", option, 1) for option in (kernel, stride, dilation))
+        axes = list(zip(self.size, self.jump, *options, strict=True))
+        height, width = (size + (k - 1) * d * jump for size, jump, k, _, d in axes)
+        down, right = (jump * s for _, jump, _, s, _ in axes)
+        return ReceptiveField((height, width), (down, right))
+
+
+def union(*fields: ReceptiveField | None) -> ReceptiveField | None:
+    """Return the field that holds all `fields`, which share a centre; None where one is the whole input."""
+    known = [field for field in fields if field is not None]
+    if len(known) < len(fields):
+        return None
+    height, width = (max(field.size[axis] for field in known) for axis in (0, 1))
+    return ReceptiveField((height, width), known[0].jump)
 
 
 class TraceRow(NamedTuple):

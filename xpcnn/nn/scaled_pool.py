@@ -7,9 +7,8 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, Key, native
 from xpcnn.errors import ShapeError
-from xpcnn.nn.init import constant
+from xpcnn.nn.init import constant, floating
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.options import floating
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import check_dy, common_backend, pair, require_array, upcast, whole
@@ -97,8 +96,5 @@ class ScaledAvgPool2d(Layer):
             return None
         return ops.avg_pool2d.backward(pool_ctx, dy * xp.reshape(weight, (-1, 1, 1)))
 
-    def field_of(self, field: ReceptiveField | None) -> ReceptiveField | None:
-        return None if field is None else field.through(self.kernel_size, self.stride)
-
-    def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}, stride={self.stride}"
+    def receptive_field(self, before: ReceptiveField | None) -> ReceptiveField | None:
+        return before and before.after(self.kernel_size, self.stride)

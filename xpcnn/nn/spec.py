@@ -16,9 +16,9 @@ from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import Range, checked, parse_json
 from xpcnn.nn.config import INITIAL
-from xpcnn.nn.held import walked
 from xpcnn.nn.init import LACKING, at_most
 from xpcnn.nn.rebuild import from_config
+from xpcnn.nn.tree import walk
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
@@ -124,7 +124,7 @@ def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
                 f"{path} is {ours.get(path, 'not there')}, but its layer's arguments build "
                 f"{theirs.get(path, 'nothing')}"
             )
-    layers, rebuilt = list(walked(model)), list(walked(again))
+    layers, rebuilt = list(walk(model)), list(walk(again))
     if [path for path, _ in layers] != [path for path, _ in rebuilt]:
         raise ArgumentError(f"it has {len(layers)} layers, but their arguments build {len(rebuilt)} others")
     for (path, layer), (_, other) in zip(layers, rebuilt, strict=True):
@@ -155,7 +155,7 @@ def structure_of(model: Layer) -> tuple[str, ...]:
     >>> structure_of(nn.Sequential(fc=nn.Linear(2, 3), act=nn.LeakyReLU(0.1)))[2:]
     ('fc.weight (3, 2)', 'fc.bias (3,)', 'act LeakyReLU slope=0.1')
     """
-    return tuple(line for path, one in walked(model) for line in _lines(one, path))
+    return tuple(line for path, one in walk(model) for line in _lines(one, path))
 
 
 def _lines(layer: Layer, path: str) -> Iterator[str]:

@@ -6,18 +6,22 @@ Gradients are in a store of their own, so that layers hold none and backward is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from xpcnn.backend import Array, Key, backend_of, is_array
-from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.backend import Array, Key, array_dtype_name, backend_of, itemsize
+from xpcnn.backend.reference import in_reference
+from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import Parameter
-from xpcnn.ops.op import in_words, real, require_array
+from xpcnn.ops.conv import conv_algorithm
+from xpcnn.ops.loss import Loss, as_loss
+from xpcnn.ops.op import real, require_array
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["Gradients", "Loss", "ValueAndGrad", "as_loss", "value_and_grad"]
+__all__ = ["Gradients", "ValueAndGrad", "infer", "is_per_sample", "shards_of", "value_and_grad"]
 
 
 def value_and_grad(model: Layer, loss: Any) -> ValueAndGrad:
@@ -82,18 +86,50 @@ class ValueAndGrad:
     """What `value_and_grad` returns: a function of a batch, to be copied and pickled with its model."""
 
     def __init__(self, model: Layer, loss: Loss) -> None:
-        from xpcnn.nn.shards import ShardedModel  # here, because it imports layers
-
-        self._run = ShardedModel(model)
-        self._loss = loss
+        self._model, self._loss = model, loss
 
     def __call__(self, x: Array, t: Array, *, key: Key | int | None = None) -> tuple[Array, Gradients]:
-        """Return the loss of a batch, and its gradients."""
+        """Return the loss of a batch, and its gradients; a call that fails puts batch statistics back."""
         with backend_of(x).execution_context():
-            y, ctx = self._run.forward(x, Key.fresh() if key is None else Key.of(key))
-            value, loss_ctx = self._loss(y, t)
-            grads = Gradients()
-            self._run.backward(ctx, self._loss.backward(loss_ctx), grads)
+            key = Key.fresh() if key is None else Key.of(key)
+            shards = shards_of(self._model, x, train=True)
+            if shards is not None:
+                return self._in_shards(x, t, key, shards)
+            buffers = [(buffer, buffer.data) for buffer in self._model.buffers().values()]
+            try:
+                return self._whole(x, t, key)
+            except BaseException:  # such as a label that is no class, or Ctrl-C
+                for buffer, before in buffers:
+                    buffer.data = before
+                raise
+
+    def _whole(self, x: Array, t: Array, key: Key) -> tuple[Array, Gradients]:
+        y, ctx = self._model.forward(x, train=True, key=key)
+        value, loss_ctx = self._loss(y, t)
+        grads = Gradients()
+        self._model.backward(ctx, self._loss.backward(loss_ctx), grads, need_dx=False)
+        return value, grads
+
+    def _in_shards(self, x: Array, t: Array, key: Key, shards: list[slice]) -> tuple[Array, Gradients]:
+        from xpcnn.nn.containers import Sequential
+
+        model, backend, grads = self._model, backend_of(x), Gradients()
+
+        def forward(rows: slice) -> tuple[Array, Any]:
+            return model.forward(x[rows, ...], train=True, key=key.fold(rows.start))
+
+        def backward(shard: tuple[slice, Any]) -> Gradients:
+            (rows, ctx), found = shard, Gradients()
+            model.backward(ctx, dy[rows, ...], found, need_dx=False)
+            return found
+
+        outputs, contexts = zip(*backend.parallel_map(forward, shards), strict=True)
+        if isinstance(model, Sequential):
+            contexts = tuple(map(list, contexts))  # its backward pass empties lists on the way
+        value, loss_ctx = self._loss(backend.xp.concat(outputs), t)
+        dy = self._loss.backward(loss_ctx)
+        for found in backend.parallel_map(backward, list(zip(shards, contexts, strict=True)), MOST_GRADIENTS):
+            grads.merge(found)
         return value, grads
 
 
@@ -222,61 +258,86 @@ class Gradients:
         return parameters[path]
 
 
-class Loss(NamedTuple):
-    """``forward(y, target) -> (0-d loss, ctx)`` and ``backward(ctx) -> dy``."""
+# -- shards ------------------------------------------------------------------------------
+#
+# Parts of a batch whose activations stay in a cache, one thread a core; where the backend computes on the
+# host, each sample by itself. They depend on the model and the images, never on the number of threads, and
+# gradients are summed in their order; so neither do the bits.
 
-    forward: Callable[[Any, Array], tuple[Array, Any]]
-    backward: Callable[[Any], Any]
+# Images in a shard: with fewer, the calls cost more than their work; with more, a core runs dry at the end.
+FEWEST, MOST = 10, 50
 
-    def __call__(self, y: Any, target: Array) -> tuple[Array, Any]:
-        """Return the loss, a 0-d array where `target` is, and its context.
+# In inference nothing is kept from layer to layer, and fewer calls, between which threads wait for each
+# other, are worth more than a cache that holds all of a layer. Large batches have enough for eight cores.
+CACHES_INFERENCE, ENOUGH_INFERENCE = 4, 8
 
-        Raises
-        ------
-        ArgumentError, ShapeError
-            When `forward` returns something else.
-        """
-        found = self.forward(y, target)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise ArgumentError(
-                f"loss: {_name(self.forward)} must return a pair (0-d loss, ctx), got {type(found).__name__}"
-            )
-        value: Any = found[0]
-        if is_array(value) and value.ndim == 0:
-            return found
-        if not is_array(value) and isinstance(value, (int, float)):
-            return backend_of(target).asarray(value, "float32"), found[1]
-        got = f"shape {tuple(value.shape)}" if is_array(value) else type(value).__name__
-        raise ShapeError(
-            f"loss: {_name(self.forward)} must return a 0-d array, the mean over the batch, got {got}"
-        )
+# Gradients of shards, each as large as the parameters, that may wait to be summed.
+MOST_GRADIENTS = 8
+
+_largest: WeakKeyDictionary[Layer, dict[tuple[Any, ...], int]] = WeakKeyDictionary()
+"""The bytes of what the largest layer of a model returns for one image, by the image's shape and dtype."""
 
 
-def as_loss(where: str, loss: Any) -> Loss:
-    """Return an op, or a pair (forward, backward), as a `Loss`.
+def is_per_sample(layer: Layer, *, train: bool) -> bool:
+    """Return whether each sample's result depends on that sample alone, in `layer` and all its children.
 
-    Raises
-    ------
-    ArgumentError
-        For anything else.
+    A layer must say so (`Layer.per_sample`), in the class that defines its `forward` (of a layer that is an
+    op, its `op`) or in one derived from that: a subclass with another one may do something else.
 
     Examples
     --------
-    >>> from xpcnn import ops
-    >>> as_loss("Trainer", ops.mean_squared_error).backward is ops.mean_squared_error.backward
-    True
+    >>> from xpcnn import nn
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    >>> nn.is_per_sample(model, train=False), nn.is_per_sample(model, train=True)
+    (True, False)
     """
-    if isinstance(loss, (tuple, list)) and len(loss) == 2 and all(map(callable, loss)):
-        return Loss(*loss)
-    backward = getattr(loss, "backward", None)
-    if callable(loss) and not isinstance(loss, type) and callable(backward):
-        return Loss(loss, backward)
-    got = "a function without .backward" if callable(loss) else in_words(loss)
-    raise ArgumentError(
-        f"{where}: loss must be an op with its derivative, such as ops.mean_squared_error, or a pair of "
-        f"functions (forward, backward), got {got}"
-    )
+    if not layer.per_sample or (train and layer.batch_statistics):
+        return False
+    for kind in type(layer).__mro__:
+        if "per_sample" in vars(kind):
+            break
+        if "forward" in vars(kind) or "op" in vars(kind):
+            return False
+    return all(is_per_sample(child, train=train) for child in layer.children().values())
 
 
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", repr(function))
+def infer(model: Layer, x: Array) -> Array:
+    """Return y alone, run in shards where that gives the same and pays."""
+    shards = shards_of(model, x, train=False)
+    if shards is None:
+        return model(x)
+    backend = backend_of(x)
+    return backend.xp.concat(list(backend.parallel_map(lambda rows: model(x[rows, ...]), shards)))
+
+
+def shards_of(model: Layer, x: Array, *, train: bool) -> list[slice] | None:
+    """Return the rows of each shard, or None where the batch is better run whole."""
+    backend, n = backend_of(x), x.shape[0] if x.ndim else 0
+    if backend.cache_block_bytes is None or n < 2 * FEWEST or (in_reference() and not train):
+        return None  # random masks are functions of a shard's first row: in training the cuts stay
+    if not is_per_sample(model, train=train):
+        return None
+    most, caches = (MOST, 1) if train else (max(MOST, n // ENOUGH_INFERENCE), CACHES_INFERENCE)
+    size = min(max(caches * backend.cache_block_bytes // _largest_activation(model, x), FEWEST), most)
+    # A power of two of them, as even as can be, keeps as many threads busy to the end.
+    count = min(2 ** math.ceil(math.log2(math.ceil(n / size))), n // FEWEST)
+    return None if count < 2 else [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+
+
+def _largest_activation(model: Layer, x: Array) -> int:
+    """Return the bytes of what the largest layer returns for one image.
+
+    A layer of one's own need not say what shape it returns, so one image is run through the model, once
+    for each shape of images.
+    """
+    kind = (array_dtype_name(x.dtype), *x.shape[1:])
+    try:
+        known = _largest.setdefault(model, {})
+    except TypeError:  # a layer of one's own that cannot be hashed
+        known = {}
+    if kind not in known:
+        with conv_algorithm("im2col"):  # of a single image there is nothing to be measured
+            y, _, rows = model.trace(x[:1, ...])
+        largest = max((math.prod(row.output_shape[1:]) for row in rows), default=1)
+        known[kind] = max(largest * itemsize(y.dtype), 1)
+    return known[kind]

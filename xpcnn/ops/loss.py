@@ -3,19 +3,91 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name
+from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name, is_array
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
-from xpcnn.ops.op import accumulator, check_backend, check_rank, common_backend, op, real, require_array
+from xpcnn.ops.op import (
+    accumulator,
+    check_backend,
+    check_rank,
+    common_backend,
+    in_words,
+    op,
+    real,
+    require_array,
+)
 from xpcnn.ops.softmax import below_max
 
 __all__ = [
+    "Loss",
     "MeanSquaredErrorContext",
     "SoftmaxCrossEntropyContext",
+    "as_loss",
     "mean_squared_error",
     "softmax_cross_entropy",
 ]
+
+
+class Loss(NamedTuple):
+    """``forward(y, target) -> (0-d loss, ctx)`` and ``backward(ctx) -> dy``."""
+
+    forward: Callable[[Any, Array], tuple[Array, Any]]
+    backward: Callable[[Any], Any]
+
+    def __call__(self, y: Any, target: Array) -> tuple[Array, Any]:
+        """Return the loss, a 0-d array where `target` is, and its context.
+
+        Raises
+        ------
+        ArgumentError, ShapeError
+            When `forward` returns something else.
+        """
+        found = self.forward(y, target)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ArgumentError(
+                f"loss: {_name(self.forward)} must return a pair (0-d loss, ctx), got {type(found).__name__}"
+            )
+        value: Any = found[0]
+        if is_array(value) and value.ndim == 0:
+            return found
+        if not is_array(value) and isinstance(value, (int, float)):
+            return backend_of(target).asarray(value, "float32"), found[1]
+        got = f"shape {tuple(value.shape)}" if is_array(value) else type(value).__name__
+        raise ShapeError(
+            f"loss: {_name(self.forward)} must return a 0-d array, the mean over the batch, got {got}"
+        )
+
+
+def as_loss(where: str, loss: Any) -> Loss:
+    """Return an op, or a pair (forward, backward), as a `Loss`.
+
+    Raises
+    ------
+    ArgumentError
+        For anything else.
+
+    Examples
+    --------
+    >>> from xpcnn import ops
+    >>> as_loss("Trainer", ops.mean_squared_error).backward is ops.mean_squared_error.backward
+    True
+    """
+    if isinstance(loss, (tuple, list)) and len(loss) == 2 and all(map(callable, loss)):
+        return Loss(*loss)
+    backward = getattr(loss, "backward", None)
+    if callable(loss) and not isinstance(loss, type) and callable(backward):
+        return Loss(loss, backward)
+    got = "a function without .backward" if callable(loss) else in_words(loss)
+    raise ArgumentError(
+        f"{where}: loss must be an op with its derivative, such as ops.mean_squared_error, or a pair of "
+        f"functions (forward, backward), got {got}"
+    )
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", repr(function))
 
 
 class SoftmaxCrossEntropyContext(NamedTuple):

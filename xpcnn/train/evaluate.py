@@ -16,8 +16,8 @@ from xpcnn.errors import ArgumentError
 from xpcnn.models import googlenet_loss
 from xpcnn.nn import Layer
 from xpcnn.nn.preprocess import like_of, require_batch, to_images, to_targets
-from xpcnn.nn.shards import ShardedModel
-from xpcnn.nn.value_and_grad import Loss, as_loss
+from xpcnn.nn.value_and_grad import infer
+from xpcnn.ops.loss import Loss, as_loss
 from xpcnn.ops.op import upcast
 from xpcnn.train.inputs import are_probabilities, pair_of
 
@@ -77,7 +77,7 @@ def evaluate(
     images, targets = pair_of(data)
     batches = _batches("evaluate", images, batch_size)
     like = like_of("evaluate", model)
-    run, loss = ShardedModel(model), as_loss("evaluate", loss)
+    loss = as_loss("evaluate", loss)
     backend, samples = model.backend, int(images.shape[0])
     xp = backend.xp
     correct: list[Array] = []
@@ -85,7 +85,7 @@ def evaluate(
     with backend.execution_context():
         for rows in batches:
             x, t = to_images(model, images[rows, ...], like), to_targets(model, targets[rows, ...], like)
-            y = run(x)
+            y = infer(model, x)
             value, _ = loss(y, t)
             right = _right_answers(loss, y, t)
             if right is not None:
@@ -146,14 +146,14 @@ def predict(model: Layer, images: Any, *, batch_size: int | None = None) -> np.n
     (3, 10)
     """
     like = like_of("predict", model)
-    backend, run = model.backend, ShardedModel(model)
+    backend = model.backend
     require_batch("images", images)
     if images.ndim and images.shape[0] == 0:
         raise ArgumentError("predict: no images given")
     batches = _batches("predict", images, batch_size)
     with backend.execution_context():
         parts = [
-            backend.to_numpy(ops.softmax(run(to_images(model, images[rows, ...], like)))[0])
+            backend.to_numpy(ops.softmax(infer(model, to_images(model, images[rows, ...], like)))[0])
             for rows in batches
         ]
     return np.concatenate(parts)

@@ -15,7 +15,7 @@ from xpcnn.data import Loader
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Gradients, Layer, value_and_grad
 from xpcnn.nn.preprocess import backend_like, like_of, to_images, to_targets
-from xpcnn.nn.value_and_grad import Loss, as_loss
+from xpcnn.ops.loss import Loss, as_loss
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.amp import low_precision
 from xpcnn.train.callback import Callback, Callbacks
