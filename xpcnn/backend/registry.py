@@ -49,7 +49,7 @@ def module_of(name: str) -> ModuleType:
 
 def load(name: str, device: Any = None) -> Backend:
     """Return the backend of that name on `device`, or raise `BackendError` saying why not."""
-    if name not in LIBRARIES:
+    if not isinstance(name, str) or name not in LIBRARIES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(LIBRARIES)}")
     module = module_of(name)
     reason = module.unavailable(device)
