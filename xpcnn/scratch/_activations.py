@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError
-from xpcnn.scratch._arrays import as_floating, cast_like, context_of
+from xpcnn.scratch._arrays import Layer, as_floating, cast_like
 from xpcnn.scratch._namespace import random_of
 
 __all__ = ["Dropout", "Relu", "Sigmoid"]
 
 
-class Relu:
+class _Elementwise(Layer):
+    """An op of one array, whose context has its result."""
+
+    op: ClassVar[Any]
+
+    def forward(self, x: Array) -> Array:
+        y, self._ctx = self.op(as_floating(x))
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        ctx = self._context()
+        dx: Array = self.op.backward(ctx, cast_like(dout, ctx.y))
+        return dx
+
+
+class Relu(_Elementwise):
     """``max(x, 0)``. `backward` leaves `dout` as it is; the book's writes zeros into it.
 
     Attributes
@@ -29,23 +44,14 @@ class Relu:
     (array([0., 2.]), array([0., 6.]))
     """
 
-    def __init__(self) -> None:
-        self._ctx: Any = None
+    op = staticmethod(ops.relu)
 
     @property
     def mask(self) -> Array | None:
         return None if self._ctx is None else self._ctx.y <= 0
 
-    def forward(self, x: Array) -> Array:
-        y, self._ctx = ops.relu(as_floating(x))
-        return y
 
-    def backward(self, dout: Array) -> Any:
-        ctx = context_of(self._ctx, self)
-        return ops.relu.backward(ctx, cast_like(dout, ctx.y))
-
-
-class Sigmoid:
+class Sigmoid(_Elementwise):
     """``1 / (1 + exp(−x))``.
 
     Attributes
@@ -53,20 +59,14 @@ class Sigmoid:
     out : array, the shape of x
     """
 
-    def __init__(self) -> None:
-        self.out: Array | None = None
-        self._ctx: Any = None
+    op = staticmethod(ops.sigmoid)
 
-    def forward(self, x: Array) -> Array:
-        self.out, self._ctx = ops.sigmoid(as_floating(x))
-        return self.out
-
-    def backward(self, dout: Array) -> Any:
-        ctx = context_of(self._ctx, self)
-        return ops.sigmoid.backward(ctx, cast_like(dout, ctx.y))
+    @property
+    def out(self) -> Array | None:
+        return None if self._ctx is None else self._ctx.y
 
 
-class Dropout:
+class Dropout(Layer):
     """The book's dropout: a value is dropped while training, and all are scaled down at other times.
 
     The core's (`xpcnn.ops.dropout`) is "inverted": it scales up while training and does nothing afterwards.
@@ -98,7 +98,6 @@ class Dropout:
         if not 0 <= dropout_ratio <= 1:
             raise ArgumentError(f"Dropout: dropout_ratio must be from 0 to 1, got {dropout_ratio!r}")
         self.dropout_ratio = dropout_ratio
-        self.mask: Array | None = None
         self.hold = False
         """While true, `forward` takes the mask of the time before: for numerical differentiation."""
 
@@ -107,8 +106,12 @@ class Dropout:
         if not train_flg:
             return x * (1.0 - self.dropout_ratio)
         if not self.hold or self.mask is None:
-            self.mask = random_of(backend_of(x)).rand(*x.shape) > self.dropout_ratio
-        return x * cast_like(self.mask, x)
+            self._ctx = random_of(backend_of(x)).rand(*x.shape) > self.dropout_ratio
+        return x * cast_like(self._ctx, x)
 
     def backward(self, dout: Array) -> Array:
-        return dout * cast_like(context_of(self.mask, self), dout)
+        return dout * cast_like(self._context(), dout)
+
+    @property
+    def mask(self) -> Array | None:
+        return self._ctx

@@ -10,16 +10,15 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.op import check_backend, require_array
 
 __all__ = [
+    "Layer",
     "as_floating",
     "as_targets",
     "cast_like",
     "class_numbers",
-    "context_of",
     "default_float",
     "is_floating",
     "promote",
     "size_of",
-    "value",
 ]
 
 
@@ -61,19 +60,15 @@ def promote(op: str, **arguments: Any) -> list[Array]:
     """
     first, x = next(iter(arguments.items()))
     backend = backend_of(require_array(op, first, x))
-    xp = backend.xp
     given, dtypes = [], []
     for name, argument in arguments.items():
-        if is_array(argument):
-            check_backend(op, first, backend, name, argument)
-            argument = require_array(op, name, argument)
-            if is_floating(argument):
-                dtypes.append(argument.dtype)
-        else:
-            argument = require_array(op, name, backend.asarray(argument))
-        given.append(argument)
-    dtype = xp.result_type(*dtypes) if dtypes else default_float(backend)
-    return [xp.astype(argument, dtype, copy=False) for argument in given]
+        array = require_array(op, name, argument if is_array(argument) else backend.asarray(argument))
+        check_backend(op, first, backend, name, array)
+        given.append(array)
+        if is_array(argument) and is_floating(array):
+            dtypes.append(array.dtype)
+    dtype = backend.xp.result_type(*dtypes) if dtypes else default_float(backend)
+    return [backend.xp.astype(array, dtype, copy=False) for array in given]
 
 
 def as_targets(y: Array, t: Any) -> Array:
@@ -99,13 +94,15 @@ def class_numbers(t: Array) -> Array:
     return xp.reshape(t, (-1,)) if t.shape[1] == 1 else xp.argmax(t, axis=1)
 
 
-def value(scalar: Array) -> Any:
-    """Return a 0-d array as its library hands out single values: a number of NumPy's, else a 0-d array."""
-    return scalar[()]
+class Layer:
+    """What the book's layers share; attributes are None before `forward` and `backward`."""
 
+    x: Array | None = None
+    _ctx: Any = None
 
-def context_of(ctx: Any, layer: object) -> Any:
-    """Return what `forward` kept for `backward`."""
-    if ctx is None:
-        raise ArgumentError(f"{type(layer).__name__}.backward: there is no forward pass to go back through")
-    return ctx
+    def _context(self) -> Any:
+        """Return what `forward` kept for `backward`."""
+        if self._ctx is None:
+            name = type(self).__name__
+            raise ArgumentError(f"{name}.backward: there is no forward pass to go back through")
+        return self._ctx

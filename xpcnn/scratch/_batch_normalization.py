@@ -8,14 +8,14 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of
 from xpcnn.ops.op import upcast
-from xpcnn.scratch._arrays import cast_like, context_of, promote, size_of
+from xpcnn.scratch._arrays import Layer, cast_like, promote, size_of
 
 __all__ = ["BatchNormalization"]
 
 _EPS = 10e-7  # the book's spelling of 1e-6
 
 
-class BatchNormalization:
+class BatchNormalization(Layer):
     """Normalise each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
     Images (N, C, H, W) are normalised per channel when `gamma` has C entries. The book gives each of the
@@ -56,6 +56,12 @@ class BatchNormalization:
     array([0.2])
     """
 
+    input_shape: tuple[int, ...] | None = None
+    batch_size: int | None = None
+    dgamma: Array | None = None
+    dbeta: Array | None = None
+    _dtype: Any = None
+
     def __init__(
         self,
         gamma: Array,
@@ -67,12 +73,6 @@ class BatchNormalization:
         self.gamma, self.beta = gamma, beta
         self.momentum = momentum
         self.running_mean, self.running_var = running_mean, running_var
-        self.input_shape: tuple[int, ...] | None = None
-        self.batch_size: int | None = None
-        self.dgamma: Array | None = None
-        self.dbeta: Array | None = None
-        self._ctx: Any = None
-        self._dtype: Any = None
 
     def forward(self, x: Array, train_flg: bool = True) -> Array:
         x, gamma, beta = promote("BatchNormalization", x=x, gamma=self.gamma, beta=self.beta)
@@ -95,7 +95,7 @@ class BatchNormalization:
         return backend.xp.astype(backend.xp.reshape(y, self.input_shape), self._dtype, copy=False)
 
     def backward(self, dout: Array) -> Array:
-        ctx = context_of(self._ctx, self)
+        ctx = self._context()
         xp = backend_of(dout).xp
         wide = cast_like(xp.reshape(dout, tuple(ctx.x.shape)), ctx.x)
         dx, dgamma, dbeta = ops.batch_norm.backward(ctx, wide)

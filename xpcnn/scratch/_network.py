@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from xpcnn import io
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
 from xpcnn.errors import ArgumentError, CheckpointError, ShapeError, StateDictError
 from xpcnn.io.pickles import read_pickle
+from xpcnn.ops import ConvGeometry
 from xpcnn.ops.op import require_array
 from xpcnn.scratch._arrays import class_numbers
+from xpcnn.scratch._namespace import np
 from xpcnn.scratch.gradient import numerical_gradient
-from xpcnn.scratch.layers import Dropout, SoftmaxWithLoss
+from xpcnn.scratch.layers import Convolution, Dropout, SoftmaxWithLoss
 
 __all__ = ["Network"]
 
@@ -87,8 +89,14 @@ class Network:
         Dropout masks are drawn once and held, so that all differences are of one function.
         """
         self.loss(x, t)
-        with self._masks_held():
+        dropouts = [layer for layer in self._layer_list() if isinstance(layer, Dropout)]
+        try:
+            for layer in dropouts:
+                layer.hold = True
             return {key: numerical_gradient(lambda _: self.loss(x, t), p) for key, p in self.params.items()}
+        finally:
+            for layer in dropouts:
+                layer.hold = False
 
     def save_params(self, file_name: str | PathLike[str] = "params.pkl") -> None:
         """Write `params` to a file: safetensors if the name ends so, else npz, and never a pickle.
@@ -101,7 +109,15 @@ class Network:
         CheckpointError
             For an ending other than .npz, .pkl or .safetensors, or when the file cannot be written.
         """
-        _write_params(file_name, self.params)
+        arrays = {key: to_numpy(value) for key, value in self.params.items()}
+        if Path(file_name).suffix != _PICKLE_ENDING:
+            io.save_arrays(file_name, arrays, {})
+            return
+        # Under the script's own name: where it looks for its params.pkl again, the file is there.
+        with io.replacing(file_name) as temporary:
+            archive = temporary.with_suffix(".npz")
+            io.save_arrays(archive, arrays, {})
+            os.replace(archive, temporary)
 
     def load_params(self, file_name: str | PathLike[str] = "params.pkl") -> None:
         """Take `params` from a file of `save_params`, or from an old pickle, which is read but never run.
@@ -129,33 +145,29 @@ class Network:
         for i, layer in enumerate(self._weight_layers(), start=1):
             layer.W, layer.b = self.params[f"W{i}"], self.params[f"b{i}"]
 
-    @contextmanager
-    def _masks_held(self) -> Iterator[None]:
-        dropouts = [layer for layer in self._layer_list() if isinstance(layer, Dropout)]
-        try:
-            for layer in dropouts:
-                layer.hold = True
-            yield
-        finally:
-            for layer in dropouts:
-                layer.hold = False
+    def _draw(self, std: float | None, *shape: int) -> tuple[Array, Array]:
+        """Draw the next layer's parameters: weights of a standard deviation, by default He's, and zeros.
 
+        `shape` is (FN, C, FH, FW) of filters or (inputs, outputs).
+        """
+        number = len(self.params) // 2 + 1
+        inputs, outputs = (shape[0], shape[1]) if len(shape) == 2 else (math.prod(shape[1:]), shape[0])
+        W = (math.sqrt(2.0 / inputs) if std is None else std) * np.random.randn(*shape)
+        self.params |= {f"W{number}": W, f"b{number}": np.zeros(outputs)}
+        return W, self.params[f"b{number}"]
 
-def _write_params(path: str | PathLike[str], params: Mapping[str, Array]) -> None:
-    """Write arrays as safetensors if `path` ends so, else as npz; see `Network.save_params`."""
-    arrays = {key: to_numpy(value) for key, value in params.items()}
-    if Path(path).suffix != _PICKLE_ENDING:
-        io.save_arrays(path, arrays, {})
-        return
-    # Under the script's own name: where it looks for its params.pkl again, the file is there.
-    with io.replacing(path) as temporary:
-        archive = temporary.with_suffix(".npz")
-        io.save_arrays(archive, arrays, {})
-        os.replace(archive, temporary)
+    def _convolution(
+        self, input_shape: tuple[int, ...], conv_param: Mapping[str, int], std: float | None = None
+    ) -> tuple[Convolution, tuple[int, ...]]:
+        """Return a convolution of new parameters, and the (C, H, W) that it makes of `input_shape`."""
+        size, stride, pad = (conv_param[key] for key in ("filter_size", "stride", "pad"))
+        shape = (conv_param["filter_num"], input_shape[0], size, size)
+        geometry = ConvGeometry.of((1, *input_shape), shape, stride, pad, op=type(self).__name__)
+        return Convolution(*self._draw(std, *shape), stride, pad), geometry.output_shape[1:]
 
 
 def _read_params(path: str | PathLike[str], params: Mapping[str, Array]) -> dict[str, Any]:
-    """Return the dictionary in a file of `_write_params`, or in a pickle; what it is, its content says.
+    """Return the dictionary in a file of `save_params`, or in a pickle; what it is, its content says.
 
     Of another tool's archive, only entries that fit `params` are read.
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from xpcnn.errors import ShapeError
-from xpcnn.ops import ConvGeometry
-from xpcnn.scratch._namespace import np
 from xpcnn.scratch._network import Network
-from xpcnn.scratch.layers import Affine, Convolution, Dropout, Pooling, Relu, SoftmaxWithLoss
+from xpcnn.scratch.layers import Affine, Dropout, Pooling, Relu, SoftmaxWithLoss
 
 __all__ = ["DeepConvNet"]
 
@@ -66,38 +64,14 @@ class DeepConvNet(Network):
         pairs = [(conv_param_1, conv_param_2), (conv_param_3, conv_param_4), (conv_param_5, conv_param_6)]
         for pair in pairs:
             for conv_param in pair:
-                shape = self._add_convolution(shape, conv_param)
-                self.layers.append(Relu())
+                convolution, shape = self._convolution(shape, conv_param)
+                self.layers += [convolution, Relu()]
             shape = (shape[0], shape[1] // 2, shape[2] // 2)
             if min(shape) < 1:
                 raise ShapeError(
                     f"DeepConvNet: images of {tuple(input_dim)} are too small to be pooled three times"
                 )
             self.layers.append(Pooling(pool_h=2, pool_w=2, stride=2))
-        self._add_affine(math.prod(shape), hidden_size)
-        self.layers += [Relu(), Dropout(0.5)]
-        self._add_affine(hidden_size, output_size)
-        self.layers.append(Dropout(0.5))
+        self.layers += [Affine(*self._draw(None, math.prod(shape), hidden_size)), Relu(), Dropout(0.5)]
+        self.layers += [Affine(*self._draw(None, hidden_size, output_size)), Dropout(0.5)]
         self.last_layer = SoftmaxWithLoss()
-
-    def _add_convolution(
-        self, input_shape: tuple[int, ...], conv_param: Mapping[str, int]
-    ) -> tuple[int, ...]:
-        """Add a convolution with its parameters, and return the (C, H, W) that it makes of `input_shape`."""
-        size = conv_param["filter_size"]
-        filter_shape = (conv_param["filter_num"], input_shape[0], size, size)
-        stride, pad = conv_param["stride"], conv_param["pad"]
-        geometry = ConvGeometry.of((1, *input_shape), filter_shape, stride, pad, op="DeepConvNet")
-        W, b = self._draw(math.prod(filter_shape[1:]), filter_shape, outputs=filter_shape[0])
-        self.layers.append(Convolution(W, b, stride, pad))
-        return geometry.output_shape[1:]
-
-    def _add_affine(self, inputs: int, outputs: int) -> None:
-        self.layers.append(Affine(*self._draw(inputs, (inputs, outputs), outputs)))
-
-    def _draw(self, inputs: int, shape: tuple[int, ...], outputs: int) -> tuple[Any, Any]:
-        """Draw the next layer's parameters: He's initial values for `inputs` inputs, and zeros."""
-        number = len(self.params) // 2 + 1
-        self.params[f"W{number}"] = math.sqrt(2.0 / inputs) * np.random.randn(*shape)
-        self.params[f"b{number}"] = np.zeros(outputs)
-        return self.params[f"W{number}"], self.params[f"b{number}"]

@@ -1,6 +1,7 @@
 """The book's functions (``common/functions.py``) over the core's ops.
 
 Arrays may be of any backend and any real dtype; numbers and lists are made arrays of the current backend.
+A single value is a number of NumPy's on that backend, and a 0-d array on the others.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.op import upcast
-from xpcnn.scratch._arrays import as_floating, as_targets, cast_like, class_numbers, promote, size_of, value
+from xpcnn.scratch._arrays import as_floating, as_targets, cast_like, class_numbers, promote, size_of
 from xpcnn.scratch._namespace import np
 
 __all__ = [
@@ -116,7 +117,7 @@ def mean_squared_error(y: Any, t: Any) -> Any:
     0.01
     """
     y, t = promote("mean_squared_error", y=as_floating(y), t=t)
-    return value(ops.mean_squared_error(y, t)[0] * (size_of(y) / 2))
+    return (ops.mean_squared_error(y, t)[0] * (size_of(y) / 2))[()]
 
 
 sum_squared_error = mean_squared_error
@@ -155,7 +156,7 @@ def cross_entropy_error(y: Any, t: Any) -> Any:
     if backend.is_host and bool(xp.any((labels < 0) | (labels >= classes))):
         raise ArgumentError(f"cross_entropy_error: a label is outside 0 to {classes - 1}")
     likelihood = xp.take_along_axis(upcast(backend, y), xp.reshape(labels, (-1, 1)), axis=1)
-    return value(cast_like(-xp.sum(xp.log(likelihood + 1e-7)) / n, y))
+    return cast_like(-xp.sum(xp.log(likelihood + 1e-7)) / n, y)[()]
 
 
 def softmax_loss(X: Any, t: Any) -> Any:
@@ -168,7 +169,7 @@ def softmax_loss(X: Any, t: Any) -> Any:
     t : array
         As for `cross_entropy_error`.
     """
-    return value(ops.softmax_cross_entropy(*as_batch(X, t))[0])
+    return ops.softmax_cross_entropy(*as_batch(X, t))[0][()]
 
 
 def as_batch(y: Any, t: Any) -> tuple[Array, Array]:

@@ -67,9 +67,7 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array) -> Array:
     return grad
 
 
-def _numerical_gradient_1d(f: Callable[[Array], Any], x: Array) -> Array:
-    """Return the gradient of `f` at a vector."""
-    return numerical_gradient(f, x)
+_numerical_gradient_1d = numerical_gradient  # the book's helper for vectors
 
 
 def numerical_gradient_2d(f: Callable[[Array], Any], X: Array) -> Array:

@@ -13,7 +13,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
 from xpcnn.scratch import functions
 from xpcnn.scratch._activations import Dropout, Relu, Sigmoid
-from xpcnn.scratch._arrays import as_floating, cast_like, context_of, promote, size_of, value
+from xpcnn.scratch._arrays import Layer, as_floating, cast_like, promote, size_of
 from xpcnn.scratch._batch_normalization import BatchNormalization
 from xpcnn.scratch.functions import *  # noqa: F403  (the book's scripts take these from layers, too)
 from xpcnn.scratch.functions import as_batch
@@ -34,7 +34,31 @@ __all__ = [
 __all__ += functions.__all__
 
 
-class Affine:
+class _Weighted(Layer):
+    """A layer of weights and a bias, which are held as they were given."""
+
+    dW: Array | None = None
+    db: Array | None = None
+
+    def __init__(self, W: Array, b: Any) -> None:
+        self.W, self.b = W, b
+
+    def _promote(self, x: Array, axis: int) -> list[Array]:
+        """Return x, W and b in one dtype; a bias of one number is that of every entry along W's `axis`."""
+        x, W, b = promote(type(self).__name__, x=x, W=self.W, b=self.b)
+        xp, outputs = backend_of(b).xp, W.shape[axis]
+        if size_of(b) == 1:
+            b = xp.broadcast_to(xp.reshape(b, (1,)), (outputs,))
+        return [x, W, xp.reshape(b, (-1,)) if size_of(b) == outputs else b]
+
+    def _keep(self, dW: Array, db: Array) -> None:
+        """Keep gradients in the shapes and dtypes of `W` and `b`; that of a single number as it is."""
+        self.dW, self.db = cast_like(dW, self.W), db
+        if is_array(self.b) and size_of(self.b) == size_of(db):
+            self.db = cast_like(backend_of(db).xp.reshape(db, tuple(self.b.shape)), self.b)
+
+
+class Affine(_Weighted):
     """``x · W + b``, of vectors or of images laid out flat.
 
     Parameters
@@ -60,32 +84,24 @@ class Affine:
     (array([[1., 3.]]), array([1., 0.]))
     """
 
-    def __init__(self, W: Array, b: Any) -> None:
-        self.W, self.b = W, b
-        self.x: Array | None = None
-        self.original_x_shape: tuple[int, ...] | None = None
-        self.dW: Array | None = None
-        self.db: Array | None = None
-        self._ctx: Any = None
+    original_x_shape: tuple[int, ...] | None = None
 
     def forward(self, x: Array) -> Array:
-        x, W, b = promote("Affine", x=x, W=self.W, b=self.b)
+        x, W, b = self._promote(x, axis=1)
         self.original_x_shape = tuple(x.shape)
         self.x = ops.flatten(x)[0]
-        weight = backend_of(W).xp.matrix_transpose(W)
-        y, self._ctx = ops.linear(self.x, weight, _spread(b, weight.shape[0]))
+        y, self._ctx = ops.linear(self.x, backend_of(W).xp.matrix_transpose(W), b)
         return y
 
-    def backward(self, dout: Array) -> Any:
-        ctx = context_of(self._ctx, self)
+    def backward(self, dout: Array) -> Array:
+        ctx = self._context()
         xp = backend_of(ctx.x).xp
         dx, dweight, db = ops.linear.backward(ctx, cast_like(dout, ctx.x))
-        self.dW = cast_like(xp.matrix_transpose(dweight), self.W)
-        self.db = _gradient_of(self.b, db)
+        self._keep(xp.matrix_transpose(dweight), db)
         return xp.reshape(dx, self.original_x_shape)
 
 
-class SoftmaxWithLoss:
+class SoftmaxWithLoss(Layer):
     """The cross-entropy of the softmax of logits, meaned over the batch.
 
     Computed from the logits, so it is exact where the book's is cut off by its 1e-7. `backward` multiplies by
@@ -109,11 +125,9 @@ class SoftmaxWithLoss:
     array([[ 0.5, -0.5]])
     """
 
-    def __init__(self) -> None:
-        self.loss: Any = None
-        self.t: Array | None = None
-        self._shape: tuple[int, ...] = ()
-        self._ctx: Any = None
+    loss: Any = None
+    t: Array | None = None
+    _shape: tuple[int, ...] = ()
 
     @property
     def y(self) -> Array | None:
@@ -128,15 +142,15 @@ class SoftmaxWithLoss:
         x = as_floating(x)
         self._shape, self.t = tuple(x.shape), t
         loss, self._ctx = ops.softmax_cross_entropy(*as_batch(x, t))
-        self.loss = value(loss)
+        self.loss = loss[()]
         return self.loss
 
     def backward(self, dout: Any = 1) -> Array:
-        dx = ops.softmax_cross_entropy.backward(context_of(self._ctx, self), dout)
+        dx = ops.softmax_cross_entropy.backward(self._context(), dout)
         return backend_of(dx).xp.reshape(dx, self._shape)
 
 
-class Convolution:
+class Convolution(_Weighted):
     """A convolution with filters `W`, of zero-padded images.
 
     Parameters
@@ -162,28 +176,23 @@ class Convolution:
     """
 
     def __init__(self, W: Array, b: Any, stride: int = 1, pad: int = 0) -> None:
-        self.W, self.b = W, b
+        super().__init__(W, b)
         self.stride, self.pad = stride, pad
-        self.x: Array | None = None
-        self.dW: Array | None = None
-        self.db: Array | None = None
-        self._ctx: Any = None
 
     def forward(self, x: Array) -> Array:
-        self.x, W, b = promote("Convolution", x=x, W=self.W, b=self.b)
-        bias = _spread(b, W.shape[0])
-        y, self._ctx = ops.conv2d(self.x, W, bias, stride=self.stride, padding=self.pad)
+        self.x, W, b = self._promote(x, axis=0)
+        y, self._ctx = ops.conv2d(self.x, W, b, stride=self.stride, padding=self.pad)
         return y
 
-    def backward(self, dout: Array, need_dx: bool = True) -> Any:
+    def backward(self, dout: Array, need_dx: bool = True) -> Array | None:
         """Return dx, or None if nobody needs it: a network's first layer spares that work."""
-        ctx = context_of(self._ctx, self)
+        ctx = self._context()
         dx, dW, db = ops.conv2d.backward(ctx, cast_like(dout, ctx.x), need_dx=need_dx)
-        self.dW, self.db = cast_like(dW, self.W), _gradient_of(self.b, db)
+        self._keep(dW, db)
         return dx
 
 
-class Pooling:
+class Pooling(Layer):
     """The maximum of each window. Padding counts as −inf; the book's `forward` forgets it in the output size.
 
     Parameters
@@ -207,29 +216,12 @@ class Pooling:
     def __init__(self, pool_h: int, pool_w: int, stride: int = 1, pad: int = 0) -> None:
         self.pool_h, self.pool_w = pool_h, pool_w
         self.stride, self.pad = stride, pad
-        self.x: Array | None = None
-        self._ctx: Any = None
 
     def forward(self, x: Array) -> Array:
         self.x = as_floating(x)
         y, self._ctx = ops.max_pool2d(self.x, (self.pool_h, self.pool_w), self.stride, self.pad)
         return y
 
-    def backward(self, dout: Array) -> Any:
-        ctx = context_of(self._ctx, self)
+    def backward(self, dout: Array) -> Array:
+        ctx = self._context()
         return ops.max_pool2d.backward(ctx, cast_like(dout, ctx.x))
-
-
-def _spread(b: Array, outputs: int) -> Array:
-    """Return a bias as the ops take it, (outputs,): a single number is everyone's."""
-    xp = backend_of(b).xp
-    if size_of(b) == 1:
-        return xp.broadcast_to(xp.reshape(b, (1,)), (outputs,))
-    return xp.reshape(b, (-1,)) if size_of(b) == outputs else b
-
-
-def _gradient_of(b: Any, db: Array) -> Array:
-    """Return db in the shape and dtype of `b`, or as it is for a bias that is a number."""
-    if not is_array(b) or size_of(b) != size_of(db):
-        return db
-    return cast_like(backend_of(db).xp.reshape(db, tuple(b.shape)), b)

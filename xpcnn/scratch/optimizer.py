@@ -65,7 +65,7 @@ class _BookOptimizer(ABC):
             if not isinstance(value, Mapping):
                 raise ArgumentError(f"{where}: {name} must be a dictionary, got {type(value).__name__}")
         old = {key: _as_array(where, key, value) for key, value in params.items()}
-        slopes = {key: cast_like(native(_as_number(grads[key])), value) for key, value in old.items()}
+        slopes = {key: cast_like(_as_number(grads[key]), value) for key, value in old.items()}
         for key, new in self._new_values(old, slopes).items():
             if isinstance(params[key], Real):
                 params[key] = float(new)
@@ -79,7 +79,7 @@ class _BookOptimizer(ABC):
 
 def _as_array(where: str, key: str, value: Any) -> Array:
     """Return a parameter in the dtype it is updated in."""
-    value = native(_as_number(value))
+    value = _as_number(value)
     if not is_array(value):
         raise ArgumentError(
             f"{where}: params[{key!r}] must be an array or a number, got {type(value).__name__}"
@@ -93,7 +93,7 @@ def _as_array(where: str, key: str, value: Any) -> Array:
 
 
 def _as_number(value: Any) -> Any:
-    return asarray(float(value)) if isinstance(value, Real) else value
+    return native(asarray(float(value)) if isinstance(value, Real) else value)
 
 
 class _CoreOptimizer(_BookOptimizer):
@@ -110,17 +110,16 @@ class _CoreOptimizer(_BookOptimizer):
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         """Return the core's optimiser of a parameter."""
 
-    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        return self._step(params, grads, self.lr)
-
-    def _step(self, params: dict[str, Array], grads: dict[str, Array], lr: float) -> dict[str, Array]:
+    def _new_values(
+        self, params: dict[str, Array], grads: dict[str, Array], lr: float | None = None
+    ) -> dict[str, Array]:
         new = {}
         for key, slope in grads.items():
             if key not in self._cores:
                 parameter = Parameter(0.0)
                 self._cores[key] = parameter, self._make({key: parameter})
             parameter, core = self._cores[key]
-            parameter.data, core.lr = params[key], lr
+            parameter.data, core.lr = params[key], self.lr if lr is None else lr
             store = Gradients()
             store.add(parameter, slope)
             core.step(store)
@@ -159,8 +158,10 @@ class Momentum(_CoreOptimizer):
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         return optim.SGD(parameters, momentum=self.momentum)
 
-    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        return self._step(params, {key: self.lr * slope for key, slope in grads.items()}, lr=1.0)
+    def _new_values(
+        self, params: dict[str, Array], grads: dict[str, Array], lr: float | None = 1.0
+    ) -> dict[str, Array]:
+        return super()._new_values(params, {key: self.lr * slope for key, slope in grads.items()}, lr)
 
 
 class AdaGrad(_CoreOptimizer):
@@ -209,7 +210,7 @@ class Nesterov(_BookOptimizer):
         self.v: dict[str, Array] | None = None
 
     def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        self.v = {} if self.v is None else self.v
+        self.v = self.v or {}
         momentum, new = self.momentum, {}
         for key, slope in grads.items():
             step = self.lr * slope
@@ -247,8 +248,7 @@ class Adam(_BookOptimizer):
         self.v: dict[str, Array] | None = None
 
     def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        if self.m is None or self.v is None:
-            self.m, self.v = {}, {}
+        self.m, self.v = self.m or {}, self.v or {}
         self.iter += 1
         rate = self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
         new = {}

@@ -6,10 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from xpcnn.errors import ShapeError
-from xpcnn.ops import ConvGeometry
-from xpcnn.scratch._namespace import np
 from xpcnn.scratch._network import Network
-from xpcnn.scratch.layers import Affine, Convolution, Pooling, Relu, SoftmaxWithLoss
+from xpcnn.scratch.layers import Affine, Pooling, Relu, SoftmaxWithLoss
 
 __all__ = ["SimpleConvNet"]
 
@@ -52,32 +50,20 @@ class SimpleConvNet(Network):
         output_size: int = 10,
         weight_init_std: float = 0.01,
     ) -> None:
-        filters, size = conv_param["filter_num"], conv_param["filter_size"]
-        stride, pad = conv_param["stride"], conv_param["pad"]
-        filter_shape = (filters, input_dim[0], size, size)
-        geometry = ConvGeometry.of((1, *input_dim), filter_shape, stride, pad, op="SimpleConvNet")
-        oh, ow = geometry.output_size
+        self.params = {}
+        convolution, (filters, oh, ow) = self._convolution(input_dim, conv_param, weight_init_std)
         if min(oh, ow) < 2:
             raise ShapeError(
                 f"SimpleConvNet: input_dim {tuple(input_dim)} leaves {oh}x{ow} after the convolution, "
                 f"too little for the 2x2 pooling"
             )
-
-        self.params = {
-            "W1": weight_init_std * np.random.randn(*filter_shape),
-            "b1": np.zeros(filters),
-            "W2": weight_init_std * np.random.randn(filters * (oh // 2) * (ow // 2), hidden_size),
-            "b2": np.zeros(hidden_size),
-            "W3": weight_init_std * np.random.randn(hidden_size, output_size),
-            "b3": np.zeros(output_size),
-        }
-        params = self.params
+        inputs = filters * (oh // 2) * (ow // 2)
         self.layers = OrderedDict(
-            Conv1=Convolution(params["W1"], params["b1"], stride, pad),
+            Conv1=convolution,
             Relu1=Relu(),
             Pool1=Pooling(pool_h=2, pool_w=2, stride=2),
-            Affine1=Affine(params["W2"], params["b2"]),
+            Affine1=Affine(*self._draw(weight_init_std, inputs, hidden_size)),
             Relu2=Relu(),
-            Affine2=Affine(params["W3"], params["b3"]),
+            Affine2=Affine(*self._draw(weight_init_std, hidden_size, output_size)),
         )
         self.last_layer = SoftmaxWithLoss()

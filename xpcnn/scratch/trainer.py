@@ -14,14 +14,8 @@ from xpcnn.scratch._namespace import random_of
 
 __all__ = ["Trainer"]
 
-_OPTIMIZERS: dict[str, Any] = {
-    "sgd": optimizers.SGD,
-    "momentum": optimizers.Momentum,
-    "nesterov": optimizers.Nesterov,
-    "adagrad": optimizers.AdaGrad,
-    "rmsprop": optimizers.RMSprop,
-    "adam": optimizers.Adam,
-}
+_NAMES = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam")
+_OPTIMIZERS = {name.lower(): getattr(optimizers, name) for name in _NAMES}
 
 
 class Trainer:
@@ -115,7 +109,6 @@ class Trainer:
         self.train_loss_list: list[float] = []
         self.train_acc_list: list[float] = []
         self.test_acc_list: list[float] = []
-        self._order: Any = None
 
     def train_step(self) -> None:
         """Update the network by the next batch; after the last one of an epoch, measure the accuracies."""
@@ -158,10 +151,8 @@ class Trainer:
             print(f"=== epoch:{self.current_epoch}, train acc:{train_acc}, test acc:{test_acc} ===")
 
     def _accuracy(self, x: Array, t: Array) -> float:
-        samples = x.shape[0]
-        if self.evaluate_sample_num_per_epoch is not None:
-            samples = min(samples, self.evaluate_sample_num_per_epoch)
-        return float(self.network.accuracy(x[:samples, ...], t[:samples, ...]))
+        first = slice(self.evaluate_sample_num_per_epoch)
+        return float(self.network.accuracy(x[first, ...], t[first, ...]))
 
 
 def _labels(part: str, x: Array, t: Array) -> Array:
