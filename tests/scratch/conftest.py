@@ -12,13 +12,7 @@ import pytest
 from xpcnn.data import synthetic_digits
 from xpcnn.data.fetch import Source
 from xpcnn.data.idx import write_idx
-
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+from xpcnn.data.mnist import MNIST
 
 
 @pytest.fixture(autouse=True)
@@ -29,22 +23,19 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder ``mnist`` with IDX files of 300 training and 100 test digits, and the folder that it is in."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "mnist").mkdir()
+    """A folder ``mnist`` with IDX files of 300 training and 100 test digits."""
+    folder = tmp_path_factory.mktemp("data") / "mnist"
+    folder.mkdir()
     digits = synthetic_digits(400, seed=5)
-    parts = digits[:300], digits[300:]
-    contents = [values for part in parts for values in (part.images[:, 0], part.labels.astype(np.uint8))]
-    for name, values in zip(FILES, contents, strict=True):
-        write_idx(root / "mnist" / name, values)
-    return root
+    for part, name in ((digits[:300], "train"), (digits[300:], "t10k")):
+        write_idx(folder / f"{name}-images-idx3-ubyte", part.images[:, 0])
+        write_idx(folder / f"{name}-labels-idx1-ubyte", part.labels.astype(np.uint8))
+    return folder
 
 
 @pytest.fixture
-def small_mnist(mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+def small_mnist(mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `data.mnist` take the small files for the right ones, and find them where $XPCNN_DATA_DIR says."""
-    sums = {name: hashlib.sha256((mnist_folder / "mnist" / name).read_bytes()).hexdigest() for name in FILES}
-    source = Source("mnist", (), sums)
-    monkeypatch.setattr(sys.modules["xpcnn.data.mnist"], "MNIST", source)
-    monkeypatch.setenv("XPCNN_DATA_DIR", str(mnist_folder))
-    return source
+    sums = {name: hashlib.sha256((mnist_folder / name).read_bytes()).hexdigest() for name in MNIST.sha256}
+    monkeypatch.setattr(sys.modules["xpcnn.data.mnist"], "MNIST", Source("mnist", (), sums))
+    monkeypatch.setenv("XPCNN_DATA_DIR", str(mnist_folder.parent))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import oracles
 from tests.support.scratch import draw, slope_at
 from xpcnn.errors import ShapeError
 from xpcnn.scratch.layers import BatchNormalization
@@ -22,58 +21,63 @@ def by_the_book(x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
     return gamma * (x - mean) / np.sqrt(var + EPS) + beta, mean, var
 
 
-def as_rows(x: Any) -> Any:
-    """Images (N, C, H, W) as rows (N·H·W, C): what "per channel" means."""
-    return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+def rows(x: Any, features: int) -> Any:
+    """Images (N, C, H, W) as rows: (N·H·W, C), which is what "per channel" means, or (N, C·H·W)."""
+    if x.ndim == 2 or features != x.shape[1]:
+        return x.reshape(-1, features)
+    return x.transpose(0, 2, 3, 1).reshape(-1, features)
 
 
-def test_vectors_in_training(make: Any, dtype: str) -> None:
-    x, gamma, beta = draw(6, 4) * 3 + 1, draw(4), draw(4, seed=1)
+def images(y: Any, shape: tuple[int, ...], features: int) -> Any:
+    if len(shape) == 2 or features != shape[1]:
+        return y.reshape(shape)
+    return y.reshape(shape[0], *shape[2:], features).transpose(0, 3, 1, 2)
+
+
+CASES = {"vectors": ((6, 3), 3), "images": ((4, 3, 2, 5), 3), "images per element": ((4, 3, 2, 2), 12)}
+every_case = pytest.mark.parametrize(("shape", "features"), CASES.values(), ids=CASES.keys())
+
+
+@every_case
+def test_training(make: Any, dtype: str, shape: tuple[int, ...], features: int) -> None:
+    x, gamma, beta = draw(*shape) * 3 + 1, draw(features), draw(features, seed=1)
     layer = BatchNormalization(make.array(gamma, dtype), make.array(beta, dtype))
-    y, mean, var = by_the_book(x, gamma, beta)
+    y, mean, var = by_the_book(rows(x, features), gamma, beta)
     with make.unchanged(given := make.array(x, dtype)):
-        make.check(layer.forward(given), y, dtype, rtol=1e-4 if dtype == "float32" else None)
-    make.check(layer.running_mean, 0.1 * mean, dtype)
-    make.check(layer.running_var, 0.1 * var, dtype)
-    layer.forward(given)
-    make.check(layer.running_mean, 0.19 * mean, dtype)
-    make.check(layer.running_var, 0.19 * var, dtype)
-    assert (layer.input_shape, layer.batch_size) == ((6, 4), 6)
+        found = layer.forward(given)
+    make.check(found, images(y, shape, features), dtype, rtol=1e-4 if dtype == "float32" else None)
+    for weight in (0.1, 0.19):
+        make.check(layer.running_mean, weight * mean, dtype)
+        make.check(layer.running_var, weight * var, dtype)
+        layer.forward(given)
+    assert (layer.input_shape, layer.batch_size) == (shape, shape[0])
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2)])
-def test_in_use_the_running_statistics_are_taken(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
-    x, gamma, beta, mean = draw(*shape), draw(3), draw(3, seed=1), draw(3, seed=2)
-    var = np.array([0.5, 2.0, 0.01])
+@every_case
+def test_in_use_the_running_statistics_count(
+    make: Any, dtype: str, shape: tuple[int, ...], features: int
+) -> None:
+    x, gamma, beta, mean = draw(*shape), *(draw(features, seed=seed) for seed in range(3))
+    var = np.linspace(0.01, 2.0, features)
     arrays = [make.array(values, dtype) for values in (gamma, beta, mean, var)]
     layer = BatchNormalization(*arrays[:2], running_mean=arrays[2], running_var=arrays[3])
-    across = (3,) + (1,) * (len(shape) - 2)
-    gamma, beta, mean, var = (v.reshape(across) for v in (gamma, beta, mean, var))
-    expected = gamma * (x - mean) / np.sqrt(var + EPS) + beta
+    expected = gamma * (rows(x, features) - mean) / np.sqrt(var + EPS) + beta
     with make.unchanged(*arrays):
-        make.check(layer.forward(make.array(x, dtype), train_flg=False), expected, dtype)
+        found = layer.forward(make.array(x, dtype), train_flg=False)
+    make.check(found, images(expected, shape, features), dtype)
     assert layer.running_mean is arrays[2]
 
 
 def test_momentum_is_the_weight_of_the_old(make: Any) -> None:
-    x = draw(5, 2)
-    old = make.array([1.0, 2.0])
+    x, old = draw(5, 2), make.array([1.0, 2.0])
     layer = BatchNormalization(make.array([1.0, 1.0]), make.array([0.0, 0.0]), 0.75, old, old)
     layer.forward(make.array(x))
     make.check(layer.running_mean, 0.75 * np.array([1.0, 2.0]) + 0.25 * x.mean(axis=0), "float64")
     make.check(layer.running_var, 0.75 * np.array([1.0, 2.0]) + 0.25 * x.var(axis=0), "float64")
 
 
-CASES = {
-    "vectors": ((5, 3), 3, True),
-    "images": ((3, 2, 2, 3), 2, True),
-    "images per element": ((4, 2, 2, 3), 12, True),
-    "vectors in use": ((5, 3), 3, False),
-    "images in use": ((3, 2, 2, 3), 2, False),
-}
-
-
-@pytest.mark.parametrize(("shape", "features", "train"), CASES.values(), ids=CASES.keys())
+@every_case
+@pytest.mark.parametrize("train", [True, False])
 def test_backward(make: Any, shape: tuple[int, ...], features: int, train: bool) -> None:
     x, gamma, beta, dout = draw(*shape), draw(features), draw(features, seed=1), draw(*shape, seed=2)
     running = draw(features, seed=3), np.full(features, 0.7)
@@ -95,38 +99,13 @@ def test_backward(make: Any, shape: tuple[int, ...], features: int, train: bool)
         make.check(found, right, "float64", rtol=1e-7)
 
 
-def test_images_have_statistics_per_channel(make: Any, dtype: str) -> None:
-    """Mended: the book has one mean for every pixel position, so a shifted image is normalised otherwise."""
-    x, gamma, beta = draw(4, 3, 2, 5) + 1, draw(3), draw(3, seed=1)
-    y, mean, var = by_the_book(as_rows(x), gamma, beta)
-    layer = BatchNormalization(make.array(gamma, dtype), make.array(beta, dtype))
-    found = layer.forward(make.array(x, dtype))
-    expected = y.reshape(4, 2, 5, 3).transpose(0, 3, 1, 2)
-    make.check(found, expected, dtype, rtol=1e-4 if dtype == "float32" else None)
-    make.check(layer.running_mean, 0.1 * mean, dtype)
-    make.check(layer.running_var, 0.1 * var, dtype)
-    right = oracles.batch_norm(x, gamma, beta, *oracles.batch_statistics(x)[:2], eps=EPS)
-    make.check(found, right, dtype, rtol=1e-4 if dtype == "float32" else None)
-
-
-def test_a_gamma_for_every_element_keeps_the_books_meaning(make: Any) -> None:
-    x, gamma, beta = draw(4, 3, 2, 5), draw(30), draw(30, seed=1)
-    y, mean, _ = by_the_book(x.reshape(4, 30), gamma, beta)
-    layer = BatchNormalization(make.array(gamma), make.array(beta))
-    make.check(layer.forward(make.array(x)), y.reshape(x.shape), "float64")
-    make.check(layer.running_mean, 0.1 * mean, "float64")
-    layer.forward(make.array(x), train_flg=False)
-    assert layer.input_shape == x.shape
-
-
 def test_a_batch_of_one(make: Any) -> None:
     """Its script checks gradients with one sample: every value is its own mean."""
-    gamma, beta = draw(3), draw(3, seed=1)
+    gamma, beta, dout = draw(3), draw(3, seed=1), draw(1, 3, seed=2)
     layer = BatchNormalization(make.array(gamma), make.array(beta))
     make.check(layer.forward(make.array(draw(1, 3))), beta[None], "float64")
     make.check(layer.running_mean, 0.1 * draw(1, 3)[0], "float64")
     make.check(layer.running_var, [0.0, 0.0, 0.0], "float64")
-    dout = draw(1, 3, seed=2)
     make.check(layer.backward(make.array(dout)), np.zeros((1, 3)), "float64")
     make.check(layer.dgamma, np.zeros(3), "float64")
     make.check(layer.dbeta, dout[0], "float64")
@@ -136,8 +115,7 @@ def test_half_precision_keeps_its_dtype_and_a_wide_variance(make: Any) -> None:
     if not make.has("float16"):
         pytest.skip("no float16")
     x = draw(50, 2) * 1000
-    gamma, beta = make.array([1.0, 1.0], "float16"), make.array([0.0, 0.0], "float16")
-    layer = BatchNormalization(gamma, beta)
+    layer = BatchNormalization(make.array([1.0, 1.0], "float16"), make.array([0.0, 0.0], "float16"))
     expected, _, var = by_the_book(x, 1.0, 0.0)
     make.check(layer.forward(make.array(x, "float16")), expected, "float16", rtol=2e-3)
     make.check(layer.running_var, 0.1 * var, "float32", rtol=2e-3)  # float16 ends at 65504

@@ -9,17 +9,16 @@ import pytest
 
 import xpcnn
 from tests.support import oracles
-from tests.support.scratch import draw, slope_at
+from tests.support.scratch import LABEL_FORMS, draw, slope_at
 from xpcnn.errors import ArgumentError
 from xpcnn.scratch import layers
 
 
-def forward_and_back(make: Any, layer: Any, x: Any, dout: Any, dtype: str) -> tuple[Any, Any]:
-    """Both on the backend of `make`, which must not change what they are given."""
+def check(make: Any, layer: Any, x: Any, dout: Any, dtype: str, y: Any, dx: Any) -> None:
+    """Compare both directions, which must not change what they are given."""
     with make.unchanged(given := (make.array(x, dtype), make.array(dout, dtype))):
-        y = layer.forward(given[0])
-        dx = layer.backward(given[1])
-    return y, dx
+        make.check(layer.forward(given[0]), y, dtype)
+        make.check(layer.backward(given[1]), dx, dtype)
 
 
 SIMPLE = {
@@ -29,85 +28,66 @@ SIMPLE = {
 
 
 @pytest.mark.parametrize("name", SIMPLE)
-@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 4, 2)])
-def test_activations(make: Any, dtype: str, name: str, shape: tuple[int, ...]) -> None:
+def test_activations(make: Any, dtype: str, name: str) -> None:
     kind, forward, backward = SIMPLE[name]
-    x, dout = draw(*shape), draw(*shape, seed=1)
-    y, dx = forward_and_back(make, kind(), x, dout, dtype)
-    make.check(y, forward(x), dtype)
-    make.check(dx, backward(x, dout), dtype)
+    x, dout = draw(2, 3, 4, 2), draw(2, 3, 4, 2, seed=1)
+    check(make, kind(), x, dout, dtype, forward(x), backward(x, dout))
 
 
 def test_what_activations_keep(make: Any) -> None:
-    x = np.array([[-1.0, 0.0, 2.0]])
-    relu, sigmoid = layers.Relu(), layers.Sigmoid()
+    relu, sigmoid, x = layers.Relu(), layers.Sigmoid(), make.array([[-1.0, 0.0, 2.0]])
     assert (relu.mask, sigmoid.out) == (None, None)
-    relu.forward(make.array(x))
-    y = sigmoid.forward(make.array(x))
+    relu.forward(x)
+    y = sigmoid.forward(x)
     np.testing.assert_array_equal(make.to_numpy(relu.mask), [[True, True, False]])
     assert sigmoid.out is y
 
 
-@pytest.mark.parametrize("shape", [(4, 6), (4, 1, 2, 3), (1, 6), (0, 6)])
+@pytest.mark.parametrize("shape", [(4, 1, 2, 3), (1, 6), (0, 6)])
 def test_affine(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
     """Images are laid out flat, and their gradient has their shape."""
     W, b, x, dout = draw(6, 5), draw(5), draw(*shape), draw(shape[0], 5, seed=1)
     layer = layers.Affine(make.array(W, dtype), make.array(b, dtype))
     assert (layer.x, layer.dW, layer.db) == (None, None, None)
-    y, dx = forward_and_back(make, layer, x, dout, dtype)
     flat = x.reshape(shape[0], 6)
-    make.check(y, flat @ W + b, dtype)
-    make.check(dx, (dout @ W.T).reshape(shape), dtype)
+    check(make, layer, x, dout, dtype, flat @ W + b, (dout @ W.T).reshape(shape))
     make.check(layer.dW, flat.T @ dout, dtype)
     make.check(layer.db, dout.sum(axis=0), dtype)
-    assert tuple(layer.x.shape) == (shape[0], 6)
-    assert layer.original_x_shape == shape
+    assert (tuple(layer.x.shape), layer.original_x_shape) == ((shape[0], 6), shape)
 
 
 def test_affine_by_finite_differences() -> None:
     W, b, x, dout = draw(6, 5), draw(5), draw(3, 2, 3), draw(3, 5, seed=1)
-
-    def forward(x: Any, W: Any, b: Any) -> Any:
-        return layers.Affine(W, b).forward(x)
-
     layer = layers.Affine(W, b)
     layer.forward(x)
-    dx = layer.backward(dout)
-    np.testing.assert_allclose(dx, slope_at(lambda v: forward(v, W, b), x, dout), rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(layer.dW, slope_at(lambda v: forward(x, v, b), W, dout), rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(layer.db, slope_at(lambda v: forward(x, W, v), b, dout), rtol=1e-7, atol=1e-9)
+    found = layer.backward(dout), layer.dW, layer.db
+    slopes = (
+        slope_at(lambda v: layers.Affine(W, b).forward(v), x, dout),
+        slope_at(lambda v: layers.Affine(v, b).forward(x), W, dout),
+        slope_at(lambda v: layers.Affine(W, v).forward(x), b, dout),
+    )
+    for gradient, slope in zip(found, slopes, strict=True):
+        np.testing.assert_allclose(gradient, slope, rtol=1e-7, atol=1e-9)
 
 
-CONVOLUTIONS = {"plain": (1, 0), "padded": (1, 2), "stride does not divide": (2, 1)}
-
-
-@pytest.mark.parametrize(("stride", "pad"), CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
+@pytest.mark.parametrize(("stride", "pad"), [(1, 0), (1, 2), (2, 1)])
 def test_convolution(make: Any, dtype: str, stride: int, pad: int) -> None:
     x, W, b = draw(2, 3, 6, 7), draw(4, 3, 3, 2), draw(4)
     strides, pads = (stride, stride), (pad,) * 4
     expected = oracles.conv2d(x, W, b, strides, pads)
     dout = draw(*expected.shape, seed=1)
+    dx, dW, db = oracles.conv2d_gradients(x, W, dout, strides, pads)
     layer = layers.Convolution(make.array(W, dtype), make.array(b, dtype), stride, pad)
     assert (layer.x, layer.dW, layer.db) == (None, None, None)
-    y, dx = forward_and_back(make, layer, x, dout, dtype)
-    make.check(y, expected, dtype)
-    for found, right in zip(
-        (dx, layer.dW, layer.db), oracles.conv2d_gradients(x, W, dout, strides, pads), strict=True
-    ):
-        make.check(found, right, dtype)
+    check(make, layer, x, dout, dtype, expected, dx)
+    make.check(layer.dW, dW, dtype)
+    make.check(layer.db, db, dtype)
     assert tuple(layer.x.shape) == x.shape
+    assert layer.backward(make.array(dout, dtype), need_dx=False) is None
+    make.check(layer.dW, dW, dtype)
 
 
-def test_convolution_may_leave_out_dx() -> None:
-    layer = layers.Convolution(draw(2, 1, 2, 2), draw(2))
-    dout = np.ones_like(layer.forward(draw(1, 1, 4, 4)))
-    layer.backward(dout)
-    dW = layer.dW
-    assert layer.backward(dout, need_dx=False) is None
-    np.testing.assert_array_equal(layer.dW, dW)
-
-
-@pytest.mark.parametrize("pool", [(2, 2, 2, 0), (3, 2, 1, 1), (2, 3, 2, 1), (2, 2, 1, 0), (2, 2, 3, 0)])
+@pytest.mark.parametrize("pool", [(2, 2, 2, 0), (3, 2, 1, 1), (2, 3, 2, 1), (2, 2, 3, 0)])
 def test_pooling(make: Any, dtype: str, pool: tuple[int, int, int, int]) -> None:
     pool_h, pool_w, stride, pad = pool
     window = ((pool_h, pool_w), (stride, stride), (pad, pad))
@@ -115,29 +95,18 @@ def test_pooling(make: Any, dtype: str, pool: tuple[int, int, int, int]) -> None
     expected = oracles.max_pool2d(x, *window)
     dout = draw(*expected.shape, seed=1)
     layer = layers.Pooling(pool_h, pool_w, stride, pad)
-    y, dx = forward_and_back(make, layer, x, dout, dtype)
-    make.check(y, expected, dtype)
-    make.check(dx, oracles.max_pool2d_gradients(x, dout, *window), dtype)
+    check(make, layer, x, dout, dtype, expected, oracles.max_pool2d_gradients(x, dout, *window))
     assert tuple(layer.x.shape) == x.shape
 
 
 LABELS = np.array([2, 0, 1, 1])
-FORMS = {
-    "labels": LABELS,
-    "uint8 labels": LABELS.astype(np.uint8),
-    "a column": LABELS[:, None],
-    "one-hot": np.eye(3)[LABELS],
-    "one-hot float32": np.eye(3, dtype=np.float32)[LABELS],
-    "one-hot integers": np.eye(3, dtype=np.int64)[LABELS],
-}
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_softmax_with_loss(make: Any, dtype: str, form: Any) -> None:
-    x = draw(4, 3)
-    layer = layers.SoftmaxWithLoss()
+@pytest.mark.parametrize("form", LABEL_FORMS)
+def test_softmax_with_loss(make: Any, dtype: str, form: str) -> None:
+    x, layer = draw(4, 3), layers.SoftmaxWithLoss()
     assert (layer.loss, layer.y, layer.t) == (None, None, None)
-    t = make.array(form)
+    t = make.array(LABEL_FORMS[form](LABELS, 3))
     loss = layer.forward(make.array(x, dtype), t)
     make.check(loss, oracles.softmax_cross_entropy(x, LABELS), dtype)
     assert layer.loss is loss
@@ -147,75 +116,54 @@ def test_softmax_with_loss(make: Any, dtype: str, form: Any) -> None:
     make.check(layer.backward(3), oracles.softmax_cross_entropy_gradients(x, LABELS, dy=3.0), dtype)
 
 
-@pytest.mark.parametrize(
-    "t", [np.array(1), np.array([1]), np.array([0, 1, 0])], ids=["0-d", "label", "one-hot"]
-)
+@pytest.mark.parametrize("t", [np.array(1), np.array([1]), np.array([0, 1, 0])], ids=str)
 def test_the_loss_of_a_single_sample(make: Any, t: Any) -> None:
     """The book's backward divides by the length of a one-hot label."""
-    x = draw(3)
-    layer = layers.SoftmaxWithLoss()
+    x, label, layer = draw(3), np.array([1]), layers.SoftmaxWithLoss()
     loss = layer.forward(make.array(x), make.array(t))
-    make.check(loss, oracles.softmax_cross_entropy(x[None], np.array([1])), "float64")
+    make.check(loss, oracles.softmax_cross_entropy(x[None], label), "float64")
     make.check(layer.y, oracles.softmax(x), "float64")
-    make.check(
-        layer.backward(), oracles.softmax_cross_entropy_gradients(x[None], np.array([1]))[0], "float64"
-    )
+    make.check(layer.backward(), oracles.softmax_cross_entropy_gradients(x[None], label)[0], "float64")
 
 
 def test_the_loss_agrees_with_the_books_to_its_small_number() -> None:
-    x = draw(50, 10)
-    t = np.arange(50) % 10
-    book = layers.cross_entropy_error(layers.softmax(x), t)
-    assert layers.SoftmaxWithLoss().forward(x, t) == pytest.approx(book, abs=2e-5)
-
-
-def test_a_loss_can_be_added_to_without_changing_the_layers() -> None:
-    layer = layers.SoftmaxWithLoss()
-    loss = layer.forward(draw(4, 3), LABELS)
+    x, t, layer = draw(50, 10), np.arange(50) % 10, layers.SoftmaxWithLoss()
+    loss = layer.forward(x, t)
+    assert loss == pytest.approx(layers.cross_entropy_error(layers.softmax(x), t), abs=2e-5)
     before = float(loss)
     loss += 1
     assert layer.loss == before
 
 
-def test_dropout_in_training(make: Any, dtype: str) -> None:
-    """Not inverted: what is kept is kept as it is."""
-    x, dout = draw(400, 50), draw(400, 50, seed=1)
-    layer = layers.Dropout(0.3)
+def test_dropout(make: Any, dtype: str) -> None:
+    """Not inverted: what is kept in training is kept as it is, and all is scaled in use."""
+    x, dout, layer = draw(400, 50), draw(400, 50, seed=1), layers.Dropout(0.3)
     assert layer.mask is None
-    y, dx = forward_and_back(make, layer, x, dout, dtype)
+    with make.unchanged(given := (make.array(x, dtype), make.array(dout, dtype))):
+        y, dx = layer.forward(given[0]), layer.backward(given[1])
     kept = make.to_numpy(layer.mask)
     make.check(y, x * kept, dtype)
     make.check(dx, dout * kept, dtype)
     assert kept.mean() == pytest.approx(0.7, abs=0.01)
-    again = make.to_numpy(layer.forward(make.array(x, dtype)))
-    assert not np.array_equal(again, make.to_numpy(y))
-
-
-def test_dropout_in_use_scales(make: Any, dtype: str) -> None:
-    x = draw(3, 4)
-    make.check(layers.Dropout(0.3).forward(make.array(x, dtype), train_flg=False), x * 0.7, dtype)
-    make.check(layers.Dropout().forward(make.array(x, dtype), False), x * 0.5, dtype)
+    assert not np.array_equal(make.to_numpy(layer.forward(given[0])), make.to_numpy(y))
+    make.check(layer.forward(given[0], train_flg=False), x * 0.7, dtype)
+    for ratio in (-0.1, 1.1):
+        with pytest.raises(ArgumentError, match="dropout_ratio must be from 0 to 1"):
+            layers.Dropout(ratio)
 
 
 def test_dropouts_masks_follow_the_global_seed(make: Any) -> None:
-    x = make.array(np.ones((5, 6)))
     masks = []
     for _ in range(2):
         with make.use():
             layers.np.random.seed(3)
         layer = layers.Dropout(0.5)
-        layer.forward(x)
+        layer.forward(make.array(np.ones((5, 6))))
         masks.append(make.to_numpy(layer.mask))
     np.testing.assert_array_equal(*masks)
     if make.backend == "numpy":  # the same as the book's, number for number
         np.random.seed(3)
         np.testing.assert_array_equal(masks[0], np.random.rand(5, 6) > 0.5)
-
-
-@pytest.mark.parametrize("ratio", [-0.1, 1.1])
-def test_a_ratio_is_from_0_to_1(ratio: float) -> None:
-    with pytest.raises(ArgumentError, match="dropout_ratio must be from 0 to 1"):
-        layers.Dropout(ratio)
 
 
 FRESH = {
@@ -239,30 +187,21 @@ def test_backward_before_forward_says_so(name: str) -> None:
 def test_a_row_of_layers_against_pytorch() -> None:
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
-    x, t = draw(4, 1, 8, 8), np.array([0, 2, 1, 2])
-    W1, b1, W2, b2 = draw(3, 1, 3, 3), draw(3), draw(27, 3), draw(3, seed=1)
-    row = [
-        layers.Convolution(W1, b1, stride=1, pad=0),
-        layers.Relu(),
-        layers.Pooling(2, 2, stride=2),
-        layers.Affine(W2, b2),
-    ]
-    y = x
+    arrays = x, W1, b1, W2, b2 = draw(4, 1, 8, 8), draw(3, 1, 3, 3), draw(3), draw(27, 3), draw(3, seed=1)
+    conv, affine, t = layers.Convolution(W1, b1), layers.Affine(W2, b2), np.array([0, 2, 1, 2])
+    row, last, y = [conv, layers.Relu(), layers.Pooling(2, 2, stride=2), affine], layers.SoftmaxWithLoss(), x
     for layer in row:
         y = layer.forward(y)
-    last = layers.SoftmaxWithLoss()
-    loss = last.forward(y, t)
-    dout = last.backward()
+    loss, dout = last.forward(y, t), last.backward()
     for layer in reversed(row):
         dout = layer.backward(dout)
 
-    tensors = [torch.tensor(v, requires_grad=True) for v in (x, W1, b1, W2, b2)]
-    tx, tW1, tb1, tW2, tb2 = tensors
+    tensors = tx, tW1, tb1, tW2, tb2 = [torch.tensor(v, requires_grad=True) for v in arrays]
     z = F.max_pool2d(F.relu(F.conv2d(tx, tW1, tb1)), 2).flatten(1) @ tW2 + tb2
     torch_loss = F.cross_entropy(z, torch.tensor(t))
     torch_loss.backward()
     assert float(loss) == pytest.approx(torch_loss.item(), rel=1e-12)
-    for found, tensor in zip((dout, row[0].dW, row[0].db, row[3].dW, row[3].db), tensors, strict=True):
+    for found, tensor in zip((dout, conv.dW, conv.db, affine.dW, affine.db), tensors, strict=True):
         np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-10, atol=1e-12)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import threading
 from types import ModuleType
@@ -12,38 +11,29 @@ import numpy
 import pytest
 
 import xpcnn
-from xpcnn.scratch import np
+from xpcnn.scratch import _namespace, np
 from xpcnn.scratch._namespace import random_of
 
 
 @pytest.fixture(params=["array_api_strict", "torch"])
 def other(request: pytest.FixtureRequest) -> str:
     """A backend whose library is not made like NumPy."""
-    reason = xpcnn.available_backends()[request.param]
-    if reason:
+    if reason := xpcnn.available_backends()[request.param]:
         pytest.skip(reason)
     return request.param
 
 
-NUMPYS = [
-    "array",
-    "dot",
-    "kaiser",
-    "newaxis",
-    "float32",
-    "ndarray",
-    "random",
-    "linalg",
-    "r_",
-    "nditer",
-    "pi",
-    "arange",
-]
+def values(x: Any) -> Any:
+    return xpcnn.to_numpy(x).tolist()
 
 
-@pytest.mark.parametrize("name", NUMPYS)
-def test_with_numpy_it_is_numpy(name: str) -> None:
-    assert getattr(np, name) is getattr(numpy, name)
+def test_with_numpy_it_is_numpy_and_a_module() -> None:
+    for name in ("array", "dot", "kaiser", "newaxis", "float32", "ndarray", "random", "linalg", "r_", "pi"):
+        assert getattr(np, name) is getattr(numpy, name)
+    assert isinstance(np, ModuleType)
+    assert repr(np) == "<module 'np'>"
+    assert not hasattr(np, "__path__")
+    assert "NumPy" in np.__doc__
 
 
 def test_with_cupy_it_is_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +47,6 @@ def test_with_cupy_it_is_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         name = "cupy"
         xp = None
 
-    from xpcnn.scratch import _namespace
-
     monkeypatch.setattr(_namespace, "get_backend", Backend)
     monkeypatch.setitem(sys.modules, "cupy", Library("cupy"))
     assert (np.zeros, np.random) == ("cupy.zeros", "cupy.random")
@@ -67,33 +55,16 @@ def test_with_cupy_it_is_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = np.no_such_thing
 
 
-def test_names_are_looked_up_at_each_use(other: str) -> None:
-    assert isinstance(np.zeros(2), numpy.ndarray)
-    with xpcnn.use_backend(other):
-        assert xpcnn.backend_of(np.zeros(2)).name == other
-    assert isinstance(np.zeros(2), numpy.ndarray)
-
-
-def test_other_threads_see_their_own_setting(other: str) -> None:
-    """Which is the process default: a `use_backend` block belongs to its context."""
+def test_names_are_looked_up_at_each_use_in_each_thread(other: str) -> None:
+    """In others that is the process default: a `use_backend` block belongs to its context."""
     seen = []
     with xpcnn.use_backend(other):
+        assert xpcnn.backend_of(np.zeros(2)).name == other
         thread = threading.Thread(target=lambda: seen.append(xpcnn.backend_of(np.zeros(1)).name))
         thread.start()
         thread.join()
     assert seen == ["numpy"]
-
-
-def test_it_is_a_module_in_every_other_way() -> None:
-    assert isinstance(np, ModuleType)
-    assert repr(np) == "<module 'np'>"
-    assert not hasattr(np, "__path__")
-    assert copy.copy is not None
-    assert "NumPy" in np.__doc__
-
-
-def values(x: Any) -> Any:
-    return xpcnn.to_numpy(x).tolist()
+    assert isinstance(np.zeros(2), numpy.ndarray)
 
 
 def test_what_the_books_scripts_use(other: str) -> None:
@@ -115,6 +86,13 @@ def test_what_the_books_scripts_use(other: str) -> None:
         assert np.array([1, 2], dtype=np.float32).dtype == np.float32
         assert values(np.array([x[0, :], x[1, :]])) == values(x)
         assert np.array(3.0).shape == ()
+        y = np.array(x)
+        y += 1
+        assert values(x) == [[1, -2], [3, 4]]  # new arrays are the script's own
+        # Functions of plain numbers: the scale of initial values, which multiplies an array afterwards.
+        scale = np.sqrt(2.0 / 8)
+        assert (scale, type(scale), np.ceil(2.1)) == (0.5, float, 3)
+        assert values(np.sqrt(np.array([4.0])) * scale) == [1]
 
 
 def test_arrays_are_made_on_the_backends_device() -> None:
@@ -124,32 +102,13 @@ def test_arrays_are_made_on_the_backends_device() -> None:
     assert str(np.zeros(1).device) == "cpu"
 
 
-def test_new_arrays_are_the_scripts_own(other: str) -> None:
-    with xpcnn.use_backend(other):
-        x = np.zeros(2)
-        y = np.array(x)
-        y += 1
-        assert values(x) == [0, 0]
-
-
-def test_functions_of_plain_numbers(other: str) -> None:
-    """``np.sqrt(2.0 / n)``: the scale of initial values, which multiplies an array afterwards."""
-    with xpcnn.use_backend(other):
-        scale = np.sqrt(2.0 / 8)
-        assert (scale, type(scale)) == (0.5, float)
-        assert np.ceil(2.1) == 3
-        assert values(scale * np.ones(2)) == [0.5, 0.5]
-        assert values(np.sqrt(np.array([4.0]))) == [2]
-
-
 def test_draws_follow_the_seed_on_every_backend(make: Any) -> None:
     with make.use():
         drawn = []
         for _ in range(2):
             np.random.seed(5)
-            drawn.append(
-                [np.random.randn(2, 3), np.random.rand(4), np.random.permutation(6), np.random.choice(10, 3)]
-            )
+            one = np.random.randn(2, 3), np.random.rand(4), np.random.permutation(6), np.random.choice(10, 3)
+            drawn.append(one)
     for first, second in zip(*drawn, strict=True):
         assert xpcnn.backend_of(first).name == make.backend
         numpy.testing.assert_array_equal(make.to_numpy(first), make.to_numpy(second))
@@ -158,20 +117,14 @@ def test_draws_follow_the_seed_on_every_backend(make: Any) -> None:
         numpy.testing.assert_allclose(make.to_numpy(drawn[0][0]), numpy.random.randn(2, 3), rtol=1e-6)
 
 
-def test_draws_of_other_libraries(other: str) -> None:
+def test_draws_of_other_libraries_and_what_they_have_not(other: str) -> None:
     with xpcnn.use_backend(other):
         assert np.random.rand(3).dtype == np.zeros(1).dtype
         assert "int" in str(np.random.permutation(3).dtype)
-        assert isinstance(np.random.rand(), float)
-        assert isinstance(np.random.uniform(-4, -8), float)
-        x = np.arange(4)
-        assert sorted(values(np.random.permutation(x))) == [0, 1, 2, 3]
-
-
-def test_what_a_library_has_not_is_named(other: str) -> None:
-    with xpcnn.use_backend(other):
+        assert type(np.random.rand()) is type(np.random.uniform(-4, -8)) is float
+        assert sorted(values(np.random.permutation(np.arange(4)))) == [0, 1, 2, 3]
         with pytest.raises(
-            AttributeError, match=rf"the backend {other} has no 'nditer'; numpy and cupy have all"
+            AttributeError, match=rf"backend {other} has no 'nditer'; numpy and cupy have all"
         ):
             _ = np.nditer
         with pytest.raises(AttributeError, match=rf"'shuffle' is not offered on the backend {other}"):

@@ -5,29 +5,29 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import OrderedDict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.scratch import draw, writable
+from tests.support.scratch import LABEL_FORMS, TINY, draw, writable
 from xpcnn import models
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.scratch import np as scratch_np
 from xpcnn.scratch.deep_convnet import DeepConvNet
+from xpcnn.scratch.layers import Dropout
 from xpcnn.scratch.simple_convnet import SimpleConvNet
 
-TINY = {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}
 DEEP = [{"filter_num": n, "filter_size": 3, "pad": 1, "stride": 1} for n in (2, 1, 1, 2, 2, 1)]
 
 
-def simple(**options: Any) -> SimpleConvNet:
-    return SimpleConvNet((1, 8, 8), TINY, hidden_size=5, weight_init_std=0.3, **options)
+def simple() -> SimpleConvNet:
+    return SimpleConvNet((1, 8, 8), TINY, hidden_size=5, weight_init_std=0.3)
 
 
-def deep(**options: Any) -> DeepConvNet:
-    return DeepConvNet((1, 8, 8), *DEEP, hidden_size=4, **options)
+def deep() -> DeepConvNet:
+    return DeepConvNet((1, 8, 8), *DEEP, hidden_size=4)
 
 
 every_network = pytest.mark.parametrize("new", [simple, deep], ids=["SimpleConvNet", "DeepConvNet"])
@@ -35,99 +35,84 @@ every_network = pytest.mark.parametrize("new", [simple, deep], ids=["SimpleConvN
 
 def float64_on(make: Any, new: Any) -> Any:
     """A network of float64 parameters that may be changed; biases are drawn: at 0, relu has a kink."""
+    np.random.seed(0)
     network = new()
     for key, value in network.params.items():
         value = 0.2 * draw(*value.shape) if key.startswith("b") else value
-        network.params[key] = writable(make, value)
+        network.params[key] = value if make is None else writable(make, value)
     return network
 
 
 PATHS = {
-    "SimpleConvNet": ["conv1", "fc1", "fc2"],
-    "DeepConvNet": ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc1", "fc2"],
+    "simple_convnet": ["conv1", "fc1", "fc2"],
+    "deep_convnet": ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc1", "fc2"],
 }
 
 
-def core_state(network: Any) -> dict[str, Any]:
-    """The parameters under the core's names: affine weights transposed, all else unchanged."""
-    state = {}
-    for i, path in enumerate(PATHS[type(network).__name__], start=1):
+@pytest.mark.parametrize(("new", "name"), [(SimpleConvNet, "simple_convnet"), (DeepConvNet, "deep_convnet")])
+def test_logits_of_the_cores_model(make: Any, new: Any, name: str) -> None:
+    """The book's dropout halves in use, once before the last layer and once after it."""
+    network, state = new(), {}
+    for i, path in enumerate(PATHS[name], start=1):
         W = network.params[f"W{i}"]
-        state[f"{path}.weight"] = W.T if W.ndim == 2 else W
-        state[f"{path}.bias"] = network.params[f"b{i}"]
-    return state
-
-
-def test_logits_of_the_cores_simple_convnet(make: Any) -> None:
-    network = SimpleConvNet()
-    model = models.simple_convnet(dtype="float64")
-    model.load_state_dict(core_state(network))
-    x = draw(3, 1, 28, 28)
-    network.params = {key: make.array(value) for key, value in network.params.items()}
-    make.check(network.predict(make.array(x)), model(x), "float64")
-
-
-def test_logits_of_the_cores_deep_convnet(make: Any) -> None:
-    """In use, where the two kinds of dropout differ: the book's halves, so its weights are twice as large."""
-    network = DeepConvNet()
-    model = models.deep_convnet(dtype="float64")
-    state = core_state(network)
-    state["fc2.weight"] = state["fc2.weight"] * 0.25  # one halving before this layer, one after it
-    state["fc2.bias"] = state["fc2.bias"] * 0.5
+        state |= {f"{path}.weight": W.T if W.ndim == 2 else W, f"{path}.bias": network.params[f"b{i}"]}
+    if name == "deep_convnet":
+        state |= {"fc2.weight": state["fc2.weight"] * 0.25, "fc2.bias": state["fc2.bias"] * 0.5}
+    model = getattr(models, name)(dtype="float64")
     model.load_state_dict(state)
     x = draw(2, 1, 28, 28)
     network.params = {key: make.array(value) for key, value in network.params.items()}
     make.check(network.predict(make.array(x)), model(x), "float64")
 
 
+X, T = draw(2, 1, 8, 8), np.array([1, 7])
+
+
 @every_network
-def test_gradients_by_finite_differences(make: Any, new: Any) -> None:
+def test_gradients_by_finite_differences(new: Any) -> None:
     """With the same dropout masks: both draw theirs first of all."""
-    network = float64_on(make, new)
-    x, t = make.array(draw(2, 1, 8, 8)), make.array([1, 7])
-    with make.use():
-        scratch_np.random.seed(4)
-        numeric = network.numerical_gradient(x, t)
-        scratch_np.random.seed(4)
-        exact = network.gradient(x, t)
+    network = float64_on(None, new)
+    np.random.seed(4)
+    numeric = network.numerical_gradient(X, T)
+    np.random.seed(4)
+    exact = network.gradient(X, T)
     assert list(numeric) == list(exact) == list(network.params)
     for key, gradient in exact.items():
-        make.check(gradient, make.to_numpy(numeric[key]), "float64", rtol=1e-4, scale=0.1)
-    assert any(np.abs(make.to_numpy(gradient)).max() > 0.01 for gradient in exact.values())
-
-
-def test_masks_are_drawn_anew_after_a_numerical_gradient() -> None:
-    network = deep()
-    network.numerical_gradient(draw(1, 1, 8, 8), np.array([1]))
-    dropout = network.layers[-1]
+        np.testing.assert_allclose(gradient, numeric[key], rtol=0, atol=1e-5)
+    assert any(np.abs(gradient).max() > 0.01 for gradient in exact.values())
     masks = set()
-    for _ in range(20):
-        network.loss(draw(1, 1, 8, 8), np.array([1]))
-        masks.add(dropout.mask.tobytes())
-    assert len(masks) > 5
+    for _ in range(20):  # which are drawn anew afterwards
+        network.loss(X, T)
+        masks |= {layer.mask.tobytes() for layer in network._layer_list() if isinstance(layer, Dropout)}
+    assert len(masks) > 5 or new is simple
+
+
+@every_network
+def test_gradients_on_every_backend(make: Any, new: Any) -> None:
+    right, network = float64_on(None, new), float64_on(make, new)
+    expected = right.gradient(X, T)
+    for layer, other in zip(network._layer_list(), right._layer_list(), strict=True):
+        if isinstance(layer, Dropout):
+            layer.hold, layer._ctx = True, make.array(other.mask)
+    for key, gradient in network.gradient(make.array(X), make.array(T)).items():
+        make.check(gradient, expected[key], "float64", scale=1.0)
 
 
 def test_the_books_layers_and_draws() -> None:
     """After the same seed the initial weights are the book's, number for number."""
     np.random.seed(9)
-    network = SimpleConvNet()
+    network, deep_network = SimpleConvNet(), DeepConvNet()
     np.random.seed(9)
-    np.testing.assert_array_equal(network.params["W1"], 0.01 * np.random.randn(30, 1, 5, 5))
-    np.testing.assert_array_equal(network.params["W2"], 0.01 * np.random.randn(4320, 100))
-    np.testing.assert_array_equal(network.params["W3"], 0.01 * np.random.randn(100, 10))
+    for key, shape in {"W1": (30, 1, 5, 5), "W2": (4320, 100), "W3": (100, 10)}.items():
+        np.testing.assert_array_equal(network.params[key], 0.01 * np.random.randn(*shape))
     assert isinstance(network.layers, OrderedDict)
     assert list(network.layers) == ["Conv1", "Relu1", "Pool1", "Affine1", "Relu2", "Affine2"]
     assert list(network.params) == ["W1", "b1", "W2", "b2", "W3", "b3"]
-
-    np.random.seed(9)
-    deep_network = DeepConvNet()
-    np.random.seed(9)
     inputs = [1 * 3 * 3, 16 * 3 * 3, 16 * 3 * 3, 32 * 3 * 3, 32 * 3 * 3, 64 * 3 * 3, 64 * 4 * 4, 50]
     shapes = [(16, 1, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3), (64, 64, 3, 3)]
     for i, (fan_in, shape) in enumerate(zip(inputs, [*shapes, (1024, 50), (50, 10)], strict=True), start=1):
-        np.testing.assert_array_equal(
-            deep_network.params[f"W{i}"], np.sqrt(2.0 / fan_in) * np.random.randn(*shape)
-        )
+        weight = np.sqrt(2.0 / fan_in) * np.random.randn(*shape)
+        np.testing.assert_array_equal(deep_network.params[f"W{i}"], weight)
         assert not deep_network.params[f"b{i}"].any()
     kinds = [type(layer).__name__ for layer in deep_network.layers]
     block = ["Convolution", "Relu", "Convolution", "Relu", "Pooling"]
@@ -135,30 +120,19 @@ def test_the_books_layers_and_draws() -> None:
 
 
 @every_network
-def test_params_that_are_replaced_are_seen(make: Any, new: Any) -> None:
+def test_params_that_are_replaced_or_changed_in_place_are_seen(make: Any, new: Any) -> None:
     network, x = float64_on(make, new), make.array(draw(3, 1, 8, 8))
-    before = make.to_numpy(network.predict(x)).copy()
-    network.params["W1"] = network.params["W1"] * 2
-    changed = make.to_numpy(network.predict(x))
-    assert not np.allclose(before, changed)
+    seen = [make.to_numpy(network.predict(x)).copy()]
+    network.params["W1"] *= 2
+    seen.append(make.to_numpy(network.predict(x)).copy())
     network.params = {key: value * 1 for key, value in network.params.items()}
+    np.testing.assert_array_equal(make.to_numpy(network.predict(x)), seen[-1])
     network.params["b1"] = network.params["b1"] + 1
-    assert not np.allclose(make.to_numpy(network.predict(x)), changed)
-    weighted = [layer for layer in network._layer_list() if hasattr(layer, "W")]
-    for i, layer in enumerate(weighted, start=1):
+    seen.append(make.to_numpy(network.predict(x)))
+    assert not any(np.allclose(one, other) for one, other in pairwise(seen))
+    for i, layer in enumerate(network._weight_layers(), start=1):
         assert layer.W is network.params[f"W{i}"]
         assert layer.b is network.params[f"b{i}"]
-
-
-@every_network
-def test_params_that_are_changed_in_place_are_seen(make: Any, new: Any) -> None:
-    network, x = float64_on(make, new), make.array(draw(3, 1, 8, 8))
-    network.predict(x)
-    network.params["W1"] *= 2
-    doubled = make.to_numpy(network.predict(x)).copy()
-    other = float64_on(make, new)
-    other.params = {key: make.array(make.to_numpy(value)) for key, value in network.params.items()}
-    np.testing.assert_array_equal(doubled, make.to_numpy(other.predict(x)))
 
 
 @every_network
@@ -167,36 +141,25 @@ def test_narrow_parameters(make: Any, new: Any, kind: str) -> None:
     """As ``half_float_network.py`` makes them: no float64 comes in between."""
     if not make.has(kind):
         pytest.skip(f"no {kind}")
-    network, exact = new(), new()
-    exact.params = dict(network.params)
-    for key, value in network.params.items():
-        network.params[key] = make.array(value, kind)
-    x = draw(4, 1, 8, 8)
+    network, x = new(), draw(4, 1, 8, 8)
+    expected = network.predict(x)
+    network.params = {key: make.array(value, kind) for key, value in network.params.items()}
     y = network.predict(make.array(x, kind))
-    make.check(y, exact.predict(x), kind, rtol=2e-2 if kind == "float16" else 1e-5)
-    gradients = network.gradient(make.array(x, kind), make.array([0, 1, 2, 3]))
-    for gradient in gradients.values():
+    make.check(y, expected, kind, rtol=2e-2 if kind == "float16" else 1e-5)
+    for gradient in network.gradient(make.array(x, kind), make.array([0, 1, 2, 3])).values():
         make.check_kind(gradient, tuple(gradient.shape), kind)
-    assert network.accuracy(make.array(x, kind), make.array(exact.predict(x).argmax(axis=1))) == 1.0
+    assert network.accuracy(make.array(x, kind), make.array(expected.argmax(axis=1))) == 1.0
 
 
-@every_network
-def test_images_of_bytes(new: Any) -> None:
-    """``load_mnist(normalize=False)``: the arithmetic is that of the parameters."""
-    network = new()
-    pixels = np.random.randint(0, 256, (2, 1, 8, 8)).astype(np.uint8)
-    np.testing.assert_array_equal(network.predict(pixels), network.predict(pixels.astype(np.float64)))
-
-
-@pytest.mark.parametrize("form", ["labels", "column", "one-hot"])
-def test_accuracy_and_loss_take_labels_in_three_forms(make: Any, form: str) -> None:
+@pytest.mark.parametrize("form", LABEL_FORMS)
+def test_accuracy_and_loss_take_labels_in_all_forms(make: Any, form: str) -> None:
     network = float64_on(make, simple)
     x = make.array(draw(6, 1, 8, 8))
     best = make.to_numpy(network.predict(x)).argmax(axis=1)
     best[0] = (best[0] + 1) % 10
-    t = {"labels": best, "column": best[:, None], "one-hot": np.eye(10)[best]}[form]
-    assert network.accuracy(x, make.array(t), batch_size=4) == pytest.approx(5 / 6)
-    make.check(network.loss(x, make.array(t)), float(network.loss(x, make.array(best))), "float64")
+    t = make.array(LABEL_FORMS[form](best, 10))
+    assert network.accuracy(x, t, batch_size=4) == pytest.approx(5 / 6)
+    make.check(network.loss(x, t), float(network.loss(x, make.array(best))), "float64")
 
 
 def test_dropout_works_in_training_alone() -> None:
@@ -206,43 +169,44 @@ def test_dropout_works_in_training_alone() -> None:
     assert len({float(network.loss(x, np.array([1, 2, 3]))) for _ in range(5)}) > 1
 
 
-def test_a_network_of_another_shape() -> None:
-    network = SimpleConvNet((3, 9, 12), {"filter_num": 4, "filter_size": 3, "pad": 1, "stride": 2}, 7, 5)
-    assert network.predict(draw(2, 3, 9, 12)).shape == (2, 5)
-    assert network.params["W2"].shape == (4 * 2 * 3, 7)
-    other = DeepConvNet((3, 12, 10), *DEEP, hidden_size=6, output_size=4)
-    assert other.predict(draw(2, 3, 12, 10)).shape == (2, 4)
+def test_networks_of_other_shapes_on_the_current_backend(make: Any) -> None:
+    conv_param = {"filter_num": 4, "filter_size": 3, "pad": 1, "stride": 2}
+    with make.use():
+        network = SimpleConvNet((3, 9, 12), conv_param, 7, 5)
+        other = DeepConvNet((3, 12, 10), *DEEP, hidden_size=6, output_size=4)
+        x = (
+            make.xp.zeros((2, 3, 9, 12), device=make.device),
+            make.xp.zeros((2, 3, 12, 10), device=make.device),
+        )
+    assert tuple(network.params["W2"].shape) == (4 * 2 * 3, 7)
+    assert tuple(network.predict(x[0]).shape) == (2, 5)
+    assert tuple(other.predict(x[1]).shape) == (2, 4)
+    for value in (*network.params.values(), *other.params.values()):
+        assert xpcnn.backend_of(value).name == make.backend
 
 
 @every_network
-def test_networks_can_be_copied_and_pickled(new: Any) -> None:
-    network, x = new(), draw(2, 1, 8, 8)
-    y = network.predict(x)
+def test_networks_can_be_copied_and_pickled_and_take_bytes(new: Any) -> None:
+    """``load_mnist(normalize=False)``: the arithmetic is that of the parameters."""
+    network = new()
+    pixels = np.random.randint(0, 256, (2, 1, 8, 8)).astype(np.uint8)
+    y = network.predict(pixels)
+    np.testing.assert_array_equal(y, network.predict(pixels.astype(np.float64)))
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
-        network.params["W1"][...] = network.params["W1"]
-        np.testing.assert_array_equal(other.predict(x), y)
+        np.testing.assert_array_equal(other.predict(pixels), y)
         assert other.params["W1"] is not network.params["W1"]
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ShapeError, match=r"SimpleConvNet: input_dim \(1, 5, 5\) leaves 1x1"):
-        SimpleConvNet((1, 5, 5))
-    with pytest.raises(ShapeError, match=r"DeepConvNet: images of \(1, 4, 4\) are too small"):
-        DeepConvNet((1, 4, 4), *DEEP)
-    with pytest.raises(ShapeError, match="SimpleConvNet: kernel 5x5 is larger"):
-        SimpleConvNet((1, 3, 3))
     network, x = simple(), draw(3, 1, 8, 8)
-    with pytest.raises(ArgumentError, match="batch_size must be at least 1"):
-        network.accuracy(x, np.arange(3), batch_size=0)
-    with pytest.raises(ShapeError, match=r"accuracy: 3 images .* with labels \(4,\)"):
-        network.accuracy(x, np.arange(4))
-    with pytest.raises(ShapeError, match="accuracy: 0 images"):
-        network.accuracy(x[:0], np.arange(0))
-    with pytest.raises(ShapeError, match=r"\(N,\), \(N, 1\) or one-hot"):
-        network.accuracy(x, np.zeros((3, 1, 1)))
-
-
-def test_new_networks_are_made_on_the_current_backend(make: Any) -> None:
-    with make.use():
-        network = deep()
-    assert {xpcnn.backend_of(value).name for value in network.params.values()} == {make.backend}
+    for error, message, call in (
+        (ShapeError, r"SimpleConvNet: input_dim \(1, 5, 5\) leaves 1x1", lambda: SimpleConvNet((1, 5, 5))),
+        (ShapeError, "SimpleConvNet: kernel 5x5 is larger", lambda: SimpleConvNet((1, 3, 3))),
+        (ShapeError, r"DeepConvNet: images of \(1, 4, 4\) are too", lambda: DeepConvNet((1, 4, 4), *DEEP)),
+        (ArgumentError, "batch_size must be at least 1", lambda: network.accuracy(x, np.arange(3), 0)),
+        (ShapeError, r"accuracy: 3 images .* labels \(4,\)", lambda: network.accuracy(x, np.arange(4))),
+        (ShapeError, "accuracy: 0 images", lambda: network.accuracy(x[:0], np.arange(0))),
+        (ShapeError, r"\(N, 1\) or one-hot", lambda: network.accuracy(x, np.zeros((3, 1, 1)))),
+    ):
+        with pytest.raises(error, match=message):
+            call()

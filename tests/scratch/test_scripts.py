@@ -17,6 +17,7 @@ import pytest
 import xpcnn
 from xpcnn.scratch import np as scratch_np
 
+pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parent / "scripts"
 Run = Callable[[str], dict[str, Any]]
 

@@ -29,3 +29,18 @@ def writable(make: Any, values: Any, dtype: str | None = None) -> Any:
     if make.readonly:
         array.flags.writeable = True
     return array
+
+
+TINY = {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}
+"""The convolution of a small `SimpleConvNet`."""
+
+LABEL_FORMS: dict[str, Callable[[Array, int], Array]] = {
+    "labels": lambda labels, _: labels,
+    "uint8 labels": lambda labels, _: labels.astype(np.uint8),
+    "a column": lambda labels, _: labels[:, None],
+    "one-hot": lambda labels, classes: np.eye(classes)[labels],
+    "one-hot float32": lambda labels, classes: np.eye(classes, dtype=np.float32)[labels],
+    "one-hot integers": lambda labels, classes: np.eye(classes, dtype=np.int64)[labels],
+    "one-hot bool": lambda labels, classes: np.eye(classes, dtype=bool)[labels],
+}
+"""What labels may be given as, made of labels (N,) and the number of classes."""

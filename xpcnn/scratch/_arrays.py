@@ -91,7 +91,7 @@ def class_numbers(t: Array) -> Array:
         return t
     if t.ndim != 2:
         raise ShapeError(f"labels must be (N,), (N, 1) or one-hot (N, classes), got shape {tuple(t.shape)}")
-    return xp.reshape(t, (-1,)) if t.shape[1] == 1 else xp.argmax(t, axis=1)
+    return xp.reshape(t, (-1,)) if t.shape[1] == 1 else xp.argmax(as_floating(t), axis=1)
 
 
 class Layer:
