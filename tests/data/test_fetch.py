@@ -68,7 +68,7 @@ def refuses(handler):
 
 
 def sleeps(handler):
-    time.sleep(0.5)
+    time.sleep(2)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 def test_a_bad_mirror_gives_way_to_the_next(server, cache, bad, monkeypatch):
-    monkeypatch.setattr(fetch, "_TIMEOUT_SECONDS", 0.1 if bad is sleeps else 30)
+    monkeypatch.setattr(fetch, "_TIMEOUT_SECONDS", 0.7 if bad is sleeps else 30)
     assert load_file(server.source(a=bad, b=sends(GOOD), c=sends(OTHER)), FILE) == CONTENT
     assert server.asked == ["a", "b"]
     assert files(cache) == [f"{FILE}.gz"]
@@ -146,14 +146,14 @@ def test_content_decompressed_on_the_way_is_kept_without_gz(server, cache):
 
 
 def test_when_all_mirrors_fail_each_is_listed_with_its_reason(server, cache, monkeypatch):
-    monkeypatch.setattr(fetch, "_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(fetch, "_TIMEOUT_SECONDS", 0.7)
     source = server.source(a=refuses, b=sleeps, c=sends(OTHER), d=sends(GOOD[:-9]))
     a, b, c, d = (f"{mirror}{FILE}.gz" for mirror in source.mirrors)
     dead = "http://127.0.0.1:1/"
     with pytest.raises(DatasetError) as caught:
         load_file(replace(source, mirrors=(*source.mirrors, dead)), FILE)
     message = str(caught.value)
-    assert message.startswith(f"toy: cannot get {FILE}: {a}: HTTP 403 Forbidden; {b}: no answer within 0.1 s")
+    assert message.startswith(f"toy: cannot get {FILE}: {a}: HTTP 403 Forbidden; {b}: no answer within 0.7 s")
     assert f"; {c}: {WRONG}; {d}: truncated: the gzip stream breaks off after {len(GOOD) - 9} byt" in message
     assert re.search(rf"{dead}{FILE}\.gz: .*refused", message)
     assert f"put {FILE}.gz into {cache} or into a folder toy under $XPCNN_DATA_DIR" in message

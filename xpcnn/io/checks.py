@@ -109,10 +109,7 @@ def _checked(kind: Any, value: Any, place: str, more: bool = False) -> Any:
     if origin in (dict, Mapping) and isinstance(value, dict):
         return {name: _checked(inner[1], item, _field(place, name)) for name, item in value.items()}
     if kind is float and type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            _fail(place, _name(kind), value)
+        return float(value)
     if kind is Any or (kind in (None, types.NoneType) and value is None) or type(value) is kind:
         return value
     return _fail(place, _name(kind), value)

@@ -92,12 +92,12 @@ class _Machine:
             if count >= MOST_INSTRUCTIONS:
                 raise RefusedError(f"has more than {MOST_INSTRUCTIONS:,} instructions")
             if opcode.name == "STOP":
-                return self.stack.pop()
+                break
             step = _STEPS.get(opcode.name)
             if step is None:
                 raise RefusedError(f"uses the instruction {opcode.name}")
             step(self, argument)
-        raise ValueError("the file ends early")
+        return self.stack.pop()
 
     def push(self, value: Any) -> None:
         self.stack.append(value)

@@ -1,4 +1,19 @@
-"""Arrays with metadata in one file: safetensors, or npz by the file's ending."""
+"""Arrays with metadata in one file: safetensors, or npz by the file's ending.
+
+Numbers of 16 and 8 bits that NumPy does not know are read as float32, exactly:
+
+=========  ====  ========  ========  ====  ==========================================
+name       sign  exponent  fraction  bias  special values
+=========  ====  ========  ========  ====  ==========================================
+BF16       1     8         7         127   as float32, of which it is the upper half
+F8_E5M2    1     5         2         15    as float16, of which it is the upper half
+F8_E4M3    1     4         3         7     no infinity; NaN where all other bits are 1
+=========  ====  ========  ========  ====  ==========================================
+
+References
+----------
+Micikevicius et al., "FP8 formats for deep learning", 2022.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +33,6 @@ from xpcnn.io.checks import checked
 from xpcnn.io.digest import DAMAGED, check_digest, digest_of, holds_digest, is_ours
 from xpcnn.io.files import replacing
 from xpcnn.io.json_files import parse_json
-from xpcnn.io.narrow import NARROW
 from xpcnn.io.npz import NUMBERS, read_npz
 from xpcnn.io.wanted import Wanted, is_placeholder, is_wanted, placeholder
 
@@ -26,13 +40,33 @@ __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_
 
 FORMAT_VERSION = 1
 _ENDINGS = (".safetensors", ".npz")
-_PLAIN = {"BOOL": "?", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
-_PLAIN |= {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
-_DTYPES: dict[str, tuple[str, Any]] = {kind: (dtype, np.ravel) for kind, dtype in _PLAIN.items()}
-_DTYPES |= NARROW
-"""The dtype in the file by its name in a safetensors header, and what upcasts it."""
 _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors header, that holds it all
 _NAMED = 3  # entries that a warning names
+
+
+def _from_bf16(codes: np.ndarray) -> np.ndarray:
+    return (codes.astype(np.uint32) << 16).view(np.float32)
+
+
+def _from_e5m2(codes: np.ndarray) -> np.ndarray:
+    return (codes.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+
+
+def _e4m3(code: int) -> float:
+    sign, exponent, fraction = 1 - 2 * (code >> 7), code >> 3 & 15, code & 7
+    if exponent == 15 and fraction == 7:
+        return sign * float("nan")
+    return sign * (fraction * 2.0**-9 if exponent == 0 else (8 + fraction) * 2.0 ** (exponent - 10))
+
+
+_E4M3 = np.array([_e4m3(code) for code in range(256)], np.float32)
+
+_NARROW: dict[str, tuple[str, Any]] = {"BF16": ("<u2", _from_bf16)}
+_NARROW |= {"F8_E4M3": ("u1", _E4M3.take), "F8_E5M2": ("u1", _from_e5m2)}
+_PLAIN = {"BOOL": "?", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
+_PLAIN |= {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
+_DTYPES = _NARROW | {kind: (dtype, np.ravel) for kind, dtype in _PLAIN.items()}
+"""By its name in a safetensors header, a dtype in the file, and what upcasts it."""
 
 
 class WeightFile(NamedTuple):
@@ -178,7 +212,7 @@ def _read_safetensors(
                     file.seek(start + entry["data_offsets"][0])
                     arrays[name] = upcast(np.fromfile(file, dtype, math.prod(shape))).reshape(shape)
                 else:
-                    arrays[name] = placeholder(shape, np.float32 if kind in NARROW else dtype)
+                    arrays[name] = placeholder(shape, np.float32 if kind in _NARROW else dtype)
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
     # What other tools say stands beside this entry: their format_version and recipe are not ours.

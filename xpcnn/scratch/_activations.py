@@ -75,7 +75,7 @@ class Dropout(Layer):
     Parameters
     ----------
     dropout_ratio : float
-        The share of values that are dropped. Masks are drawn by the global generator of the library of x:
+        The fraction of values that are dropped. Masks are drawn by the global generator of the library of x:
         ``np.random.seed`` repeats them.
 
     Attributes

@@ -23,7 +23,7 @@ __all__ = [
 
 
 def default_float(backend: Backend) -> Any:
-    """Return the floating dtype that the library makes arrays of unless told otherwise."""
+    """Return the floating dtype that the library makes arrays of by default."""
     return backend.xp.zeros(0, device=backend.device).dtype
 
 
