@@ -72,26 +72,21 @@ def assert_found(path: Path, bits: list[int]) -> int:
 
 @pytest.mark.fuzz
 @pytest.mark.slow
-@every_ending
-def test_bits_of_a_file(tmp_path: Path, ending: str) -> None:
+def test_flipped_bits(tmp_path: Path) -> None:
     """Of a zip archive some say nothing, such as dates; whatever bears on the content is found."""
-    path = tmp_path / f"w{ending}"
-    io.save_arrays(path, ARRAYS, METADATA)
-    found = assert_found(path, random.Random(0).sample(range(8 * path.stat().st_size), 400))
-    assert found == 400 if ending == ".safetensors" else found > 300
-
-
-@pytest.mark.fuzz
-@pytest.mark.slow
-def test_bits_of_a_checkpoint(tmp_path: Path) -> None:
     digits, model = data.synthetic_digits(20, seed=0), models.tiny_convnet(filters=2)
-    path, trainer = tmp_path / "c.safetensors", Trainer(model, optim.Adam(model))
+    trainer = Trainer(model, optim.Adam(model))
     trainer.fit(digits, digits, 1, 10, progress=None)
-    save_checkpoint(path, trainer)
-    rng = random.Random(1)
-    bits = rng.sample(range(8 * path.stat().st_size), 100) + rng.sample(range(8 * 4000), 200)
-    assert assert_found(path, bits) == 300
-    restore_checkpoint(path, trainer)
+    for name, least in (("w.safetensors", 300), ("c.safetensors", 300), ("w.npz", 200)):
+        path, rng = tmp_path / name, random.Random(0)
+        if name[0] == "w":
+            io.save_arrays(path, ARRAYS, METADATA)
+        else:
+            save_checkpoint(path, trainer)
+        end = 8 * path.stat().st_size
+        bits = rng.sample(range(end), 100) + rng.sample(range(min(end, 8 * 4000)), 200)
+        assert least <= assert_found(path, bits)
+    restore_checkpoint(tmp_path / "c.safetensors", trainer)
 
 
 @every_ending

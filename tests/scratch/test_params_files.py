@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io as bytes_io
 import pickle
-import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,35 +59,20 @@ def test_what_is_written_is_no_pickle(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("module", ["numpy._core", "numpy.core"], ids=["NumPy 2", "NumPy 1"])
-def test_old_pickles_are_read(tmp_path: Path, protocol: int, module: str) -> None:
+@pytest.mark.parametrize("numpy", [1, 2])
+def test_old_pickles_are_read(tmp_path: Path, protocol: int, numpy: int) -> None:
     """As the book's save_params wrote them, with either NumPy's names."""
-    old, new = network(), network()
-    content = renamed(pickle.dumps(old.params, protocol), "numpy._core", module)
-    (tmp_path / "params.pkl").write_bytes(content)
-    new.load_params(tmp_path / "params.pkl")
+    old, new, path = network(), network(), tmp_path / "params.pkl"
+    content = pickle.dumps(old.params, protocol)
+    if numpy == 1:
+        # In protocols from 4 on, the length of a name stands before it.
+        content = re.sub(rb"\x8c(.)(?=numpy\._core)", lambda m: b"\x8c" + bytes([m[1][0] - 1]), content)
+        content = content.replace(b"numpy._core", b"numpy.core")
+        if content[2:3] == pickle.FRAME:  # whose length has changed
+            content = content[:3] + (len(content) - 11).to_bytes(8, "little") + content[11:]
+    path.write_bytes(content)
+    new.load_params(path)
     same(new.params, old.params)
-
-
-def renamed(content: bytes, old: str, new: str) -> bytes:
-    """A pickle in which one module goes by another name."""
-    out, here = bytes_io.BytesIO(), 0
-    for opcode, argument, position in pickletools.genops(content):
-        if argument is None or not isinstance(argument, str) or old not in argument:
-            continue
-        out.write(content[here:position])
-        text = argument.replace(old, new)
-        if opcode.name == "GLOBAL":
-            written = b"c" + text.replace(" ", "\n").encode() + b"\n"
-            here = position + 1 + len(argument.encode()) + 1
-        else:
-            written = pickle.SHORT_BINUNICODE + bytes([len(text)]) + text.encode()
-            here = position + 2 + len(argument.encode())
-        out.write(written)
-    content = out.getvalue() + content[here:]
-    if content[2:3] == pickle.FRAME:  # whose length may have changed
-        content = content[:3] + (len(content) - 11).to_bytes(8, "little") + content[11:]
-    return content
 
 
 def test_arrays_come_to_the_backend_of_the_network(make: Any, tmp_path: Path) -> None:

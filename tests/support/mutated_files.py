@@ -13,6 +13,7 @@ import copy
 import gzip
 import json
 import logging
+import pickle
 import random
 import resource
 import signal
@@ -30,6 +31,7 @@ from xpcnn.cli.settings import Settings
 from xpcnn.data import read_idx
 from xpcnn.data.idx import write_idx
 from xpcnn.errors import XpcnnError
+from xpcnn.io.pickles import read_pickle
 from xpcnn.ops.conv.tuning_cache import TuningCache
 from xpcnn.train import RunDirectory, Trainer, load_model, restore_checkpoint, save_checkpoint
 
@@ -105,6 +107,19 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
         else:
             del bad[at:]
     return bytes(bad)
+
+
+def check_plain(found: Any) -> None:
+    """Require data: what a pickle may hold."""
+    waiting = [found]
+    for value in waiting:
+        if len(waiting) > 10_000:  # a list in itself, or many times over
+            return
+        assert isinstance(value, bool | int | float | str | list | tuple | dict | np.ndarray | np.generic)
+        if isinstance(value, np.ndarray):
+            assert value.dtype.kind in "fiub"
+        elif isinstance(value, list | tuple | dict):
+            waiting += value.values() if isinstance(value, dict) else value
 
 
 def of_bytes(path: Path) -> Damage:
@@ -217,6 +232,11 @@ def kinds(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Damage]]
         "history": (run.history_file, history, of_json),
         "tuning cache": (folder / "autotune.json", cached, of_json),
     }
+    arrays = {"W1": np.ones((1, 1, 3, 3)), "b1": np.zeros(1, "f4"), "W2": np.arange(8).reshape(4, 2)}
+    for protocol in (0, 2, 4, 5):
+        path = folder / f"{protocol}.pkl"
+        path.write_bytes(pickle.dumps(arrays, protocol))
+        found[f"pickle {protocol}"] = (path, lambda path: check_plain(read_pickle(path)), of_bytes)
     return {name: (path, read, damage(path)) for name, (path, read, damage) in found.items()}
 
 

@@ -151,8 +151,9 @@ class Trainer:
             print(f"=== epoch:{self.current_epoch}, train acc:{train_acc}, test acc:{test_acc} ===")
 
     def _accuracy(self, x: Array, t: Array) -> float:
-        first = slice(self.evaluate_sample_num_per_epoch)
-        return float(self.network.accuracy(x[first, ...], t[first, ...]))
+        wanted = self.evaluate_sample_num_per_epoch
+        samples = x.shape[0] if wanted is None else min(wanted, x.shape[0])
+        return float(self.network.accuracy(x[:samples, ...], t[:samples, ...]))
 
 
 def _labels(part: str, x: Array, t: Array) -> Array:
