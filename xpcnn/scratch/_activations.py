@@ -18,14 +18,13 @@ class _Elementwise(Layer):
 
     op: ClassVar[Any]
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array) -> Any:
         y, self._ctx = self.op(as_floating(x))
         return y
 
-    def backward(self, dout: Array) -> Array:
+    def backward(self, dout: Array) -> Any:
         ctx = self._context()
-        dx: Array = self.op.backward(ctx, cast_like(dout, ctx.y))
-        return dx
+        return self.op.backward(ctx, cast_like(dout, ctx.y))
 
 
 class Relu(_Elementwise):
@@ -113,5 +112,5 @@ class Dropout(Layer):
         return dout * cast_like(self._context(), dout)
 
     @property
-    def mask(self) -> Array | None:
+    def mask(self) -> Any:
         return self._ctx

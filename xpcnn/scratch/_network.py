@@ -55,7 +55,7 @@ class Network:
         return self.last_layer.forward(self.predict(x, train_flg=True), t)
 
     def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
-        """Return the fraction of the images that are classified correctly; an incomplete last batch counts too."""
+        """Return the fraction of images classified correctly, those of an incomplete last batch included."""
         x, t = require_array("accuracy", "x", x), require_array("accuracy", "t", t)
         n = x.shape[0]
         if n == 0 or t.shape[0] != n:

@@ -184,7 +184,7 @@ class Convolution(_Weighted):
         y, self._ctx = ops.conv2d(self.x, W, b, stride=self.stride, padding=self.pad)
         return y
 
-    def backward(self, dout: Array, need_dx: bool = True) -> Array | None:
+    def backward(self, dout: Array, need_dx: bool = True) -> Any:
         """Return dx, or None if nobody needs it: a network's first layer spares that work."""
         ctx = self._context()
         dx, dW, db = ops.conv2d.backward(ctx, cast_like(dout, ctx.x), need_dx=need_dx)
@@ -222,6 +222,6 @@ class Pooling(Layer):
         y, self._ctx = ops.max_pool2d(self.x, (self.pool_h, self.pool_w), self.stride, self.pad)
         return y
 
-    def backward(self, dout: Array) -> Array:
+    def backward(self, dout: Array) -> Any:
         ctx = self._context()
         return ops.max_pool2d.backward(ctx, cast_like(dout, ctx.x))
