@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.alternate import DifferentError, Seconds, Worker, in_turns, start
 from benchmarks.compare_commits import counts
 from benchmarks.worker import WORKS
-from xpcnn.cli.bench_measure import quartiles
+from xpcnn.cli.bench import quartiles
 from xpcnn.cli.machine import hardware, versions
 from xpcnn.io import write_json
 

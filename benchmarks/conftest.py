@@ -19,7 +19,8 @@ import xpcnn
 from benchmarks.peak_memory import memory_use
 from benchmarks.torch_reference import TorchReference, torch_is_installed
 from xpcnn.backend import Backend, backend_names
-from xpcnn.cli.bench_measure import Problem, WrongResultError, held_to
+from xpcnn.cli.bench import held_to
+from xpcnn.cli.bench_cases import Problem, WrongResultError
 from xpcnn.cli.machine import hardware, versions
 from xpcnn.errors import XpcnnError
 

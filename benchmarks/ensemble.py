@@ -27,10 +27,11 @@ from typing import Any
 
 from xpcnn import get_num_threads, nn
 from xpcnn.backend.threads import THREADS_VARIABLE
-from xpcnn.cli import datasets
 from xpcnn.cli.machine import machine
+from xpcnn.cli.models import first
 from xpcnn.cli.options import count
 from xpcnn.cli.settings import Settings
+from xpcnn.data import load_dataset
 from xpcnn.io import replacing, write_json
 from xpcnn.train import Evaluation, RunDirectory, evaluate, load_model
 
@@ -112,7 +113,7 @@ def measure(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
     """Return what there is to keep of trained members, and save them as one model."""
     runs = [RunDirectory(folder) for folder in folders]
     settings = [Settings.of_run(run.config(), run.config_file) for run in runs]
-    images = datasets.first(datasets.load(settings[0].dataset)[1], settings[0].test_samples, "test_samples")
+    images = first(load_dataset(settings[0].dataset)[1], settings[0].test_samples, "test_samples")
     models = [load_model(folder) for folder in folders]
     together = nn.Ensemble(*models, vote=VOTE)
     together.save(out / "ensemble.safetensors")

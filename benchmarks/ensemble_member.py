@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 
-from xpcnn.cli.program import main
+from xpcnn.cli.main import main
 
 
 def _end_with_stdin() -> None:

@@ -21,8 +21,8 @@ import numpy as np
 
 from xpcnn import Trainer, data, models, optim
 from xpcnn.backend import Backend, Key
+from xpcnn.cli.bench import traced_memory
 from xpcnn.cli.bench_cases import MODELS, ModelCase
-from xpcnn.cli.bench_measure import traced_memory
 from xpcnn.train import evaluate
 
 __all__ = ["MemoryUse", "array_bytes", "memory_use", "step_memory"]

@@ -16,8 +16,7 @@ from benchmarks.torch_reference import LAYOUTS, TorchReference
 from xpcnn import ops
 from xpcnn.backend import Backend
 from xpcnn.cli import bench_cases
-from xpcnn.cli.bench_cases import CONVOLUTIONS, FLOOR, PASSES
-from xpcnn.cli.bench_measure import Candidate, Problem
+from xpcnn.cli.bench_cases import CONVOLUTIONS, FLOOR, PASSES, Candidate, Problem
 from xpcnn.errors import AlgorithmError
 from xpcnn.ops import ConvGeometry
 
@@ -25,9 +24,12 @@ PLAIN_LOOP = "plain loop"
 """That of from-scratch articles: a patch at a time, times all filters."""
 
 SERIES: Mapping[str, ConvGeometry] = {
-    **{f"batch-{n}": bench_cases.conv((n, 32, 28, 28), 32, 3, padding=1) for n in (1, 2, 4, 8, 16, 32, 64)},
     **{
-        f"size-{size}": bench_cases.conv((4, 32, size, size), 32, 3, padding=1)
+        f"batch-{n}": bench_cases.conv_geometry((n, 32, 28, 28), 32, 3, padding=1)
+        for n in (1, 2, 4, 8, 16, 32, 64)
+    },
+    **{
+        f"size-{size}": bench_cases.conv_geometry((4, 32, size, size), 32, 3, padding=1)
         for size in (7, 14, 28, 56, 112)
     },
 }
@@ -37,7 +39,7 @@ SERIES: Mapping[str, ConvGeometry] = {
 @functools.lru_cache(maxsize=1)  # tests come geometry by geometry
 def problem(name: str, geometry: ConvGeometry, backend: Backend, torch: TorchReference | None) -> Problem:
     """Return the convolution with PyTorch's candidates, and the plain loop where arrays are on the host."""
-    one = bench_cases.convolution(name, geometry, backend)
+    one = bench_cases.conv_problem(name, geometry, backend)
     arrays = bench_cases.conv_arrays(geometry, "float32")
     for pass_name in PASSES:
         if torch is not None:

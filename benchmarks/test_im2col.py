@@ -13,8 +13,7 @@ from benchmarks import naive
 from xpcnn import ops
 from xpcnn.backend import Backend
 from xpcnn.cli import bench_cases
-from xpcnn.cli.bench_cases import CONVOLUTIONS
-from xpcnn.cli.bench_measure import Candidate, Problem
+from xpcnn.cli.bench_cases import CONVOLUTIONS, Candidate, Problem
 from xpcnn.errors import AlgorithmError
 from xpcnn.ops import ConvGeometry
 

@@ -14,8 +14,7 @@ from benchmarks.conftest import TORCH
 from benchmarks.torch_reference import LAYOUTS, TorchReference
 from xpcnn import ops
 from xpcnn.backend import Backend
-from xpcnn.cli.bench_cases import TOLERANCE, channels_last, waited
-from xpcnn.cli.bench_measure import Candidate, Problem
+from xpcnn.cli.bench_cases import TOLERANCE, Candidate, Problem, channels_last, waited
 
 OURS = "xpcnn"
 PASSES = ("forward", "backward")

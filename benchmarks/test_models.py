@@ -11,17 +11,16 @@ import pytest
 
 from benchmarks.conftest import TORCH
 from benchmarks.torch_reference import LAYOUTS, TorchReference, spec_of
-from xpcnn.backend import to_numpy, use_backend
+from xpcnn.backend import get_backend, to_numpy, use_backend
 from xpcnn.cli import bench_cases
-from xpcnn.cli.bench_cases import CHECKED, MODEL_PASSES, MODELS, STEPS, ModelCase
-from xpcnn.cli.bench_measure import Candidate, Problem
+from xpcnn.cli.bench_cases import CHECKED, MODEL_PASSES, MODELS, STEPS, Candidate, ModelCase, Problem
 
 
 @functools.lru_cache(maxsize=1)
 def problem(name: str, torch: TorchReference | None) -> Problem:
     """Return the model on the current backend, with PyTorch's candidates."""
     case = MODELS[name]
-    one = bench_cases.model(name, case)
+    one = bench_cases.model_problem(name, case, get_backend())
     if torch is not None:
         for layout in LAYOUTS:
             for pass_name in MODEL_PASSES:

@@ -187,10 +187,10 @@ def test_backends_without_switches() -> None:
 def test_info_tells(capsys: pytest.CaptureFixture[str]) -> None:
     xpcnn.set_backend("cupy", tf32=True)
     assert main(["info"]) == 0
-    assert "in use             cupy (0), tf32 on, deterministic on\n" in capsys.readouterr().out
+    assert "backend            cupy (0), tf32 on, deterministic on\n" in capsys.readouterr().out
     xpcnn.set_backend("numpy")
     assert main(["info"]) == 0
-    assert "in use             numpy (cpu)\n" in capsys.readouterr().out
+    assert "backend            numpy (cpu)\n" in capsys.readouterr().out
 
 
 # PyTorch ----------------------------------------------------------------------------------------------

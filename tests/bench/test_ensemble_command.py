@@ -18,7 +18,8 @@ import pytest
 
 from benchmarks import ensemble
 from xpcnn import io
-from xpcnn.cli import datasets, program, session
+from xpcnn.cli import main, train
+from xpcnn.data import load_dataset
 from xpcnn.errors import CheckpointError
 from xpcnn.train import RunDirectory, load_model, predict
 
@@ -114,7 +115,7 @@ def test_it_goes_on_to_the_same_bits(
 
 def check_results(folder: Path, runs: list[RunDirectory]) -> None:
     results = json.loads((folder / "results.json").read_text())
-    test = datasets.load("synthetic-digits")[1][:150]
+    test = load_dataset("synthetic-digits")[1][:150]
     each = [predict(load_model(run.path), test.images) for run in runs]
     assert not np.array_equal(*each)
     for member, probabilities in zip(results["members"], each, strict=True):
@@ -137,10 +138,10 @@ def test_the_recipe_is_that_of_the_kept_results(monkeypatch: pytest.MonkeyPatch)
     """What `xpcnn train` makes of it is what docs/results/ensemble.json was trained by."""
     kept: dict[str, Any] = json.loads((ROOT / "docs" / "results" / "ensemble.json").read_text())["settings"]
     made: list[Any] = []
-    monkeypatch.setattr(session, "begin", lambda settings, out: made.append(settings) or 0)
+    monkeypatch.setattr(train, "begin", lambda settings, out: made.append(settings) or 0)
     for seed in range(5):
         options = ["--seed", str(seed), "--augment", ensemble.AUGMENT[seed % 2], *ensemble.RECIPE.split()]
-        assert program.main(["train", *options]) == 0
+        assert main(["train", *options]) == 0
     for seed, settings in enumerate(made):
         own = {**kept, **kept["own"][seed], "seed": seed}
         for name, value in vars(settings).items():

@@ -18,8 +18,7 @@ from benchmarks.torch_reference import TorchReference, spec_of
 from xpcnn import models, nn
 from xpcnn.backend import Backend, get_backend
 from xpcnn.cli import bench_cases
-from xpcnn.cli.bench_cases import ModelCase
-from xpcnn.cli.bench_measure import Problem, conv_answer, require_close, some_of
+from xpcnn.cli.bench_cases import ModelCase, Problem, conv_answer, require_close, some_of
 from xpcnn.ops import ConvGeometry
 
 ROOT = Path(__file__).parents[2]

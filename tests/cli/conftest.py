@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
+from xpcnn import Trainer, io
 from xpcnn.backend import current
-from xpcnn.cli import datasets, main, session
+from xpcnn.cli import main, train
 from xpcnn.data import Dataset, synthetic_digits
+from xpcnn.data.catalog import DATASETS
+from xpcnn.train import RunDirectory
+
+QUICK = ("--train-samples", 100, "--test-samples", 20, "--epochs", 2, "--batch-size", 20)
+TINY = ("train", "--model", "tiny_convnet", *QUICK)
+"""A run of two epochs of five steps."""
 
 
 class Result(NamedTuple):
@@ -23,11 +31,21 @@ class Result(NamedTuple):
 Run = Callable[..., Result]
 
 
+def weights(run: str | Path) -> dict[str, np.ndarray[Any, Any]]:
+    return io.load_weights(RunDirectory(run).weights_file).arrays
+
+
+def same_weights(a: str | Path, b: str | Path) -> bool:
+    first, second = weights(a), weights(b)
+    assert list(first) == list(second)
+    return all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
 @pytest.fixture(scope="session")
 def digits() -> tuple[Dataset, Dataset]:
-    """The beginnings of the two sets that the command line trains on."""
-    whole = synthetic_digits(12_000)
-    return whole[:1000], whole[10_000:10_300]
+    """Stands for the two sets that the command line trains on."""
+    whole = synthetic_digits(1300)
+    return whole[:1000], whole[1000:]
 
 
 @pytest.fixture
@@ -45,12 +63,12 @@ def xpcnn_command(
 ) -> Iterator[Run]:
     """Runs the command in an empty folder; Ctrl-C is handled as in a terminal."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(datasets.DATASETS, "synthetic-digits", lambda: digits)
+    monkeypatch.setitem(DATASETS, "synthetic-digits", lambda: digits)
     monkeypatch.setattr(current, "_default", None)  # --backend sets it for the whole process
-    for name in ("XPCNN_BACKEND", "XPCNN_DATA_DIR"):
+    for name in ("XPCNN_BACKEND", "XPCNN_DATA_DIR", "XPCNN_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     if "real_curves" not in request.fixturenames:  # drawing takes longer than the tests' trainings
-        monkeypatch.setattr(session, "plot_curves", lambda history, path: path.touch())
+        monkeypatch.setattr(train, "plot_curves", lambda history, path: path.touch())
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(*arguments: Any) -> Result:
@@ -70,7 +88,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Dataset, Dat
     """A run's folder, not to be changed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(datasets.DATASETS, "synthetic-digits", lambda: digits)
-        options = ["--epochs", "4", "--lr", "0.003", "--model-option", "filters=8"]
+        patch.setitem(DATASETS, "synthetic-digits", lambda: digits)
+        patch.setattr(train, "plot_curves", lambda history, path: path.touch())
+        options = ["--epochs", "6", "--lr", "0.003", "--model-option", "filters=8"]
         assert main(["train", *options, "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture
+def press_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Arranges for Ctrl-C to be pressed in one step of the next trainings; None for not at all."""
+    step = Trainer.step
+
+    def arrange(number: int | None) -> None:
+        def pressed(self: Trainer, x: Any, t: Any) -> Any:
+            if self.steps + 1 == number:
+                signal.raise_signal(signal.SIGINT)
+            return step(self, x, t)
+
+        monkeypatch.setattr(Trainer, "step", pressed)
+
+    return arrange

@@ -14,7 +14,7 @@ import pytest
 import xpcnn
 from tests.cli.conftest import Run
 from xpcnn import data, models, nn, plugins
-from xpcnn.cli.imports import import_file, without_imports
+from xpcnn.cli.imports import import_file
 from xpcnn.errors import ArgumentError, DatasetError, PluginError
 from xpcnn.train import load_model
 
@@ -67,144 +67,127 @@ def test_an_own_model_on_an_own_dataset(xpcnn_command: Run, tmp_path: Path) -> N
     assert load_model("run").conv.weight.shape == (3, 1, 3, 3)  # type: ignore[attr-defined]
     again = xpcnn_command("train", f"--import={file}", "--resume", "run", "--epochs", 2)
     assert again.status == 0, again.err
-    for command in (
-        ("evaluate", "run"),
-        ("summary", "run"),
-        ("summary", "import_a"),
-        ("plot", "run", "curves"),
-    ):
-        result = xpcnn_command(*command, "--import", file)
+    for words in ("evaluate run", "summary run", "summary import_a", "plot run curves"):
+        result = xpcnn_command(*words.split(), "--import", file)
         assert result.status == 0, result.err
+    assert xpcnn_command("summary", "--", "--import", file).status == 2
 
 
+@pytest.mark.process
 def test_in_a_process_of_its_own(tmp_path: Path) -> None:
     """What other tests register is not there."""
     file = own_file(tmp_path, "import_b")
     (tmp_path / "beside.py").write_text("WIDTH = 5\n")
     file.write_text(file.read_text().replace("from xpcnn import", "import beside\nfrom xpcnn import", 1))
 
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "xpcnn", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    def command(words: str, status: int, *messages: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "xpcnn", *words.split()], cwd=tmp_path, capture_output=True, text=True
         )
+        assert done.returncode == status, done.stderr
+        assert done.stderr.count("\n") == bool(status)
+        assert all(message in done.stderr for message in messages), done.stderr
 
-    train = ("train", "--model", "import_b", "--dataset", "import_b-data", "--epochs", "1", "--out", "run")
-    done = command(*train, "--import", str(file))
-    assert done.returncode == 0, done.stderr
-    assert command("evaluate", "run", "--import", str(file)).returncode == 0
-    without = command(*train)
-    assert without.returncode == 2
-    assert "invalid choice: 'import_b'" in without.stderr
-    resumed = command("train", "--resume", "run")
-    assert resumed.returncode == 1
-    assert "unknown dataset 'import_b-data'; --import FILE.py brings one of your own" in resumed.stderr
-    evaluated = command("evaluate", "run", "--dataset", "synthetic-digits")
-    assert evaluated.returncode == 1
-    assert "model 'import_b'" in evaluated.stderr
-    assert "--import FILE.py" in evaluated.stderr
-    assert len(evaluated.stderr.splitlines()) == 1
+    train = "train --model import_b --dataset import_b-data --epochs 1 --out run"
+    command(f"{train} --import {file}", 0)
+    command(train, 2, "invalid choice: 'import_b'")
+    hint = "--import FILE.py"
+    command("train --resume run", 1, f"unknown dataset 'import_b-data'; {hint} brings one of your own")
+    command("evaluate run --dataset synthetic-digits", 1, "model 'import_b'", hint)
 
 
 BROKEN = {
-    "an error": ("x = 1\n\n1 / 0\n", "line 3: ZeroDivisionError: division by zero"),
-    "an error in a library": ("import json\njson.loads('x')\n", "line 2: JSONDecodeError: Expecting value"),
-    "no Python": ("x = 1\ndef (:\n", "line 2: SyntaxError: "),
-    "an exit": ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
-    "an import": ("\nimport no_such_module\n", "line 2: ModuleNotFoundError: No module named"),
-    "a bare error": ("raise RuntimeError\n", "line 1: RuntimeError"),
-    "null bytes": ("x = '\0'\n", "SyntaxError: "),
-    "an own error": (
-        "from xpcnn import nn\nnn.registered('Linear')(type('L', (nn.Layer,), {}))\n",
-        "line 2: ArgumentError: registered: the name 'Linear' is that of xpcnn.nn.linear.Linear",
+    "x = 1\n\n1 / 0\n": "line 3: ZeroDivisionError: division by zero",
+    "import json\njson.loads('x')\n": "line 2: JSONDecodeError: Expecting value",
+    "x = 1\ndef (:\n": "line 2: SyntaxError: ",
+    "import sys\nsys.exit(0)\n": "line 2: SystemExit: 0",
+    "raise RuntimeError\n": "line 1: RuntimeError\n",
+    "x = '\0'\n": "SyntaxError: ",
+    "from xpcnn import nn\nnn.registered('Linear')(type('L', (nn.Layer,), {}))\n": (
+        "line 2: ArgumentError: registered: the name 'Linear' is that of xpcnn.nn.linear.Linear"
     ),
 }
 
 
-@pytest.mark.parametrize(("code", "message"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_file_is_one_line(xpcnn_command: Run, tmp_path: Path, code: str, message: str) -> None:
+@pytest.mark.parametrize("code", BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_file_is_one_line(xpcnn_command: Run, tmp_path: Path, code: str) -> None:
     (tmp_path / "broken.py").write_text(code)
-    result = xpcnn_command("info", "--import", "broken.py")
-    assert result.status == 1
-    assert result.err.startswith("xpcnn: error: --import broken.py: ")
-    assert message in result.err
-    assert len(result.err.splitlines()) == 1
+    status, out, err = xpcnn_command("info", "--import", "broken.py")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("xpcnn: error: --import broken.py: ")
+    assert BROKEN[code] in err
     assert "broken" not in sys.modules
 
 
-def test_files_that_are_none(xpcnn_command: Run, tmp_path: Path) -> None:
-    assert "--import absent.py: no such file" in xpcnn_command("info", "--import", "absent.py").err
-    assert "is a folder" in xpcnn_command("info", "--import", tmp_path).err
-    missing = xpcnn_command("train", "--import")
-    assert missing.status == 2
-    assert "--import: expected one argument" in missing.err
-    assert "--import FILE.py" in xpcnn_command("predict", "--help").out
-
-
-def test_which_words_are_files() -> None:
-    words = ["train", "--import", "a.py", "--lr", "1", "--import=b.py", "--", "--import", "c"]
-    assert without_imports(words) == (["train", "--lr", "1", "--", "--import", "c"], ["a.py", "b.py"])
-    assert without_imports(["info", "--import", "--help"]) == (["info", "--import", "--help"], [])
-
-
 def test_names_of_modules(tmp_path: Path) -> None:
-    """A file named as a module of Python's is not that module."""
-    for name in ("json", "no identifier", "statistics_of_mine"):
-        (tmp_path / f"{name}.py").write_text("from xpcnn.data import catalog\ncatalog.seen = __name__\n")
+    """A file named as a module of Python's is not that module; each is run once."""
     import json
 
     names = []
-    for name in ("json", "no identifier", "statistics_of_mine"):
+    for name in ("json", "no identifier", "statistics_of_mine", "statistics_of_mine"):
+        (tmp_path / f"{name}.py").write_text("from xpcnn.data import catalog\ncatalog.seen = __name__\n")
         import_file(str(tmp_path / f"{name}.py"))
-        names.append(data.catalog.__dict__.pop("seen"))
-    assert names == ["xpcnn_import_json", "xpcnn_import_no_identifier", "statistics_of_mine"]
+        names.append(data.catalog.__dict__.pop("seen", None))
+    assert names == ["xpcnn_import_json", "xpcnn_import_no_identifier", "statistics_of_mine", None]
     assert sys.modules["json"] is json
-    import_file(str(tmp_path / "statistics_of_mine.py"))
-    assert "seen" not in vars(data.catalog)  # it is run once
+    for wrong, message in {str(tmp_path): "is a folder", "absent.py": "no such file"}.items():
+        with pytest.raises(PluginError, match=message):
+            import_file(wrong)
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(PluginError, match=r"ends in \.py"):
+        import_file(str(tmp_path / "a.txt"))
 
 
-# -- what is registered -----------------------------------------------------------------------
+# -- what is registered ------------------------------------------------------------------
 
 
-def test_models_that_cannot_be_registered() -> None:
-    def stars(*sizes: int) -> nn.Layer: ...  # type: ignore[empty-body]
+def stars(*sizes: int) -> nn.Layer:
+    return nn.Identity()
 
-    for function, message in (
-        (3, "must be a function that returns a model, got 3"),
-        (nn.ReLU, "must be a function"),
-        (stars, r"stars takes \*sizes"),
-    ):
-        with pytest.raises(ArgumentError, match=message):
-            models.register_model("import_bad")(function)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="register_model: the name 'lenet5' is taken"):
-        models.register_model("lenet5")(lambda: nn.ReLU())
-    with pytest.raises(ArgumentError, match=r'its name is missing; write @register_model\("my_name"\)'):
-        models.register_model(lambda: nn.ReLU())  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="a name must be a letter followed by"):
-        models.register_model("a b")(lambda: nn.ReLU())
 
-    @models.register_model("import_none")
-    def returns_none() -> Any: ...
+ODD_MODELS: list[tuple[Any, Any, str]] = [
+    ("import_bad", 3, "must be a function that returns a model, got 3"),
+    ("import_bad", nn.ReLU, "must be a function"),
+    ("import_bad", stars, r"stars takes \*sizes"),
+    ("lenet5", lambda: nn.ReLU(), "register_model: the name 'lenet5' is taken"),
+    (lambda: nn.ReLU(), None, r'its name is missing; write @register_model\("my_name"\)'),
+    ("a b", lambda: nn.ReLU(), "a name must be a letter followed by"),
+]
+ODD_DATASETS: list[tuple[Any, Any, str]] = [
+    ("mnist", lambda: None, "the name 'mnist' is taken"),
+    ("import-three", 3, "must be a function that returns a training and a test set"),
+    (lambda: None, None, "its name is missing"),
+    ("import-four", lambda path: None, r"is called without arguments, but it lacks some: .*'path'"),
+]
 
+
+@pytest.mark.parametrize(
+    ("register", "name", "function", "message"),
+    [(models.register_model, *case) for case in ODD_MODELS]
+    + [(data.register_dataset, *case) for case in ODD_DATASETS],
+    ids=range(len(ODD_MODELS + ODD_DATASETS)),
+)
+def test_what_cannot_be_registered(register: Any, name: Any, function: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        register(name)(function)
+
+
+def test_what_functions_return() -> None:
+    models.register_model("import_none")(lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(ArgumentError, match="import_none: its function must return a layer, got NoneType"):
         models.build("import_none")
-
-
-def test_datasets_that_cannot_be_registered() -> None:
-    with pytest.raises(ArgumentError, match="the name 'mnist' is taken"):
-        data.register_dataset("mnist")(lambda: None)  # type: ignore[arg-type, return-value]
-    with pytest.raises(ArgumentError, match="must be a function that returns a training and a test set"):
-        data.register_dataset("import-three")(3)  # type: ignore[type-var]
-    with pytest.raises(ArgumentError, match="its name is missing"):
-        data.register_dataset(lambda: None)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match=r"is called without arguments, but it lacks some: .*'path'"):
-        data.register_dataset("import-four")(lambda path: None)  # type: ignore[arg-type, misc]
-    with pytest.raises(ArgumentError, match=r"unknown dataset \['mnist'\]; known: "):
-        data.load_dataset(["mnist"])  # type: ignore[arg-type]
     data.register_dataset("import-odd")(lambda: [1, 2])  # type: ignore[arg-type, return-value]
     with pytest.raises(DatasetError, match=r"'import-odd' must be two, .* its function returned list"):
         data.load_dataset("import-odd")
-    with pytest.raises(ArgumentError, match="unknown dataset 'nowhere'; known: synthetic-digits, mnist"):
-        data.load_dataset("nowhere")
+    for name, message in (
+        (["mnist"], r"unknown dataset \['mnist'\]; known: "),
+        ("nowhere", "known: synthetic-digits, mnist"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            data.load_dataset(name)  # type: ignore[arg-type]
+
+
+# -- other distributions -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -222,7 +205,7 @@ def install(site: Path, name: str, **points: str) -> None:
     info = site / f"{name}-2.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
-    lines = [f"[xpcnn.{group}]\n{point.replace(' = ', ' = ')}\n" for group, point in points.items()]
+    lines = [f"[xpcnn.{group}]\n{point}\n" for group, point in points.items()]
     (info / "entry_points.txt").write_text("\n".join(lines))
 
 
@@ -250,12 +233,9 @@ def test_a_plain_function_and_another_name(site: Path) -> None:
         "from xpcnn import models, nn\ndef plain(width=2):\n    return nn.Linear(width, 1)\n"
         "@models.register_model('import_f')\ndef other():\n    return nn.ReLU()\nnumber = 3\n"
     )
-    install(
-        site,
-        "acme",
-        models="import_e = import_e_file:plain\n"
-        "import_g = import_e_file:other\nimport_h = import_e_file:number",
-    )
+    names = {"import_e": "plain", "import_g": "other", "import_h": "number"}
+    points = "\n".join(f"{name} = import_e_file:{function}" for name, function in names.items())
+    install(site, "acme", models=points)
     assert models.build("import_e", width=3).weight.shape == (1, 3)  # type: ignore[attr-defined]
     with pytest.raises(PluginError, match="'import_g': the model is registered as 'import_f'"):
         models.build("import_g")
@@ -263,6 +243,7 @@ def test_a_plain_function_and_another_name(site: Path) -> None:
         models.build("import_h")
 
 
+@pytest.mark.process
 def test_layers_of_distributions_are_found(site: Path) -> None:
     """By `load_model` alone, in a process that has not heard of them; a broken one is only told of."""
     own_file(site, "import_i")
@@ -281,7 +262,6 @@ def test_layers_of_distributions_are_found(site: Path) -> None:
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
-            check=False,
         )
         assert done.returncode == 0, done.stderr
     assert "(double): Double()" in done.stdout

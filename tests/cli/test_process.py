@@ -1,9 +1,10 @@
-"""What shows only in a process of its own: signals, pipes, imports and the time to start."""
+"""What shows only in a process of its own: signals, streams, imports and the memory there is."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ import xpcnn
 from xpcnn import io
 from xpcnn.train import RunDirectory
 
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name != "posix", reason="signals, redirects")]
+
 ROOT = Path(xpcnn.__file__).parent.parent
+COMMAND = (sys.executable, "-m", "xpcnn.cli")
 # A shell that starts a job in the background lets it ignore SIGINT; here it is a job in the foreground.
 PROGRAM = """
 import signal
@@ -27,19 +31,49 @@ import sys
 from xpcnn.cli import main
 sys.exit(main())
 """
-HEAVY = ("torch", "cupy", "matplotlib", "PIL", "pooch", "requests", "tqdm", "safetensors", "array_api_compat")
+HEAVY = {"torch", "cupy", "matplotlib", "PIL", "pooch", "requests", "tqdm", "safetensors", "array_api_compat"}
+FEW = """
+from xpcnn import data
+@data.register_dataset("few")
+def few():
+    digits = data.synthetic_digits(550, seed=3)
+    return digits[:500], digits[500:]
+"""
+TRAIN = "train --import few.py --dataset few --epochs 12 --batch-size 20 --model-option filters=6 --out run"
+SMALL = "train --import few.py --dataset few --epochs 1 --model tiny_convnet --out run"
+FULL = "xpcnn: error: standard output: No space left on device"
+
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 
 
-def environment() -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
     # Unbuffered output would hide what goes wrong when it is flushed at the end.
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("XPCNN_") and name != "PYTHONUNBUFFERED"
-    }
+    ours = ("XPCNN_", "PYTHON", "LC_")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
     # One thread for NumPy's BLAS: on busy cores, two that wait for each other are a hundred times slower.
     one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}
-    return {**kept, **one_thread, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    return {**kept, **one_thread, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
+
+
+def shell(folder: Path, line: str, **variables: str) -> tuple[int, str, str]:
+    """Run a command with a shell's redirections."""
+    done = subprocess.run(
+        f"{shlex.join(COMMAND)} {line}",
+        shell=True,
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        encoding="latin-1",
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def few(tmp_path: Path) -> None:
+    """A file with a dataset that is there at once."""
+    (tmp_path / "few.py").write_text(FEW)
 
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -50,14 +84,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts the command in an empty folder."""
     with ExitStack() as processes:
 
-        def new(*arguments: Any) -> subprocess.Popen[str]:
+        def new(line: str, command: tuple[str, ...] = (sys.executable, "-c", PROGRAM), **options: Any) -> Any:
             process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+                [*command, *line.split()],
                 cwd=tmp_path,
                 env=environment(),
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                **options,
             )
             processes.enter_context(process)
             processes.callback(process.kill)
@@ -80,99 +115,195 @@ def show_until(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(f"the process ended without {text!r}: {finish(process)}")
 
 
-TRAIN = (
-    "train",
-    "--epochs",
-    12,
-    "--train-samples",
-    1000,
-    "--test-samples",
-    100,
-    "--model-option",
-    "filters=6",
-)
+# -- signals -----------------------------------------------------------------------------
 
 
-def test_ctrl_c_and_resume_give_the_bits_of_an_unbroken_run(tmp_path: Path, start: Start) -> None:
-    assert finish(start(*TRAIN, "--out", "whole"))[0] == 0
-    process = start(*TRAIN, "--out", "broken")
-    show_until(process, "epoch   2")
-    process.send_signal(signal.SIGINT)
-    status, out, err = finish(process)
-    assert (status, err) == (130, "")
-    told = re.search(r"interrupted and saved after step (\d+); go on with: xpcnn train --resume broken", out)
+@pytest.mark.parametrize("status", [130, 143, 129, 138])
+def test_signals_end_a_run_saved(tmp_path: Path, start: Start, status: int) -> None:
+    """INT, TERM, HUP and USR1; resumed, the run has the bits of an unbroken one."""
+    process = start(TRAIN)
+    show_until(process, "epoch   1")
+    process.send_signal(status - 128)
+    code, out, err = finish(process)
+    assert (code, err) == (status, "")
+    told = re.search(r"interrupted and saved after step (\d+); go on with: xpcnn (.*)\n", out)
     assert told
-    assert 20 <= int(told[1]) < 120
-    status, out, err = finish(start("train", "--resume", "broken"))
-    assert (status, err) == (0, "")
-    assert f"going on after step {told[1]}" in out
-    ours, theirs = (
-        io.load_weights(RunDirectory(tmp_path / run).weights_file).arrays for run in ("broken", "whole")
-    )
-    for name, array in theirs.items():
-        assert ours[name].tobytes() == array.tobytes(), name
-    histories = [RunDirectory(tmp_path / run).history().losses for run in ("broken", "whole")]
-    assert histories[0] == histories[1]
+    assert told[2] == "train --import few.py --resume run"
+    if status == 130:
+        assert f"going on after step {told[1]}" in finish(start(told[2]))[1]
+        assert finish(start(f"{TRAIN}-whole"))[0] == 0
+        ours, theirs = (RunDirectory(tmp_path / name) for name in ("run", "run-whole"))
+        assert ours.history().losses == theirs.history().losses
+        for name, array in io.load_weights(theirs.weights_file).arrays.items():
+            assert io.load_weights(ours.weights_file).arrays[name].tobytes() == array.tobytes(), name
 
 
 def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path, start: Start) -> None:
-    process = start(*TRAIN, "--out", "run")
+    process = start(TRAIN)
     show_until(process, "epoch   2")
     process.kill()
     finish(process)
     run = RunDirectory(tmp_path / "run")
     io.load_weights(run.weights_file)
-    done = len(run.history().epochs)
-    assert done >= 1
-    status, out, _ = finish(start("train", "--resume", "run", "--epochs", 12))
+    assert run.history().epochs
+    status, out, _ = finish(start("train --import few.py --resume run"))
     assert status == 0
-    assert re.search(r"going on after step \d+0, \d+ of 12 epochs done", out)
+    assert re.search(r"going on after step \d+, \d+ of 12 epochs done", out)
     assert len(run.history().epochs) == 12
 
 
-def test_errors_are_one_line_and_without_traceback(start: Start) -> None:
-    for arguments, status in ((("evaluate", "absent"), 1), (("train", "--lr", "x"), 2), (("fly",), 2)):
-        result = finish(start(*arguments))
-        assert result[:2] == (status, "")
-        assert re.fullmatch(r"xpcnn.*: error: .*\n", result[2])
+def test_a_background_job_of_a_shell_is_saved_too(start: Start) -> None:
+    """Which has SIGINT ignored."""
+    process = start(TRAIN, COMMAND, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    show_until(process, "epoch   1")
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, err) == (130, "")
+    assert "interrupted and saved" in out
 
 
-@pytest.mark.parametrize("arguments", [("summary", "simple_convnet"), ("info",), ("--help",)])
-def test_a_closed_pipe_is_no_news(start: Start, arguments: tuple[str, ...]) -> None:
-    process = start(*arguments)
+def test_a_signal_to_any_command(start: Start) -> None:
+    process = start("bench conv --repeat 1000")
+    show_until(process, "machine")
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == 143
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_a_signal_at_exit_changes_no_status(start: Start, name: str) -> None:
+    """The interpreter takes a while to end, in which a second signal may come."""
+    code = f"import atexit, os, signal, xpcnn.cli; atexit.register(os.kill, os.getpid(), signal.{name})\n"
+    done = finish(start("--version", (sys.executable, "-c", code + "xpcnn.cli.command()")))
+    assert (done[0], done[2]) == (0, "")
+
+
+# -- streams -----------------------------------------------------------------------------
+
+
+@needs_full
+@pytest.mark.parametrize("line", ["info", "--help", SMALL])
+def test_streams_that_are_odd(tmp_path: Path, line: str) -> None:
+    """An ASCII one, a full one, none at all: no traceback, and a true status."""
+    variables = {"PYTHONIOENCODING": "ascii"}
+    if line == "info":
+        variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    status, out, err = shell(tmp_path, f"{line}-ascii" if line == SMALL else line, **variables)
+    assert (status, err) == (0, "")
+    assert out.isascii()
+    status, out, err = shell(tmp_path, f"{line} >/dev/full")
+    assert (status, out) == (1, "")
+    assert err == f"{FULL}{'; the run goes on without it' if line == SMALL else ''}\n"
+    if line == SMALL:
+        assert len(RunDirectory(tmp_path / "run").history().epochs) == 1
+    assert shell(tmp_path, f"{line}-none >&- 2>&-" if line == SMALL else f"{line} >&- 2>&-") == (0, "", "")
+
+
+@needs_full
+@pytest.mark.parametrize("sink", ["/dev/full", "&-"])
+@pytest.mark.parametrize(("line", "status"), [("info", 0), ("evaluate absent", 1), ("fly", 2), ("", 2)])
+def test_a_stderr_that_takes_nothing_keeps_the_status(
+    tmp_path: Path, line: str, status: int, sink: str
+) -> None:
+    code, out, err = shell(tmp_path, f"{line} 2>{sink}")
+    assert (code, err) == (status, "")
+    assert (out != "") == (status == 0)
+    if line == "info":
+        assert shell(tmp_path, "info >/dev/full 2>/dev/full")[0] == 1
+
+
+@pytest.mark.parametrize("line", ["info", "--help"])
+def test_output_that_nobody_reads_is_lost_quietly(start: Start, line: str) -> None:
+    process = start(line)
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
-    assert process.stderr.read() == ""
-    process.wait(60)
+    assert (process.stderr.read(), process.wait(60)) == ("", 1)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [("summary", "simple_convnet"), ("--help",)])
-def test_output_that_cannot_be_written(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "xpcnn.cli", *arguments],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (1, "xpcnn: error: standard output: No space left on device\n")
+def test_a_dead_reader_costs_no_epoch(tmp_path: Path, start: Start) -> None:
+    process = start(f"{TRAIN} --epochs 3")
+    show_until(process, "backend")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    line = "xpcnn: error: standard output: Broken pipe; the run goes on without it\n"
+    assert (process.stderr.read(), process.wait(60)) == (line, 1)
+    assert len(RunDirectory(tmp_path / "run").history().epochs) == 3
+
+
+def test_names_cannot_command_a_terminal(tmp_path: Path) -> None:
+    name = "a\x1b[31m\nb\u202e"
+    (tmp_path / name).mkdir()
+    plain = {"PYTHONIOENCODING": "ascii"}
+    for status, words in ((1, ("evaluate", name)), (2, ("evaluate", "x", "--dataset", name))):
+        code, out, err = shell(tmp_path, shlex.join(words), **plain)
+        assert (code, out, err.count("\n")) == (status, "", 1)
+        assert "a\\x1b[31m" in err
+    code, out, err = shell(tmp_path, f"{SMALL} --out {shlex.quote(name + 'é')}", **plain)
+    assert (code, err) == (0, "")
+    assert "a\\x1b[31m\\nb\\u202e\\xe9" in out
+    assert "\x1b" not in out
+
+
+def test_the_streams_of_a_caller_are_left_as_they_were(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xpcnn.cli import main
+
+    monkeypatch.setattr(sys, "stderr", None)
+    errors = sys.stdout.errors
+    assert main(["info"]) == 0
+    assert sys.stderr is None
+    assert sys.stdout.errors == errors
+    assert "versions" in capsys.readouterr().out
+
+
+# -- the environment ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line", "message"),
+    [
+        ("XPCNN_DATA_DIR", "~nouser", "train --dataset mnist", "'~nouser'"),
+        ("XPCNN_CACHE_DIR", "~nouser", f"{SMALL} --autotune", "'~nouser'"),
+        ("XPCNN_NUM_THREADS", "9" * 5000, SMALL, "$XPCNN_NUM_THREADS must be a number of threads from 1"),
+        ("XPCNN_BACKEND", "\x1b[1m", "train", "unknown backend '\\x1b[1m'"),
+    ],
+)
+def test_variables_that_make_no_sense(
+    tmp_path: Path, variable: str, value: str, line: str, message: str
+) -> None:
+    given = {variable: value, "PYTHONIOENCODING": "ascii:backslashreplace"}
+    status, _, err = shell(tmp_path, line, **given)
+    assert (status, err.count("\n")) == (1, 1)
+    assert message in err
+    assert len(err) < 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bounds a process's memory as Linux does")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "summary tiny_convnet --model-option classes=100000000",
+        "train --model tiny_convnet --model-option filters=1000000000 --out run",
+    ],
+)
+def test_more_memory_than_there_is(start: Start, line: str) -> None:
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n{PROGRAM}"
+    status, _, err = finish(start(line, (sys.executable, "-c", limited)))
+    assert (status, err.count("\n")) == (1, 1), err
+    assert err.startswith(f"xpcnn: error: not enough memory for xpcnn {line}: ")
 
 
 @pytest.mark.parametrize("module", ["xpcnn", "xpcnn.cli"])
-def test_as_a_module(tmp_path: Path, module: str) -> None:
-    command = [sys.executable, "-m", module, "--version"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout == f"xpcnn {xpcnn.__version__}\n"
+def test_as_a_module(start: Start, module: str) -> None:
+    done = finish(start("--version", (sys.executable, "-m", module)))
+    assert done == (0, f"xpcnn {xpcnn.__version__}\n", "")
 
 
-def test_help_is_quick_and_imports_little() -> None:
+def test_help_is_quick_and_imports_little(start: Start) -> None:
     """A bound on what it loads beside NumPy, just above today's: 162 modules of ours, 61 of Python's."""
     code = """
 import sys, numpy
@@ -183,164 +314,11 @@ try:
 except SystemExit:
     print(*sorted(set(sys.modules) - before))
 """
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    loaded = done.stdout.splitlines()[-1].split()
+    loaded = finish(start("", (sys.executable, "-c", code)))[1].splitlines()[-1].split()
     own = [name for name in loaded if name.partition(".")[0] == "xpcnn"]
     others = [name for name in loaded if name not in own]
-    assert not set(HEAVY) & {name.partition(".")[0] for name in others}
+    assert not HEAVY & {name.partition(".")[0] for name in others}
     assert 100 < len(own) < 180, own
     assert len(others) < 80, others
     # No command's own module: those are loaded when they are asked for.
     assert not {f"xpcnn.cli.{name}" for name in ("train", "evaluate", "predict", "plot", "bench")} & set(own)
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX signals")
-@pytest.mark.parametrize(
-    ("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)]
-)
-def test_signals_end_a_run_saved(tmp_path: Path, start: Start, name: str, expected: int) -> None:
-    process = start(*TRAIN, "--out", "run")
-    show_until(process, "epoch   1")
-    process.send_signal(getattr(signal, name))
-    status, out, err = finish(process)
-    assert (status, err) == (expected, "")
-    told = re.search(r"interrupted and saved after step (\d+); go on with: xpcnn train --resume run", out)
-    assert told
-    assert f"going on after step {told[1]}" in finish(start("train", "--resume", "run", "--epochs", 12))[1]
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs SIGTERM")
-def test_a_signal_to_any_command(start: Start) -> None:
-    process = start("bench", "conv", "--repeat", 1000)
-    show_until(process, "machine")
-    process.send_signal(signal.SIGTERM)
-    status, _, err = finish(process)
-    assert status == 143
-    assert "Traceback" not in err
-
-
-def test_a_background_job_of_a_shell_is_saved_too(tmp_path: Path) -> None:
-    """Which has SIGINT ignored."""
-    command = [sys.executable, "-m", "xpcnn.cli", *map(str, TRAIN), "--out", "run"]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    ) as process:
-        show_until(process, "epoch   1")
-        process.send_signal(signal.SIGINT)
-        status, out, err = finish(process)
-    assert (status, err) == (130, "")
-    assert "interrupted and saved" in out
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_log_costs_no_epoch(tmp_path: Path) -> None:
-    short = [str(word) for word in TRAIN] + ["--epochs", "2", "--out", "run"]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "xpcnn.cli", *short],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (
-        1,
-        "xpcnn: error: standard output: No space left on device; the run goes on without it\n",
-    )
-    assert len(RunDirectory(tmp_path / "run").history().epochs) == 2
-
-
-def test_a_dead_reader_costs_no_epoch(tmp_path: Path, start: Start) -> None:
-    process = start(*TRAIN, "--epochs", 3, "--out", "run")
-    show_until(process, "backend")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    err = process.stderr.read()
-    assert process.wait(60) == 1
-    assert err == "xpcnn: error: standard output: Broken pipe; the run goes on without it\n"
-    assert len(RunDirectory(tmp_path / "run").history().epochs) == 3
-
-
-def ended(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "xpcnn.cli", *arguments],
-        cwd=tmp_path,
-        env=environment() | variables,
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii")
-
-
-def test_names_cannot_command_a_terminal(tmp_path: Path) -> None:
-    name = "a\x1b[31m\nb\u202e"
-    (tmp_path / name).mkdir()
-    plain = {"PYTHONIOENCODING": "ascii"}
-    status, out, err = ended(tmp_path, "evaluate", name, **plain)
-    assert (status, out, err.count("\n")) == (1, "", 1)
-    assert "\x1b" not in err
-    assert "a\\x1b[31m" in err
-    status, out, err = ended(tmp_path, "evaluate", "x", "--dataset", name, **plain)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "\x1b" not in err
-    status, out, err = ended(tmp_path, *map(str, TRAIN), "--epochs", "1", "--out", name + "é", **plain)
-    assert (status, err) == (0, "")
-    assert "a\\x1b[31m\\nb\\u202e\\xe9" in out
-    assert "\x1b" not in out
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "command", "message"),
-    [
-        ("XPCNN_DATA_DIR", "~nouser", ("train", "--dataset", "mnist"), "'~nouser'"),
-        ("XPCNN_CACHE_DIR", "~nouser", ("train", "--autotune"), "'~nouser'"),
-        (
-            "XPCNN_NUM_THREADS",
-            "9" * 5000,
-            ("train",),
-            "$XPCNN_NUM_THREADS must be a number of threads from 1",
-        ),
-        ("XPCNN_NUM_THREADS", "9" * 12, ("train",), "$XPCNN_NUM_THREADS must be a number of threads from 1"),
-        ("XPCNN_BACKEND", "\x1b[1m", ("train",), "unknown backend '\\x1b[1m'"),
-    ],
-)
-def test_variables_that_make_no_sense(
-    tmp_path: Path, variable: str, value: str, command: tuple[str, ...], message: str
-) -> None:
-    status, _, err = ended(
-        tmp_path, *command, **{variable: value, "PYTHONIOENCODING": "ascii:backslashreplace"}
-    )
-    assert (status, err.count("\n")) == (1, 1)
-    assert message in err
-    assert len(err) < 400
-    status, out, err = ended(
-        tmp_path, "info", **{variable: value, "PYTHONIOENCODING": "ascii:backslashreplace"}
-    )
-    assert (status, err) == (0, "")
-    assert f"${variable}" in out
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX signals")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
-def test_a_signal_at_exit_changes_no_status(tmp_path: Path, name: str) -> None:
-    """The interpreter takes a while to end, in which a second signal may come."""
-    code = f"import atexit, os, signal, xpcnn.cli; atexit.register(os.kill, os.getpid(), signal.{name})\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code + "xpcnn.cli.command()", "--version"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")

@@ -1,5 +1,5 @@
 """The command line ``xpcnn``; one file for each of its commands."""
 
-from xpcnn.cli.program import command, main
+from xpcnn.cli.main import command, main
 
 __all__ = ["command", "main"]

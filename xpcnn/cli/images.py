@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prepared", "is_picture", "open_picture", "prepare", "resolved"]
 
-_NOT_DRAWN = {
-    "BUFR",
-    "EPS",
-    "GRIB",
-    "HDF5",
-    "MPEG",
-    "WMF",
-}  # which Pillow knows, and leaves to other programs
+_NOT_DRAWN = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # which Pillow leaves to other programs
 
 
 def prepare(path: Path, shape: tuple[int, int, int], preparation: str | None = None) -> Prepared:
@@ -52,7 +45,9 @@ def prepare(path: Path, shape: tuple[int, int, int], preparation: str | None = N
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from error
     except MemoryError as error:
-        raise _too_large(path, picture.size) from error
+        raise DatasetError(
+            f"{path}: too large for the memory there is: {picture.width}x{picture.height} pixels"
+        ) from error
 
 
 def resolved(preparation: str | None, shape: tuple[int, int, int]) -> str:
@@ -73,16 +68,14 @@ def open_picture(path: Path) -> Image:
     formats = sorted(_formats().values())
     from PIL import Image, ImageOps
 
-    size = None
     try:
         with warnings.catch_warnings(action="ignore"):  # of sloppy metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=formats) as image:
-                size = image.size
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
     except MemoryError as error:
-        raise _too_large(path, size) from error
+        raise DatasetError(f"{path}: too large for the memory there is") from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or 'no readable image'}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -104,8 +97,3 @@ def _formats() -> dict[str, str]:
         raise XpcnnError("reading pictures needs Pillow: pip install 'xpcnn[plot]'") from None
     known = Image.registered_extensions()
     return {end: name for end, name in known.items() if name in Image.OPEN and name not in _NOT_DRAWN}
-
-
-def _too_large(path: Path, size: tuple[int, int] | None) -> DatasetError:
-    pixels = "" if size is None else f": {size[0]}x{size[1]} pixels"
-    return DatasetError(f"{path}: too large for the memory there is{pixels}")

@@ -7,23 +7,21 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import module_from_spec
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from xpcnn.errors import PluginError
 
-__all__ = ["add_import_option", "import_file", "import_files", "import_options", "without_imports"]
-
-_OPTION = "--import"
+__all__ = ["add_import_option", "import_file", "import_files", "import_options"]
 
 _imported: list[str] = []
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--import`` to a command's help; `without_imports` takes it out of the arguments."""
+    """Add ``--import``."""
     parser.add_argument(
-        _OPTION,
+        "--import",
         action="append",
         dest="imports",
         metavar="FILE.py",
@@ -33,33 +31,9 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def without_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments but for ``--import FILE.py``, and these files in order.
-
-    One without a file is left for the parser to refuse.
-    """
-    rest: list[str] = []
-    files: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            rest += [word, *words]
-        elif word.startswith(f"{_OPTION}="):
-            files.append(word.removeprefix(f"{_OPTION}="))
-        elif word == _OPTION:
-            file = next(words, None)
-            if file is None or file.startswith("--"):
-                rest += [word] if file is None else [word, file]
-            else:
-                files.append(file)
-        else:
-            rest.append(word)
-    return rest, files
-
-
 def import_options() -> str:
     """Return what another command needs to know the same names: `` --import FILE.py`` for each file."""
-    return "".join(f" {_OPTION} {shlex.quote(path)}" for path in _imported)
+    return "".join(f" --import {shlex.quote(path)}" for path in _imported)
 
 
 def import_files(paths: Sequence[str]) -> None:
@@ -81,46 +55,41 @@ def import_file(path: str) -> None:
     PluginError
         When the file is missing, or ends in an error or in SystemExit; with the file's own line.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise PluginError(f"{_OPTION} {path}: {'is a folder' if file.is_dir() else 'no such file'}")
-    place = str(file.resolve())
+    if not Path(path).is_file():
+        raise PluginError(f"--import {path}: {'is a folder' if Path(path).is_dir() else 'no such file'}")
+    file = Path(path).resolve()
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
     name = file.stem
-    there = sys.modules.get(name)
-    if getattr(there, "__file__", None) == place:
-        return
-    if there is not None or not name.isidentifier() or _is_another(name, place):
+    found = PathFinder.find_spec(name) if name.isidentifier() else None
+    if found is None or found.origin != str(file) or _origin(name) not in (None, str(file)):
         name = f"xpcnn_import_{''.join(c if c.isalnum() else '_' for c in name)}"
-        if getattr(sys.modules.get(name), "__file__", None) == place:
-            return
-    if str(file.resolve().parent) not in sys.path:
-        sys.path.append(str(file.resolve().parent))
-    loader = SourceFileLoader(name, place)
-    spec = ModuleSpec(name, loader, origin=place)
-    spec.has_location = True
-    module = module_from_spec(spec)
-    before, sys.modules[name] = sys.modules.get(name), module
+    if _origin(name) == str(file):
+        return
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"--import {path}: is no Python file, which ends in .py")
+    before, sys.modules[name] = sys.modules.get(name), module_from_spec(spec)
     try:
-        loader.exec_module(module)
+        spec.loader.exec_module(sys.modules[name])
     except (Exception, SystemExit) as error:
-        if before is None:
-            del sys.modules[name]
-        else:
+        del sys.modules[name]
+        if before is not None:
             sys.modules[name] = before
-        raise PluginError(f"{_OPTION} {path}: {_told(error, place)}") from error
+        raise PluginError(f"--import {path}: {_described(error, str(file))}") from error
 
 
-def _is_another(name: str, place: str) -> bool:
-    """Return whether a module of a name can be imported that is not that file."""
-    found = PathFinder.find_spec(name)
-    return found is not None and found.origin != place
+def _origin(name: str) -> str | None:
+    """Return the file of a module that was imported."""
+    return getattr(sys.modules.get(name), "__file__", None)
 
 
-def _told(error: BaseException, place: str) -> str:
+def _described(error: BaseException, file: str) -> str:
     """Return an error as one line that begins with the line of the file where it happened."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
-    if isinstance(error, SyntaxError) and error.filename == place:
-        lines.append(error.lineno)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    what = str(error)
+    if isinstance(error, SyntaxError):
+        what = error.msg
+        lines += [error.lineno] if error.filename == file else []
     where = f"line {lines[-1]}: " if lines else ""
-    what = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{where}{type(error).__name__}: {what}" if what else f"{where}{type(error).__name__}"
+    return f"{where}{type(error).__name__}: {what}".removesuffix(": ")

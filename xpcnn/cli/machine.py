@@ -14,8 +14,17 @@ from xpcnn.backend.device_info import processor
 
 __all__ = ["hardware", "machine", "versions"]
 
-_LIBRARIES = ("numpy", "torch")
-_OPTIONAL = ("cupy-cuda12x", "cupy-cuda13x", "cupy", "nvidia-cudnn-frontend")
+# By their names in package registries; CuPy has one for each major version of CUDA.
+_NEEDED = ("numpy", "array-api-compat", "array-api-extra", "safetensors", "pooch", "threadpoolctl", "tqdm")
+_CUDA = (
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "cupy",
+    "nvidia-cudnn-frontend",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+)
+_OPTIONAL = (*_CUDA, "torch", "array-api-strict", "ml_dtypes", "matplotlib", "pillow")
 
 
 def machine() -> dict[str, Any]:
@@ -25,27 +34,18 @@ def machine() -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Return the processor, and the cores this process may use."""
-    return {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    }
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": processor(), "cores": cores}
 
 
-def versions() -> dict[str, Any]:
-    """Return the versions of Python, of this package, of the array libraries and of NumPy's BLAS."""
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this package, of the libraries it works with and of NumPy's BLAS."""
+    found = {"xpcnn": __version__, "python": platform.python_version()}
+    for name in (*_NEEDED, *_OPTIONAL):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            if name in _NEEDED:
+                found[name] = "missing"
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    optional = {name: _version(name) for name in _OPTIONAL}
-    return {
-        "python": platform.python_version(),
-        "xpcnn": __version__,
-        **{name: _version(name) for name in _LIBRARIES},
-        **{name: found for name, found in optional.items() if found is not None},
-        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    return {**found, "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 from unicodedata import category
 
-from xpcnn.cli.streams import give_up
-
-__all__ = ["lasting_output", "log_on_stderr", "one_line", "plain_output", "shown"]
+__all__ = [
+    "discard",
+    "flush_stdout",
+    "lasting_output",
+    "log_on_stderr",
+    "one_line",
+    "plain_output",
+    "printable",
+    "writable_streams",
+]
 
 _log = logging.getLogger(__name__)
 
 
-def shown(text: object) -> str:
-    r"""Return text as it can be shown on one line: what is no visible character or space is escaped.
+def printable(text: object) -> str:
+    r"""Return text as it can be printed on one line: what is no visible character or space is escaped.
 
     Examples
     --------
-    >>> shown("naïve\n\x1b[31m")
+    >>> printable("naïve\n\x1b[31m")
     'naïve\\n\\x1b[31m'
     """
     return "".join(c if c.isprintable() or category(c) == "Zs" else ascii(c)[1:-1] for c in str(text))
@@ -31,14 +39,59 @@ def shown(text: object) -> str:
 def one_line(error: BaseException) -> str:
     """Return an error as one line, with the layers it came through."""
     text = str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    joined = "; ".join(lines).replace(":;", ":")
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    joined = "; ".join(line.strip() for line in text.splitlines() if line.strip()).replace(":;", ":")
     notes = ", ".join(getattr(error, "__notes__", ()))
-    return shown(f"{joined} ({notes})" if notes else joined)
+    return printable(f"{joined} ({notes})" if notes else joined)
+
+
+# -- streams that are missing, of few characters, full, or with nobody reading ---------
+
+
+@contextmanager
+def writable_streams() -> Iterator[None]:
+    """Let a block print any text to stdout and stderr.
+
+    A missing one (without a console, Python has None there) is a sink; characters that the encoding of one
+    does not have are written as escapes. What stderr could not write is not tried again at exit.
+    """
+    with ExitStack() as restored:
+        for name in ("stdout", "stderr"):
+            stream: Any = getattr(sys, name)
+            if stream is None:
+                sink = restored.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                setattr(sys, name, sink)
+                restored.callback(setattr, sys, name, None)
+            elif hasattr(stream, "reconfigure"):
+                restored.callback(stream.reconfigure, errors=stream.errors)
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            yield
+        finally:
+            try:
+                sys.stderr.flush()
+            except OSError:
+                discard(sys.stderr)
+
+
+def flush_stdout() -> None:
+    """Write what stdout still holds back; an OSError names it."""
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise
+
+
+def discard(stream: Any) -> None:
+    """Send what is left of the output nowhere, as Python would flush it once more at exit, and complain."""
+    with suppress(OSError, ValueError, AttributeError):
+        sink = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(sink, stream.fileno())
+        finally:
+            os.close(sink)
 
 
 class _Output:
@@ -51,7 +104,7 @@ class _Output:
         self._stream, self._failures = stream, failures
 
     def write(self, text: str) -> int:
-        self._attempt(self._stream.write, "\n".join(map(shown, text.split("\n"))))
+        self._attempt(self._stream.write, "\n".join(map(printable, text.split("\n"))))
         return len(text)
 
     def flush(self) -> None:
@@ -66,7 +119,7 @@ class _Output:
             if not self._failures:
                 self._failures.append(error)
                 _log.error("error: standard output: %s; the run goes on without it", error.strerror or error)
-            give_up(self._stream)
+            discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -87,6 +140,9 @@ def lasting_output() -> Iterator[list[OSError]]:
         yield failures
 
 
+# -- what is logged --------------------------------------------------------------------
+
+
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
     """Show what xpcnn logs, such as downloads, and warnings while a command runs, each on one line."""
@@ -95,19 +151,19 @@ def log_on_stderr() -> Iterator[None]:
     handler.setFormatter(_Line("xpcnn: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    of_warnings, warnings.formatwarning = warnings.formatwarning, _warning
+    format_before, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        warnings.formatwarning = of_warnings
+        warnings.formatwarning = format_before
 
 
 class _Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+        return printable(super().format(record))
 
 
 def _warning(message: Warning | str, *where: object, **more: object) -> str:
-    return f"xpcnn: warning: {shown(message)}\n"
+    return f"xpcnn: warning: {printable(message)}\n"

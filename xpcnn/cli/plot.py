@@ -8,7 +8,7 @@ file's path is printed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,28 +16,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpcnn import models, viz
-from xpcnn.cli import datasets
 from xpcnn.cli.images import open_picture, prepare
-from xpcnn.cli.options import add_device_options, augmentation, choose_backend, count, input_shape_of, natural
-from xpcnn.cli.output import shown
-from xpcnn.cli.parser import UsageError
-from xpcnn.cli.predict import preparation_of
+from xpcnn.cli.models import dataset_of, first, input_shape_of, preparation_of
+from xpcnn.cli.options import (
+    UsageError,
+    add_dataset_option,
+    add_device_options,
+    augmentation,
+    choose_backend,
+    natural,
+    path,
+)
+from xpcnn.cli.output import printable
 from xpcnn.data import Dataset, augment
 from xpcnn.data.prepare import flatten
 from xpcnn.errors import XpcnnError
 from xpcnn.io import make_folder
 from xpcnn.nn import Layer
-from xpcnn.train import History, RunDirectory, load_model
+from xpcnn.train import RunDirectory, load_model
 from xpcnn.viz.canvas import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["add_arguments", "run"]
-
-OF_A_RUN = ("curves", "filters", "features", "activations", "confusion", "mistakes")
-OF_NO_RUN = ("sobel", "augmentations", "initial-values")
-FORMATS = ("png", "svg")
 
 _TAKES = {
     "dataset": ("features", "activations", "confusion", "mistakes", "sobel", "augmentations"),
@@ -56,58 +58,27 @@ _LARGEST = 512  # pixels on the longer side of a picture for sobel
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options. None stands for one that is not given."""
     parser.usage = "%(prog)s [RUN ...] [WHAT ...] [OPTION ...]"
-    parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="RUN_OR_WHAT",
-        help=f"a run's folder or a weight file; what to draw: {', '.join(OF_A_RUN + OF_NO_RUN)}",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where to write (default: the folder plots, in the run's if there is one run)",
-    )
-    parser.add_argument("--format", choices=FORMATS, default="png", help="(default: %(default)s)")
-    what = parser.add_argument_group("what is shown")
-    what.add_argument(
-        "--dataset",
-        choices=datasets.DATASETS,
-        metavar="NAME",
-        help="one of %(choices)s (default: the run's own, without one synthetic-digits)",
-    )
-    what.add_argument(
-        "--test-samples",
-        type=count,
-        metavar="N",
-        help=f"use the first N only (default: all, and {_ACTIVATION_SAMPLES} for activations)",
-    )
-    what.add_argument(
-        "--image",
-        metavar="FILE_OR_NUMBER",
-        help="for features and sobel: a PNG or JPEG file, or which image of the test set (default: 0)",
-    )
-    what.add_argument(
-        "--layers",
-        metavar="PATTERN",
-        help="for filters (the first convolution that fits), features and activations: layers by their path, "
-        "such as 'conv*' (default: all)",
-    )
-    what.add_argument(
-        "--augment",
-        metavar="LIST",
-        type=augmentation,
-        help="for augmentations: such as shift=2,rotate=10 (default: what the run was trained with)",
-    )
-    what.add_argument(
-        "--seed", type=natural, metavar="N", help="for augmentations and initial-values (default: 0)"
-    )
+    what = f"a run's folder or a weight file; what to draw: {', '.join(_PICTURES)}"
+    parser.add_argument("words", nargs="+", metavar="RUN_OR_WHAT", help=what)
+    what = "where to write (default: the folder plots, in the run's if there is one run)"
+    parser.add_argument("--out", type=path, metavar="DIR", help=what)
+    parser.add_argument("--format", choices=("png", "svg"), default="png", help="(default: %(default)s)")
+    group = parser.add_argument_group("what is shown")
+    add_dataset_option(group, "the run's own, without one synthetic-digits")
+    what = "for features and sobel: a file, or which image of the test set (default: 0)"
+    group.add_argument("--image", metavar="FILE_OR_NUMBER", help=what)
+    what = "for filters (the first that fits), features, activations: such as 'conv*' (default: all)"
+    group.add_argument("--layers", metavar="PATTERN", help=what)
+    what = "for augmentations: such as shift=2,rotate=10 (default: what the run was trained with)"
+    group.add_argument("--augment", type=augmentation, metavar="LIST", help=what)
+    what = "for augmentations and initial-values (default: 0)"
+    group.add_argument("--seed", type=natural, metavar="N", help=what)
     add_device_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and print the path of each file."""
-    runs, wanted = _sorted(args.words)
+    runs, wanted = _runs_and_pictures(args.words)
     for option, takers in _TAKES.items():
         if getattr(args, option) is not None and not set(takers).intersection(wanted):
             raise UsageError(f"--{option.replace('_', '-')} is only for {', '.join(takers)}")
@@ -116,158 +87,148 @@ def run(args: argparse.Namespace) -> int:
     except ImportError:
         raise XpcnnError("drawing needs matplotlib: pip install 'xpcnn[plot]'") from None
     choose_backend(args.backend, args.device)
-    artist = _Artist(args, runs)
-    if args.out is not None:
-        folder = args.out
-    else:
-        folder = artist.directory.path / "plots" if artist.directory is not None else Path("plots")
+    subject = _Subject(args, runs)
+    folder = args.out or (Path("plots") if len(runs) != 1 else subject.directory.path / "plots")
     for what in wanted:
-        for name, figure in artist.pictures(what):
-            path = folder / f"{name}.{args.format}"
+        for name, figure in _PICTURES[what](subject):
+            file = folder / f"{name}.{args.format}"
             make_folder(folder)
-            write(figure, path, "plot")
-            print(shown(path), flush=True)
+            write(figure, file, "plot")
+            print(printable(file), flush=True)
     return 0
 
 
-def _sorted(words: list[str]) -> tuple[list[Path], list[str]]:
+def _runs_and_pictures(words: list[str]) -> tuple[list[Path], list[str]]:
     """Return the runs among the words, and the pictures to draw."""
-    known = (*OF_A_RUN, *OF_NO_RUN)
-    wanted = [word for word in dict.fromkeys(words) if word in known]
-    runs = [Path(word) for word in dict.fromkeys(words) if word not in known]
-    for path in runs:
-        if not path.exists():
-            raise UsageError(
-                f"{path}: no such run's folder or weight file, and not one of {', '.join(known)}"
-            )
+    wanted = [word for word in dict.fromkeys(words) if word in _PICTURES]
+    runs = [Path(word) for word in dict.fromkeys(words) if word not in _PICTURES]
+    for missing in (file for file in runs if not file.exists()):
+        raise UsageError(
+            f"{missing}: no such run's folder or weight file, and not one of {', '.join(_PICTURES)}"
+        )
     if len(runs) > 1:
         if set(wanted) - {"curves"}:
             raise UsageError("several runs can only be compared by their curves")
         return runs, ["curves"]
-    needy = [what for what in wanted if what in OF_A_RUN]
+    needy = [what for what in wanted if what in _OF_A_RUN]
     if needy and not runs:
         raise UsageError(f"{needy[0]} is drawn of a run: xpcnn plot RUN {' '.join(wanted)}")
-    if runs and not wanted:
-        wanted = [what for what in OF_A_RUN if what != "curves" or runs[0].is_dir()]
-    return runs, wanted
+    return runs, wanted or [what for what in _OF_A_RUN if what != "curves" or runs[0].is_dir()]
 
 
-class _Artist:
-    """Draws what is asked for; what several pictures need is loaded once."""
+class _Subject:
+    """What pictures are drawn of: loaded when the first one needs it."""
 
     def __init__(self, args: argparse.Namespace, runs: list[Path]) -> None:
-        self._args, self._runs = args, runs
-        self._run = runs[0] if len(runs) == 1 else None
-
-    def pictures(self, what: str) -> Iterator[tuple[str, Figure]]:
-        """Yield the name of each file, and what is on it."""
-        if what == "initial-values":
-            for kind in ("sigmoid", "relu"):
-                figure = viz.plot_initial_values(nonlinearity=kind, seed=self._args.seed or 0)
-                yield f"{what}-{kind}", figure
-        else:
-            yield what, getattr(self, f"_{what}")()
-
-    # -- each picture -----------------------------------------------------------------
-
-    def _curves(self) -> Figure:
-        histories = {str(run): _history(run) for run in self._runs}
-        return viz.plot_curves(histories if len(histories) > 1 else next(iter(histories.values())))
-
-    def _filters(self) -> Figure:
-        before = self._untrained()
-        shown = self._model if before is None else (before, self._model)
-        return viz.plot_filters(shown, layer=self._args.layers)
-
-    def _features(self) -> Figure:
-        return viz.plot_feature_maps(self._model, self._image(), layers=self._args.layers)
-
-    def _activations(self) -> Figure:
-        samples = self._args.test_samples or min(_ACTIVATION_SAMPLES, len(self._test))
-        images = datasets.first(self._test, samples, "--test-samples").images
-        return viz.plot_activations(self._model, images, layers=self._args.layers)
-
-    def _confusion(self) -> Figure:
-        return viz.plot_confusion(viz.confusion_matrix(self._model, self._tested()))
-
-    def _mistakes(self) -> Figure:
-        return viz.plot_mistakes(self._model, self._tested())
-
-    def _sobel(self) -> Figure:
-        which = self._args.image or "0"
-        if which.isdecimal():
-            return viz.plot_sobel(self._test_image(int(which)))
-        picture = flatten(open_picture(Path(which))).convert("L")
-        picture.thumbnail((_LARGEST, _LARGEST))
-        return viz.plot_sobel(np.asarray(picture))
-
-    def _augmentations(self) -> Figure:
-        transform = self._args.augment
-        if transform is None and self.directory is not None:
-            described = self.directory.config().get("augment")
-            transform = augment.parse(described if isinstance(described, str) else "")
-        if transform is None or not transform.transforms:
-            raise UsageError("augmentations needs --augment, such as --augment shift=2,rotate=10")
-        images = self._datasets[0][:_AUGMENTED].images
-        return viz.plot_augmentations(transform, images, seed=self._args.seed or 0)
-
-    # -- what they are drawn of -------------------------------------------------------
+        self.args, self.runs = args, runs
+        self.seed: int = args.seed or 0
 
     @cached_property
-    def directory(self) -> RunDirectory | None:
-        """The folder of the run, if there is one run."""
-        if self._run is None:
-            return None
-        return RunDirectory(self._run if self._run.is_dir() else self._run.parent)
+    def directory(self) -> RunDirectory:
+        """The folder of the one run."""
+        return RunDirectory(self.runs[0] if self.runs[0].is_dir() else self.runs[0].parent)
 
     @cached_property
-    def _model(self) -> Layer:
-        assert self._run is not None
-        return load_model(self._run)
-
-    def _untrained(self) -> Layer | None:
-        """Return the model as it was before training; None if it was not drawn from a seed."""
-        spec = self._model.spec
-        if spec is None or spec.builder is None or spec.arguments.get("seed") is None:
-            return None
-        return models.build(spec.builder, **spec.arguments)
+    def model(self) -> Layer:
+        return load_model(self.runs[0])
 
     @cached_property
-    def _datasets(self) -> tuple[Dataset, Dataset]:
-        return datasets.load(self._args.dataset or self._dataset_of_run())
+    def data(self) -> tuple[Dataset, Dataset]:
+        """The training and the test set."""
+        _, train, test = dataset_of(self.runs, self.args.dataset)
+        return train, test
 
-    @property
-    def _test(self) -> Dataset:
-        return self._datasets[1]
+    def tested(self, most: int | None = None) -> Dataset:
+        """Return the images of the test set that were asked for; of all, the first `most`."""
+        test = self.data[1]
+        samples = self.args.test_samples or (most and min(most, len(test)))
+        return first(test, samples, "--test-samples")
 
-    def _dataset_of_run(self) -> str:
-        if self.directory is None:
-            return "synthetic-digits"
-        file = self.directory.config_file
-        name = self.directory.config().get("dataset") if file.exists() else None
-        if not isinstance(name, str) or name not in datasets.DATASETS:
-            raise UsageError(f"{self._run}: no dataset is named in {file}, so --dataset must name one")
-        return name
+    def image(self, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+        """Return the image of --image: that file as `read` reads it, or one of the test set."""
+        which = self.args.image or "0"
+        if not which.isdecimal():
+            return read(Path(which))
+        test = self.data[1]
+        if int(which) >= len(test):
+            raise UsageError(f"--image {which}: {test.name} has {len(test)} test images")
+        return np.asarray(test.images[int(which)])
 
-    def _tested(self) -> Dataset:
-        return datasets.first(self._test, self._args.test_samples, "--test-samples")
 
-    def _image(self) -> np.ndarray:
-        """Return the one image to show, as the model takes it."""
-        which = self._args.image or "0"
-        if which.isdecimal():
-            return self._test_image(int(which))
-        channels, height, width = input_shape_of(self._model) or self._test.images.shape[1:]
+Pictures = Iterator[tuple[str, "Figure"]]
+
+
+def _curves(subject: _Subject) -> Pictures:
+    histories = {}
+    for file in subject.runs:
+        if not file.is_dir():
+            raise UsageError(f"curves are drawn of a run's folder, and {file} is a file")
+        histories[str(file)] = RunDirectory(file).history()
+    yield "curves", viz.plot_curves(histories if len(histories) > 1 else histories[str(subject.runs[0])])
+
+
+def _filters(subject: _Subject) -> Pictures:
+    spec = subject.model.spec
+    shown: Layer | tuple[Layer, Layer] = subject.model
+    if spec is not None and spec.builder is not None and spec.arguments.get("seed") is not None:
+        shown = models.build(spec.builder, **spec.arguments), subject.model  # before and after training
+    yield "filters", viz.plot_filters(shown, layer=subject.args.layers)
+
+
+def _features(subject: _Subject) -> Pictures:
+    def read(file: Path) -> np.ndarray:
+        channels, height, width = input_shape_of(subject.model) or subject.data[1].images.shape[1:]
         shape = channels, height, width
-        return prepare(Path(which), shape, preparation_of(self._model, shape)).pixels
+        return prepare(file, shape, preparation_of(subject.model, shape)).pixels
 
-    def _test_image(self, which: int) -> np.ndarray:
-        if which >= len(self._test):
-            raise UsageError(f"--image {which}: {self._test.name} has {len(self._test)} test images")
-        return np.asarray(self._test.images[which])
+    image = subject.image(read)
+    yield "features", viz.plot_feature_maps(subject.model, image, layers=subject.args.layers)
 
 
-def _history(run: Path) -> History:
-    if not run.is_dir():
-        raise UsageError(f"curves are drawn of a run's folder, and {run} is a file")
-    return RunDirectory(run).history()
+def _activations(subject: _Subject) -> Pictures:
+    images = subject.tested(_ACTIVATION_SAMPLES).images
+    yield "activations", viz.plot_activations(subject.model, images, layers=subject.args.layers)
+
+
+def _confusion(subject: _Subject) -> Pictures:
+    yield "confusion", viz.plot_confusion(viz.confusion_matrix(subject.model, subject.tested()))
+
+
+def _mistakes(subject: _Subject) -> Pictures:
+    yield "mistakes", viz.plot_mistakes(subject.model, subject.tested())
+
+
+def _sobel(subject: _Subject) -> Pictures:
+    def read(file: Path) -> np.ndarray:
+        picture = flatten(open_picture(file)).convert("L")
+        picture.thumbnail((_LARGEST, _LARGEST))
+        return np.asarray(picture)
+
+    yield "sobel", viz.plot_sobel(subject.image(read))
+
+
+def _augmentations(subject: _Subject) -> Pictures:
+    transform = subject.args.augment
+    if transform is None and subject.runs:
+        described = subject.directory.config().get("augment")
+        transform = augment.parse(described if isinstance(described, str) else "")
+    if transform is None or not transform.transforms:
+        raise UsageError("augmentations needs --augment, such as --augment shift=2,rotate=10")
+    images = subject.data[0][:_AUGMENTED].images
+    yield "augmentations", viz.plot_augmentations(transform, images, seed=subject.seed)
+
+
+def _initial_values(subject: _Subject) -> Pictures:
+    for kind in ("sigmoid", "relu"):
+        yield f"initial-values-{kind}", viz.plot_initial_values(nonlinearity=kind, seed=subject.seed)
+
+
+_OF_A_RUN: dict[str, Callable[[_Subject], Pictures]] = {
+    "curves": _curves,
+    "filters": _filters,
+    "features": _features,
+    "activations": _activations,
+    "confusion": _confusion,
+    "mistakes": _mistakes,
+}
+_PICTURES = _OF_A_RUN | {"sobel": _sobel, "augmentations": _augmentations, "initial-values": _initial_values}

@@ -1,17 +1,23 @@
-"""Everything that decides how a run goes: what ``run.json`` holds."""
+"""Everything that decides how a run goes, declared once: as options, and as what ``run.json`` holds."""
+
+# ruff: noqa: RUF009  (a call of `_option` makes a field)
 
 from __future__ import annotations
 
+import argparse
 import functools
-from collections.abc import Callable, Container
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any, Literal
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from xpcnn import __version__, models, ops, optim
-from xpcnn.cli.datasets import DATASETS
-from xpcnn.cli.options import checked_options, for_images
-from xpcnn.data import Dataset
+from xpcnn.cli.models import checked_options, for_images
+from xpcnn.cli.options import Options, add_model_option, augmentation, number
+from xpcnn.data import Dataset, augment
 from xpcnn.data.augment import Compose, parse
+from xpcnn.data.catalog import DATASETS
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.io import Range, checked
 from xpcnn.models.catalog import MODELS, parameters_of
@@ -19,7 +25,7 @@ from xpcnn.models.googlenet import googlenet_loss
 from xpcnn.nn import Layer
 from xpcnn.train import Trainer
 
-__all__ = ["HALF_DTYPES", "OF_FIXED_LENGTH", "OPTIMIZERS", "SCHEDULES", "Settings"]
+__all__ = ["GROUPS", "HALF_DTYPES", "OF_FIXED_LENGTH", "OPTIMIZERS", "SCHEDULES", "Settings", "add_settings"]
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     "sgd": optim.SGD,
@@ -35,9 +41,28 @@ HALF_DTYPES = ("float16", "bfloat16")
 """What a float32 model can be trained in."""
 OF_FIXED_LENGTH = ("cosine", "one-cycle")
 """The schedules that are stretched over all epochs of a run."""
+GROUPS = DATA, TRAINING, TECHNIQUES, COMPUTING = "data and model", "training", "techniques", "computing"
+"""Of options, in the help."""
+
+_TRANSFORMS = [getattr(augment, name).name for name in augment.__all__ if name not in ("Compose", "parse")]
 
 _Count = Annotated[int, Range(1)]
+_Natural = Annotated[int, Range(0)]
 _Rate = Annotated[float, Range(0)]
+_Positive = Annotated[float, Range(0, above=True)]
+_Fraction = Annotated[float, Range(0, 1)]
+_Decay = Annotated[float, Range(0, math.nextafter(1, 0))]
+
+
+def _option(group: str, text: str = "", default: Any = None, **options: Any) -> Any:
+    """Return a field that is an option of the command line; its annotation says which values it takes."""
+    return field(default=default, metadata={**options, "group": group, "help": text})
+
+
+def _augmentation(text: str) -> str:
+    """Return the text as it is kept in the run's settings, once it is known to be right."""
+    augmentation(text)
+    return text
 
 
 @dataclass(frozen=True)
@@ -49,32 +74,53 @@ class Settings:
 
     backend: str
     device: str | None = None
-    dataset: str = "synthetic-digits"
-    train_samples: _Count | None = None
-    test_samples: _Count | None = None
-    evaluate_samples: _Count | None = None
-    model: str = "simple_convnet"
-    model_options: dict[str, Any] = field(default_factory=dict)
-    optimizer: str = "adam"
-    lr: _Rate | None = None
-    momentum: _Rate | None = None
-    weight_decay: _Rate | None = None
-    epochs: _Count = 7
-    batch_size: _Count = 100
-    seed: Annotated[int, Range(0)] = 0
-    dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float32"
+    dataset: str = _option(DATA, "one of %(choices)s", "synthetic-digits", choices=DATASETS, metavar="NAME")
+    train_samples: _Count | None = _option(DATA, "use the first N only (default: all)")
+    test_samples: _Count | None = _option(DATA, "use the first N only (default: all)")
+    evaluate_samples: _Count | None = _option(TRAINING, "of each set, for accuracies (default: all)")
+    model: str = _option(DATA, "one of %(choices)s", "simple_convnet", choices=MODELS, metavar="MODEL")
+    model_options: dict[str, Any] = field(default_factory=dict, metadata={"group": DATA})
+    optimizer: str = _option(TRAINING, default="adam", choices=OPTIMIZERS)
+    lr: _Rate | None = _option(TRAINING, "learning rate (default: 0.001 for adam and adamw, else 0.01)")
+    momentum: _Rate | None = _option(TRAINING, "of momentum and nesterov (default: 0.9)")
+    weight_decay: _Rate | None = _option(TRAINING, "(default: 0.01 for adamw, else 0)")
+    epochs: _Count = _option(TRAINING, "in all, those of a resumed run included", 7)
+    batch_size: _Count = _option(TRAINING, default=100)
+    seed: _Natural = _option(TRAINING, "of initial weights, order and masks", 0)
+    dtype: Literal["float32", "float64", "float16", "bfloat16"] = _option(
+        COMPUTING, "float16 and bfloat16 compute in half precision and keep float32 weights", "float32"
+    )
     # What follows is not in the files of runs that were begun by earlier versions: they do without.
-    schedule: str = "constant"
-    lr_step: _Count | None = None
-    lr_gamma: _Rate | None = None
-    warmup: _Rate | None = None
-    clip_norm: Annotated[float, Range(0, above=True)] | None = None
-    average: Annotated[float, Range(0, 1)] | None = None
-    label_smoothing: Annotated[float, Range(0, 1)] | None = None
-    augment: str | None = None
-    patience: Annotated[int, Range(0)] | None = None
-    autotune: bool = False
-    drop_last: bool = False
+    schedule: str = _option(
+        TECHNIQUES,
+        "how the learning rate goes on from --lr: down along a cosine over all epochs; up to --lr and down "
+        "in one cycle; or times --lr-gamma every --lr-step epochs, at once or bit by bit (exponential)",
+        "constant",
+        choices=SCHEDULES,
+    )
+    lr_step: _Count | None = _option(TECHNIQUES, "epochs, of step and exponential (default: a third of all)")
+    lr_gamma: _Positive | None = _option(TECHNIQUES, "of step and exponential (default: 0.1)")
+    warmup: _Positive | None = _option(TECHNIQUES, "epochs from a third of the rate to it (default: none)")
+    clip_norm: _Positive | None = _option(TECHNIQUES, "bound the norm of the gradients (default: no bound)")
+    average: _Decay | None = _option(
+        TECHNIQUES, "save a moving average of the weights that decays by this, such as 0.999 (default: none)"
+    )
+    label_smoothing: _Fraction | None = _option(
+        TECHNIQUES, "the fraction of each target that is spread over all classes (default: none)"
+    )
+    augment: str | None = _option(
+        TECHNIQUES,
+        f"random changes of images, such as shift=2,rotate=10, of {', '.join(_TRANSFORMS)} (default: none)",
+        type=_augmentation,
+        metavar="SPEC",
+    )
+    patience: _Count | None = _option(
+        TECHNIQUES, "stop after so many epochs without a better test accuracy (default: never)"
+    )
+    autotune: bool = _option(
+        COMPUTING, "measure which convolution algorithms are the fastest (default: by a fixed rule)", False
+    )
+    drop_last: bool = _option(TRAINING, "leave out a smaller last batch (default: train on it)", False)
 
     @classmethod
     def of_run(cls, config: dict[str, Any], source: object) -> Settings:
@@ -92,16 +138,11 @@ class Settings:
                 f"{source}: lacks {', '.join(missing)}; was this run begun by `xpcnn train`?"
             )
         settings: Settings = checked(cls, config, str(source), more=True)
-        choices: dict[str, Container[str]] = {
-            "dataset": DATASETS,
-            "model": MODELS,
-            "optimizer": OPTIMIZERS,
-            "schedule": SCHEDULES,
-        }
-        for name, known in choices.items():
-            if getattr(settings, name) not in known:
-                own = "; --import FILE.py brings one of your own" if name in ("dataset", "model") else ""
-                raise CheckpointError(f"{source}: unknown {name} {getattr(settings, name)!r:.60}{own}")
+        for one in fields(cls):
+            value = getattr(settings, one.name)
+            if "choices" in one.metadata and value not in one.metadata["choices"]:
+                own = "; --import FILE.py brings one of your own" if one.name in ("dataset", "model") else ""
+                raise CheckpointError(f"{source}: unknown {one.name} {value!r:.60}{own}")
         stepwise = settings.schedule in ("step", "exponential")
         if stepwise and (settings.lr_step is None or settings.lr_gamma is None):
             raise CheckpointError(f"{source}: the schedule {settings.schedule} needs lr_step and lr_gamma")
@@ -123,17 +164,19 @@ class Settings:
     def build_model(self, train: Dataset) -> Layer:
         """Return the model, newly initialised, for the images and classes of a training set."""
         options = for_images(self.model, self.model_options, train.images.shape[1:], train.classes)
-        dtype = "float32" if self.dtype in HALF_DTYPES else self.dtype
-        own = {"seed": self.seed, "dtype": dtype}
-        taken = parameters_of(self.model)
-        return models.build(self.model, **options, **{name: own[name] for name in own if name in taken})
+        own = {"seed": self.seed, "dtype": "float32" if self.dtype in HALF_DTYPES else self.dtype}
+        known = parameters_of(self.model)
+        return models.build(
+            self.model, **options, **{name: value for name, value in own.items() if name in known}
+        )
 
     def build_optimizer(self, model: Layer) -> optim.Optimizer:
         """Return the optimiser of that model."""
-        options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        given: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        given = {name: value for name, value in given.items() if value is not None}
         if self.optimizer in ("momentum", "nesterov"):
-            options |= {"momentum": self.momentum, "nesterov": self.optimizer == "nesterov"}
-        given = {name: value for name, value in options.items() if value is not None}
+            given["momentum"] = 0.9 if self.momentum is None else self.momentum
+            given["nesterov"] = self.optimizer == "nesterov"
         return OPTIMIZERS[self.optimizer](model, **given)
 
     def build_schedule(self, optimizer: optim.Optimizer, batches: int) -> optim.Schedule | None:
@@ -181,3 +224,40 @@ class Settings:
             average=None if self.average is None else optim.WeightAverage(model, self.average),
             dtype=self.dtype if self.dtype in HALF_DTYPES else None,
         )
+
+
+def add_settings(
+    groups: Mapping[str, Options],
+    names: Iterable[str] | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Add the options of some settings, or of all, to groups; one that is not given is absent after parsing.
+
+    `defaults` are told in the help in place of the settings' own.
+    """
+    kinds = get_type_hints(Settings, include_extras=True)
+    for one in fields(Settings):
+        if "group" not in one.metadata or (names is not None and one.name not in names):
+            continue
+        options = dict(one.metadata)
+        group = groups[options.pop("group")]
+        if one.name == "model_options":
+            add_model_option(group, argparse.SUPPRESS)
+            continue
+        default = defaults.get(one.name, one.default)
+        if "(default: " not in options["help"]:
+            options["help"] = f"{options['help']} (default: {default})".lstrip()
+        options = {"default": argparse.SUPPRESS, **_kind(kinds[one.name]), **options}
+        group.add_argument(f"--{one.name.replace('_', '-')}", **options)
+
+
+def _kind(annotation: Any) -> dict[str, Any]:
+    """Return what a field's annotation makes of its option."""
+    if get_origin(annotation) in (Union, UnionType):  # with None
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return {"choices": get_args(annotation)}
+    if get_origin(annotation) is Annotated:
+        kind, allowed = get_args(annotation)
+        return {"type": number(kind, allowed), "metavar": "N" if kind is int else "X"}
+    return {"action": "store_true"} if annotation is bool else {}

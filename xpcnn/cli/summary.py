@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from xpcnn import models
-from xpcnn.cli.options import add_model_option, for_images, input_shape, input_shape_of, model_options
-from xpcnn.cli.parser import UsageError
+from xpcnn.cli.models import for_images, input_shape_of, model_options
+from xpcnn.cli.options import UsageError, add_model_option, input_shape
 from xpcnn.models.catalog import MODELS
 from xpcnn.nn import summary
 from xpcnn.train import load_model
@@ -17,33 +17,21 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="one of %(known)s; or a run's folder, or a weight file"
-    ).known = _Known()  # type: ignore[attr-defined]
-    parser.add_argument(
-        "--input-shape",
-        type=input_shape,
-        metavar="C,H,W",
-        help="channels, height and width of an image (default: the model's own)",
-    )
+    what = f"one of {', '.join(MODELS)}; or a run's folder, or a weight file"
+    parser.add_argument("model", metavar="MODEL", help=what)
+    what = "channels, height and width of an image (default: the model's own)"
+    parser.add_argument("--input-shape", type=input_shape, metavar="C,H,W", help=what)
     add_model_option(parser)
-
-
-class _Known:
-    """The models by name, looked up when the help is shown."""
-
-    def __str__(self) -> str:
-        return ", ".join(MODELS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     if args.model in MODELS:
-        options = model_options(args.model, args.model_option or ())
+        options = model_options(args.model, args.model_options or ())
         if args.input_shape is not None:
             options = for_images(args.model, options, args.input_shape)
         model = models.build(args.model, **options)
-    elif args.model_option:
+    elif args.model_options:
         raise UsageError("--model-option is for models by name; a trained one keeps its own")
     elif Path(args.model).exists():
         model = load_model(args.model)

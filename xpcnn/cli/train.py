@@ -7,214 +7,107 @@ Ctrl-C saves the run; --resume goes on with it to the same bits as if it had not
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from xpcnn.cli import datasets, session
-from xpcnn.cli.options import (
-    DTYPES,
-    add_device_options,
-    add_model_option,
-    augmentation,
-    choose_backend,
-    count,
-    model_options,
-    natural,
-    number,
-)
-from xpcnn.cli.parser import UsageError
-from xpcnn.cli.settings import HALF_DTYPES, OF_FIXED_LENGTH, OPTIMIZERS, SCHEDULES, Settings
-from xpcnn.data import augment
-from xpcnn.models.catalog import MODELS
-from xpcnn.train import RunDirectory
+from xpcnn.cli.banner import print_banner
+from xpcnn.cli.imports import import_options
+from xpcnn.cli.models import first, model_options
+from xpcnn.cli.options import UsageError, add_device_options, choose_backend, path
+from xpcnn.cli.output import lasting_output, printable
+from xpcnn.cli.settings import COMPUTING, GROUPS, OF_FIXED_LENGTH, Settings, add_settings
+from xpcnn.data import Dataset, load_dataset
+from xpcnn.nn import summary
+from xpcnn.ops import autotune
+from xpcnn.train import EarlyStopping, History, ProgressBar, ProgressLines, RunDirectory, Trainer, evaluate
+from xpcnn.train.interrupt import status_of
+from xpcnn.viz import plot_curves
 
 __all__ = ["add_arguments", "run"]
 
 _BESIDE_RESUME = {"resume", "epochs", "patience", "backend", "device"}
-
-_TRANSFORMS = [getattr(augment, name).name for name in augment.__all__ if name not in ("Compose", "parse")]
-
-_rate = number("of at least 0", lambda value: value >= 0)
-_positive = number("above 0", lambda value: value > 0)
-_share = number("from 0 to 1", lambda value: 0 <= value <= 1)
-_decay = number("of at least 0 and below 1", lambda value: 0 <= value < 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options. One that is not given is absent after parsing, so that --resume can tell."""
     parser.argument_default = argparse.SUPPRESS
     parser.usage = "%(prog)s [OPTION ...]"
-    what = parser.add_argument_group("data and model")
-    what.add_argument(
-        "--dataset",
-        choices=datasets.DATASETS,
-        metavar="NAME",
-        help=f"one of %(choices)s (default: {Settings.dataset})",
-    )
-    what.add_argument("--train-samples", type=count, metavar="N", help="use the first N only (default: all)")
-    what.add_argument("--test-samples", type=count, metavar="N", help="use the first N only (default: all)")
-    what.add_argument(
-        "--model", choices=MODELS, metavar="MODEL", help=f"one of %(choices)s (default: {Settings.model})"
-    )
-    add_model_option(what)
-
-    how = parser.add_argument_group("training")
-    how.add_argument("--optimizer", choices=OPTIMIZERS, help=f"(default: {Settings.optimizer})")
-    how.add_argument("--lr", type=_rate, help="learning rate (default: 0.001 for adam and adamw, else 0.01)")
-    how.add_argument("--momentum", type=_rate, help="of momentum and nesterov (default: 0.9)")
-    how.add_argument("--weight-decay", type=_rate, help="(default: 0.01 for adamw, else 0)")
-    how.add_argument(
-        "--epochs",
-        type=count,
-        metavar="N",
-        help=f"in all, those of a resumed run included (default: {Settings.epochs})",
-    )
-    how.add_argument("--batch-size", type=count, metavar="N", help=f"(default: {Settings.batch_size})")
-    how.add_argument(
-        "--drop-last",
-        action="store_true",
-        help="leave out a last batch of an epoch that is smaller (default: train on it)",
-    )
-    how.add_argument(
-        "--evaluate-samples",
-        type=count,
-        metavar="N",
-        help="take accuracies after an epoch on the first N of each set (default: all)",
-    )
-    how.add_argument(
-        "--seed", type=natural, metavar="N", help="of initial weights, order and masks (default: 0)"
-    )
-
-    _add_techniques(parser)
-
-    where = parser.add_argument_group("computing and saving")
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    add_settings(groups)
+    where = groups[COMPUTING]
     add_device_options(where)
     where.add_argument(
-        "--dtype",
-        choices=(*DTYPES, *HALF_DTYPES),
-        help="float16 and bfloat16 compute in half precision and keep float32 weights; torch has both, numpy "
-        f"and cupy have float16 (default: {Settings.dtype})",
-    )
-    where.add_argument(
-        "--autotune",
-        action="store_true",
-        help="measure which convolution algorithm is the fastest for each layer, and keep the choices for "
-        "later runs on this machine (default: choose by a fixed rule)",
-    )
-    where.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/DATASET-MODEL-TIME)"
+        "--out", type=path, metavar="DIR", help="the run's folder (default: runs/DATASET-MODEL-TIME)"
     )
     where.add_argument(
         "--resume",
-        type=Path,
+        type=path,
         metavar="RUN",
         help="go on with the run in this folder; --epochs, --patience, --backend and --device may be given "
         "with it (default: the run's own)",
     )
 
 
-def _add_techniques(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("techniques")
-    group.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        help="how the learning rate goes on from --lr: down along a cosine over all epochs; in one cycle "
-        "over them all, which rises to --lr and falls; or times --lr-gamma every --lr-step epochs, at once "
-        f"(step) or bit by bit (exponential) (default: {Settings.schedule})",
-    )
-    group.add_argument(
-        "--lr-step", type=count, metavar="EPOCHS", help="of step and exponential (default: a third of all)"
-    )
-    group.add_argument(
-        "--lr-gamma", type=_positive, metavar="FACTOR", help="of step and exponential (default: 0.1)"
-    )
-    group.add_argument(
-        "--warmup",
-        type=_positive,
-        metavar="EPOCHS",
-        help="rise to the learning rate from a third of it first; not for one-cycle (default: none)",
-    )
-    group.add_argument(
-        "--augment",
-        type=_augmentation,
-        metavar="SPEC",
-        help="change the training images at random, such as shift=2,rotate=10; "
-        f"there are {', '.join(_TRANSFORMS)} (default: none)",
-    )
-    group.add_argument(
-        "--label-smoothing",
-        type=_share,
-        metavar="SHARE",
-        help="the share of each target that is spread over all classes (default: none)",
-    )
-    group.add_argument(
-        "--clip-norm", type=_positive, metavar="NORM", help="bound the gradients' norm (default: no bound)"
-    )
-    group.add_argument(
-        "--average",
-        type=_decay,
-        metavar="DECAY",
-        help="measure and save an exponential moving average of the weights, such as 0.999 (default: none)",
-    )
-    group.add_argument(
-        "--patience",
-        type=count,
-        metavar="EPOCHS",
-        help="stop after so many without a better test accuracy (default: never)",
-    )
-
-
-def _augmentation(text: str) -> str:
-    """Return the text as it is kept in the run's settings, once it is known to be right."""
-    augmentation(text)
-    return text
-
-
 def run(args: argparse.Namespace) -> int:
     """Train, from the beginning or from where a run stopped."""
     given = {name: value for name, value in vars(args).items() if name not in ("command", "parser", "run")}
-    return _resume(given) if "resume" in given else _begin(given)
+    return _resume(given) if "resume" in given else begin(*_settings(given))
 
 
-def _begin(given: dict[str, Any]) -> int:
+def _settings(given: dict[str, Any]) -> tuple[Settings, Path | None]:
+    """Return the settings of a new run, and its folder; those that do not go together are refused."""
     out = given.pop("out", None)
     given["backend"] = choose_backend(given.get("backend"), given.get("device")).name
-    pairs = given.pop("model_option", [])
-    given["model_options"] = model_options(given.get("model", Settings.model), pairs)
-    optimizer = given.get("optimizer", Settings.optimizer)
-    if optimizer in ("momentum", "nesterov"):
-        given.setdefault("momentum", 0.9)
-    elif "momentum" in given:
-        raise UsageError(f"--momentum is for the optimizers momentum and nesterov, not for {optimizer}")
-    if "label_smoothing" in given and given["model_options"].get("aux"):
+    given["model_options"] = model_options(given.get("model", Settings.model), given.get("model_options", []))
+    settings = Settings(**given)
+    schedule, stepwise = settings.schedule, settings.schedule in ("step", "exponential")
+    if "momentum" in given and settings.optimizer not in ("momentum", "nesterov"):
+        raise UsageError(
+            f"--momentum is for the optimizers momentum and nesterov, not for {settings.optimizer}"
+        )
+    if "label_smoothing" in given and settings.model_options.get("aux"):
         raise UsageError(
             "--label-smoothing cannot be used with auxiliary heads, which have a loss of their own"
         )
-    _check_schedule(given)
-    return session.begin(Settings(**given), out)
-
-
-def _check_schedule(given: dict[str, Any]) -> None:
-    """Refuse options that its schedule does not have, and add those it needs."""
-    schedule, epochs = given.get("schedule", Settings.schedule), given.get("epochs", Settings.epochs)
-    if schedule in ("step", "exponential"):
-        given.setdefault("lr_step", -(-epochs // 3))
-        given.setdefault("lr_gamma", 0.1)
-    for name in ("lr_step", "lr_gamma"):
-        if name in given and schedule not in ("step", "exponential"):
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} is for the schedules step and exponential, not for {schedule}")
-    if "warmup" in given and schedule == "one-cycle":
+    for option in ("lr_step", "lr_gamma"):
+        if option in given and not stepwise:
+            option = option.replace("_", "-")
+            raise UsageError(f"--{option} is for the schedules step and exponential, not for {schedule}")
+    if settings.warmup is not None and schedule == "one-cycle":
         raise UsageError("--warmup is not for the schedule one-cycle, which begins with one of its own")
-    if given.get("warmup", 0) >= epochs:
-        raise UsageError(f"--warmup {given['warmup']:g}: must be shorter than the {epochs} epochs of the run")
+    if settings.warmup is not None and settings.warmup >= settings.epochs:
+        raise UsageError(
+            f"--warmup {settings.warmup:g}: must be shorter than the {settings.epochs} epochs of the run"
+        )
+    if stepwise:
+        usual = {"lr_step": -(-settings.epochs // 3), "lr_gamma": 0.1}
+        settings = Settings(**{**usual, **given})
+    return settings, out
+
+
+def begin(settings: Settings, out: Path | None) -> int:
+    """Train from the beginning, in a new folder, and return the exit status."""
+    trainer, train, test = _trainer(settings)
+    schedule = trainer.schedule
+    settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
+    directory = RunDirectory(out or _new_folder(settings), settings.to_config())
+    with _writing(settings, directory) as failures:
+        print_banner(settings, trainer, train, test, directory)
+        status = _train(trainer, train, test, settings, directory)
+    return status or int(bool(failures))  # which a note has named
 
 
 def _resume(given: dict[str, Any]) -> int:
+    """Train on from where a run stopped, and return the exit status."""
     others = sorted(given.keys() - _BESIDE_RESUME)
     if others:
-        option = "--" + others[0].replace("_", "-")
+        option = "--" + others[0].removesuffix("s" * (others[0] == "model_options")).replace("_", "-")
         raise UsageError(f"--resume takes its settings from the run, so {option} cannot be given with it")
     directory = RunDirectory(given.pop("resume"))
     settings = Settings.of_run(directory.config(), directory.config_file)
@@ -227,4 +120,111 @@ def _resume(given: dict[str, Any]) -> int:
         given.setdefault("device", None)
     settings = replace(settings, **given)
     choose_backend(settings.backend, settings.device)
-    return session.resume(settings, directory)
+    trainer, train, test = _trainer(settings)
+    with _writing(settings, directory) as failures:
+        directory.restore(trainer)
+        if settings.epochs < trainer.epoch:
+            raise UsageError(f"--epochs {settings.epochs}: the run has trained for {trainer.epoch} already")
+        directory.save_config(settings.to_config())
+        print_banner(settings, trainer, train, test, directory)
+        done = f"{trainer.epoch} of {settings.epochs} epochs done"
+        if trainer.epoch == settings.epochs:
+            more = "" if settings.schedule in OF_FIXED_LENGTH else "; --epochs N sets a higher total"
+            print(f"nothing left to train: {done}{more}")
+        else:
+            print(f"going on after step {trainer.steps}, {done}", flush=True)
+        status = _train(trainer, train, test, settings, directory)
+    return status or int(bool(failures))  # which a note has named
+
+
+@contextmanager
+def _writing(settings: Settings, directory: RunDirectory) -> Iterator[list[OSError]]:
+    """Let nobody else write the run, and the run outlive its output; the list has what that failed with."""
+    tuning = autotune() if settings.autotune else nullcontext()
+    with directory.writing(), lasting_output() as failures, tuning:
+        yield failures
+
+
+def _trainer(settings: Settings) -> tuple[Trainer, Dataset, Dataset]:
+    train, test = load_dataset(settings.dataset)
+    train = first(train, settings.train_samples, "--train-samples")
+    test = first(test, settings.test_samples, "--test-samples")
+    if not settings.batches(len(train)):
+        raise UsageError(
+            f"--drop-last: no batch of --batch-size {settings.batch_size} is left of {len(train)} images"
+        )
+    trainer = settings.build_trainer(train)
+    # A model that does not fit the images fails now, not in a run.
+    summary(trainer.model, train.images.shape[1:])
+    return trainer, train, test
+
+
+def _new_folder(settings: Settings) -> Path:
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = f"{settings.dataset}-{settings.model}-{now}"
+    folder, number = Path("runs", name), 2
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:  # of a run begun in the same second
+            folder, number = folder.with_name(f"{name}-{number}"), number + 1
+
+
+def _train(
+    trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory
+) -> int:
+    folder = printable(shlex.quote(str(directory.path)))
+    stopping = [] if settings.patience is None else [EarlyStopping(settings.patience)]
+    try:
+        history = trainer.fit(
+            train,
+            test,
+            settings.epochs - trainer.epoch,
+            settings.batch_size,
+            settings.evaluate_samples,
+            settings.drop_last,
+            progress=_Bar() if sys.stderr.isatty() else ProgressLines(sys.stdout),
+            augment=settings.build_augmentation(),
+            callbacks=[directory, *stopping],
+        )
+    except KeyboardInterrupt as error:
+        if trainer.consistent:
+            state = f"interrupted and saved after step {trainer.steps}"
+        else:  # by a second signal
+            state = "interrupted in the middle of a step; the checkpoint of the last epoch stands"
+        print(f"{state}; go on with: xpcnn train{import_options()} --resume {folder}", flush=True)
+        _draw_curves(trainer.history, directory)
+        return status_of(error)
+    result = evaluate(trainer.eval_model, test)  # by cross-entropy without label smoothing
+    print(
+        f"test accuracy {result.accuracy:.2%} (loss {result.loss:.4f}) on {result.samples:,} images "
+        f"after {history.seconds:.0f} s of training"
+    )
+    accuracies = [accuracy or 0.0 for accuracy in history.test_accuracy]
+    best = max(accuracies, default=0.0)
+    if accuracies and best > accuracies[-1] and directory.best_file.exists():
+        epoch = history.epochs[accuracies.index(best)].epoch
+        print(f"best       {best:.2%} after epoch {epoch}, in {printable(directory.best_file)}")
+    _draw_curves(history, directory)
+    print("next:")
+    print(f"  xpcnn evaluate{import_options()} {folder}")
+    print(f"  xpcnn predict{import_options()} --model {folder} IMAGE_OR_FOLDER")
+    return 0
+
+
+class _Bar(ProgressBar):
+    """A bar on stderr, with the lines on stdout, where they can be kept."""
+
+    def write(self, line: str) -> None:
+        self._bar.write(line, file=sys.stdout)
+        print(end="", flush=True)
+
+
+def _draw_curves(history: History, directory: RunDirectory) -> None:
+    file = directory.path / "curves.png"
+    try:
+        plot_curves(history, file)
+        print(f"curves     {printable(file)}")
+    except ImportError:
+        print("no curves drawn: pip install 'xpcnn[plot]' brings matplotlib, which draws them")

@@ -1,4 +1,4 @@
-"""The program itself: which subcommand runs, and how errors are reported."""
+"""The program: which subcommand runs, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from contextlib import suppress
 from typing import NoReturn
 
 from xpcnn import __version__
-from xpcnn.cli.imports import add_import_option, import_files, without_imports
-from xpcnn.cli.output import log_on_stderr, one_line, plain_output, shown
-from xpcnn.cli.parser import Parser, UsageError
-from xpcnn.cli.streams import flush_stdout, give_up, writable_streams
+from xpcnn.cli.imports import add_import_option, import_files
+from xpcnn.cli.options import Parser, UsageError
+from xpcnn.cli.output import (
+    discard,
+    flush_stdout,
+    log_on_stderr,
+    one_line,
+    plain_output,
+    printable,
+    writable_streams,
+)
 from xpcnn.errors import XpcnnError
 from xpcnn.train.interrupt import ignore_signals, interruptible, status_of
 
@@ -57,16 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 finally:
                     flush_stdout()
         except BrokenPipeError:  # whoever read the output has gone, as `head` does
-            give_up(sys.stdout)
+            discard(sys.stdout)
         except (XpcnnError, OSError) as error:
-            _tell(f"xpcnn: error: {one_line(error)}")
+            _print_error(f"xpcnn: error: {one_line(error)}")
         except MemoryError as error:
-            asked = shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)])
+            words = shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)])
             reason = one_line(error) or "no more is known"
-            _tell(f"xpcnn: error: not enough memory for {shown(asked)}: {reason}")
+            _print_error(f"xpcnn: error: not enough memory for {printable(words)}: {reason}")
         except KeyboardInterrupt as error:
             by = f" by {error}" if str(error) not in ("", "SIGINT") else ""
-            _tell(f"xpcnn: interrupted{by}")
+            _print_error(f"xpcnn: interrupted{by}")
             return status_of(error)
         return 1
 
@@ -81,8 +88,10 @@ def command() -> NoReturn:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    words, files = without_imports(sys.argv[1:] if argv is None else argv)
-    import_files(files)
+    first = Parser(prog="xpcnn", add_help=False)
+    add_import_option(first)
+    imports, words = first.parse_known_args(argv)
+    import_files(getattr(imports, "imports", ()))
     parser = _parser(words)
     args, unknown = parser.parse_known_args(words)
     command: Parser = args.parser
@@ -120,10 +129,10 @@ def _parser(argv: Sequence[str]) -> Parser:
     return parser
 
 
-def _tell(line: str) -> None:
+def _print_error(line: str) -> None:
     try:
         flush_stdout()
     except OSError:
-        give_up(sys.stdout)
+        discard(sys.stdout)
     with suppress(OSError):  # nobody is listening: nothing is left to be done
         print(line, file=sys.stderr, flush=True)
