@@ -13,7 +13,6 @@ from xpcnn import errors, ops
 
 SHAPES = {
     "matrix": (5, 4),
-    "one row": (1, 4),
     "vector": (4,),
     "sequence": (2, 3, 4),
     "four axes": (2, 1, 3, 4),
@@ -34,40 +33,29 @@ def test_linear(make: Any, dtype: str, shape: tuple[int, ...], with_bias: bool) 
     dy_values = draw(*y.shape, dtype=dtype, seed=4)
     dy = make.array(dy_values)
     with make.unchanged(x, w, dy, ctx):
-        dx, dw, db = ops.linear.backward(ctx, dy)
-    expected_dx, expected_dw, expected_db = oracles.linear_gradients(values, weight, dy_values)
-    make.check(dx, expected_dx, dtype)
-    make.check(dw, expected_dw, dtype)
-    if bias is None:
-        assert db is None
-    else:
-        make.check(db, expected_db, dtype)
-
-
-def test_skipped_gradients(make: Any) -> None:
-    x, w, b, dy = (make.array(draw(*shape)) for shape in ((5, 4), (3, 4), (3,), (5, 3)))
-    _, ctx = ops.linear(x, w, b)
-    full = make.snapshot(ops.linear.backward(ctx, dy))
-    dx, dw, db = ops.linear.backward(ctx, dy, need_dx=False)
+        gradients = ops.linear.backward(ctx, dy)
+    expected = oracles.linear_gradients(values, weight, dy_values)
+    for got, value in zip(gradients[: 2 + with_bias], expected, strict=False):
+        make.check(got, value, dtype)
+    assert (gradients[2] is None) == (not with_bias)
+    full = make.snapshot(gradients)
+    dx, *rest = ops.linear.backward(ctx, dy, need_dx=False)
     assert dx is None
-    np.testing.assert_equal(make.snapshot([dw, db]), full[1:])
-    dx, dw, db = ops.linear.backward(ctx, dy, need_dweight=False)
+    np.testing.assert_equal(make.snapshot(rest), full[1:])
+    dx, *rest = ops.linear.backward(ctx, dy, need_dweight=False)
+    assert rest == [None, None]
     np.testing.assert_equal(make.snapshot(dx), full[0])
-    assert dw is None
-    assert db is None
 
 
 def test_transposed_and_broadcast_inputs(make: Any) -> None:
     values, weight = draw(5, 4), draw(3, 4)
-    x = make.xp.permute_dims(make.array(np.ascontiguousarray(values.T)), (1, 0))
-    w = make.xp.permute_dims(make.array(np.ascontiguousarray(weight.T)), (1, 0))
+    x, w = (make.xp.permute_dims(make.array(np.ascontiguousarray(a.T)), (1, 0)) for a in (values, weight))
     dy = make.xp.broadcast_to(make.array(np.full((1, 1), 0.25)), (5, 3))
     y, ctx = ops.linear(x, w)
     make.check(y, oracles.linear(values, weight), "float64")
-    expected_dx, expected_dw, _ = oracles.linear_gradients(values, weight, np.full((5, 3), 0.25))
-    dx, dw, _ = ops.linear.backward(ctx, dy)
-    make.check(dx, expected_dx, "float64")
-    make.check(dw, expected_dw, "float64")
+    expected = oracles.linear_gradients(values, weight, np.full((5, 3), 0.25))
+    for got, value in zip(ops.linear.backward(ctx, dy)[:2], expected, strict=False):
+        make.check(got, value, "float64")
 
 
 def test_linear_against_torch(make: Any, dtype: str) -> None:
@@ -83,22 +71,26 @@ def test_linear_against_torch(make: Any, dtype: str) -> None:
         make.check(got, leaf.grad.numpy(), dtype)
 
 
-def test_linear_bad_shapes(make: Any) -> None:
+def test_bad_shapes(make: Any) -> None:
     w = make.array(draw(3, 4))
-    with pytest.raises(errors.ShapeError, match=mentions("linear", "(5, 6)", "(3, 4)")):
-        ops.linear(make.array(draw(5, 6)), w)
-    with pytest.raises(errors.ShapeError, match=mentions("linear", "bias", "(4,)", "3")):
-        ops.linear(make.array(draw(5, 4)), w, make.array(draw(4)))
-    with pytest.raises(errors.ShapeError, match=mentions("linear", "weight", "(3, 4, 1)")):
-        ops.linear(make.array(draw(5, 4)), make.array(draw(3, 4, 1)))
-    with pytest.raises(errors.ShapeError, match=mentions("linear", "()")):
-        ops.linear(make.array(1.0), w)
-    _, ctx = ops.linear(make.array(draw(5, 4)), w)
-    with pytest.raises(errors.ShapeError, match=mentions("linear.backward", "(5, 4)", "(5, 3)")):
-        ops.linear.backward(ctx, make.array(draw(5, 4)))
+    calls = {
+        ("linear", "(5, 6)", "(3, 4)"): lambda: ops.linear(make.array(draw(5, 6)), w),
+        ("linear", "bias", "(4,)", "3"): lambda: ops.linear(make.array(draw(5, 4)), w, make.array(draw(4))),
+        ("linear", "weight", "(3, 4, 1)"): lambda: ops.linear(w, make.array(draw(3, 4, 1))),
+        ("linear", "()"): lambda: ops.linear(make.array(1.0), w),
+        ("linear.backward", "(5, 4)", "(3, 3)"): lambda: ops.linear.backward(
+            ops.linear(w, w)[1], make.array(draw(5, 4))
+        ),
+        ("flatten.backward", "(2, 5)", "(2, 6)"): lambda: ops.flatten.backward(
+            ops.flatten(make.array(draw(2, 3, 2)))[1], make.array(draw(2, 5))
+        ),
+    }
+    for said, call in calls.items():
+        with pytest.raises(errors.ShapeError, match=mentions(*said)):
+            call()
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3), (3, 1, 1, 1), (0, 3, 2, 2), (4,)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3), (0, 3, 2, 2), (4,)], ids=str)
 def test_flatten(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
     values = draw(*shape, dtype=dtype)
     x = make.array(values)
@@ -117,9 +109,3 @@ def test_flatten_takes_logical_order(make: Any, layout: Any) -> None:
     x = layout(make, draw(2, 3, 4, 5))
     y, _ = ops.flatten(x)
     make.check(y, make.to_numpy(x).reshape(2, 60), "float64", rtol=0)
-
-
-def test_flatten_bad_gradient(make: Any) -> None:
-    _, ctx = ops.flatten(make.array(draw(2, 3, 2)))
-    with pytest.raises(errors.ShapeError, match=mentions("flatten.backward", "(2, 5)", "(2, 6)")):
-        ops.flatten.backward(ctx, make.array(draw(2, 5)))

@@ -13,58 +13,20 @@ from tests.support.ops import draw
 from xpcnn import ops
 
 THREADS = 8
-
-
-def conv2d(make: Any, algorithm: str) -> Any:
-    x, w, b = (make.array(draw(*shape, dtype="float32")) for shape in ((3, 4, 9, 8), (5, 4, 3, 3), (5,)))
-    dy = make.array(draw(3, 5, 9, 8, dtype="float32"))
-
-    def work() -> Any:
-        y, ctx = ops.conv2d(x, w, b, padding=1, algorithm=algorithm)
-        return y, ops.conv2d.backward(ctx, dy)
-
-    return work
-
-
-def max_pool2d(make: Any) -> Any:
-    x, dy = make.array(draw(3, 4, 9, 8, dtype="float32")), make.array(draw(3, 4, 4, 4, dtype="float32"))
-
-    def work() -> Any:
-        y, ctx = ops.max_pool2d(x, 3, 2, (0, 1))
-        return y, ops.max_pool2d.backward(ctx, dy)
-
-    return work
-
-
-def linear(make: Any) -> Any:
-    x, w, b = (make.array(draw(*shape, dtype="float32")) for shape in ((20, 30), (10, 30), (10,)))
-    dy = make.array(draw(20, 10, dtype="float32"))
-
-    def work() -> Any:
-        y, ctx = ops.linear(x, w, b)
-        return y, ops.linear.backward(ctx, dy)
-
-    return work
-
-
-def dropout(make: Any) -> Any:
-    x = make.array(draw(20, 30, dtype="float32"))
-
-    def work() -> Any:
-        y, ctx = ops.dropout(x, 0.5, 3)
-        return y, ops.dropout.backward(ctx, x)
-
-    return work
-
-
-WORK = {
-    "conv2d im2col": lambda make: conv2d(make, "im2col"),
-    "conv2d as_strided": lambda make: conv2d(make, "as_strided"),
-    "conv2d auto": lambda make: conv2d(make, "auto"),
-    "max_pool2d": max_pool2d,
-    "linear": linear,
-    "dropout": dropout,
+IMAGES, WEIGHT, BIAS = (3, 4, 9, 8), (5, 4, 3, 3), (5,)
+# (op, its options, the shapes of its arrays)
+WORK: dict[str, tuple[Any, Any, list[tuple[int, ...]]]] = {
+    "conv2d im2col": (ops.conv2d, {"padding": 1, "algorithm": "im2col"}, [IMAGES, WEIGHT, BIAS]),
+    "conv2d as_strided": (ops.conv2d, {"padding": 1, "algorithm": "as_strided"}, [IMAGES, WEIGHT, BIAS]),
+    "conv2d auto": (ops.conv2d, {"padding": 1}, [IMAGES, WEIGHT, BIAS]),
+    "max_pool2d": (ops.max_pool2d, {"kernel_size": 3, "stride": 2, "padding": (0, 1)}, [IMAGES]),
+    "linear": (ops.linear, {}, [(20, 30), (10, 30), (10,)]),
+    "dropout": (ops.dropout, {"p": 0.5, "key": 3}, [(20, 30)]),
 }
+
+
+def arrays(make: Any, *shapes: tuple[int, ...]) -> list[Any]:
+    return [make.array(draw(*shape, dtype="float32")) for shape in shapes]
 
 
 def in_threads(work: Any, rounds: int = 6) -> list[Any]:
@@ -88,29 +50,25 @@ def alone(work: Any) -> Any:
 
 @pytest.mark.parametrize("name", WORK)
 def test_threads_get_the_same(make: Any, name: str) -> None:
-    work = WORK[name](make)
+    """Also from one context, of which backward may be asked many times at once."""
+    op, options, shapes = WORK[name]
+    given = arrays(make, *shapes)
+    y, ctx = op(*given, **options)
+
+    def work() -> Any:
+        y, own = op(*given, **options)
+        return y, op.backward(own, y), op.backward(ctx, y)
+
     expected = make.snapshot(alone(work))
     for result in in_threads(work):
         np.testing.assert_equal(make.snapshot(result), expected)
 
 
-def test_threads_share_a_context(make: Any) -> None:
-    """Backward is re-entrant: one context, many gradients at once."""
-    x, w = make.array(draw(3, 4, 9, 8, dtype="float32")), make.array(draw(5, 4, 3, 3, dtype="float32"))
-    y, ctx = ops.conv2d(x, w, padding=1)
-    expected = make.snapshot(alone(lambda: ops.conv2d.backward(ctx, y)))
-    for result in in_threads(lambda: ops.conv2d.backward(ctx, y)):
-        np.testing.assert_equal(make.snapshot(result), expected)
-
-
 def test_threads_of_different_shapes(make: Any) -> None:
     """Scratch memory kept between calls would be shared by threads that need different amounts of it."""
-    cases = [
-        (make.array(draw(n, 3, 6 + n, 7, dtype="float32")), make.array(draw(4, 3, 3, 3, dtype="float32")))
-        for n in range(1, THREADS + 1)
-    ]
+    cases = [arrays(make, (n, 3, 6 + n, 7), (4, 3, 3, 3)) for n in range(1, THREADS + 1)]
 
-    def work(case: tuple[Any, Any]) -> Any:
+    def work(case: Any) -> Any:
         y, ctx = ops.conv2d(*case, padding=1, algorithm="im2col")
         return y, ops.conv2d.backward(ctx, y)
 
