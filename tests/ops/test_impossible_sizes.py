@@ -32,22 +32,19 @@ OPS: dict[str, Callable[[int], Any]] = {
 }
 
 
-@pytest.mark.parametrize("size", HUGE)
 @pytest.mark.parametrize("name", OPS)
-def test_huge(name: str, size: int) -> None:
-    with pytest.raises((ArgumentError, ShapeError)):
-        OPS[name](size)
+def test_huge(name: str) -> None:
+    for size in HUGE:
+        with pytest.raises((ArgumentError, ShapeError)):
+            OPS[name](size)
 
 
-@pytest.mark.parametrize("stride", [2**31, 2**62])
-def test_huge_strides(stride: int) -> None:
-    for op in (lambda: ops.conv2d(X, W, stride=stride), lambda: ops.max_pool2d(X, 2, stride=stride)):
-        with pytest.raises(ArgumentError, match=f"stride must be at most 2147483647, got {stride}"):
-            op()
-
-
-def test_what_is_large_and_possible() -> None:
-    y, _ = ops.conv2d(X, W, stride=2**31 - 1)
+def test_huge_strides() -> None:
+    for stride in (2**31, 2**62):
+        for op in (lambda: ops.conv2d(X, W, stride=stride), lambda: ops.max_pool2d(X, 2, stride=stride)):
+            with pytest.raises(ArgumentError, match=f"stride must be at most 2147483647, got {stride}"):
+                op()
+    y, _ = ops.conv2d(X, W, stride=2**31 - 1)  # large, and possible
     assert y.shape == (1, 2, 1, 1)
 
 

@@ -9,79 +9,43 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.op_cases import IMAGES, OPS, ROWS, names
 from xpcnn import Key, nn, ops, optim
 from xpcnn.ops import fused
 
-IMAGES, ROWS = (2, 4, 6, 5), (3, 4)
-
-# The arguments of each op, given a function that makes an array of a shape.
-Arguments = Callable[[Callable[..., Any]], tuple[Any, ...]]
-OPS: dict[str, tuple[Arguments, dict[str, Any]]] = {
-    "adaptive_avg_pool2d": (lambda a: (a(*IMAGES), (2, 3)), {}),
-    "avg_pool2d": (lambda a: (a(*IMAGES), 3, 2, 1), {}),
-    "batch_norm": (lambda a: (a(*IMAGES), a(4), a(4), a(4), a(4)), {"train": True}),
-    "batch_norm_relu": (lambda a: (a(*IMAGES), a(4), a(4), a(4), a(4)), {"train": True}),
-    "conv2d": (lambda a: (a(*IMAGES), a(3, 4, 3, 3), a(3)), {"padding": 1}),
-    "conv_transpose2d": (lambda a: (a(*IMAGES), a(4, 3, 3, 3), a(3)), {"stride": 2}),
-    "dropout": (lambda a: (a(*ROWS), 0.5, Key(0)), {}),
-    "flatten": (lambda a: (a(*IMAGES),), {}),
-    "gelu": (lambda a: (a(*ROWS),), {}),
-    "group_norm": (lambda a: (a(*IMAGES), 2, a(4), a(4)), {}),
-    "layer_norm": (lambda a: (a(*ROWS), 4, a(4), a(4)), {}),
-    "leaky_relu": (lambda a: (a(*ROWS), 0.1), {}),
-    "linear": (lambda a: (a(*ROWS), a(2, 4), a(2)), {}),
-    "local_response_norm": (lambda a: (a(*IMAGES), 3), {}),
-    "log_softmax": (lambda a: (a(*ROWS),), {}),
-    "max_pool2d": (lambda a: (a(*IMAGES), 3, 2, 1), {}),
-    "mean_squared_error": (lambda a: (a(*ROWS), a(*ROWS)), {}),
-    "relu": (lambda a: (a(*ROWS),), {}),
-    "sigmoid": (lambda a: (a(*ROWS),), {}),
-    "silu": (lambda a: (a(*ROWS),), {}),
-    "softmax": (lambda a: (a(*ROWS),), {}),
-    "softmax_cross_entropy": (lambda a: (a(*ROWS), a.labels(3)), {"label_smoothing": 0.1}),  # type: ignore[attr-defined]
-    "tanh": (lambda a: (a(*ROWS),), {}),
-}
-
-
-class Draw:
-    """Makes arrays of one dtype on the current backend."""
-
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
-
-    def __call__(self, *shape: int) -> Any:
-        return xpcnn.asarray(np.random.default_rng([*shape]).random(shape) + 0.5, self.dtype)
-
-    def labels(self, count: int) -> Any:
-        return xpcnn.asarray(np.arange(count, dtype=np.int64))
-
 
 @pytest.fixture(params=["float16", "bfloat16", "float32", "float64"])
-def draw(request: pytest.FixtureRequest) -> Draw:
-    return Draw(request.param)
+def array(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Makes arrays of one dtype on the current backend."""
+    return lambda values: xpcnn.asarray(values, request.param)
+
+
+def drawn(array: Any, *shapes: tuple[int, ...]) -> list[Any]:
+    return [array(np.random.default_rng([*shape]).random(shape) + 0.5) for shape in shapes]
 
 
 def test_all_ops_are_here() -> None:
-    names = [(module, name) for module in (ops, fused) for name in module.__all__]
-    assert set(OPS) == {name for module, name in names if hasattr(getattr(module, name), "backward")}
+    assert set(OPS) == names()
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_an_op_looks_at_nothing(looks: list[str], draw: Draw, name: str) -> None:
-    op = getattr(fused if name in fused.__all__ else ops, name)
-    arguments, options = OPS[name]
-    given = arguments(draw)
+def test_an_op_looks_at_nothing(looks: list[str], array: Any, name: str) -> None:
+    given = OPS[name].draw(array)
     looks.clear()
-    y, *_, ctx = op(*given, **options)
-    op.backward(ctx, 1.0 if name in ("mean_squared_error", "softmax_cross_entropy") else y)
+    y, ctx = OPS[name](*given)
+    OPS[name].backward(ctx, y)
+    if name == "softmax_cross_entropy":
+        labels = xpcnn.asarray(np.arange(3))
+        looks.clear()
+        ops.softmax_cross_entropy(given[0], labels)
     assert looks == []
 
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names())
 def test_no_algorithm_looks_at_anything(looks: list[str], algorithm: str) -> None:
-    draw = Draw("float32")
-    x, weight, bias = draw(*IMAGES), draw(3, 4, 3, 3), draw(3)
-    if algorithm in ("cudnn", "native") and not backend_has(algorithm):
+    x, weight, bias = drawn(lambda v: xpcnn.asarray(v, "float32"), IMAGES, (3, 4, 3, 3), (3,))
+    library = xpcnn.get_backend().convolutions.get(algorithm)
+    if algorithm in ("cudnn", "native") and (library is None or library.unsupported("float32")):
         pytest.skip(f"no {algorithm} here")
     looks.clear()
     y, ctx = ops.conv2d(x, weight, bias, padding=1, algorithm=algorithm)
@@ -90,13 +54,12 @@ def test_no_algorithm_looks_at_anything(looks: list[str], algorithm: str) -> Non
     assert tuple(y.shape) == (2, 3, 6, 5)
 
 
-def backend_has(algorithm: str) -> bool:
-    library = xpcnn.get_backend().convolutions.get(algorithm)
-    return library is not None and library.unsupported("float32") is None
-
-
-def test_nor_do_other_functions(looks: list[str], draw: Draw) -> None:
-    x, weight, bias = draw(*IMAGES), draw(3, 4, 3, 3), draw(3)
+def test_nor_do_other_functions(looks: list[str], array: Any) -> None:
+    x, weight, bias, rows = drawn(array, IMAGES, (3, 4, 3, 3), (3,), ROWS)
+    parameter = nn.Parameter(rows)
+    stores = [nn.Gradients(), nn.Gradients()]
+    for store in stores:
+        store.add(parameter, rows)
     looks.clear()
     columns = ops.im2col(x, 3, padding=1)
     ops.col2im(columns, x.shape, 3, padding=1)
@@ -106,13 +69,6 @@ def test_nor_do_other_functions(looks: list[str], draw: Draw) -> None:
     namespace.where(x > 1, x, 0.5)
     xpcnn.get_backend().masked(x > 1, x)
     xpcnn.get_backend().uniform(Key(0), (5,), x.dtype)
-    assert looks == []
-
-
-@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
-def test_nor_does_clipping(looks: list[str], draw: Draw, clip: Callable[[nn.Gradients, float], Any]) -> None:
-    weight, grads = nn.Parameter(draw(*ROWS)), nn.Gradients()
-    grads.add(weight, draw(*ROWS))
-    looks.clear()
-    clip(grads, 0.75)
+    optim.clip_grad_norm(stores[0], 0.75)
+    optim.clip_grad_value(stores[1], 0.75)
     assert looks == []

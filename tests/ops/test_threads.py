@@ -53,7 +53,7 @@ def test_threads_get_the_same(make: Any, name: str) -> None:
     """Also from one context, of which backward may be asked many times at once."""
     op, options, shapes = WORK[name]
     given = arrays(make, *shapes)
-    y, ctx = op(*given, **options)
+    _, ctx = op(*given, **options)
 
     def work() -> Any:
         y, own = op(*given, **options)
