@@ -89,8 +89,8 @@ def test_images_that_are_not_finite_are_named(make: Any, kind: str, dtype: str |
         trainer = equipped(small(), dtype=dtype)
     trainer.step(IMAGES[:10], LABELS[:10])
     before = everything(trainer)
-    message = r"the loss became .* at step 2 \(epoch 1\) with learning rate 0\.009: 2 of the batch's samples "
-    message += r"hold NaN or infinity \(positions from 0: 3, 7\); repair or remove them"
+    message = r"the loss became .*: 2 of the batch's samples hold NaN or infinity \(positions from 0: 3, 7\) "
+    message += r"at step 2 \(epoch 1\) with learning rate 0\.009; repair or remove them"
     if kind != "NaN" or dtype is not None:
         message = "3, 7"
     steps = check_refused(trainer, with_bad(kind)[10:], LABELS[10:], message)
@@ -192,7 +192,7 @@ def test_on_a_device_the_message_comes_with_the_next_read(waiting: None, dtype: 
     images[407] = math.nan
     data = Dataset(images, np.concatenate([LABELS] * 30))
     with pytest.raises(
-        DivergenceError, match=r"at step \d+ \(epoch 1\) .*: 1 of the batch's samples"
+        DivergenceError, match=r"became .*: 1 of the batch's samples .* at step \d+ \(epoch 1\)"
     ) as found:
         trainer.fit(data, batch_size=20, progress=None)
     step = int(str(found.value).split("at step ")[1].split()[0])
@@ -210,6 +210,22 @@ def test_on_the_host_fit_stops_at_the_step(digits: Dataset) -> None:
         trainer.fit((images, digits.labels), batch_size=10, progress=None)
     assert len(trainer.history.losses) == trainer.steps < 23
     assert all(map(math.isfinite, trainer.history.losses))
+
+
+@pytest.mark.parametrize("at", [1, 10, 11, 23])
+def test_the_step_is_counted_from_1_and_its_learning_rate_told(digits: Dataset, at: int) -> None:
+    def loss(y: Any, t: Any) -> Any:
+        value, ctx = ops.softmax_cross_entropy(y, t)
+        return value * (math.nan if trainer.steps == at - 1 else 1), ctx
+
+    model = models.tiny_convnet()
+    optimizer = optim.SGD(model, lr=0.5)
+    schedule = optim.StepLR(optimizer, 4, gamma=0.5)
+    trainer = Trainer(model, optimizer, loss=(loss, ops.softmax_cross_entropy.backward), schedule=schedule)
+    message = rf"became nan at step {at} \(epoch 1\) with learning rate {0.5 * 0.5 ** ((at - 1) // 4):g};"
+    with pytest.raises(DivergenceError, match=message):
+        trainer.fit(digits, None, 1, 10, progress=None)
+    assert len(trainer.history.losses) == trainer.steps == at - 1
 
 
 def test_a_last_update_after_which_nothing_can_be_computed(tmp_path: Path, digits: Dataset) -> None:

@@ -70,72 +70,35 @@ def test_a_spec_of_ones_own_with_nested_containers(tmp_path: Path) -> None:
     assert (again.mean, again.std) == (0.5, (2.0,))
 
 
-SCHEDULES: dict[str, Any] = {
-    "StepLR": lambda o, n: optim.StepLR(o, n(2), gamma=n(0.5)),
-    "ExponentialLR": lambda o, n: optim.ExponentialLR(o, gamma=n(0.5)),
-    "CosineAnnealingLR": lambda o, n: optim.CosineAnnealingLR(o, n(8), eta_min=n(0.25)),
-    "LinearWarmup": lambda o, n: optim.LinearWarmup(o, n(4)),
-    "OneCycleLR": lambda o, n: optim.OneCycleLR(o, max_lr=n(0.5), total_steps=n(8), pct_start=n(0.25)),
-}
-OPTIMIZERS: dict[str, Any] = {
-    "SGD": lambda m, n: optim.SGD(m, lr=n(0.5), momentum=n(0.5), weight_decay=n(0.125)),
-    "AdaGrad": lambda m, n: optim.AdaGrad(m, lr=n(0.5), eps=n(0.125)),
-    "RMSprop": lambda m, n: optim.RMSprop(m, lr=n(0.5), alpha=n(0.5), momentum=n(0.5)),
-    "Adam": lambda m, n: optim.Adam(m, lr=n(0.5), betas=np.array([0.5, 0.75]), eps=n(0.125)),
-    "AdamW": lambda m, n: optim.AdamW(m, n(0.5), (n(0.5), n(0.75)), groups={"*.bias": {"lr": n(0.25)}}),
-}
+def test_a_run_with_numpy_settings_is_that_of_python_ones(tmp_path: Path) -> None:
+    digits = data.synthetic_digits(20)
 
+    def trained(whole: Any, number: Any) -> Trainer:
+        model = models.tiny_convnet(filters=whole(2), seed=0)
+        betas = np.array([0.5, 0.75]) if number is np.float32 else (0.5, 0.75)
+        optimizer = optim.AdamW(model, number(0.5), betas, groups={"*.bias": {"lr": number(0.25)}})
+        schedule = optim.LinearWarmup(
+            optimizer, whole(4), then=optim.StepLR(optimizer, whole(2), gamma=number(0.5))
+        )
+        average = optim.WeightAverage(model, decay=number(0.75))
+        options = {"seed": whole(3), "clip_norm": number(0.5), "schedule": schedule, "average": average}
+        return Trainer(model, optimizer, **options)
 
-def as_numpy(value: Any) -> Any:
-    return np.int64(value) if isinstance(value, int) else np.float32(value)
-
-
-def trained(optimizer: str, schedule: str, number: Any) -> Trainer:
-    model = models.tiny_convnet(filters=2, seed=0)
-    chosen = OPTIMIZERS[optimizer](model, number)
-    trainer = Trainer(
-        model,
-        chosen,
-        seed=number(3),
-        clip_norm=number(0.5),
-        schedule=SCHEDULES[schedule](chosen, number),
-        average=optim.WeightAverage(model, decay=number(0.75)),
-    )
-    digits = data.synthetic_digits(20, seed=0)
-    trainer.fit(digits, epochs=number(1), batch_size=number(10), evaluate_samples=number(5), progress=None)
-    return trainer
-
-
-PAIRS = [*((name, "StepLR") for name in OPTIMIZERS), *(("SGD", name) for name in SCHEDULES)]
-
-
-@pytest.mark.parametrize(("optimizer", "schedule"), PAIRS)
-def test_a_checkpoint_with_numpy_settings_is_that_of_python_ones(
-    optimizer: str, schedule: str, tmp_path: Path
-) -> None:
-    ours, theirs = (trained(optimizer, schedule, number) for number in (as_numpy, lambda value: value))
-    save_checkpoint(tmp_path / "ours.safetensors", ours)
-    save_checkpoint(tmp_path / "theirs.safetensors", theirs)
-    for restored_from in ("ours", "theirs"):
-        for trainer in (ours, theirs):
-            restore_checkpoint(tmp_path / f"{restored_from}.safetensors", trainer)
-            assert trainer.steps == 2
-    assert ours.optimizer.state_dict().keys() == theirs.optimizer.state_dict().keys()
-    for path, array in theirs.model.state_dict().items():
-        np.testing.assert_array_equal(ours.model.state_dict()[path], array)
-    assert ours.history.losses == theirs.history.losses
-
-
-def test_a_run_with_numpy_settings(tmp_path: Path) -> None:
-    model = models.tiny_convnet(filters=np.int64(2))
+    ours, theirs = trained(np.int64, np.float32), trained(int, float)
     settings = {"lr": np.float32(0.5), "sizes": np.array([1, 2]), "flag": np.bool_(True)}
     run = RunDirectory(tmp_path / "run", settings)
-    digits = data.synthetic_digits(20)
-    trainer = Trainer(model, optim.SGD(model, lr=np.float32(0.25)), seed=np.int64(3))
-    stop = EarlyStopping(np.int64(1), min_delta=np.float32(0.5))
-    trainer.fit(digits, digits, epochs=2, batch_size=10, progress=None, callbacks=[run, stop])
+    for trainer, whole, number, callbacks in ((ours, np.int64, np.float32, [run]), (theirs, int, float, [])):
+        stop = EarlyStopping(whole(1), min_delta=number(0.5))
+        trainer.fit(
+            digits, digits, whole(2), whole(10), whole(5), progress=None, callbacks=[*callbacks, stop]
+        )
     assert run.config() == {"lr": 0.5, "sizes": [1, 2], "flag": True}
-    assert run.history().epochs == trainer.history.epochs
-    again = Trainer(model, optim.SGD(model, lr=0.25), seed=3)
-    run.restore(again)
-    assert again.steps == trainer.steps
+    assert run.history().epochs == ours.history.epochs
+    assert ours.history.losses == theirs.history.losses
+    save_checkpoint(tmp_path / "theirs.npz", theirs)
+    for path in (run.checkpoint_file, tmp_path / "theirs.npz"):
+        for again in (trained(np.int64, np.float32), trained(int, float)):
+            restore_checkpoint(path, again)
+            assert again.steps == ours.steps
+            for name, array in ours.model.state_dict().items():
+                np.testing.assert_array_equal(again.model.state_dict()[name], array)

@@ -154,21 +154,11 @@ def test_the_scale_against_pytorch(make: Any, monkeypatch: Any) -> None:
         assert ours.state_dict() == {"scale": float(scale), "good_steps": int(growth)}
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        {"good_steps": 1},
-        {"scale": "x", "good_steps": 1},
-        {"scale": 3.0, "good_steps": 1},
-        {"scale": math.inf, "good_steps": 1},
-        {"scale": 0.0, "good_steps": 1},
-        {"scale": 2.0, "good_steps": -1},
-    ],
-)
-def test_what_is_no_scale(state: Any) -> None:
+@pytest.mark.parametrize("value", [3.0, 0.0, math.inf])
+def test_what_is_no_scale(value: float) -> None:
     scale = loss_scale.LossScale()
-    with pytest.raises(StateDictError, match=r"not a loss scale|power of two"):
-        scale.load_state_dict(state)
+    with pytest.raises(StateDictError, match=r"power of two"):
+        scale.load_state_dict({"scale": value, "good_steps": 1})
     assert scale.state_dict() == {"scale": 2.0**16, "good_steps": 0}
 
 
@@ -353,17 +343,6 @@ def test_attributes_of_layers_without_parameters(f16: Any, digits: Dataset) -> N
     assert [path for path in after if after[path] != before[path]] == ["fc.bias"]
 
 
-def test_bytes_that_an_inner_container_prepares(f16: Any, digits: Dataset) -> None:
-    inner = nn.Sequential(nn.Preprocess(0.5, 0.5), nn.ReLU())
-    model = nn.Sequential(
-        nn.Residual(inner, nn.Sequential(nn.Preprocess())), nn.Flatten(), nn.Linear(784, 10)
-    )
-    trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype="float16")
-    images = xpcnn.asarray(digits.images[:8])
-    assert trainer._low is not None
-    np.testing.assert_allclose(xpcnn.to_numpy(trainer._low(images)), xpcnn.to_numpy(model(images)), atol=2e-2)
-
-
 def test_a_model_with_several_outputs(both_halves: None) -> None:
     images = np.random.default_rng(0).random((4, 3, 32, 32)).astype(np.float32)
     losses = []
@@ -450,6 +429,9 @@ def test_gradients_beyond_float16_are_a_divergence(f16: Any) -> None:
         ("float16", None, None, "trained with dtype='float16', but this trainer has dtype=None"),
         ("float16", "float16", "[1]", "damaged checkpoint"),
         ("float16", "float16", "{}", "damaged checkpoint"),
+        ("float16", "float16", '{"dtype": "float16"}', "damaged checkpoint"),
+        ("float16", "float16", '{"dtype": "float16", "scale": 2.0, "good_steps": -1}', "damaged checkpoint"),
+        ("float16", "float16", '{"dtype": "float16", "scale": 1e-9, "good_steps": 1}', "damaged checkpoint"),
         ("float16", "float16", '{"dtype": "float16", "scale": 3.0, "good_steps": 1}', "power of two"),
     ],
 )

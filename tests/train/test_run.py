@@ -110,13 +110,6 @@ def test_the_first_of_the_best_epochs_is_kept_by_a_resumed_run_too(
     np.testing.assert_array_equal(load_weights(run.best_file).arrays["fc.weight"], seen[best])
 
 
-def test_without_a_test_set_no_epoch_is_the_best(tmp_path: Path, new_trainer: Any, digits: Dataset) -> None:
-    run = RunDirectory(tmp_path, {})
-    fit(new_trainer(), digits, run, epochs=1, test=0)
-    assert run.weights_file.exists()
-    assert not run.best_file.exists()
-
-
 def test_an_average_is_what_is_saved(tmp_path: Path, digits: Dataset) -> None:
     model = xpcnn.models.tiny_convnet()
     trainer = Trainer(model, optim.SGD(model, lr=0.1), average=optim.WeightAverage(model, 0.9))
@@ -212,35 +205,6 @@ def test_two_trainings_of_one_process(tmp_path: Path, new_trainer: Any, digits: 
 
     fit(trainer, digits, run, Do(nested), epochs=1)
     assert run.history() == trainer.history
-
-
-BEGIN = """
-import sys
-from xpcnn.errors import CheckpointError
-from xpcnn.train import RunDirectory
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    RunDirectory(sys.argv[1], {"who": sys.argv[2]})
-    print("in")
-except CheckpointError as error:
-    print(error)
-"""
-
-
-@pytest.mark.process
-def test_one_of_several_that_begin_at_once_is_let_in(tmp_path: Path) -> None:
-    processes = [start(BEGIN, tmp_path / "run", number) for number in range(3)]
-    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 3
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    told = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert told.count("in") == 1
-    refused = ("is writing in this folder", "holds a run already")
-    assert all(text == "in" or any(reason in text for reason in refused) for text in told)
-    assert RunDirectory(tmp_path / "run").config() == {"who": str(told.index("in"))}
 
 
 # -- going on ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.io import Range, checked, load_arrays, parse_json, save_arrays
 from xpcnn.train.history import History
+from xpcnn.train.loss_scale import LARGEST_SCALE, SMALLEST_SCALE
 from xpcnn.train.trainer import Trainer
 
 __all__ = ["Checkpoint", "restore_checkpoint", "save_checkpoint"]
@@ -84,8 +85,8 @@ class _Progress(NamedTuple):
 
 class _Precision(NamedTuple):
     dtype: str | None
-    scale: float | None = None
-    good_steps: int | None = None
+    scale: Annotated[float, Range(SMALLEST_SCALE, LARGEST_SCALE)] | None = None
+    good_steps: _Count | None = None
 
 
 class _Described(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from xpcnn.backend import Array, backend_of, is_floating, namespace
 from xpcnn.errors import DivergenceError
@@ -14,28 +14,11 @@ from xpcnn.train.loss_scale import SMALLEST_SCALE
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
 
-__all__ = [
-    "Problem",
-    "check_losses",
-    "divergence",
-    "find_problem",
-    "finite_rows",
-    "first_divergence",
-    "require_finite",
-]
+__all__ = ["check_losses", "divergence", "find_problem", "finite_rows", "first_divergence", "require_finite"]
 
+SAMPLES = "samples hold NaN or infinity"
 PATIENCE = 10  # losses in a row that are not finite, with a loss scale
 _MOST_ROWS, _MOST_NAMES = 5, 3  # that a message lists
-
-
-class Problem(NamedTuple):
-    """What is not finite in a step, in words; at least one of both.
-
-    `became` is a loss or gradient that the step computed. `samples` are images or targets that it was given.
-    """
-
-    became: str = ""
-    samples: str = ""
 
 
 # -- one step ----------------------------------------------------------------------------
@@ -52,7 +35,7 @@ def finite_rows(x: Array, t: Array) -> Array:
 
 def find_problem(
     model: Layer, rows: Array, loss: Array | None = None, grads: Gradients | None = None
-) -> Problem | None:
+) -> str | None:
     """Return what is not finite in a step, or None; it reads values from the device.
 
     Parameters
@@ -64,35 +47,28 @@ def find_problem(
     loss, grads : 0-d array and Gradients, optional
     """
     backend = backend_of(rows)
-    xp = backend.xp
     value = 0.0 if loss is None else float(backend.to_numpy(loss))
-    became = "" if math.isfinite(value) else f"the loss became {value}"
-    samples = "" if bool(xp.all(rows)) else _describe_rows(backend.to_numpy(rows).tolist())
-    if became or samples:
-        return Problem(became, samples)
+    bad = [i for i, finite in enumerate(backend.to_numpy(rows).tolist()) if not finite]
+    problems = [] if math.isfinite(value) else [f"the loss became {value}"]
+    if bad:
+        listed = ", ".join(map(str, bad[:_MOST_ROWS])) + (", …" if len(bad) > _MOST_ROWS else "")
+        problems.append(f"{len(bad)} of the batch's {SAMPLES} (positions from 0: {listed})")
+    if problems:
+        return ": ".join(problems)
     for parameter, gradient in () if grads is None else grads.items():
-        if not bool(xp.all(xp.isfinite(gradient))):
+        if not bool(backend.xp.all(backend.xp.isfinite(gradient))):
             paths = [path for path, own in model.parameters().items() if own is parameter]
-            return Problem(f"the gradient of {paths[0] if paths else 'a parameter'} became infinite or NaN")
+            return f"the gradient of {paths[0] if paths else 'a parameter'} became infinite or NaN"
     return None
 
 
-def _describe_rows(rows: Sequence[bool]) -> str:
-    bad = [i for i, finite in enumerate(rows) if not finite]
-    listed = ", ".join(map(str, bad[:_MOST_ROWS])) + (", …" if len(bad) > _MOST_ROWS else "")
-    return f"{len(bad)} of the batch's samples hold NaN or infinity (positions from 0: {listed})"
-
-
-def divergence(trainer: Trainer, problem: Problem, steps: int) -> DivergenceError:
+def divergence(trainer: Trainer, problem: str, steps: int) -> DivergenceError:
     """Return the error for a problem in the step that a trainer did after `steps` others."""
     ago, schedule = trainer.steps - steps, trainer.schedule
     lr = trainer.optimizer.lr if schedule is None else schedule.lr_at(schedule.last_step - ago)
-    why = f": {problem.samples}" if problem.became and problem.samples else ""
-    way_out = "repair or remove them" if problem.samples else "lower the learning rate"
-    return DivergenceError(
-        f"{problem.became or problem.samples} at step {steps + 1} (epoch {trainer.epoch + 1}) "
-        f"with learning rate {lr:g}{why}; {way_out}"
-    )
+    way_out = "repair or remove them" if SAMPLES in problem else "lower the learning rate"
+    place = f"step {steps + 1} (epoch {trainer.epoch + 1}) with learning rate {lr:g}"
+    return DivergenceError(f"{problem} at {place}; {way_out}")
 
 
 # -- the losses of several steps ---------------------------------------------------------
@@ -117,14 +93,14 @@ def check_losses(trainer: Trainer, new: int, most: int, scale: float | None) -> 
         if new >= trainer.steps - steps > 0 and not math.isfinite(losses[steps - trainer.steps]):
             problem = find_problem(trainer.model, rows)
             if problem is not None:
-                became = f"the loss became {losses[steps - trainer.steps]}"
-                raise divergence(trainer, problem._replace(became=became), steps)
+                raise divergence(
+                    trainer, f"the loss became {losses[steps - trainer.steps]}: {problem}", steps
+                )
     at = first_divergence(losses, new, 1 if scale is None else min(PATIENCE, most))
     if at is not None:
-        problem = Problem(f"the loss became {losses[at]}")
-        raise divergence(trainer, problem, trainer.steps - (len(losses) - at))
+        raise divergence(trainer, f"the loss became {losses[at]}", trainer.steps - (len(losses) - at))
     if scale is not None and scale <= SMALLEST_SCALE:
-        problem = Problem(f"gradients overflow float16 even with the loss times {scale:g}")
+        problem = f"gradients overflow float16 even with the loss times {scale:g}"
         raise divergence(trainer, problem, trainer.steps - 1)
 
 

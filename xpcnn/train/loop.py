@@ -12,7 +12,7 @@ import numpy as np
 from xpcnn.backend import Array
 from xpcnn.data import Dataset, Loader
 from xpcnn.train.callback import Callbacks
-from xpcnn.train.divergence import Problem, check_losses, divergence, require_finite
+from xpcnn.train.divergence import check_losses, divergence, require_finite
 from xpcnn.train.evaluate import evaluate
 from xpcnn.train.history import EpochRecord
 from xpcnn.train.inputs import joined
@@ -107,8 +107,7 @@ def _finish_epoch(
         for data in measured
     )
     if train is not None and not math.isfinite(train.loss):  # by finite weights that are much too large
-        problem = Problem(f"the loss on the training set became {train.loss}")
-        raise divergence(trainer, problem, trainer.steps - 1)
+        raise divergence(trainer, f"the loss on the training set became {train.loss}", trainer.steps - 1)
     history, seconds = trainer.history, trainer.epoch_seconds
     losses = [loss for loss in history.losses[-trainer.epoch_steps :] if math.isfinite(loss)]
     record = EpochRecord(
