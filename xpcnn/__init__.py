@@ -33,19 +33,16 @@ __version__ = "0.1.0"
 __getattr__ = lazily(
     __name__,
     {
-        "Trainer": "xpcnn.train",
-        "autotune": "xpcnn.ops",
-        "conv_algorithm": "xpcnn.ops",
-        "data": "xpcnn.data",
-        "get_workspace_limit": "xpcnn.ops",
-        "load_model": "xpcnn.train",
-        "models": "xpcnn.models",
-        "nn": "xpcnn.nn",
-        "ops": "xpcnn.ops",
-        "optim": "xpcnn.optim",
-        "reference": "xpcnn.ops",
-        "set_workspace_limit": "xpcnn.ops",
-        "summary": "xpcnn.nn",
+        "xpcnn": ("data", "models", "nn", "ops", "optim"),
+        "xpcnn.nn": ("summary",),
+        "xpcnn.ops": (
+            "autotune",
+            "conv_algorithm",
+            "get_workspace_limit",
+            "reference",
+            "set_workspace_limit",
+        ),
+        "xpcnn.train": ("Trainer", "load_model"),
     },
 )
 

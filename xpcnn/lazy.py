@@ -10,22 +10,24 @@ from typing import Any
 __all__ = ["lazily"]
 
 
-def lazily(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+def lazily(package: str, names: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
     """Return a ``__getattr__`` for a package.
 
     Parameters
     ----------
     package : str
         Its ``__name__``.
-    names : mapping of str to str
-        Attribute -> the module it is found in, or the module that it is.
+    names : mapping of str to tuple of str
+        Modules -> the attributes that are found in each; of the package itself, its submodules.
     """
+    places = {name: module for module, found in names.items() for name in found}
 
     def get(name: str) -> Any:
-        if name not in names:
+        if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(names[name])
-        value = module if names[name] == f"{package}.{name}" else getattr(module, name)
+        if places[name] == package:
+            return importlib.import_module(f"{package}.{name}")  # which sets the attribute
+        value = getattr(importlib.import_module(places[name]), name)
         setattr(sys.modules[package], name, value)  # from now on without this function
         return value
 

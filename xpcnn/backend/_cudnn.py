@@ -120,7 +120,7 @@ def choose(cudnn: Any, problem: Problem, handle: Any) -> Plan:
     graph.validate()
     # What the frontend raises for plans that were deselected, and for all that cuDNN itself declines.
     refusals = (cudnn.cudnnGraphNotSupportedError, RuntimeError)
-    refused: Exception | None = None
+    said, count = "", 0
     try:
         graph.build_operation_graph()
         graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
@@ -128,18 +128,17 @@ def choose(cudnn: Any, problem: Problem, handle: Any) -> Plan:
         graph.deselect_workspace_greater_than(problem.limit)
         count = graph.get_execution_plan_count()
     except refusals as error:
-        refused, count = error, 0
+        said = f" (cuDNN: {first_line(error)})"
     for index in range(count):
         try:
             graph.build_plan_at_index(index)
         except refusals as error:
-            refused = error
+            said = f" (cuDNN: {first_line(error)})"
             continue
         workspace = int(graph.get_workspace_size_plan_at_index(index))
         # A cuDNN older than 9.2 learns what a plan needs only now.
         if workspace <= problem.limit:
             return Plan(graph, index, workspace)
-    said = f" (cuDNN: {first_line(refused)})" if refused is not None else ""
     raise AlgorithmError(
         f"algorithm 'cudnn' has no plan for {problem} within {problem.limit} bytes of workspace{said}; "
         f"raise that with xpcnn.set_workspace_limit, or use algorithm 'im2col'"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
@@ -13,9 +12,8 @@ import numpy as np
 
 from xpcnn.backend.allocator import keep_freed_memory, release_freed_memory
 from xpcnn.backend.arrays import Array, Namespace
-from xpcnn.backend.base import MIB, Backend, host_array, host_uniform
+from xpcnn.backend.base import MIB, Backend, host_array
 from xpcnn.backend.blas import one_blas_thread
-from xpcnn.backend.random import Key
 from xpcnn.backend.reference import in_reference
 from xpcnn.backend.threads import parallel_for, parallel_map
 from xpcnn.backend.windows import window_view
@@ -68,13 +66,6 @@ class NumpyBackend(Backend):
     parallel_for = staticmethod(parallel_for)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
-        if (
-            type(x) is np.ndarray
-            and (dtype is None or dtype is x.dtype)
-            and x.dtype.isnative
-            and x.dtype.kind in "biuf"
-        ):
-            return x
         return np.asarray(host_array(x, dtype), dtype=self.dtype(dtype))
 
     def copy(self, x: Any) -> np.ndarray:
@@ -105,12 +96,6 @@ class NumpyBackend(Backend):
         kept: Array = (bits * mask).view(x.dtype)
         return kept
 
-    def has_finite_sums(self, arrays: Iterable[Any]) -> bool:
-        return all(math.isfinite(np.add.reduce(array, axis=None)) for array in arrays)
-
-    def one_hot(self, labels: Array, classes: int, dtype: Any) -> Array:
-        return np.asarray(labels[:, None] == np.arange(classes), dtype=dtype)
-
     def erfc(self, x: Array) -> Array:
         if in_reference():
             return super().erfc(x)
@@ -120,9 +105,6 @@ class NumpyBackend(Backend):
             part = slice(start, start + _BLOCK)
             flat[part] = super().erfc(flat[part])
         return y
-
-    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return host_uniform(key, shape, dtype).astype(dtype, copy=False)
 
 
 _AS_THE_STANDARD: Final = (
