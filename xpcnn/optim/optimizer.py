@@ -155,7 +155,10 @@ class Optimizer:
             # A copy is updated and takes the array's place. The array itself is held by the contexts of
             # earlier forward passes, whose backward must meet the weights that their forward met.
             copy = due[0].backend.copy
-            updated = (self.update(copy(data), *rest, **options) for data, *rest, options in updates)
+            updated = (
+                self.update(copy(data), gradient, state, steps, **options)
+                for data, gradient, state, steps, options in updates
+            )
         return iter(updated)
 
     def _options_of(self, entry: ParamState) -> dict[str, Any]:
