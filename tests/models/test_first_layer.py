@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.model_cases import ALL, FAMILIES, images, tiny, tiny_shape
+from tests.support.model_cases import FAMILIES, images, tiny, tiny_shape
 from xpcnn import Trainer, models, nn, optim
 from xpcnn.ops.conv import executor
 
@@ -62,18 +62,12 @@ def single(name: str, **options: Any) -> nn.Sequential:
     return tiny(name, dtype="float32", **options)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_model(asked: Asked, name: str) -> None:
+@pytest.mark.parametrize("dtype", [None, "float16"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family(asked: Asked, name: str, dtype: str | None) -> None:
     model = single(name)
     first, *others = convolutions(model)
-    assert asked(model, tiny_shape(name)) == others, first
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_in_half_precision(asked: Any, name: str) -> None:
-    model = single(name)
-    _, *others = convolutions(model)
-    assert asked(model, tiny_shape(name), dtype="float16") == others
+    assert asked(model, tiny_shape(name), dtype=dtype) == others, first
 
 
 def test_with_auxiliary_heads(asked: Asked) -> None:
@@ -109,11 +103,6 @@ def test_behind_frozen_layers(asked: Asked) -> None:
     model.freeze("conv1.*", "bn1.*", "layer1.*", "layer2.*")
     assert first == "conv1.weight"
     assert asked(model) == [path for path in others if path.startswith("layer3.")][1:]
-
-
-def test_a_fused_model(asked: Asked) -> None:
-    model = nn.fuse(single("resnet20"))
-    assert asked(model) == convolutions(model)[1:]
 
 
 @pytest.mark.parametrize("name", ["simple", "deep"])

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.model_cases import ALL, OF_ONE_SIZE, images, narrow, without_drawing
+from tests.support.model_cases import FAMILIES, OF_ONE_SIZE, images, narrow, without_drawing
 from xpcnn import models, nn
 from xpcnn.errors import ShapeError, XpcnnError
 
-SIZED = [name for name in ALL if name not in OF_ONE_SIZE]
-SMALLEST = {"alexnet": 63, "googlenet": 15, **{name: 32 for name in ALL if name.startswith("vgg")}}
+SIZED = [name for name in FAMILIES if name not in OF_ONE_SIZE]
+SMALLEST = {"alexnet": 63, "googlenet": 15, "vgg11": 32, "vgg19_bn": 32}
 """Of the networks for large images that do not take any size."""
-SMALLEST_WITH_SMALL_STEM = {"alexnet": 1, "googlenet": 2, **{name: 16 for name in SMALLEST if "vgg" in name}}
+SMALLEST_WITH_SMALL_STEM = {"alexnet": 1, "googlenet": 2, "vgg11": 16, "vgg19_bn": 16}
 
 
 def build(name: str, **options: Any) -> nn.Sequential:
@@ -31,21 +31,18 @@ def logits(model: nn.Layer, channels: int, *size: int) -> Any:
 @pytest.mark.parametrize("size", [28, 32])
 @pytest.mark.parametrize("name", SIZED)
 def test_small_images(name: str, size: int) -> None:
-    model = build(name, in_channels=1, small_images=True)
-    y = logits(model, 1, size, size)
+    y = logits(build(name, in_channels=1, small_images=True), 1, size, size)
     assert y.shape == (2, 5)
     assert not np.array_equal(y[0], y[1])
-    assert model.spec is not None
-    assert model.spec.arguments["small_images"] is True
 
 
 @pytest.mark.parametrize("size", [(224, 224), (97, 128)])
-@pytest.mark.parametrize("name", [*SMALLEST, "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "googlenet", "resnet18", "resnet50"])
 def test_large_images(name: str, size: tuple[int, int]) -> None:
     assert logits(build(name), 3, *size).shape == (2, 5)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("resnet")])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
 def test_resnets_take_any_size(name: str) -> None:
     for small_images in (False, True):
         assert logits(build(name, small_images=small_images), 3, 1, 3).shape == (2, 5)
