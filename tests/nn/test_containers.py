@@ -10,7 +10,6 @@ import pytest
 import xpcnn
 from tests.support.nn import build, draw, mentions
 from xpcnn import errors, nn
-from xpcnn.ops import fused
 
 containers = pytest.mark.parametrize("kind", [nn.Sequential, nn.Concat])
 
@@ -62,30 +61,6 @@ def test_replacing_a_child(make: Any, kind: Any) -> None:
     assert list(model.children()) == ["fc1", "act", "fc2", "more"]
 
 
-@containers
-def test_bad_children(kind: Any) -> None:
-    for bad in (None, 3, nn.ReLU, draw(2), [nn.ReLU()]):
-        with pytest.raises(errors.ArgumentError, match=mentions(kind.__name__, "'0'", "Layer")):
-            kind(bad)
-    with pytest.raises(errors.ArgumentError, match=mentions(kind.__name__, "dot", "a.b")):
-        kind({"a.b": nn.ReLU()})
-    model = kind(act=nn.ReLU())
-    with pytest.raises(errors.ArgumentError, match=mentions("'act'", "Layer")):
-        model.act = 3
-    with pytest.raises(errors.ArgumentError, match=mentions("'act'", "Layer")):
-        model["act"] = None
-    assert isinstance(model.act, nn.ReLU)
-
-
-@containers
-def test_two_children_of_one_name(kind: Any) -> None:
-    """The second would silently take the first one's place."""
-    with pytest.raises(errors.ArgumentError, match=mentions(kind.__name__, "'0'")):
-        kind(nn.ReLU(), **{"0": nn.Tanh()})
-    with pytest.raises(errors.ArgumentError, match=mentions(kind.__name__, "'act'")):
-        kind({"act": nn.ReLU()}, act=nn.Tanh())
-
-
 def test_shortcut_cannot_take_the_bodys_name() -> None:
     with pytest.raises(errors.ArgumentError, match=mentions("Residual", "shortcut_name")):
         nn.Residual(nn.ReLU(), nn.Tanh(), shortcut_name="")
@@ -99,14 +74,6 @@ def test_attribute_that_is_no_child(kind: Any) -> None:
         model.fc2 = nn.Linear(2, 2)
     model.comment = "anything else is an attribute"
     assert list(model.children()) == ["fc"]
-
-
-@containers
-def test_name_that_is_taken(kind: Any) -> None:
-    """model.forward must stay the method."""
-    for name in ("forward", "parameters", "backend"):
-        with pytest.raises(errors.ArgumentError, match=mentions(kind.__name__, name)):
-            kind(**{name: nn.ReLU()})
 
 
 def test_two_parameters_of_one_path() -> None:
@@ -336,218 +303,6 @@ def test_a_first_layer_is_trained_wherever_its_parameters_are(keep: Any) -> None
     y, ctx = model.forward(np.ones((3, 2)))
     model.backward(ctx, np.ones_like(y), grads := nn.Gradients(), need_dx=False)
     assert len(grads) == 0
-
-
-# A convolution takes the ReLU behind it along -----------------------------------------------------------
-
-
-class Doubled(nn.ReLU):
-    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
-        y, ctx = super().forward(x)
-        return 2 * y, ctx
-
-
-def conv_and(*layers: nn.Layer, bias: bool = True) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(2, 9, 3, padding=1, bias=bias, seed=3), *layers)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_conv_with_relu_is_conv_then_relu(make: Any, dtype: str, bias: bool) -> None:
-    """To the bit, contexts and gradients included, also where the work is done in pieces."""
-    host = np.random.default_rng(0).standard_normal((3, 2, 8, 7)).astype(dtype)
-    host[0, 0, 0, 0] = np.nan
-    with make.use():
-        model = conv_and(nn.ReLU(), nn.ReLU(), bias=bias).to(dtype=dtype)
-    x = make.array(host)
-    if bias:
-        model[0].bias.data = make.array(np.linspace(-1, 1, 9, dtype=dtype))
-    limit = xpcnn.get_workspace_limit()
-    try:
-        for bytes_allowed in (limit, 6000):
-            xpcnn.set_workspace_limit(bytes_allowed)
-            y, ctx = model.forward(x)
-            expected, conv_ctx = model[0].forward(x)
-            expected, relu_ctx = model[1].forward(expected)
-            np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(expected))
-            np.testing.assert_array_equal(make.to_numpy(model(x)), make.to_numpy(expected))
-            assert len(ctx) == 3
-            grads, separate = nn.Gradients(), nn.Gradients()
-            dx = model.backward(ctx, y, grads)
-            dy = model[1].backward(relu_ctx, model[2].backward(relu_ctx, expected))
-            np.testing.assert_array_equal(
-                make.to_numpy(dx), make.to_numpy(model[0].backward(conv_ctx, dy, separate))
-            )
-    finally:
-        xpcnn.set_workspace_limit(limit)
-
-
-def test_only_a_relu_itself_is_taken_along() -> None:
-    x = np.random.default_rng(0).standard_normal((1, 2, 4, 4), dtype=np.float32)
-    plain, doubled = conv_and(nn.ReLU()), conv_and(Doubled())
-    np.testing.assert_array_equal(doubled(x), 2 * plain(x))
-
-
-BEHIND: dict[str, tuple[list[nn.Layer], bool]] = {
-    "relu, pool": ([nn.ReLU(), nn.MaxPool2d(2)], True),
-    "relu, pool, pool": ([nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2)], True),
-    "relu, relu, pool": ([nn.ReLU(), nn.ReLU(), nn.MaxPool2d(2)], False),
-    "relu, average": ([nn.ReLU(), nn.AvgPool2d(2)], False),
-    "another relu, pool": ([Doubled(), nn.MaxPool2d(2)], False),
-    "pool, relu": ([nn.MaxPool2d(2), nn.ReLU()], False),
-}
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("behind", "taken"), BEHIND.values(), ids=BEHIND.keys())
-def test_conv_with_relu_and_pool_in_inference(
-    make: Any, dtype: str, behind: list[nn.Layer], taken: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To the bit what a forward pass of training gives, which runs the pooling by itself."""
-    with make.use():
-        model = conv_and(*behind, bias=bias).to(dtype=dtype)
-    x = make.array(np.random.default_rng(0).standard_normal((3, 2, 8, 7)).astype(dtype))
-    if bias:
-        model[0].bias.data = make.array(np.linspace(-1, 1, 9, dtype=dtype))
-    calls = []
-    pooled = fused.conv2d_relu_max_pool2d
-    monkeypatch.setattr(
-        fused, "conv2d_relu_max_pool2d", lambda *x, **o: (calls.append(1), pooled(*x, **o))[1]
-    )
-    expected = make.to_numpy(model.forward(x, train=True)[0])
-    assert not calls
-    np.testing.assert_array_equal(make.to_numpy(model(x)), expected)
-    assert len(calls) == (taken and bias)
-
-
-def test_errors_of_what_is_done_together_name_the_layer(make: Any) -> None:
-    with make.use():
-        model = nn.Sequential(conv=nn.Conv2d(2, 3, 3), relu=nn.ReLU(), pool=nn.MaxPool2d(4))
-    for size, path in ((5, "in Sequential.pool (MaxPool2d)"), (2, "in Sequential.conv (Conv2d)")):
-        with pytest.raises(errors.ShapeError, match="larger than the padded input") as error:
-            model(make.array(np.zeros((1, 2, size, size), np.float32)))
-        assert error.value.__notes__ == [path]
-
-
-@pytest.mark.parametrize(
-    "error", [errors.ShapeError("conv2d: broken"), ValueError("broken"), MemoryError("broken")]
-)
-def test_a_fault_of_what_is_done_together_is_not_hidden(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The layers are not run again one by one, which would succeed."""
-
-    def fail(*arguments: Any, **options: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr(fused, "conv2d_relu_max_pool2d", fail)
-    model = nn.Sequential(block=nn.Sequential(conv=nn.Conv2d(1, 1, 1), relu=nn.ReLU(), pool=nn.MaxPool2d(1)))
-    with pytest.raises(type(error), match=str(error)) as caught:
-        model(np.zeros((1, 1, 2, 2), np.float32))
-    assert caught.value is error
-    if isinstance(error, errors.XpcnnError):
-        assert error.__notes__ == ["in Sequential.conv (Conv2d)", "in Sequential.block (Sequential)"]
-
-
-# So does a batch normalisation ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("behind", [(), (nn.ReLU(),), (nn.MaxPool2d(2),)], ids=["", "relu", "max-pool"])
-def test_norm_with_relu_is_norm_then_relu(make: Any, dtype: str, behind: Any, train: bool) -> None:
-    """Outputs, running statistics and gradients, to the bit."""
-    with make.use():
-        together, alone = (nn.BatchNorm2d(16, dtype=dtype) for _ in range(2))
-    x, dy = make.array(draw(36, 16, 12, 12, dtype=dtype)), draw(36, 16, 12, 12, dtype=dtype)
-    model = nn.Sequential(nn.Identity(), together, nn.ReLU(), *behind)
-    y, ctx = model.forward(x, train=train)
-    expected, norm_ctx = alone.forward(x, train=train)
-    contexts = []
-    for layer in (nn.ReLU(), *behind):
-        expected, layer_ctx = layer.forward(expected)
-        contexts.append(layer_ctx)
-    np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(expected))
-    assert len(ctx) == len(model)
-    for name, buffer in together.buffers().items():
-        np.testing.assert_array_equal(make.to_numpy(buffer.data), make.to_numpy(alone.buffers()[name].data))
-    if not train:
-        np.testing.assert_array_equal(make.to_numpy(model(x)), make.to_numpy(expected))
-
-    gradient = make.array(dy[:, :, : y.shape[2], : y.shape[3]])
-    grads, separate = nn.Gradients(), nn.Gradients()
-    with make.unchanged(gradient, ctx):
-        dx = model.backward(ctx, gradient, grads)
-    for layer, layer_ctx in zip((*reversed(behind), nn.ReLU()), reversed(contexts), strict=True):
-        gradient = layer.backward(layer_ctx, gradient)
-    wanted = alone.backward(norm_ctx, gradient, separate)
-    pairs = [(dx, wanted)]
-    for path, parameter in together.parameters().items():
-        pairs.append((grads[parameter], separate[alone.parameters()[path]]))
-    # In front of a max-pool the gradient lies in another order, in which other backends add it up.
-    allowed = {"float32": 1e-4, "float64": 1e-12}[dtype] if len(model) > 3 else 0.0
-    for got, value in pairs:
-        np.testing.assert_allclose(make.to_numpy(got), make.to_numpy(value), rtol=allowed, atol=allowed)
-
-
-def test_norm_with_relu_at_the_border_of_what_is_trained() -> None:
-    x = draw(3, 2, 4, 4, dtype="float32")
-    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
-    for frozen, left in (("0.*", 4), ("[01].*", 2), ("*", 0)):
-        model.freeze(frozen)
-        y, ctx = model.forward(x, train=True)
-        grads = nn.Gradients()
-        assert model.backward(ctx, y, grads, need_dx=False) is None
-        assert len(grads) == left
-
-
-class Shifted(nn.BatchNorm2d):
-    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
-        y, ctx = super().forward(x, train=train)
-        return y + 1, ctx
-
-
-def test_only_a_norm_itself_takes_it_along() -> None:
-    x = draw(3, 2, 4, 4, dtype="float32")
-    model = nn.Sequential(Shifted(2), nn.ReLU())
-    expected = np.maximum(nn.BatchNorm2d(2)(x) + 1, 0)
-    np.testing.assert_array_equal(model(x), expected)
-    y, ctx = model.forward(x)
-    np.testing.assert_array_equal(y, expected)
-    dx = model.backward(ctx, y)
-    np.testing.assert_array_equal(dx, model[0].backward(ctx[0], y * (y > 0)))
-
-
-# The gradient of a ReLU in front of a max-pool -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 0)])
-def test_relu_then_max_pool_backward_is_that_of_each(
-    make: Any, dtype: str, kernel: int, stride: int | None, padding: int
-) -> None:
-    """To the bit, with ties, zeros, windows that are negative all over, and NaN."""
-    host = np.random.default_rng(1).integers(-3, 3, (3, 4, 9, 8)).astype(dtype)
-    host[0, :, :4, :4] = -1
-    host[1, 0, 5, 5] = np.nan
-    model = nn.Sequential(nn.Identity(), nn.ReLU(), nn.MaxPool2d(kernel, stride, padding))
-    x = make.array(host)
-    y, ctx = model.forward(x)
-    dy = make.array(draw(*y.shape, dtype=dtype))
-    with make.unchanged(dy, ctx):
-        dx = model.backward(ctx, dy)
-    expected = model[1].backward(ctx[1], model[2].backward(ctx[2], dy))
-    np.testing.assert_array_equal(make.to_numpy(dx), make.to_numpy(expected))
-
-
-def test_max_pool_alone_and_first_layers() -> None:
-    """No gradient is asked of what is not there."""
-    x = draw(2, 1, 4, 4)
-    pool = nn.Sequential(nn.MaxPool2d(2))
-    _, ctx = pool.forward(x)
-    assert pool.backward(ctx, np.ones((2, 1, 2, 2))).shape == x.shape
-    model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3, seed=0, dtype="float64"))
-    _, ctx = model.forward(x)
-    grads = nn.Gradients()
-    assert model.backward(ctx, np.ones((2, 3)), grads, need_dx=False) is None
-    assert "3.weight" in grads
 
 
 def test_a_slice_is_no_child() -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import xpcnn
-from tests.support.nn import build, draw, mentions
-from xpcnn import errors, nn, summary
+from tests.support.nn import build, draw
+from xpcnn import nn, summary
 
 
 @pytest.mark.parametrize(
@@ -62,48 +61,3 @@ def test_summary() -> None:
     assert rows["up"].output_shape == (6, 16, 16)
     assert rows["up"].macs == 4 * 64 * 6 * 4
     assert rows["up"].receptive_field is rows["last"].receptive_field is None
-
-
-def test_shown() -> None:
-    assert repr(nn.ConvTranspose2d(4, 6, 3)) == "ConvTranspose2d(4, 6, (3, 3))"
-    layer = nn.ConvTranspose2d(4, 6, (3, 2), 2, 1, (1, 0), 2, bias=False)
-    assert repr(layer) == (
-        "ConvTranspose2d(4, 6, (3, 2), stride=(2, 2), padding=(1, 1), output_padding=(1, 0), "
-        "groups=2, bias=False)"
-    )
-
-
-def test_frozen_weights_cost_nothing(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = build(make, lambda: nn.ConvTranspose2d(2, 3, 2))
-    y, ctx = layer.forward(make.array(draw(1, 2, 3, 3)))
-    layer.freeze()
-    asked: list[bool] = []
-    backward = xpcnn.ops.conv_transpose2d.backward
-
-    def spy(*args: Any, **options: Any) -> Any:
-        asked.append(options["need_dweight"])
-        return backward(*args, **options)
-
-    monkeypatch.setattr(xpcnn.ops.conv_transpose2d, "backward", spy)
-    grads = nn.Gradients()
-    assert layer.backward(ctx, y, grads) is not None
-    assert asked == [False]
-    assert len(grads) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        ((4, 6, 3, 1, 0, 0, 4), ("groups=4", "in_channels=4", "out_channels=6")),
-        ((3, 4, 3, 1, 0, 0, 2), ("groups=2", "in_channels=3")),
-        ((0, 4, 3), ("in_channels=0",)),
-        ((1, 1, 0), ("kernel_size", "0")),
-        ((1, 1, 3, 0), ("stride", "0")),
-        ((1, 1, 3, 1, "same"), ("padding", "'same'")),
-        ((1, 1, 3, 1, 0, -1), ("output_padding", "-1")),
-    ],
-    ids=str,
-)
-def test_bad_arguments(arguments: tuple[Any, ...], parts: tuple[str, ...]) -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("ConvTranspose2d", *parts)):
-        nn.ConvTranspose2d(*arguments)

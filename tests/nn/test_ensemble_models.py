@@ -128,13 +128,6 @@ def test_which_images_it_takes(tmp_path: Path) -> None:
     assert load_model(tmp_path / "w.npz").spec == ensemble.spec
 
 
-def test_members_of_ones_own(tmp_path: Path) -> None:
-    plain = nn.Ensemble(nn.Sequential(flat=nn.Flatten(), fc=nn.Linear(784, 10)), models.simple_convnet())
-    plain.save(tmp_path / "w.npz")
-    x = draw(2, 1, 28, 28, dtype="float32")
-    np.testing.assert_array_equal(load_model(tmp_path / "w.npz")(x), plain(x))
-
-
 # -- files of earlier versions: a description of each member ----------------------------------
 
 TINY: dict[str, Any] = {"name": "tiny_convnet", "arguments": {"filters": 2}, "mean": 0.25, "std": 0.5}
@@ -197,10 +190,6 @@ def test_files_of_majority_votes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again(x), ensemble(x))
     again.save(path)
     np.testing.assert_array_equal(load_model(path)(x), ensemble(x))
-
-
-def test_it_cannot_be_trained_by_its_name_alone() -> None:
-    assert "ensemble" not in models.model_names()
 
 
 # -- members that do not fit ----------------------------------------------------------------

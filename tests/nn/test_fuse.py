@@ -10,7 +10,6 @@ import pytest
 from tests.support.nn import draw, drawn_state
 from xpcnn import nn
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops import fused as fused_ops
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
@@ -95,20 +94,6 @@ def test_weights_are_pytorchs(make: Any, dtype: str, bias: bool, transposed: boo
     make.check(conv.bias.data, expected.bias.detach().numpy(), dtype)
 
 
-def test_weights_of_a_linear_layer_are_pytorchs(make: Any, dtype: str) -> None:
-    torch = pytest.importorskip("torch")
-    from torch.nn.utils.fusion import fuse_linear_bn_eval
-
-    model = built(make, nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), dtype)
-    pair = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
-    pair = pair.to(getattr(torch, dtype))
-    pair.load_state_dict({path: torch.as_tensor(make.to_numpy(a)) for path, a in model.state_dict().items()})
-    expected = fuse_linear_bn_eval(*pair)
-    linear: Any = nn.fuse(model)[0]
-    make.check(linear.weight.data, expected.weight.detach().numpy(), dtype)
-    make.check(linear.bias.data, expected.bias.detach().numpy(), dtype)
-
-
 def test_rows_of_batch_norms_are_all_folded(make: Any) -> None:
     model = built(
         make,
@@ -120,37 +105,6 @@ def test_rows_of_batch_norms_are_all_folded(make: Any) -> None:
     fused = nn.fuse(model)
     assert list(fused.children()) == ["0", "3", "4"]
     assert_same_outputs(make, model, fused, make.array(draw(3, 1, 4, 4)), "float64")
-
-
-def test_the_convolution_keeps_its_options() -> None:
-    model = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1, 2, 2, False, algorithm="im2col"), nn.BatchNorm2d(4))
-    before, after = repr(model[0]), repr(nn.fuse(model)[0])
-    assert before.replace(", bias=False", "") == after
-    assert "algorithm='im2col'" in after
-
-
-def test_the_relu_behind_is_taken_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[Any] = []
-    conv2d_relu = fused_ops.conv2d_relu
-
-    def watched(x: Any, weight: Any, bias: Any, **options: Any) -> Any:
-        runs.append(weight)
-        return conv2d_relu(x, weight, bias, **options)
-
-    monkeypatch.setattr(fused_ops, "conv2d_relu", watched)
-    model = nn.Sequential(conv=nn.Conv2d(1, 2, 3, bias=False), bn=nn.BatchNorm2d(2), relu=nn.ReLU())
-    x = draw(1, 1, 4, 4, dtype="float32")
-    model(x)
-    assert not runs
-    fused: Any = nn.fuse(model)
-    fused(x)
-    assert len(runs) == 1
-    assert runs[0] is fused.conv.weight.data
-
-
-def test_a_convolution_without_a_name_of_its_own() -> None:
-    model = nn.Sequential({"": nn.Conv2d(1, 2, 3), "bn": nn.BatchNorm2d(2)})
-    assert list(nn.fuse(model).parameters()) == ["weight", "bias"]
 
 
 def test_what_is_frozen_stays_frozen() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import xpcnn
 from tests.support.nn import draw, mentions
-from xpcnn import Trainer, errors, nn, optim
+from xpcnn import errors, nn, optim
 
 
 class Net(nn.Layer):
@@ -115,29 +115,6 @@ def test_copies_have_their_own(kind: str, clone: Any) -> None:
 def test_batches_are_not_split_over_a_batch_norm_in_a_list() -> None:
     assert nn.is_per_sample(Net(), train=True)
     assert not nn.is_per_sample(Net(batch_norm=True), train=True)
-
-
-@every_kind
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_half_precision_reaches_them(kind: str, batch_norm: bool) -> None:
-    """The twin computes in float16, batch-norm aside; the gradients come to the model's own parameters."""
-    model = Net(KINDS[kind], batch_norm)
-    before = model.state_dict()
-    x = np.random.default_rng(0).standard_normal((20, 4)).astype("float32")
-    trainer = Trainer(model, optim.SGD(model, lr=0.5), dtype="float16")
-    for _ in range(2):
-        trainer.step(x, np.arange(20) % 2)
-    for path, parameter in model.parameters().items():
-        assert parameter.dtype == np.float32
-        assert (parameter.data != before[path]).any(), path
-
-
-def test_batch_norms_in_lists_are_folded_where_they_stand_in_a_row() -> None:
-    model = Net(lambda layers: [nn.Sequential(layers[0], nn.BatchNorm1d(4)), *layers[1:]])
-    x = draw(5, 4, dtype="float32")
-    fused = nn.fuse(model)
-    assert not fused.buffers()
-    np.testing.assert_allclose(fused(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 class States(nn.Layer):

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.nn import mentions
 from tests.support.nn_cases import small_net
-from xpcnn import errors, nn
+from xpcnn import nn
 
 LAYERS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "linear": (lambda **kwargs: nn.Linear(200, 150, **kwargs), 200, 150),
@@ -95,27 +94,12 @@ def test_seeds() -> None:
     assert (drawn(one) != drawn(3)).any()  # a generator goes on where it stopped
 
 
-def test_seed_does_not_depend_on_dtype() -> None:
-    wide = nn.Linear(4, 4, seed=0, dtype="float64").weight.data
-    np.testing.assert_array_equal(nn.Linear(4, 4, seed=0).weight.data, wide.astype("float32"))
-
-
 def test_own_initializer() -> None:
     def filled(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
         return np.full(shape, fan_in + 1000 * fan_out, "float64") + 0 * rng.standard_normal(shape)
 
     layer = nn.Conv2d(3, 5, (2, 4), weight_init=filled)
     np.testing.assert_array_equal(layer.weight.data, np.full((5, 3, 2, 4), 24 + 1000 * 40, "float32"))
-
-
-def test_number_of_any_type() -> None:
-    check_normal(nn.Linear(50, 50, weight_init=np.float32(0.5), seed=0).weight.data, 0.5)
-    check_normal(nn.Linear(50, 50, weight_init=2, seed=0).weight.data, 2.0)
-
-
-def test_unknown_initializer() -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("weight_init", "'kaiming'", "'he'", "'xavier'")):
-        nn.Linear(2, 2, weight_init="kaiming")
 
 
 def test_normalisation_starts_as_the_identity(make: Any) -> None:

@@ -48,14 +48,6 @@ def test_parts_left_out(make: Any, dtype: str, case: Case) -> None:
 
 
 @every_case
-def test_call_is_forward_without_training(make: Any, case: Case) -> None:
-    layer, x = build(make, case.layer), case_input(make, case)
-    y = layer(x)
-    np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(layer.forward(x)[0]))
-    np.testing.assert_array_equal(make.to_numpy(y), make.to_numpy(layer.forward(x, key=KEY)[0]))
-
-
-@every_case
 def test_arguments_are_not_written_to(make: Any, case: Case) -> None:
     layer, x = build(make, case.layer), case_input(make, case)
     weights = [p.data for p in layer.parameters().values()]
@@ -175,28 +167,6 @@ def test_float32_is_near_float64(make: Any) -> None:
     for path, gradient in passes[1].gradients.items():
         got = passes[0].gradients[path]
         np.testing.assert_allclose(got, gradient, rtol=0, atol=1e-4 * np.abs(gradient).max(), err_msg=path)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        ({"in_channels": 4, "out_channels": 6, "groups": 4}, ("groups=4", "in_channels=4", "out_channels=6")),
-        ({"in_channels": 3, "out_channels": 4, "groups": 2}, ("groups=2", "in_channels=3")),
-        ({"in_channels": 1, "out_channels": 1, "groups": 0}, ("groups=0",)),
-        ({"in_channels": 1, "out_channels": 1, "kernel_size": 0}, ("kernel_size", "0")),
-        ({"in_channels": 1, "out_channels": 1, "kernel_size": (3, 3, 3)}, ("kernel_size", "(3, 3, 3)")),
-    ],
-)
-def test_bad_convolution(arguments: dict[str, Any], parts: tuple[str, ...]) -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("Conv2d", *parts)):
-        nn.Conv2d(**{"kernel_size": 3, **arguments})
-
-
-@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
-@pytest.mark.parametrize("arguments", [(0,), (2, 0), (2, 1, -1), ("2",), ((1, 2, 3),)], ids=str)
-def test_bad_pooling(pool: Any, arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(errors.ArgumentError, match=pool.__name__):
-        pool(*arguments)
 
 
 def test_layer_that_defines_nothing() -> None:

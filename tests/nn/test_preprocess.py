@@ -70,13 +70,6 @@ def test_bytes(make: Any, dtype: str, shape: tuple[int, ...], options: dict[str,
         assert layer.backward(ctx, y, nn.Gradients(), need_dx=need_dx) is None
 
 
-def test_bytes_of_any_rank(make: Any) -> None:
-    for shape in ((4,), (3, 5), (2, 3, 4)):
-        x = pixels(*shape)
-        y = nn.Preprocess(0.5)(make.array(x))
-        make.check(y, x / 255 - 0.5, "float32")
-
-
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 def test_half_precision_is_rounded_once(make: Any, half: str) -> None:
     if not make.has(half):
@@ -142,20 +135,6 @@ def test_settings_that_cannot_be(options: dict[str, Any], told: str) -> None:
         assert (layer.mean, layer.std) == (0.25, 0.5)
 
 
-def test_numbers_for_other_channels_change_nothing() -> None:
-    layer = preprocess_of(models.resnet20())
-    before = layer.mean, layer.std
-    for name in ("mean", "std"):
-        with pytest.raises(ArgumentError, match=f"{name} has 2 numbers, expected 3, one for each channel"):
-            setattr(layer, name, (0.5, 0.5))
-    assert (layer.mean, layer.std) == before
-
-
-def test_a_dtype_that_cannot_be() -> None:
-    with pytest.raises(DtypeError, match="Preprocess: dtype must be float16"):
-        nn.Preprocess(dtype="int8")
-
-
 # -- as a layer ----------------------------------------------------------------------------
 
 
@@ -216,14 +195,6 @@ def test_the_layer_at_the_front() -> None:
 # -- models and what trains, measures and asks them ------------------------------------------
 
 
-def test_lenet5_pads_normalised_images_with_zeros() -> None:
-    model = models.lenet5(dtype="float64")
-    preprocess_of(model).mean = 0.5  # so that the margin is not what black pixels become
-    x = pixels(2, 1, 28, 28)
-    margin = np.pad(by_hand(x, 0.5, 0.3081), ((0, 0), (0, 0), (2, 2), (2, 2)))
-    np.testing.assert_allclose(model(x), model(margin), rtol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", [None, "float16"])
 def test_training_on_bytes_is_training_on_normalised_images(dtype: str | None) -> None:
     x, labels = pixels(8, 1, 28, 28), np.arange(8)
@@ -234,17 +205,6 @@ def test_training_on_bytes_is_training_on_normalised_images(dtype: str | None) -
         losses = [float(trainer.step(images, labels)) for _ in range(3)]
         trained.append((losses, model.state_dict(), evaluate(model, (images, labels))))
     np.testing.assert_equal(trained[0], trained[1])
-
-
-def test_half_precision_follows_new_settings() -> None:
-    x, labels = pixels(8, 1, 28, 28), np.arange(8)
-    model, other = (models.tiny_convnet(filters=2, seed=3) for _ in range(2))
-    trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype="float16")
-    trainer.step(x, labels)
-    preprocess_of(other).mean = preprocess_of(model).mean = 0.25
-    model.load_state_dict(other.state_dict())
-    again = Trainer(other, optim.SGD(other, lr=0.1), dtype="float16")
-    assert float(trainer.step(x, labels)) == float(again.step(x, labels))
 
 
 def test_a_model_without_it_is_trained_on_fractions_of_255() -> None:
@@ -383,11 +343,3 @@ def test_a_device_is_not_waited_for(looks: list[str]) -> None:
     trainer = Trainer(model, optim.SGD(model, lr=1e-6))
     with pytest.warns(UnpreparedImagesWarning):
         trainer.step(host, np.arange(3))
-
-
-def test_tensors_that_require_gradients() -> None:
-    torch = pytest.importorskip("torch")
-    with xpcnn.use_backend("torch"):
-        model = models.tiny_convnet(filters=2)
-    y, _ = model.forward(torch.rand(2, 1, 28, 28, requires_grad=True))
-    assert not y.requires_grad

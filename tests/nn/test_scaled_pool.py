@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import oracles
-from tests.support.nn import build, draw, mentions, run_pass
+from tests.support.nn import build, draw, mentions
 from xpcnn import errors, nn, summary
 
 
@@ -20,24 +19,6 @@ def test_the_papers_formula(make: Any) -> None:
     layer.load_state_dict({"weight": 4 * coefficient, "bias": bias})
     sums = x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]
     make.check(layer(make.array(x)), sums * coefficient[:, None, None] + bias[:, None, None], "float64")
-
-
-def test_starts_as_the_average(make: Any, dtype: str) -> None:
-    with make.use():
-        layer = nn.ScaledAvgPool2d(3, (2, 3), 2, dtype=dtype)
-    x = draw(2, 3, 5, 6, dtype=dtype)
-    y, _ = layer.forward(make.array(x))
-    make.check(y, oracles.avg_pool2d(x, (2, 3), (2, 2)), dtype)
-
-
-def test_empty_batch(make: Any) -> None:
-    layer = build(make, lambda: nn.ScaledAvgPool2d(2, 2))
-    found = run_pass(make, layer, make.array(np.zeros((0, 2, 4, 4))))
-    assert found.y.shape == (0, 2, 2, 2)
-    assert found.dx is not None
-    assert found.dx.shape == (0, 2, 4, 4)
-    for gradient in found.gradients.values():
-        np.testing.assert_array_equal(gradient, np.zeros(2))
 
 
 def test_half_precision_sums_wide(make: Any) -> None:
@@ -57,19 +38,6 @@ def test_half_precision_sums_wide(make: Any) -> None:
     for path, exact in (("weight", (wide * dy).sum(axis=(0, 2, 3))), ("bias", dy.sum(axis=(0, 2, 3)))):
         make.check_kind(grads[path], (2,), "float16")
         np.testing.assert_allclose(make.to_numpy(grads[path]), exact, rtol=1.02 * 2.0**-11)
-
-
-@pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_one_parameter_frozen(make: Any, frozen: str) -> None:
-    layer = build(make, lambda: nn.ScaledAvgPool2d(2, 2))
-    x = make.array(draw(1, 2, 4, 4))
-    both = run_pass(make, layer, x)
-    layer.freeze(frozen)
-    one = run_pass(make, layer, x)
-    assert list(one.gradients) == [path for path in ("weight", "bias") if path != frozen]
-    for path, gradient in one.gradients.items():
-        np.testing.assert_array_equal(gradient, both.gradients[path])
-    np.testing.assert_array_equal(one.dx, both.dx)
 
 
 def test_summary() -> None:

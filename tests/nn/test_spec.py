@@ -86,13 +86,6 @@ def test_what_it_was_trained_on_is_noted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again(digits.images), model(digits.images))
 
 
-def test_weights_alone_decide_the_bytes(tmp_path: Path) -> None:
-    for name in ("a.npz", "b.npz", "c.safetensors", "d.safetensors"):
-        drawn(own_net()).save(tmp_path / name)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "d.safetensors").read_bytes()
-
-
 # -- own layers ---------------------------------------------------------------------------------
 
 

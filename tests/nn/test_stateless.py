@@ -98,13 +98,6 @@ def test_a_users_own(make: Any, layer: nn.Layer) -> None:
     gradcheck(model, x)
 
 
-def test_what_a_users_own_says_of_itself() -> None:
-    assert repr(SwishWithBeta(2.5)) == "SwishWithBeta(2.5)"
-    assert repr(Swish()) == "Swish()"
-    assert Swish().op is swish
-    assert not Swish().parameters()
-
-
 def test_per_sample_is_said_by_who_sets_the_op() -> None:
     """A batch is cut only where each sample is known to be by itself."""
 
@@ -122,16 +115,6 @@ def test_per_sample_is_said_by_who_sets_the_op() -> None:
     assert nn.is_per_sample(Stated(), train=True)
     assert not nn.is_per_sample(AnotherOp(), train=True)
     assert nn.is_per_sample(Same(), train=True)
-
-
-def test_another_op_is_the_one_that_runs() -> None:
-    class AnotherOp(nn.ReLU):
-        op = ops.tanh
-
-    x = draw(1, 2, 4, 4)
-    model = nn.Sequential(nn.Conv2d(2, 2, 1, dtype="float64", seed=0), AnotherOp(), nn.MaxPool2d(2))
-    expected = ops.max_pool2d(np.tanh(model[0](x)), 2)[0]
-    np.testing.assert_array_equal(model(x), expected)
 
 
 @pytest.mark.parametrize(("axis", "per_sample"), [(-1, True), (1, True), (3, True), (0, False), (-2, False)])
@@ -211,11 +194,3 @@ def test_a_pair_with_a_name(make: Any) -> None:
     x = make.array(draw(2, 3))
     y, _ = nn.Sequential(layer).forward(x)
     make.check(y, 2 * draw(2, 3), "float64")
-
-
-def test_op_that_nobody_set() -> None:
-    class Mine(nn.Stateless):
-        pass
-
-    with pytest.raises(AttributeError, match=r"'Mine' object has no attribute 'op'"):
-        Mine()(draw(2))
