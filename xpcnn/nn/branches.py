@@ -1,9 +1,9 @@
-"""Layers beside a shortcut, and side by side."""
+"""Containers whose children all get the same input: a body and its shortcut, layers side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from xpcnn.backend import Array, Key, backend_of, native
 from xpcnn.backend.random import key_of_child
@@ -11,14 +11,70 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Container, join_paths
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
 from xpcnn.nn.records import Traced, union
-from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.activation import add
 from xpcnn.ops.op import in_words, require_array
 
-__all__ = ["Concat", "Residual"]
+if TYPE_CHECKING:
+    from xpcnn.nn.value_and_grad import Gradients
+
+__all__ = ["Concat", "Parallel", "Residual"]
 
 
-class Residual(Container):
+class Parallel(Container):
+    """Children that all get the same input. A subclass says how their outputs become one."""
+
+    def _join(self, x: Array, outputs: list[Array]) -> tuple[Array, Any]:
+        """Return y, and what `_split` needs."""
+        raise NotImplementedError
+
+    def _split(self, ctx: Any, dy: Array) -> list[Array]:
+        """Return each child's gradient."""
+        raise NotImplementedError
+
+    def _input(self, layer: Layer, x: Array) -> Array:
+        return x
+
+    def _key(self, key: Key | None, name: str) -> Key | None:
+        return key_of_child(key, name)
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        outputs, contexts = [], []
+        for name, layer in self._layers.items():
+            child_key, child_x = self._key(key, name), self._input(layer, x)
+            y, ctx = self._call(name, layer.forward, child_x, train=train, key=child_key)
+            outputs.append(y)
+            contexts.append(ctx)
+        y, joined = self._join(x, outputs)
+        return y, (joined, tuple(contexts))
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        if grads is not None:
+            grads.bind(self)
+        joined, contexts = ctx
+        parts, dx = self._split(joined, dy), None
+        for (name, layer), child_ctx, part in zip(self._layers.items(), contexts, parts, strict=True):
+            more = self._call(name, layer.backward, child_ctx, part, grads, need_dx=need_dx)
+            if more is not None:  # bytes have no gradient
+                dx = more if dx is None else add(dx, more)
+        return dx
+
+    def __call__(self, x: Array) -> Array:
+        outputs = [self._call(name, layer, self._input(layer, x)) for name, layer in self._layers.items()]
+        return self._join(x, outputs)[0]
+
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
+        rows: list[TraceRow] = []
+        outputs, fields = [], []
+        for name, layer in self._layers.items():
+            child_x, child_path = self._input(layer, x), join_paths(path, name)
+            y, child_field, more = self._call(name, layer.trace, child_x, child_path, field)
+            outputs.append(y)
+            fields.append(child_field)
+            rows += more
+        return self._join(x, outputs)[0], union(*fields), rows
+
+
+class Residual(Parallel):
     """A body and a shortcut around it: ``y = body(x) + shortcut(x)``.
 
     Parameters
@@ -61,48 +117,31 @@ class Residual(Container):
         named = [name for name in children if name]
         return cls(body, *shortcuts, shortcut_name=named[0]) if named else cls(body)
 
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        y, body_ctx = self._call("", self._layers[""].forward, x, train=train, key=key)
-        if self.shortcut_name is None:
-            return _sum(y, x), (body_ctx, None)
-        name = self.shortcut_name
-        shortcut_key = key_of_child(key, name)
-        shortcut, shortcut_ctx = self._call(
-            name, self._layers[name].forward, x, train=train, key=shortcut_key
-        )
-        return _sum(y, shortcut), (body_ctx, shortcut_ctx)
+    def _key(self, key: Key | None, name: str) -> Key | None:
+        return key_of_child(key, name) if name else key  # the body has no segment of its own
+
+    def _join(self, x: Array, outputs: list[Array]) -> tuple[Array, None]:
+        y, shortcut = (*outputs, x)[:2]
+        if tuple(y.shape) != tuple(shortcut.shape):
+            raise ShapeError(
+                f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(shortcut.shape)}; "
+                f"give a projection as shortcut"
+            )
+        return add(native(y), native(shortcut)), None
+
+    def _split(self, ctx: None, dy: Array) -> list[Array]:
+        return [native(dy)] * len(self)
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        if grads is not None:
-            grads.bind(self)
-        body_ctx, shortcut_ctx = ctx
-        dy = native(dy)
-        dx = self._call("", self._layers[""].backward, body_ctx, dy, grads, need_dx=need_dx)
-        around = dy
-        if self.shortcut_name is not None:
-            name = self.shortcut_name
-            around = self._call(name, self._layers[name].backward, shortcut_ctx, dy, grads, need_dx=need_dx)
-        return add(dx, around) if dx is not None else None  # bytes have no gradient
-
-    def __call__(self, x: Array) -> Array:
-        y = self._call("", self._layers[""], x)
-        if self.shortcut_name is None:
-            return _sum(y, x)
-        return _sum(y, self._call(self.shortcut_name, self._layers[self.shortcut_name], x))
+        dx = super().backward(ctx, dy, grads, need_dx=need_dx)
+        return dx if dx is None or len(self) == 2 else add(dx, native(dy))
 
     def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
-        y, body_field, rows = self._call("", self._layers[""].trace, x, path, field)
-        shortcut, shortcut_field = x, field
-        if self.shortcut_name is not None:
-            name = self.shortcut_name
-            shortcut, shortcut_field, more = self._call(
-                name, self._layers[name].trace, x, join_paths(path, name), field
-            )
-            rows = rows + more
-        return _sum(y, shortcut), union(body_field, shortcut_field), rows
+        y, found, rows = super().trace(x, path, field)
+        return y, found if len(self) == 2 else union(found, field), rows
 
 
-class Concat(Container):
+class Concat(Parallel):
     """Branches side by side, their outputs joined along the channels (axis 1).
 
     Parameters
@@ -126,60 +165,17 @@ class Concat(Container):
 
     per_sample = True
 
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        outputs, contexts = [], []
-        for name, layer in self._layers.items():
-            branch_key = key_of_child(key, name)
-            y, ctx = self._call(name, layer.forward, x, train=train, key=branch_key)
-            outputs.append(y)
-            contexts.append(ctx)
-        return _join_channels(outputs), (tuple(y.shape[1] for y in outputs), tuple(contexts))
+    def _join(self, x: Array, outputs: list[Array]) -> tuple[Array, tuple[int, ...]]:
+        if not outputs:
+            raise ArgumentError("Concat: it has no branches")
+        shapes = [tuple(y.shape) for y in outputs]
+        if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
+            raise ShapeError(f"Concat: the branches' outputs differ beside their channels: {shapes}")
+        return backend_of(*outputs).xp.concat(outputs, axis=1), tuple(shape[1] for shape in shapes)
 
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        if grads is not None:
-            grads.bind(self)
-        widths, contexts = ctx
+    def _split(self, ctx: tuple[int, ...], dy: Array) -> list[Array]:
         dy = require_array("Concat", "dy", dy)
-        if dy.ndim < 2 or dy.shape[1] != sum(widths):
-            raise ShapeError(
-                f"Concat: dy has shape {tuple(dy.shape)} but the branches gave {widths} channels"
-            )
-        dx, start = None, 0
-        for (name, layer), width, branch_ctx in zip(self._layers.items(), widths, contexts, strict=True):
-            part = dy[:, start : start + width, ...]
-            start += width
-            branch_dx = self._call(name, layer.backward, branch_ctx, part, grads, need_dx=need_dx)
-            if branch_dx is not None:  # bytes have no gradient
-                dx = branch_dx if dx is None else add(dx, branch_dx)
-        return dx
-
-    def __call__(self, x: Array) -> Array:
-        return _join_channels([self._call(name, layer, x) for name, layer in self._layers.items()])
-
-    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
-        rows: list[TraceRow] = []
-        outputs, fields = [], []
-        for name, layer in self._layers.items():
-            y, branch_field, more = self._call(name, layer.trace, x, join_paths(path, name), field)
-            outputs.append(y)
-            fields.append(branch_field)
-            rows += more
-        return _join_channels(outputs), union(*fields), rows
-
-
-def _sum(y: Array, shortcut: Array) -> Array:
-    if tuple(y.shape) != tuple(shortcut.shape):
-        raise ShapeError(
-            f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(shortcut.shape)}; "
-            f"give a projection as shortcut"
-        )
-    return add(native(y), native(shortcut))
-
-
-def _join_channels(outputs: list[Array]) -> Array:
-    if not outputs:
-        raise ArgumentError("Concat: it has no branches")
-    shapes = [tuple(y.shape) for y in outputs]
-    if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
-        raise ShapeError(f"Concat: the branches' outputs differ beside their channels: {shapes}")
-    return backend_of(*outputs).xp.concat(outputs, axis=1)
+        if dy.ndim < 2 or dy.shape[1] != sum(ctx):
+            raise ShapeError(f"Concat: dy has shape {tuple(dy.shape)} but the branches gave {ctx} channels")
+        starts = [sum(ctx[:i]) for i in range(len(ctx))]
+        return [dy[:, start : start + width, ...] for start, width in zip(starts, ctx, strict=True)]

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from xpcnn import ops
-from xpcnn.backend import Array, Backend, Key, backend_of, is_array, is_floating
-from xpcnn.backend.random import key_of_child
+from xpcnn.backend import Array, backend_of, is_array, is_floating
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.containers import Container, join_paths
-from xpcnn.nn.layer import Layer, ModelSpec, ReceptiveField, TraceRow
+from xpcnn.nn.branches import Parallel
+from xpcnn.nn.layer import Layer, ModelSpec
 from xpcnn.nn.preprocess import prepared
-from xpcnn.nn.records import Traced, union
 from xpcnn.nn.spec import checked_spec, spec_fields
-from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import check_dy, in_words, upcast
-from xpcnn.ops.softmax import SoftmaxContext
 
-__all__ = ["Ensemble", "EnsembleContext"]
+if TYPE_CHECKING:
+    from xpcnn.nn.value_and_grad import Gradients
+
+__all__ = ["Ensemble"]
 
 VOTES = ("mean", "geometric")
 
 
-class EnsembleContext(NamedTuple):
-    """What each member keeps, its log-probabilities, and the result before it was rounded to its dtype.
-
-    Also whether images were bytes, which have no gradient.
-    """
-
-    members: tuple[Any, ...]
-    softmaxes: tuple[SoftmaxContext, ...]
-    answered: Array
-    y: Array
-    of_bytes: bool
-
-
-class Ensemble(Container):
+class Ensemble(Parallel):
     """Models that answer together. It stands wherever a model does; the classes' softmax is the answer.
 
     Parameters
@@ -137,79 +123,26 @@ class Ensemble(Container):
         if self._spec is not None:
             return self._spec
         known = [member.spec or ModelSpec() for member in self.members]
-        shapes, preparations = (
-            {getattr(one, name) for one in known} for name in ("input_shape", "preparation")
-        )
-        shape = shapes.pop() if len(shapes) == 1 else None
-        preparation = preparations.pop() if len(preparations) == 1 else None
-        return ModelSpec(input_shape=shape, preparation=preparation) if shape or preparation else None
+        common = {
+            name: getattr(known[0], name)
+            for name in ("input_shape", "preparation")
+            if len({getattr(one, name) for one in known}) == 1
+        }
+        return ModelSpec(**common) if any(common.values()) else None
 
     @spec.setter
     def spec(self, spec: ModelSpec | None) -> None:
         self._spec = spec
 
-    # -- as a layer -------------------------------------------------------------------
-
-    def forward(
-        self, x: Array, *, train: bool = False, key: Key | None = None
-    ) -> tuple[Array, EnsembleContext]:
-        outputs, contexts = [], []
-        for name, member in self._layers.items():
-            images = prepared(member, x)
-            y, ctx = self._call(name, member.forward, images, train=train, key=key_of_child(key, name))
-            outputs.append(y)
-            contexts.append(ctx)
-        y, answered, softmaxes = self._together(outputs)
-        return y, EnsembleContext(tuple(contexts), softmaxes, answered, y, not is_floating(x.dtype))
-
-    def backward(
-        self, ctx: EnsembleContext, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True
-    ) -> Any:
-        backend = check_dy("Ensemble.backward", dy, ctx.y.shape, ctx.y)
-        if grads is not None:
-            grads.bind(self)
-        wide_dy, dx, need_dx = upcast(backend, dy), None, need_dx and not ctx.of_bytes
-        for (name, member), member_ctx, softmax in zip(
-            self._layers.items(), ctx.members, ctx.softmaxes, strict=True
-        ):
-            dlogits = ops.log_softmax.backward(softmax, self._share(backend, ctx, softmax, wide_dy))
-            dlogits = backend.xp.astype(dlogits, dy.dtype, copy=False)
-            part = self._call(name, member.backward, member_ctx, dlogits, grads, need_dx=need_dx)
-            if need_dx:
-                dx = part if dx is None else dx + part
-        return dx
-
-    def _share(self, backend: Backend, ctx: EnsembleContext, softmax: SoftmaxContext, dy: Array) -> Array:
-        """Return the gradient of a member's log p, given that of the answer."""
-        xp = backend.xp
-        if self._vote == "geometric":
-            return (dy - xp.exp(ctx.answered) * xp.sum(dy, axis=1, keepdims=True)) / len(self)
-        # d log(Σ p / M) / d log p: the member's part of the sum; nothing where no member has any.
-        possible, nothing = ctx.answered > -math.inf, xp.zeros_like(dy)
-        part = xp.exp(softmax.y - xp.where(possible, ctx.answered, nothing)) / len(self)
-        return xp.where(possible, dy * part, nothing)
-
-    def __call__(self, x: Array) -> Array:
-        return self._together(
-            [self._call(name, member, prepared(member, x)) for name, member in self._layers.items()]
-        )[0]
-
-    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
-        rows: list[TraceRow] = []
-        outputs, fields = [], []
-        for name, member in self._layers.items():
-            images = prepared(member, x)
-            y, member_field, more = self._call(name, member.trace, images, join_paths(path, name), field)
-            outputs.append(y)
-            fields.append(member_field)
-            rows += more
-        return self._together(outputs)[0], union(*fields), rows
-
     # -- how answers become one -------------------------------------------------------
 
-    def _together(self, outputs: list[Any]) -> tuple[Array, Array, tuple[SoftmaxContext, ...]]:
-        """Return y, the same before it was rounded to its dtype, and the members' log-probabilities."""
-        backend = _check_outputs(outputs)
+    def _input(self, layer: Layer, x: Array) -> Array:
+        return prepared(layer, x)
+
+    def _join(self, x: Array, outputs: list[Any]) -> tuple[Array, Any]:
+        """Return y, and with it the members' log-probabilities and y before it was rounded to its dtype."""
+        _check_outputs(outputs)
+        backend = backend_of(*outputs)
         xp = backend.xp
         own, softmaxes = zip(*(ops.log_softmax(upcast(backend, z)) for z in outputs), strict=True)
         stacked = xp.stack(own)
@@ -222,10 +155,31 @@ class Ensemble(Container):
             total = xp.sum(xp.exp(stacked - highest), axis=0)
             total = xp.log(xp.where(possible, total, xp.ones_like(total))) - math.log(len(own))
             answered = xp.where(possible, highest + total, xp.full_like(total, -math.inf))
-        return xp.astype(answered, outputs[0].dtype, copy=False), answered, softmaxes
+        y = xp.astype(answered, outputs[0].dtype, copy=False)
+        return y, (softmaxes, answered, y, is_floating(x.dtype))
+
+    def _split(self, ctx: Any, dy: Array) -> list[Array]:
+        softmaxes, answered, y, _ = ctx
+        backend = check_dy("Ensemble.backward", dy, y.shape, y)
+        xp, wide_dy = backend.xp, upcast(backend, dy)
+        possible, nothing = answered > -math.inf, xp.zeros_like(wide_dy)
+        parts = []
+        for softmax in softmaxes:
+            if self._vote == "geometric":
+                part = (wide_dy - xp.exp(answered) * xp.sum(wide_dy, axis=1, keepdims=True)) / len(self)
+            else:  # d log(Σ p / M) / d log p: the member's part of the sum; nothing where no member has any
+                part = xp.exp(softmax.y - xp.where(possible, answered, nothing)) / len(self)
+                part = xp.where(possible, wide_dy * part, nothing)
+            dlogits = ops.log_softmax.backward(softmax, part)
+            parts.append(xp.astype(dlogits, dy.dtype, copy=False))
+        return parts
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        of_floats = ctx[0][-1]  # bytes have no gradient
+        return super().backward(ctx, dy, grads, need_dx=need_dx and of_floats)
 
 
-def _check_outputs(outputs: list[Any]) -> Backend:
+def _check_outputs(outputs: list[Any]) -> None:
     for i, y in enumerate(outputs):
         if not is_array(y):
             raise ArgumentError(
@@ -238,4 +192,3 @@ def _check_outputs(outputs: list[Any]) -> Backend:
                 f"Ensemble: members 0 and {i} gave shapes {tuple(outputs[0].shape)} and {tuple(y.shape)}; "
                 f"all must know the same classes"
             )
-    return backend_of(*outputs)

@@ -146,43 +146,38 @@ class Row:
         """Return the runs from the `first` layer on; backward, they are in the order from the end."""
         return _runs(tuple(map(_kind, self._layers)), which, first, in_reference())
 
-    def forward(self, run: Run, x: Array, contexts: list[Any], train: bool, key: Key | None) -> Array:
+    def forward(self, run: Run, x: Array, contexts: list[Any], train: bool, key: Key | None) -> Any:
         """Return y, and append a context for each layer."""
-        start, stop, function = run
-        try:
-            if function is None:
-                y, ctx = self._layers[start].forward(
-                    x, train=train, key=key_of_child(key, self._names[start])
-                )
-                contexts.append(ctx)
-            else:
-                y, more = function(*self._layers[start:stop], x, train)
-                contexts.extend(more)
-            return y
-        except XpcnnError as error:
-            self._note(run, error)
-            raise
+        if run.function is not None:
+            y, more = self._call(run, run.function, *self._layers[run.start : run.stop], x, train)
+            contexts.extend(more)
+        else:
+            layer, layer_key = self._layers[run.start], key_of_child(key, self._names[run.start])
+            y, ctx = self._call(run, layer.forward, x, train=train, key=layer_key)
+            contexts.append(ctx)
+        return y
 
-    def inference(self, run: Run, x: Array) -> Array:
+    def inference(self, run: Run, x: Array) -> Any:
         """Return y alone."""
-        start, stop, function = run
-        try:
-            return self._layers[start](x) if function is None else function(*self._layers[start:stop], x)[0]
-        except XpcnnError as error:
-            self._note(run, error)
-            raise
+        if run.function is not None:
+            return self._call(run, run.function, *self._layers[run.start : run.stop], x)[0]
+        return self._call(run, self._layers[run.start], x)
 
     def backward(
         self, run: Run, dy: Array, contexts: list[Any], grads: Gradients | None, need_dx: bool
     ) -> Any:
         """Return dx. The contexts of this run, the last ones, are taken off: what they hold can go then."""
-        start, stop, function = run
+        own = contexts[run.start :]
+        del contexts[run.start :]
+        if run.function is not None:
+            layers = self._layers[run.start : run.stop]
+            return self._call(run, run.function, *layers, tuple(own), dy, grads, need_dx)
+        backward = self._layers[run.start].backward
+        return self._call(run, backward, own.pop(), dy, grads, need_dx=need_dx)
+
+    def _call(self, run: Run, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
-            if function is None:
-                return self._layers[start].backward(contexts.pop(), dy, grads, need_dx=need_dx)
-            own = tuple(contexts[start:])
-            del contexts[start:]
-            return function(*self._layers[start:stop], own, dy, grads, need_dx)
+            return function(*args, **options)
         except XpcnnError as error:
             self._note(run, error)
             raise

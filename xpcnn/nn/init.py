@@ -32,14 +32,17 @@ __all__ = [
 Initializer = Callable[[Any, tuple[int, ...], int, int], Array]
 
 
+def _gaussian(std: Callable[[int, int], float]) -> Initializer:
+    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
+        return rng.standard_normal(shape) * std(fan_in, fan_out)
+
+    return initialize
+
+
 def normal(std: float) -> Initializer:
     """Return an initialiser that draws from N(0, std²), whatever the layer's size."""
     std = real("normal: std", std, 0)
-
-    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
-        return rng.standard_normal(shape) * std
-
-    return initialize
+    return _gaussian(lambda fan_in, fan_out: std)
 
 
 def xavier() -> Initializer:
@@ -49,11 +52,7 @@ def xavier() -> Initializer:
     ----------
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
     """
-
-    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
-        return rng.standard_normal(shape) * math.sqrt(2 / (fan_in + fan_out))
-
-    return initialize
+    return _gaussian(lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)))
 
 
 def he() -> Initializer:
@@ -63,11 +62,7 @@ def he() -> Initializer:
     ----------
     He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015.
     """
-
-    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
-        return rng.standard_normal(shape) * math.sqrt(2 / fan_in)
-
-    return initialize
+    return _gaussian(lambda fan_in, fan_out: math.sqrt(2 / fan_in))
 
 
 LACKING = 10_000
@@ -147,12 +142,11 @@ def draw(
         Of the weight.
     """
     if isinstance(init, str):
-        known = {"he": he, "xavier": xavier}
-        if init not in known:
+        if init not in ("he", "xavier"):
             raise ArgumentError(
                 f"weight_init: unknown initialiser {init!r}; use 'he', 'xavier', a number or an Initializer"
             )
-        init = known[init]()
+        init = he() if init == "he" else xavier()
     elif not callable(init):
         init = normal(real("weight_init", init, 0))
     if _counted(shape):
