@@ -30,6 +30,7 @@ from xpcnn.nn.init import at_most
 NEVER_SAVED = {
     "LowPrecisionModel",
     "OpLayer",
+    "Parallel",
     "Stateless",
     "Weighted",
     "_BatchNorm",

@@ -136,7 +136,7 @@ def grown() -> Any:
 @pytest.mark.parametrize(
     ("layer", "told"),
     [
-        (lambda: Negated(2.0), r"shift: Negated\.by is -2\.0, but the layer's arguments build 2\.0"),
+        (lambda: Negated(2.0), r"shift: Negated\.by is -2\.0, but its layer's arguments build 2\.0"),
         (grown, r"shift\.weight is \(5,\), but its layer's arguments build \(6,\)"),
         (lambda: nn.Sequential(SAME, SAME), r"shift\.0\.weight and shift\.1\.weight are one Param"),
     ],

@@ -42,7 +42,7 @@ class Layer(Saved):
     """
 
     spec: ModelSpec | None = None
-    _structure: tuple[str, ...] | None = None  # as it was when its builder had built it
+    _structure: list[tuple[str, str]] | None = None  # as it was when its builder had built it
     per_sample: bool = False
     batch_statistics: bool = False
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from xpcnn.backend import use_backend
 from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import Range, checked, parse_json
-from xpcnn.nn.config import INITIAL
+from xpcnn.nn.config import INITIAL, join_paths
 from xpcnn.nn.init import LACKING, at_most
 from xpcnn.nn.rebuild import from_config
 from xpcnn.nn.tree import walk
@@ -108,73 +108,49 @@ def _read_back(spec: ModelSpec) -> ModelSpec:
 
 
 def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
-    """Require that a model comes out of its structure as it is.
-
-    Options are compared of somebody's own layers alone: of this package's, the tests know them.
-    """
-    states = model._states()
-    total = sum(math.prod(state.shape) for state in states.values())
+    """Require that a model comes out of its structure as it is."""
+    total = sum(math.prod(state.shape) for state in model._states().values())
     with use_backend("numpy"), at_most(total + LACKING):
         again: Layer = from_config(spec.structure)
-    theirs = {path: state.shape for path, state in again._states().items()}
-    ours = {path: state.shape for path, state in states.items()}
-    for path in [*ours, *theirs]:
-        if ours.get(path) != theirs.get(path):
+    if [path for path, _ in walk(model)] != [path for path, _ in walk(again)]:
+        raise ArgumentError("its layers are others than their arguments build, or in another order")
+    ours, theirs = dict(structure_of(model)), dict(structure_of(again))
+    for what in [*ours, *theirs]:
+        is_option, both = ": " in what, what in ours and what in theirs
+        if ours.get(what) != theirs.get(what) and (both or not is_option):
             raise ArgumentError(
-                f"{path} is {ours.get(path, 'not there')}, but its layer's arguments build "
-                f"{theirs.get(path, 'nothing')}"
+                f"{what} is {ours.get(what, 'not there'):.60}, but its layer's arguments build "
+                f"{theirs.get(what, 'nothing'):.60}" + ("; define config_arguments" if is_option else "")
             )
-    layers, rebuilt = list(walk(model)), list(walk(again))
-    if [path for path, _ in layers] != [path for path, _ in rebuilt]:
-        raise ArgumentError(f"it has {len(layers)} layers, but their arguments build {len(rebuilt)} others")
-    for (path, layer), (_, other) in zip(layers, rebuilt, strict=True):
-        if _is_ours(layer):
-            continue
-        own, built = dict(_options(layer)), dict(_options(other))
-        for name in own.keys() & built.keys():
-            if own[name] != built[name]:
-                raise ArgumentError(
-                    f"{path or 'the model'}: {type(layer).__name__}.{name} is {own[name]:.60}, but the "
-                    f"layer's arguments build {built[name]:.60}; define config_arguments"
-                )
 
 
 # -- whether it was changed ---------------------------------------------------------------
 
 _PLAIN = (str, int, float, bool, type(None))
 # How a result is computed is no part of what it is. The dtype is that of the weights.
-_PASSED_OVER = INITIAL | {"spec", "algorithm", "_structure", "_layers", "dtype"}
+_PASSED_OVER = INITIAL | {"spec", "algorithm", "_spec", "_structure", "_layers", "dtype"}
 
 
-def structure_of(model: Layer) -> tuple[str, ...]:
-    """Return kinds, options and shapes of all layers of a model, by path; values and dtypes do not count.
+def structure_of(model: Layer) -> list[tuple[str, str]]:
+    """Return kinds, options and shapes of all layers of a model, with paths; values and dtypes do not count.
 
     Examples
     --------
     >>> from xpcnn import nn
-    >>> structure_of(nn.Sequential(fc=nn.Linear(2, 3), act=nn.LeakyReLU(0.1)))[2:]
-    ('fc.weight (3, 2)', 'fc.bias (3,)', 'act LeakyReLU slope=0.1')
+    >>> structure_of(nn.Sequential(act=nn.LeakyReLU(0.1)))
+    [('the model', 'Sequential'), ('act', 'LeakyReLU'), ('act: LeakyReLU.slope', '0.1')]
     """
-    return tuple(line for path, one in walk(model) for line in _lines(one, path))
-
-
-def _lines(layer: Layer, path: str) -> Iterator[str]:
-    options = [f"{name}={value}" for name, value in _options(layer)]
-    yield " ".join([path or "it", type(layer).__qualname__, *options])
-    for name, state in layer.own_states().items():
-        yield f"{path}.{name} {state.shape}"
-
-
-def _options(layer: Layer) -> Iterator[tuple[str, str]]:
-    """Yield the attributes of a layer in words; of somebody's own layer, those with public names."""
-    ours = _is_ours(layer)
-    for name, value in vars(layer).items():
-        if name not in _PASSED_OVER and (ours or not name.startswith("_")):
-            yield name, _in_words(value)
-
-
-def _is_ours(layer: Layer) -> bool:
-    return type(layer).__module__.startswith("xpcnn.")
+    found = []
+    for path, layer in walk(model):
+        where, kind = path or "the model", type(layer)
+        found.append((where, kind.__qualname__))
+        for name, value in vars(layer).items():
+            # Of somebody's own layer, options are attributes with public names.
+            if name not in _PASSED_OVER and (kind.__module__.startswith("xpcnn.") or name[0] != "_"):
+                found.append((f"{where}: {kind.__name__}.{name}", _in_words(value)))
+        for name, state in layer.own_states().items():
+            found.append((join_paths(path, name), str(state.shape)))
+    return found
 
 
 def _in_words(value: Any) -> str:

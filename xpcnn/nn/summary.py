@@ -32,32 +32,19 @@ class Summary(NamedTuple):
     macs: int
 
     def __str__(self) -> str:
-        header = ("layer", "kind", "output shape", "parameters", "MACs", "sees")
-        body = [
-            (
-                row.path or "(model)",
-                row.kind,
-                str(row.output_shape),
-                f"{row.parameters:,}",
-                f"{row.macs:,}",
-                "all" if row.receptive_field is None else "x".join(map(str, row.receptive_field)),
-            )
-            for row in self.rows
-        ]
-        widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in [header, *body]
-        ]
-        lines.insert(1, "-" * max(map(len, lines)))
-        lines.append(
+        lines = [("layer", "kind", "output shape", "parameters", "MACs", "sees")]
+        for path, kind, shape, parameters, macs, field in self.rows:
+            seen = "all" if field is None else "x".join(map(str, field))
+            lines.append((path or "(model)", kind, str(shape), f"{parameters:,}", f"{macs:,}", seen))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        layout = "  ".join(f"{{:{'<' if i < 3 else '>'}{width}}}" for i, width in enumerate(widths))
+        table = [layout.format(*line).rstrip() for line in lines]
+        table.insert(1, "-" * max(map(len, table)))
+        total = (
             f"{self.parameters:,} parameters ({self.trainable_parameters:,} trainable), "
             f"{self.macs:,} MACs for each input"
         )
-        return "\n".join(lines)
+        return "\n".join([*table, total])
 
 
 def summary(model: Layer, input_shape: tuple[int, ...]) -> Summary:
