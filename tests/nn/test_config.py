@@ -152,25 +152,11 @@ def test_every_class_of_layers_is_there() -> None:
 
 @pytest.mark.parametrize("name", models.model_names())
 def test_published_models(name: str) -> None:
-    with at_most(10**9):  # zeros are quicker than what is drawn
-        model = models.build(name)
-    config = model.config()
+    model = tiny(name)
     with at_most(sum(array.size for array in model.state_dict().values())):
-        other = again(config)
+        other = again(model.config())
     assert repr(other) == repr(model)
     assert list(other.state_dict()) == list(model.state_dict())
-
-
-def test_a_config_is_a_value() -> None:
-    model = small_net()
-    config = model.config()
-    before = copy.deepcopy(config)
-    nn.from_config(config)
-    model.drop.p = 0.1  # type: ignore[attr-defined]
-    assert config == before
-    assert model.config() != before
-    assert "seed" not in json.dumps(config)
-    assert "weight_init" not in json.dumps(config)
 
 
 # -- own layers ---------------------------------------------------------------------------
@@ -267,12 +253,6 @@ def test_own_layers(new: Callable[[], Any]) -> None:
     states = layer.state_dict()
     x = np.ones((2, 3), str(states["first.weight"].dtype) if "first.weight" in states else "float32")
     np.testing.assert_array_equal(other(x), layer(x))
-
-
-def test_what_own_layers_keep() -> None:
-    found = again(Net(3, ["x"], {"depth": [1, 2.5], "on": True, "what": None}).config())
-    assert (found.width, found.names) == (3, ("x",))
-    assert found.options == {"depth": (1, 2.5), "on": True, "what": None}
 
 
 def test_own_arguments_in_other_words() -> None:
@@ -516,6 +496,7 @@ def places(data: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(data[key])
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("seed", range(4))
 def test_mutations_give_one_kind_of_error(seed: int) -> None:
     """150 each: a value replaced, an entry removed, renamed or added."""

@@ -248,13 +248,3 @@ def test_answers_that_are_no_array() -> None:
 
     with pytest.raises(errors.ArgumentError, match="member 0 gave tuple, not one array of logits"):
         nn.Ensemble(Two())(draw(2, 3))
-
-
-def test_errors_tell_the_member() -> None:
-    with pytest.raises(errors.ShapeError) as caught:
-        nn.Ensemble(tiny(0), tiny(1, input_shape=(1, 20, 20)))(draw(1, 1, 28, 28, dtype="float32"))
-    assert caught.value.__notes__ == ["in Sequential.fc (Linear)", "in Ensemble.1 (Sequential)"]
-    mixed = nn.Ensemble(tiny(0), tiny(1).to(dtype="float64"))
-    with pytest.raises(errors.DtypeError, match="float64") as caught_too:
-        mixed(draw(1, 1, 28, 28, dtype="float32"))
-    assert caught_too.value.__notes__[-1] == "in Ensemble.1 (Sequential)"

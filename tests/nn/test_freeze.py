@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 
-from tests.support.nn import build, draw, mentions
-from tests.support.nn_cases import SMALL_NET_SHAPE, small_net
-from xpcnn import errors, nn, optim, summary
+from tests.support.nn import mentions
+from tests.support.nn_cases import small_net
+from xpcnn import errors, nn
 
 
 def trainable(model: nn.Layer) -> list[str]:
@@ -43,14 +40,6 @@ def test_patterns(patterns: tuple[str, ...], frozen: list[str]) -> None:
     assert trainable(model) == ALL
 
 
-def test_new_head() -> None:
-    model = small_net()
-    model.freeze()
-    assert model.unfreeze("fc.*") == ["fc.weight", "fc.bias"]
-    assert trainable(model) == ["fc.weight", "fc.bias"]
-    assert summary(model, SMALL_NET_SHAPE[1:]).trainable_parameters == 12 * 3 + 3
-
-
 def test_part_of_a_model() -> None:
     model = small_net()
     assert model.children()["block"].freeze("*.weight") == ["conv2.weight", "downsample.weight"]
@@ -58,22 +47,6 @@ def test_part_of_a_model() -> None:
         "block.conv2.weight",
         "block.downsample.weight",
     ]
-
-
-def test_frozen_parameters_get_no_gradient_and_stay(make: Any) -> None:
-    model = build(make, small_net)
-    model.freeze("conv1.*", "block.*")
-    before = model.state_dict()
-    optimizer = optim.SGD(model, lr=0.1, weight_decay=0.1)
-    y, ctx = model.forward(make.array(draw(*SMALL_NET_SHAPE)), train=True)
-    grads = nn.Gradients()
-    model.backward(ctx, make.array(draw(*y.shape)), grads, need_dx=False)
-    optimizer.step(grads)
-    for path, values in model.state_dict().items():
-        same = np.array_equal(make.to_numpy(values), make.to_numpy(before[path]))
-        is_frozen = path.startswith(("conv1.", "block."))
-        assert (path in grads) == (path in ALL and not is_frozen)
-        assert same == is_frozen, path  # running statistics are no parameters: they move on
 
 
 @pytest.mark.parametrize("method", ["freeze", "unfreeze"])
@@ -86,9 +59,3 @@ def test_pattern_that_matches_nothing(method: str) -> None:
         with pytest.raises(errors.ArgumentError, match=told):
             getattr(model, method)(*patterns)
         assert trainable(model) == [path for path in ALL if path != "fc.bias"]  # nothing was done
-
-
-def test_layer_without_parameters() -> None:
-    assert nn.ReLU().freeze() == []
-    with pytest.raises(errors.ArgumentError, match=mentions("ReLU.freeze", "'weight'", "none")):
-        nn.ReLU().freeze("weight")

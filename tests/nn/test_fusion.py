@@ -265,27 +265,6 @@ def test_a_wrong_x_names_the_norm(make: Any) -> None:
             assert error.value.__notes__ == ["in Sequential.bn (BatchNorm2d)"]
 
 
-def test_errors_of_a_fused_norm_are_those_of_its_layers(make: Any) -> None:
-    """The same message and the same path as in the textbook, where the two layers run one by one."""
-    with make.use():
-        model: Any = nn.Sequential(bn=nn.BatchNorm2d(2, dtype="float64"), relu=nn.ReLU())
-    x, short = make.array(draw(2, 2, 4, 4)), make.array(draw(1, 2, 4, 4))
-    _, ctx = model.forward(x, train=True)
-    told = []
-    for mode in (nullcontext, reference_mode):
-        with mode():
-            with pytest.raises(errors.ShapeError) as wrong_dy:
-                model.backward(ctx, short)
-            model.bn.momentum = 3.0
-            with pytest.raises(errors.ArgumentError) as wrong_momentum:
-                model.forward(x, train=True)
-            model.bn.momentum = 0.1
-        told.append([(str(one.value), one.value.__notes__) for one in (wrong_dy, wrong_momentum)])
-    assert told[0] == told[1]
-    paths = [notes for _, notes in told[0]]
-    assert paths == [["in Sequential.relu (ReLU)"], ["in Sequential.bn (BatchNorm2d)"]]
-
-
 def _watch(layer: Any, method: str, called: list[str]) -> None:
     """Set a method on the object that notes each call, as hooks do."""
     original = getattr(layer, method)

@@ -58,13 +58,6 @@ def test_wrong_gradient_is_named(spoil: dict[str, Any], where: str) -> None:
         gradcheck(Wrong(**spoil), X)
 
 
-def test_message_gives_both_derivatives() -> None:
-    with pytest.raises(
-        AssertionError, match=r"bias\[0\]: backward gives 1\.5, finite differences -?\d\.\d+$"
-    ):
-        gradcheck(Wrong(bias=lambda gradient: np.asarray([1.5, 0.0])), X)
-
-
 @pytest.mark.parametrize("name", ["x", "weight", "bias"])
 def test_directions_find_and_blame(name: str) -> None:
     model = nn.Sequential(
@@ -75,17 +68,6 @@ def test_directions_find_and_blame(name: str) -> None:
     with pytest.raises(AssertionError, match=mentions("random direction", *blamed)) as error:
         gradcheck(model, X, directional=True)
     assert "fc2.bias alone" not in str(error.value) or name == "bias"
-
-
-def test_counts_what_it_compares() -> None:
-    layer = nn.Linear(3, 2, dtype="float64", seed=0)
-    result = gradcheck(layer, X)
-    assert result.compared == 12 + 6 + 2
-    assert 0 < result.max_error < 1e-8
-    layer.weight.trainable = False
-    assert gradcheck(layer, X).compared == 12 + 2
-    twice = nn.Sequential(layer, nn.Tanh(), nn.Linear(2, 3, dtype="float64"), layer)
-    assert gradcheck(twice, X).compared == 12 + 2 + 9
 
 
 @pytest.mark.parametrize("directional", [False, True])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.nn import build, draw, drawn_state, mentions, run_pass
-from tests.support.nn_cases import CASES, SMALL_NET_SHAPE, Case, small_net
+from tests.support.nn import build, draw, drawn_state, mentions
+from tests.support.nn_cases import CASES, Case
 from xpcnn import errors, nn
 from xpcnn.testing import assert_close, gradcheck
 
@@ -154,19 +154,6 @@ def test_masks_are_a_function_of_the_path(make: Any) -> None:
     renamed = nn.Sequential(b=nn.Identity(), c=nn.Identity(), drop=model.drop)
     np.testing.assert_array_equal(run(renamed), run(model))
     assert (run(nn.Sequential(other=model.drop)) != run(model)).any()
-
-
-def test_float32_is_near_float64(make: Any) -> None:
-    narrow, wide = (build(make, small_net, dtype) for dtype in ("float32", "float64"))
-    passes = [
-        run_pass(make, model, make.array(draw(*SMALL_NET_SHAPE, dtype=dtype)))
-        for model, dtype in ((narrow, "float32"), (wide, "float64"))
-    ]
-    assert passes[0].y.dtype == np.float32
-    np.testing.assert_allclose(passes[0].y, passes[1].y, rtol=0, atol=1e-5 * np.abs(passes[1].y).max())
-    for path, gradient in passes[1].gradients.items():
-        got = passes[0].gradients[path]
-        np.testing.assert_allclose(got, gradient, rtol=0, atol=1e-4 * np.abs(gradient).max(), err_msg=path)
 
 
 def test_layer_that_defines_nothing() -> None:

@@ -183,6 +183,7 @@ def test_possible_options(text: str) -> None:
     eval(text, NAMES)
 
 
+@pytest.mark.fuzz
 def test_what_a_layer_accepts_the_op_accepts() -> None:
     """On images as small as the kernel, whatever the stride, padding and dilation."""
     rng = np.random.default_rng(0)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import pickle
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -160,16 +158,6 @@ def test_its_dtype_follows_the_model(make: Any) -> None:
     model.to(dtype=make.dtype("float32"))  # a dtype of the library's own
     make.check(model(make.array(x)), expected, "float32")
     assert nn.preprocess_of(models.tiny_convnet(dtype="float64")).dtype == "float64"  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("use", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies(use: Callable[[Any], Any]) -> None:
-    model = models.tiny_convnet(filters=2, dtype="float64")
-    preprocess_of(model).mean = 0.25
-    again = use(model)
-    np.testing.assert_array_equal(again(pixels(2, 1, 28, 28)), model(pixels(2, 1, 28, 28)))
-    preprocess_of(again).mean = 0.5
-    assert preprocess_of(model).mean == 0.25
 
 
 def test_containers_of_models_that_prepare_bytes() -> None:

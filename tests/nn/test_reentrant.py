@@ -75,6 +75,7 @@ def test_backward_twice(make: Any) -> None:
 
 
 @pytest.mark.parametrize("train", [True, False])
+@pytest.mark.slow
 def test_eight_threads(make: Any, train: bool) -> None:
     """Forward and backward on one model, each thread with its own store: the bits of one after the other."""
     threads, rounds = 8, 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.nn import build, draw, mentions
-from xpcnn import errors, nn, summary
+from xpcnn import errors, nn
 
 
 def test_the_papers_formula(make: Any) -> None:
@@ -38,11 +38,6 @@ def test_half_precision_sums_wide(make: Any) -> None:
     for path, exact in (("weight", (wide * dy).sum(axis=(0, 2, 3))), ("bias", dy.sum(axis=(0, 2, 3)))):
         make.check_kind(grads[path], (2,), "float16")
         np.testing.assert_allclose(make.to_numpy(grads[path]), exact, rtol=1.02 * 2.0**-11)
-
-
-def test_summary() -> None:
-    row = summary(nn.Sequential(nn.Conv2d(1, 6, 5), nn.ScaledAvgPool2d(6, 2)), (1, 32, 32)).rows[1]
-    assert row[1:] == ("ScaledAvgPool2d", (6, 14, 14), 12, 0, (6, 6))
 
 
 def test_errors(make: Any) -> None:

@@ -318,6 +318,8 @@ assert (y == np.load("y.npy")).all()
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_registered_layer_in_other_processes(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,21 +176,3 @@ def test_an_op_with_several_gradients() -> None:
     assert layer.backward(ctx, y, need_dx=False) is None
     with pytest.raises(errors.ArgumentError, match=mentions("Own: op.backward", "dx alone", "tuple of 3")):
         layer.backward(ctx, y)
-
-
-def test_a_pair_with_a_name(make: Any) -> None:
-    """A named tuple is a pair as well."""
-
-    class Result(NamedTuple):
-        y: Any
-        ctx: Any
-
-    @op
-    def double(x: Any) -> Result:
-        return Result(2 * x, ())
-
-    double.def_backward(lambda ctx, dy: 2 * dy)
-    layer = type("Mine", (nn.Stateless,), {"op": double})()
-    x = make.array(draw(2, 3))
-    y, _ = nn.Sequential(layer).forward(x)
-    make.check(y, 2 * draw(2, 3), "float64")

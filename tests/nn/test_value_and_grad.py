@@ -108,25 +108,6 @@ def test_an_op_and_a_pair_are_the_same(make: Any) -> None:
         assert set(dict(grads.items())) == set(model.parameters().values())
 
 
-def test_it_trains(make: Any) -> None:
-    with make.use():
-        model = nn.Sequential(conv=nn.Conv2d(1, 2, 3), norm=nn.BatchNorm2d(2), flatten=nn.Flatten())
-    x, t = make.array(draw(4, 1, 5, 5, dtype="float32")), make.array(draw(4, 18, dtype="float32"))
-    nn.value_and_grad(model, ops.mean_squared_error)(x, t)
-    assert int(make.to_numpy(model.norm.num_batches_tracked.data)) == 1
-
-
-def test_frozen_parameters_have_no_gradients(make: Any) -> None:
-    model = build(make, small)
-    model.freeze("conv.*")
-    x, t = make.array(draw(5, 1, 6, 6)), make.array(labels[:5])
-    _, grads = nn.value_and_grad(model, ops.softmax_cross_entropy)(x, t)
-    assert {path for path in model.parameters() if path in grads} == {"fc.weight", "fc.bias"}
-    model.freeze()
-    _, grads = nn.value_and_grad(model, ops.softmax_cross_entropy)(x, t)
-    assert len(grads) == 0
-
-
 # -- random masks ------------------------------------------------------------------------
 
 
@@ -138,13 +119,6 @@ def test_a_key_decides_on_the_masks() -> None:
     assert_same(first, weights_of(compute(x, labels, key=3)[1], model))
     other = weights_of(compute(x, labels, key=Key(4))[1], model)
     assert not np.array_equal(first["fc.weight"], other["fc.weight"])
-
-
-def test_without_a_key_masks_are_drawn_afresh() -> None:
-    model, x = wide(0.5), images()
-    compute = nn.value_and_grad(model, ops.softmax_cross_entropy)
-    one, two = (weights_of(compute(x, labels)[1], model) for _ in range(2))
-    assert not np.array_equal(one["fc.weight"], two["fc.weight"])
 
 
 @pytest.mark.parametrize("count", [7, 90])

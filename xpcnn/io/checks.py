@@ -108,7 +108,7 @@ def _checked(kind: Any, value: Any, place: str, more: bool = False) -> Any:
         return tuple(_checked(one, item, f"{place}[{i}]") for i, (one, item) in pairs)
     if origin in (dict, Mapping) and isinstance(value, dict):
         return {name: _checked(inner[1], item, _field(place, name)) for name, item in value.items()}
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
     if kind is Any or (kind in (None, types.NoneType) and value is None) or type(value) is kind:
         return value
