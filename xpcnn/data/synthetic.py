@@ -21,6 +21,8 @@ from xpcnn.data.dataset import Dataset
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+
 __all__ = ["synthetic_digits"]
 
 _STREAM = 2  # sets these random numbers apart from others of the same seed
@@ -102,23 +104,17 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.in
     return _ink(random, x, y, scale), labels
 
 
-def _curves(
-    random: _Random, table: Styles, style: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curves(random: _Random, table: Styles, style: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The curves of the chosen styles with jittered control points; x and y (POINTS, images)."""
     control = table.control[style] + 0.115 * random.bell(_BLOCK, *table.control.shape[1:])
     neighbours, weights = table.neighbours[style], table.weights[style]
-    x = np.zeros((_BLOCK, POINTS))
-    y = np.zeros((_BLOCK, POINTS))
+    points = np.zeros((_BLOCK, POINTS, 2))
     for k in range(4):
-        x += weights[:, :, k] * np.take_along_axis(control[:, :, 0], neighbours[:, :, k], axis=1)
-        y += weights[:, :, k] * np.take_along_axis(control[:, :, 1], neighbours[:, :, k], axis=1)
-    return x.T - 0.5, y.T - 0.5
+        points += weights[:, :, k, None] * np.take_along_axis(control, neighbours[:, :, k, None], axis=1)
+    return points[..., 0].T - 0.5, points[..., 1].T - 0.5
 
 
-def _bend(
-    random: _Random, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _bend(random: _Random, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """A smooth quadratic warp, then slant, aspect and rotation."""
     a, b, c, d, e, f = 0.42 * random.bell(6, _BLOCK)
     x, y = x + a * x * x + b * x * y + c * y * y, y + d * x * x + e * x * y + f * y * y
@@ -131,9 +127,7 @@ def _bend(
     return cosine * x - sine * y, sine * x + cosine * y
 
 
-def _place(
-    random: _Random, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _place(random: _Random, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     """Scale the larger side to about 18 pixels and put the middle near the image's; pixel coordinates."""
     left, right, top, bottom = x.min(axis=0), x.max(axis=0), y.min(axis=0), y.max(axis=0)
     scale = (17.5 + 3.0 * random.bell(_BLOCK)) / np.maximum(right - left, bottom - top)
@@ -141,9 +135,7 @@ def _place(
     return ((x - (left + right) / 2) * scale + shift_x, (y - (top + bottom) / 2) * scale + shift_y, scale)
 
 
-def _ink(
-    random: _Random, x: NDArray[np.float64], y: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def _ink(random: _Random, x: Floats, y: Floats, scale: Floats) -> NDArray[np.uint8]:
     """Ink every pixel by its distance from the nearest point of the curve, over the pen's radius there."""
     radius = 1.25 + 0.65 * random.bell(_BLOCK)
     along = np.linspace(-1, 1, POINTS)[:, None]

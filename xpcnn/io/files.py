@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ def locked_file(path: str | os.PathLike[str]) -> Iterator[None]:
     OSError
         When the file cannot be made.
     """
-    handle = _open_locked(path)
+    while (handle := _open_locked(path, os.O_RDWR | os.O_CREAT)) is None:
+        pass
     try:
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
@@ -142,18 +143,17 @@ def locked_file(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(handle)
 
 
-def _open_locked(path: str | os.PathLike[str]) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(handle)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)  # of a file that its owner has removed meanwhile
+def _open_locked(path: str | os.PathLike[str], flags: int) -> int | None:
+    """Open and lock a file or folder; return None for one that its owner has removed meanwhile."""
+    with ExitStack() as stack:
+        handle = os.open(path, flags, 0o666)
+        stack.callback(os.close, handle)
+        _lock(handle)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                stack.pop_all()
+                return handle
+    return None
 
 
 def _temporary_folder(path: Path) -> tuple[int | None, Path]:
@@ -165,13 +165,9 @@ def _temporary_folder(path: Path) -> tuple[int | None, Path]:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         if fcntl is None:
             return None, folder
-        with suppress(FileNotFoundError):  # swept by another process before it was locked
-            handle = os.open(folder, os.O_RDONLY)
-            with suppress(BlockingIOError):  # being swept
-                _lock(handle)
-                if folder.exists():
-                    return handle, folder
-            os.close(handle)
+        with suppress(FileNotFoundError, BlockingIOError):  # swept by another process, or being swept
+            if (handle := _open_locked(folder, os.O_RDONLY)) is not None:
+                return handle, folder
 
 
 def _lock(handle: int) -> bool:

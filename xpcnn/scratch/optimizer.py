@@ -26,29 +26,20 @@ __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
 _EPS = 1e-7
 
 
-class _Number:
-    """An attribute that is held as a float: NumPy's float64 would turn float32 arrays into float64."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, optimizer: Any, owner: type) -> float:
-        number: float = vars(optimizer)[self._name]
-        return number
-
-    def __set__(self, optimizer: Any, value: Any) -> None:
-        vars(optimizer)[self._name] = real(f"{type(optimizer).__name__}: {self._name}", value)
-
-
 class _BookOptimizer(ABC):
     """What the optimisers share: reading and writing the two dictionaries.
 
     Parameters may be floating arrays of any backend, which keep their identity and dtype, or plain numbers,
     whose entries are replaced. Gradients are taken in the dtype of their parameter. Half precision is updated
-    in float32 and then rounded.
+    in float32 and then rounded. Options are held as floats: NumPy's float64 would turn float32 arrays into
+    float64.
     """
 
-    lr = _Number()
+    lr: float
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        option = name in ("lr", "momentum", "decay_rate", "beta1", "beta2")
+        super().__setattr__(name, real(f"{type(self).__name__}: {name}", value) if option else value)
 
     def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
         """Change each parameter by its gradient.
@@ -149,8 +140,6 @@ class Momentum(_CoreOptimizer):
     The learning rate enters the velocity; in the core it multiplies the velocity when that is applied.
     """
 
-    momentum = _Number()
-
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
         self.momentum = momentum
@@ -173,8 +162,6 @@ class AdaGrad(_CoreOptimizer):
 
 class RMSprop(_CoreOptimizer):
     """RMSprop: ``h ← decay_rate · h + (1 − decay_rate) · g²``, ``p ← p − lr · g / (√h + 1e-7)``."""
-
-    decay_rate = _Number()
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
         super().__init__(lr)
@@ -201,8 +188,6 @@ class Nesterov(_BookOptimizer):
     >>> params["W1"]
     array([0.125])
     """
-
-    momentum = _Number()
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = lr
@@ -237,8 +222,6 @@ class Adam(_BookOptimizer):
     >>> params["W1"].round(4)
     array([0.5, 2.5])
     """
-
-    beta1, beta2 = _Number(), _Number()
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
         self.lr = lr
