@@ -128,6 +128,7 @@ def test_flips_come_as_often_as_asked():
     assert abs((HorizontalFlip(0.3)(images, 0)[..., 1] == 1).mean() - 0.3) < 0.04
 
 
+@pytest.mark.slow
 def test_mildly_augmented_digits_are_still_the_digits_that_their_labels_say():
     """Read by the nearest of 3000 plain ones."""
     train, test = synthetic_digits(3000, seed=0), synthetic_digits(500, seed=1)

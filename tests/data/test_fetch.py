@@ -24,30 +24,23 @@ SHA256, OTHER_SHA256 = (hashlib.sha256(gzip.decompress(content)).hexdigest() for
 WRONG = f"wrong content: SHA-256 (decompressed) is {OTHER_SHA256}, expected {SHA256}"
 
 
-class Server:
-    """Answers ``/<mirror>/<file>`` as `answers[mirror]` says, and counts what was asked."""
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        mirror, file = self.path.strip("/").split("/")
+        assert file == f"{FILE}.gz"
+        self.server.asked.append(mirror)
+        self.server.answers[mirror](self)
 
-    def __init__(self):
-        self.answers, self.asked = {}, []
-        outer = self
+    def log_message(self, *arguments):
+        pass
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                mirror, file = self.path.strip("/").split("/")
-                assert file == f"{FILE}.gz"
-                outer.asked.append(mirror)
-                outer.answers[mirror](self)
 
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        serve = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-        serve.start()
+class Server(http.server.ThreadingHTTPServer):
+    """Answers ``/<mirror>/<file>`` as `answers[mirror]` says, and notes what was asked."""
 
     def source(self, **answers):
         self.answers.update(answers)
-        urls = tuple(f"http://127.0.0.1:{self.server.server_port}/{mirror}/" for mirror in answers)
+        urls = tuple(f"http://127.0.0.1:{self.server_port}/{mirror}/" for mirror in answers)
         return Source("toy", urls, {FILE: SHA256})
 
 
@@ -73,10 +66,11 @@ def sleeps(handler):
 
 @pytest.fixture
 def server():
-    server = Server()
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.answers, server.asked = {}, []
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -161,17 +155,16 @@ def test_when_all_mirrors_fail_each_is_listed_with_its_reason(server, cache, mon
     assert files(cache) == []
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_download_leaves_nothing_behind(server, cache, monkeypatch, interruption):
+def test_an_interrupted_download_leaves_nothing_behind(server, cache, monkeypatch):
     download = fetch._download
 
     def interrupted(url, path, most):
         download(url, path, most)
         assert files(cache) == [path.name]
-        raise interruption
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "_download", interrupted)
-    with pytest.raises(interruption):
+    with pytest.raises(KeyboardInterrupt):
         load_file(server.source(a=sends(GOOD)), FILE)
     assert files(cache) == []
 

@@ -119,6 +119,7 @@ def test_descriptions_that_are_none(tmp_path: Path, recipe: str) -> None:
 # -- archives --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_archive_that_becomes_a_thousand_times_its_size(tmp_path: Path) -> None:
     """None of its entries is too large, all together are; compressed zeros are read."""
     path, zeros = tmp_path / "w.npz", npy("<f4", (25 << 20,), bytes(100 << 20))
