@@ -227,10 +227,8 @@ def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tupl
             target = folder / (f"{file}.gz" if gzipped else file)
             os.replace(part, target)
             return content, target
-        except DatasetError as error:
-            problems.append(str(error))
         except OSError as error:  # every requests exception is one
-            problems.append(f"{url}: {_reason(error)}")
+            problems.append(str(error) if isinstance(error, DatasetError) else f"{url}: {_reason(error)}")
         finally:  # also on Ctrl-C
             part.unlink(missing_ok=True)
     raise DatasetError(f"{source.name}: cannot get {file}: {'; '.join(problems)}; {by_hand}")

@@ -9,18 +9,6 @@ from xpcnn.backend import Array, Backend, asarray, backend_of, dtype_name, is_ar
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.op import check_backend, require_array
 
-__all__ = [
-    "Layer",
-    "as_floating",
-    "as_targets",
-    "cast_like",
-    "class_numbers",
-    "default_float",
-    "is_floating",
-    "promote",
-    "size_of",
-]
-
 
 def default_float(backend: Backend) -> Any:
     """Return the floating dtype that the library makes arrays of by default."""
@@ -69,19 +57,6 @@ def promote(op: str, **arguments: Any) -> list[Array]:
             dtypes.append(array.dtype)
     dtype = backend.xp.result_type(*dtypes) if dtypes else default_float(backend)
     return [backend.xp.astype(array, dtype, copy=False) for array in given]
-
-
-def as_targets(y: Array, t: Any) -> Array:
-    """Return `t` as the core's losses take it: rows in the dtype of `y` (N, classes), or labels (N,).
-
-    `t` may be labels (N,) or (N, 1), or rows like those of `y`.
-    """
-    backend = backend_of(y)
-    t = require_array("labels", "t", t if is_array(t) else backend.asarray(t))
-    check_backend("labels", "y", backend, "t", t)
-    if tuple(t.shape) == tuple(y.shape):
-        return cast_like(t, y)
-    return backend.xp.reshape(t, (-1,)) if size_of(t) == y.shape[0] else t
 
 
 def class_numbers(t: Array) -> Array:

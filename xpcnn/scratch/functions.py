@@ -11,8 +11,8 @@ from typing import Any
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.op import upcast
-from xpcnn.scratch._arrays import as_floating, as_targets, cast_like, class_numbers, promote, size_of
+from xpcnn.ops.op import check_backend, require_array, upcast
+from xpcnn.scratch._arrays import as_floating, cast_like, class_numbers, promote, size_of
 from xpcnn.scratch._namespace import np
 
 __all__ = [
@@ -173,12 +173,19 @@ def softmax_loss(X: Any, t: Any) -> Any:
 
 
 def as_batch(y: Any, t: Any) -> tuple[Array, Array]:
-    """Return scores (N, classes) and their targets, of a batch or of a single sample (classes,)."""
+    """Return scores (N, classes) and their targets, of a batch or of a single sample (classes,).
+
+    `t` may be labels (N,) or (N, 1), or rows like those of `y`. It becomes what the core's losses take:
+    labels (N,), or rows in the dtype of `y`.
+    """
     y = as_floating(y)
     if y.ndim < 1:
         raise ShapeError("scores must have shape (N, classes) or (classes,), got a single number")
     backend = backend_of(y)
-    t = t if is_array(t) else backend.asarray(t)
+    t = require_array("labels", "t", t if is_array(t) else backend.asarray(t))
+    check_backend("labels", "y", backend, "t", t)
     if y.ndim == 1:
-        y, t = backend.xp.reshape(y, (1, -1)), backend_of(t).xp.reshape(t, (1, -1))
-    return y, as_targets(y, t)
+        y, t = backend.xp.reshape(y, (1, -1)), backend.xp.reshape(t, (1, -1))
+    if tuple(t.shape) == tuple(y.shape):
+        return y, cast_like(t, y)
+    return y, backend.xp.reshape(t, (-1,)) if size_of(t) == y.shape[0] else t
