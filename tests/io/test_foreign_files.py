@@ -59,33 +59,25 @@ NARROW = [("BF16", 2, bf16), ("F8_E4M3", 1, e4m3), ("F8_E5M2", 1, e5m2)]
 
 @pytest.mark.parametrize(("kind", "size", "value"), NARROW)
 def test_every_code_is_upcast_exactly(tmp_path: Path, kind: str, size: int, value: Any) -> None:
+    """Beside other entries, in their order."""
     codes = np.arange(256**size, dtype=f"<u{size}")
-    write_raw(tmp_path / "w.safetensors", {"w": (kind, [16, codes.size // 16], codes.tobytes())})
-    (found,) = io.load_arrays(tmp_path / "w.safetensors")[0].values()
-    expected = np.array([value(int(code)) for code in codes]).reshape(16, -1)
-    assert found.dtype == np.float32
+    entries = {
+        "half": ("F16", [2], np.array([1.5, -2], "<f2").tobytes()),
+        "w": (kind, [16, codes.size // 16], codes.tobytes()),
+        "scalar": (kind, [], codes[60:61].tobytes()),
+        "empty": (kind, [0, 3], b""),
+        "double": ("F64", [1], np.array([0.1], "<f8").tobytes()),
+    }
+    write_raw(tmp_path / "w.safetensors", entries)
+    arrays, metadata = io.load_arrays(tmp_path / "w.safetensors")
+    assert (list(arrays), metadata) == (list(entries), {})
+    found, expected = arrays["w"], np.array([value(int(code)) for code in codes]).reshape(16, -1)
     np.testing.assert_array_equal(found, expected)
     numbers = ~np.isnan(expected)
     np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
-
-
-def test_all_widths_in_one_file(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import load_file, save_file
-
-    values = torch.linspace(-3, 3, 12).reshape(3, 4)
-    names = ("bfloat16", "float32", "float64", "float8_e4m3fn", "float16", "float8_e5m2", "int16", "bool")
-    entries = {name: values.to(getattr(torch, name)) for name in names}
-    entries |= {"scalar": torch.tensor(1.5, dtype=torch.bfloat16), "count": torch.tensor(3)}
-    entries["empty"] = torch.zeros((0, 3), dtype=torch.float8_e5m2)
-    save_file(entries, tmp_path / "t.safetensors")
-    arrays, metadata = io.load_arrays(tmp_path / "t.safetensors")
-    assert metadata == {}
-    for name, tensor in load_file(tmp_path / "t.safetensors").items():
-        narrow = tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
-        expected = (tensor.float() if narrow else tensor).numpy()
-        assert (arrays[name].dtype, arrays[name].shape) == (expected.dtype, expected.shape)
-        np.testing.assert_array_equal(arrays[name], expected)
+    assert (arrays["scalar"], arrays["scalar"].shape, arrays["empty"].shape) == (value(60), (), (0, 3))
+    assert arrays["half"].tolist() + arrays["double"].tolist() == [1.5, -2, 0.1]
+    assert [array.dtype.name for array in arrays.values()] == ["float16", *["float32"] * 3, "float64"]
 
 
 def test_a_model_of_bfloat16_is_loaded_and_other_types_are_named(tmp_path: Path) -> None:

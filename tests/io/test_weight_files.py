@@ -12,9 +12,8 @@ import pytest
 import safetensors.numpy
 
 from tests.support.files import every_ending, write_foreign
-from xpcnn import io, load_model, models, nn
-from xpcnn.errors import CheckpointError, NonFiniteWarning, StateDictError
-from xpcnn.nn.spec import parse_spec
+from xpcnn import io, load_model, models
+from xpcnn.errors import CheckpointError, NonFiniteWarning
 
 ARRAYS: dict[str, np.ndarray[Any, Any]] = {
     "conv1.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2) / 7,
@@ -176,30 +175,6 @@ def test_metadata_that_is_none(tmp_path: Path, ending: str, metadata: str) -> No
     write_foreign(tmp_path / f"odd{ending}", {"w": np.ones(2)}, metadata)
     with pytest.raises(CheckpointError, match="metadata"):
         io.load_arrays(tmp_path / f"odd{ending}")
-
-
-# -- models ----------------------------------------------------------------------------
-
-
-@every_ending
-def test_a_model_with_its_spec(tmp_path: Path, ending: str) -> None:
-    model = models.simple_convnet(input_shape=(2, 8, 8), filters=3, filter_size=3, hidden=4, seed=5)
-    model.save(tmp_path / f"m{ending}")
-    arrays, metadata = io.load_weights(tmp_path / f"m{ending}")
-    assert_same(arrays, model.state_dict())
-    spec = parse_spec(metadata["spec"], "m")
-    assert (spec, spec.builder, spec.arguments["filters"]) == (model.spec, "simple_convnet", 3)
-    again = models.build(spec.builder, **spec.arguments)
-    again.load(tmp_path / f"m{ending}")
-    assert_same(again.state_dict(), model.state_dict())
-
-
-def test_a_layer_alone(tmp_path: Path) -> None:
-    layer = nn.Linear(2, 3, seed=0)
-    layer.save(tmp_path / "layer.npz")
-    assert_same(load_model(tmp_path / "layer.npz").state_dict(), layer.state_dict())
-    with pytest.raises(StateDictError, match=r"weight is \(3, 2\) but the model has \(4, 2\)"):
-        nn.Linear(2, 4, seed=0).load(tmp_path / "layer.npz")
 
 
 # -- numbers that are none -------------------------------------------------------------

@@ -71,7 +71,7 @@ def commands(canary: Path) -> dict[str, bytes]:
         "eval, by its old name": name("__builtin__", "eval") + text(code) + b"\x85R",
         "OBJ": b"(" + system + touch + b"o",
         "NEWOBJ": name("builtins", "map") + system + b"]" + touch + b"a\x86\x81",
-        "NEWOBJ_EX": name("subprocess", "Popen") + b"]" + text("touch") + b"a" + touch + b"a\x85}\x92",
+        "NEWOBJ_EX": name("subprocess", "Popen") + b"](" + text("touch") + text(str(canary)) + b"e\x85}\x92",
         "a dotted name": text("numpy") + text("f2py.os.system") + b"\x93" + touch + b"\x85R",
         "numpy's own doors": name("numpy.testing._private.utils", "runstring") + text(code) + b"}\x86R",
         "numpy.load": name("numpy", "load") + text(str(canary)) + b"\x85R",

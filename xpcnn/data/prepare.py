@@ -162,11 +162,9 @@ def _drawing(picture: Image) -> Grey:
     by_value = picture.mode in ("1", "L", "RGB") and _differ(picture)
     convert = partial(_digit_mode, transparent=picture.has_transparency_data and not by_value)
     image = _convert(picture, convert, math.ceil(max(picture.size) / _WORKING_SIZE), _DEPTHS)
-    if image.mode == "F":
-        return np.asarray(image)
-    if image.mode != "RGBA":
-        return _grey(image)
-    return _composite(_grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32))
+    if image.mode == "RGBA":
+        return _composite(_grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32))
+    return np.asarray(image) if image.mode == "F" else _grey(image)
 
 
 def _differ(picture: Image) -> bool:
