@@ -153,8 +153,10 @@ def test_datasets_by_name(monkeypatch):
     register_dataset("toy")(lambda: found)
     assert load_dataset("toy") == tuple(found)
     found.pop()
-    with pytest.raises(DatasetError, match=r"'toy' must be two, .* its function returned list"):
-        load_dataset("toy")
+    register_dataset("builtin")(dict)  # whose signature Python does not know
+    for name, kind in {"toy": "list", "builtin": "dict"}.items():
+        with pytest.raises(DatasetError, match=rf"{name!r} must be two, .* its function returned {kind}"):
+            load_dataset(name)
     monkeypatch.setattr(catalog, "_TRAINING_DIGITS", 20)
     assert [len(part) for part in load_dataset("synthetic-digits")] == [20, 2_000]
     for wrong, message in ((3, "must be a function .* got int"), (lambda path: path, "called without argum")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +138,15 @@ except BlockingIOError:
     assert python(code, path).stdout == "inside\n"
 
 
+@pytest.mark.parametrize("platform", [True, False], ids=["a file system without", "a platform without"])
 def test_without_locks_everybody_is_let_in_and_nothing_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: bool
 ) -> None:
-    monkeypatch.setattr(files, "fcntl", None)
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    fcntl = types.SimpleNamespace(flock=refuse, LOCK_EX=2, LOCK_NB=4)
+    monkeypatch.setattr(files, "fcntl", fcntl if platform else None)
     (tmp_path / ".a.0abc.tmp").mkdir()
     with locked_file(tmp_path / "lock"), locked_file(tmp_path / "lock"):
         write(tmp_path / "a", "whole")
