@@ -37,7 +37,8 @@ class DeepConvNet(Network):
 
     Examples
     --------
-    >>> from xpcnn.scratch.deep_convnet import DeepConvNet, np
+    >>> from xpcnn.scratch import np
+    >>> from xpcnn.scratch.deep_convnet import DeepConvNet
     >>> network = DeepConvNet()
     >>> network.predict(np.zeros((2, 1, 28, 28))).shape
     (2, 10)

@@ -32,7 +32,8 @@ class SimpleConvNet(Network):
 
     Examples
     --------
-    >>> from xpcnn.scratch.simple_convnet import SimpleConvNet, np
+    >>> from xpcnn.scratch import np
+    >>> from xpcnn.scratch.simple_convnet import SimpleConvNet
     >>> network = SimpleConvNet()
     >>> network.predict(np.zeros((2, 1, 28, 28))).shape
     (2, 10)
