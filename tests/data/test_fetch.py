@@ -21,6 +21,7 @@ CONTENT = bytes((0, 0, 8, 1, 0, 0, 0, 5)) + b"hello"
 GOOD = gzip.compress(CONTENT, mtime=0)
 OTHER = gzip.compress(CONTENT.replace(b"hello", b"howdy"), mtime=0)
 SHA256, OTHER_SHA256 = (hashlib.sha256(gzip.decompress(content)).hexdigest() for content in (GOOD, OTHER))
+SOURCE = Source("toy", (), {FILE: SHA256}, ("toy",), {FILE: len(CONTENT)})
 WRONG = f"wrong content: SHA-256 (decompressed) is {OTHER_SHA256}, expected {SHA256}"
 
 
@@ -41,7 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
     def source(self, **answers):
         self.answers.update(answers)
         urls = tuple(f"http://127.0.0.1:{self.server_port}/{mirror}/" for mirror in answers)
-        return Source("toy", urls, {FILE: SHA256})
+        return replace(SOURCE, mirrors=urls)
 
 
 def sends(content, headers=(), length=None):
@@ -295,7 +296,7 @@ def test_a_missing_file_is_fetched_unless_a_root_is_named(server, cache, tmp_pat
 
 def test_a_user_who_is_not_there():
     with pytest.raises(DatasetError, match=r"\$XPCNN_DATA_DIR or root: '~nobody-of-this-name'"):
-        load_file(Source("toy", (), {FILE: SHA256}), FILE, "~nobody-of-this-name")
+        load_file(SOURCE, FILE, "~nobody-of-this-name")
 
 
 # -- bounds ----------------------------------------------------------------------------
@@ -316,7 +317,7 @@ def test_no_more_is_fetched_than_the_file_can_have(server, cache):
             done.set()
 
     source = server.source(a=endless, b=sends(bytes(5000)), c=sends(GOOD))
-    assert load_file(replace(source, sizes={FILE: len(CONTENT)}), FILE) == CONTENT
+    assert load_file(source, FILE) == CONTENT
     assert server.asked == ["a", "b", "c"]
     assert files(cache) == [f"{FILE}.gz"]
     assert done.wait(10)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from xpcnn.data import synthetic_digits
-from xpcnn.data.fetch import Source
 from xpcnn.data.idx import write_idx
 from xpcnn.data.mnist import MNIST
 
@@ -36,6 +36,9 @@ def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_mnist(mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `data.mnist` take the small files for the right ones, and find them where $XPCNN_DATA_DIR says."""
-    sums = {name: hashlib.sha256((mnist_folder / name).read_bytes()).hexdigest() for name in MNIST.sha256}
-    monkeypatch.setattr(sys.modules["xpcnn.data.mnist"], "MNIST", Source("mnist", (), sums))
+    files = {name: (mnist_folder / name).read_bytes() for name in MNIST.sha256}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    sizes = {name: len(content) for name, content in files.items()}
+    source = replace(MNIST, mirrors=(), sha256=sums, sizes=sizes)
+    monkeypatch.setattr(sys.modules["xpcnn.data.mnist"], "MNIST", source)
     monkeypatch.setenv("XPCNN_DATA_DIR", str(mnist_folder.parent))

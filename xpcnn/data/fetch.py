@@ -13,7 +13,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from xpcnn.data.idx import GZIP_MAGIC, read_content
@@ -24,7 +24,6 @@ __all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "expand", "has_names", "h
 DATA_DIR_VARIABLE = "XPCNN_DATA_DIR"
 _TIMEOUT_SECONDS = 30
 _CHUNK = 1 << 16
-_MOST = 1 << 30  # bytes of a file whose size is not known
 SHARED = ("raw", "")
 """Folders under a root that any dataset's files may lie in; "" is the root itself."""
 
@@ -45,7 +44,7 @@ class Source:
     sha256 : mapping of str to str
         File name without ``.gz`` -> SHA-256 of the decompressed content, in hexadecimal.
     folders : tuple of str
-        Under a user's root, where to look for the files; `name` if not given.
+        Under a user's root, where to look for the files.
     sizes : mapping of str to int
         File name without ``.gz`` -> bytes of that content: no more are fetched or decompressed.
     """
@@ -53,11 +52,8 @@ class Source:
     name: str
     mirrors: tuple[str, ...]
     sha256: Mapping[str, str]
-    folders: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "folders", self.folders or (self.name,))
+    folders: tuple[str, ...]
+    sizes: Mapping[str, int]
 
 
 def cache_dir() -> Path:
@@ -195,7 +191,7 @@ def _look_in(folders: list[Path], source: Source, file: str) -> tuple[bytes | No
 
 
 def _verify(path: Path, name: str, source: Source, file: str) -> bytes:
-    content, expected = read_content(path, name, source.sizes.get(file)), source.sha256[file]
+    content, expected = read_content(path, name, source.sizes[file]), source.sha256[file]
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise DatasetError(f"{name}: wrong content: SHA-256 (decompressed) is {actual}, expected {expected}")
@@ -221,7 +217,7 @@ def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tupl
         part = folder / f".{file}.{os.getpid()}-{secrets.token_hex(4)}.part"
         try:
             _log.info("fetching %s", url)
-            _download(url, part, source.sizes.get(file, _MOST))
+            _download(url, part, source.sizes[file])
             content = _verify(part, url, source, file)
             gzipped = part.read_bytes().startswith(GZIP_MAGIC)  # unless decompressed on the way
             target = folder / (f"{file}.gz" if gzipped else file)
