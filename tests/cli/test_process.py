@@ -268,7 +268,7 @@ def test_the_streams_of_a_caller_are_left_as_they_were(
     [
         ("XPCNN_DATA_DIR", "~nouser", "train --dataset mnist", "'~nouser'"),
         ("XPCNN_CACHE_DIR", "~nouser", f"{SMALL} --autotune", "'~nouser'"),
-        ("XPCNN_NUM_THREADS", "9" * 5000, SMALL, "$XPCNN_NUM_THREADS must be a number of threads from 1"),
+        ("XPCNN_NUM_THREADS", "9" * 5000, SMALL, "$XPCNN_NUM_THREADS must be an integer of at least 1"),
         ("XPCNN_BACKEND", "\x1b[1m", "train", "unknown backend '\\x1b[1m'"),
     ],
 )

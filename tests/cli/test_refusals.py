@@ -91,10 +91,7 @@ USAGE: list[tuple[str, str]] = [
     ("predict", "the following arguments are required: IMAGE_OR_FOLDER"),
     ("predict x.png --model run --vote mean", "--vote mean: is for several models, and run is one"),
     ("predict x.png --prepare stretch", "argument --prepare: invalid choice: 'stretch'"),
-    (
-        "summary lenet9000",
-        f"'lenet9000' is no model ({', '.join(models.model_names())}), and no run or weight",
-    ),
+    ("summary lenet9000", "'lenet9000' is no model (alexnet, "),
     ("summary simple_convnet --input-shape 28", "'28' is not channels,height,width, such as 1,28,28"),
     ("summary simple_convnet --input-shape 1,0,2", "'1,0,2' is not channels,height,width"),
     ("summary tiny_convnet --model-option bias=perhaps", "'perhaps' is no value for bias"),
