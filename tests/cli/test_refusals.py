@@ -67,7 +67,7 @@ USAGE: list[tuple[str, str]] = [
     ("train --warmup 2 --epochs 2", "--warmup 2: must be shorter than the 2 epochs of the run"),
     (
         "train --model googlenet --model-option aux=true --label-smoothing 0.1",
-        "--label-smoothing cannot be used with auxiliary heads",
+        "--label-smoothing is not for auxiliary heads",
     ),
     ("train --model-option depth=3", "simple_convnet takes input_shape, filters, "),
     ("train --model-option filters", "expected NAME=VALUE"),

@@ -12,15 +12,7 @@ from typing import NoReturn
 from xpcnn import __version__
 from xpcnn.cli.imports import add_import_option, import_files
 from xpcnn.cli.options import Parser, UsageError
-from xpcnn.cli.output import (
-    discard,
-    flush_stdout,
-    log_on_stderr,
-    one_line,
-    plain_output,
-    printable,
-    writable_streams,
-)
+from xpcnn.cli.output import discard, flush_stdout, log_on_stderr, one_line, plain_output, writable_streams
 from xpcnn.errors import XpcnnError
 from xpcnn.train.interrupt import ignore_signals, interruptible, status_of
 
@@ -37,6 +29,7 @@ _SUBCOMMANDS = {
     "bench": "Time every convolution algorithm, or whole models.",
     "info": "Show versions, backends and devices, and where datasets and measured choices are kept.",
 }
+_DESCRIPTION = "Train and use convolutional networks on NumPy, CuPy, PyTorch or any array-API library."
 _EPILOG = "Each command has its own help: xpcnn train --help. Start with: xpcnn train"
 
 
@@ -69,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_error(f"xpcnn: error: {one_line(error)}")
         except MemoryError as error:
             words = shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)])
-            reason = one_line(error) or "no more is known"
-            _print_error(f"xpcnn: error: not enough memory for {printable(words)}: {reason}")
+            reason = MemoryError(f"not enough memory for {words}: {error}".removesuffix(": "))
+            _print_error(f"xpcnn: error: {one_line(reason)}")
         except KeyboardInterrupt as error:
             by = f" by {error}" if str(error) not in ("", "SIGINT") else ""
             _print_error(f"xpcnn: interrupted{by}")
@@ -110,11 +103,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _parser(argv: Sequence[str]) -> Parser:
     """Return the parser of the program, and within it those of the subcommands that are named."""
-    parser = Parser(
-        prog="xpcnn",
-        description="Train and use convolutional networks on NumPy, CuPy, PyTorch or any array-API library.",
-        epilog=_EPILOG,
-    )
+    parser = Parser(prog="xpcnn", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"xpcnn {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,16 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(groups)
     where = groups[COMPUTING]
     add_device_options(where)
-    where.add_argument(
-        "--out", type=path, metavar="DIR", help="the run's folder (default: runs/DATASET-MODEL-TIME)"
+    what = "the run's folder (default: runs/DATASET-MODEL-TIME)"
+    where.add_argument("--out", type=path, metavar="DIR", help=what)
+    what = (
+        "go on with the run in this folder; --epochs, --patience, --backend and --device may be given too "
+        "(default: the run's own)"
     )
-    where.add_argument(
-        "--resume",
-        type=path,
-        metavar="RUN",
-        help="go on with the run in this folder; --epochs, --patience, --backend and --device may be given "
-        "with it (default: the run's own)",
-    )
+    where.add_argument("--resume", type=path, metavar="RUN", help=what)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,29 +62,21 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, Path | None]:
     given["backend"] = choose_backend(given.get("backend"), given.get("device")).name
     given["model_options"] = model_options(given.get("model", Settings.model), given.get("model_options", []))
     settings = Settings(**given)
-    schedule, stepwise = settings.schedule, settings.schedule in ("step", "exponential")
-    if "momentum" in given and settings.optimizer not in ("momentum", "nesterov"):
-        raise UsageError(
-            f"--momentum is for the optimizers momentum and nesterov, not for {settings.optimizer}"
-        )
+    schedule, optimizer, warmup = settings.schedule, settings.optimizer, settings.warmup
+    stepwise = schedule in ("step", "exponential")
+    if "momentum" in given and optimizer not in ("momentum", "nesterov"):
+        raise UsageError(f"--momentum is for the optimizers momentum and nesterov, not for {optimizer}")
     if "label_smoothing" in given and settings.model_options.get("aux"):
-        raise UsageError(
-            "--label-smoothing cannot be used with auxiliary heads, which have a loss of their own"
-        )
-    for option in ("lr_step", "lr_gamma"):
-        if option in given and not stepwise:
-            option = option.replace("_", "-")
+        raise UsageError("--label-smoothing is not for auxiliary heads, which have a loss of their own")
+    for option in ("lr-step", "lr-gamma"):
+        if option.replace("-", "_") in given and not stepwise:
             raise UsageError(f"--{option} is for the schedules step and exponential, not for {schedule}")
-    if settings.warmup is not None and schedule == "one-cycle":
+    if warmup is not None and schedule == "one-cycle":
         raise UsageError("--warmup is not for the schedule one-cycle, which begins with one of its own")
-    if settings.warmup is not None and settings.warmup >= settings.epochs:
-        raise UsageError(
-            f"--warmup {settings.warmup:g}: must be shorter than the {settings.epochs} epochs of the run"
-        )
-    if stepwise:
-        usual = {"lr_step": -(-settings.epochs // 3), "lr_gamma": 0.1}
-        settings = Settings(**{**usual, **given})
-    return settings, out
+    if warmup is not None and warmup >= settings.epochs:
+        raise UsageError(f"--warmup {warmup:g}: must be shorter than the {settings.epochs} epochs of the run")
+    usual = {"lr_step": -(-settings.epochs // 3), "lr_gamma": 0.1} if stepwise else {}
+    return Settings(**{**usual, **given}), out
 
 
 def begin(settings: Settings, out: Path | None) -> int:
@@ -97,18 +85,15 @@ def begin(settings: Settings, out: Path | None) -> int:
     schedule = trainer.schedule
     settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
     directory = RunDirectory(out or _new_folder(settings), settings.to_config())
-    with _writing(settings, directory) as failures:
-        print_banner(settings, trainer, train, test, directory)
-        status = _train(trainer, train, test, settings, directory)
-    return status or int(bool(failures))  # which a note has named
+    return _train(trainer, train, test, settings, directory)
 
 
 def _resume(given: dict[str, Any]) -> int:
     """Train on from where a run stopped, and return the exit status."""
     others = sorted(given.keys() - _BESIDE_RESUME)
     if others:
-        option = "--" + others[0].removesuffix("s" * (others[0] == "model_options")).replace("_", "-")
-        raise UsageError(f"--resume takes its settings from the run, so {option} cannot be given with it")
+        option = others[0].replace("model_options", "model_option").replace("_", "-")
+        raise UsageError(f"--resume takes its settings from the run, so --{option} cannot be given with it")
     directory = RunDirectory(given.pop("resume"))
     settings = Settings.of_run(directory.config(), directory.config_file)
     if settings.schedule in OF_FIXED_LENGTH and given.get("epochs", settings.epochs) != settings.epochs:
@@ -120,29 +105,39 @@ def _resume(given: dict[str, Any]) -> int:
         given.setdefault("device", None)
     settings = replace(settings, **given)
     choose_backend(settings.backend, settings.device)
-    trainer, train, test = _trainer(settings)
-    with _writing(settings, directory) as failures:
-        directory.restore(trainer)
-        if settings.epochs < trainer.epoch:
-            raise UsageError(f"--epochs {settings.epochs}: the run has trained for {trainer.epoch} already")
-        directory.save_config(settings.to_config())
-        print_banner(settings, trainer, train, test, directory)
-        done = f"{trainer.epoch} of {settings.epochs} epochs done"
-        if trainer.epoch == settings.epochs:
-            more = "" if settings.schedule in OF_FIXED_LENGTH else "; --epochs N sets a higher total"
-            print(f"nothing left to train: {done}{more}")
-        else:
-            print(f"going on after step {trainer.steps}, {done}", flush=True)
-        status = _train(trainer, train, test, settings, directory)
-    return status or int(bool(failures))  # which a note has named
+    return _train(*_trainer(settings), settings, directory, resumed=True)
 
 
-@contextmanager
-def _writing(settings: Settings, directory: RunDirectory) -> Iterator[list[OSError]]:
-    """Let nobody else write the run, and the run outlive its output; the list has what that failed with."""
+def _train(
+    trainer: Trainer,
+    train: Dataset,
+    test: Dataset,
+    settings: Settings,
+    directory: RunDirectory,
+    resumed: bool = False,
+) -> int:
+    """Train while nobody else writes the run; it outlives its output, which a note names then."""
     tuning = autotune() if settings.autotune else nullcontext()
     with directory.writing(), lasting_output() as failures, tuning:
-        yield failures
+        state = _restored(trainer, settings, directory) if resumed else None
+        print_banner(settings, trainer, train, test, directory)
+        if state is not None:
+            print(state, flush=True)
+        status = _fit(trainer, train, test, settings, directory)
+    return status or int(bool(failures))
+
+
+def _restored(trainer: Trainer, settings: Settings, directory: RunDirectory) -> str:
+    """Put a trainer where the run stopped, and return where that is."""
+    directory.restore(trainer)
+    if settings.epochs < trainer.epoch:
+        raise UsageError(f"--epochs {settings.epochs}: the run has trained for {trainer.epoch} already")
+    directory.save_config(settings.to_config())
+    done = f"{trainer.epoch} of {settings.epochs} epochs done"
+    if trainer.epoch < settings.epochs:
+        return f"going on after step {trainer.steps}, {done}"
+    more = "" if settings.schedule in OF_FIXED_LENGTH else "; --epochs N sets a higher total"
+    return f"nothing left to train: {done}{more}"
 
 
 def _trainer(settings: Settings) -> tuple[Trainer, Dataset, Dataset]:
@@ -171,9 +166,7 @@ def _new_folder(settings: Settings) -> Path:
             folder, number = folder.with_name(f"{name}-{number}"), number + 1
 
 
-def _train(
-    trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory
-) -> int:
+def _fit(trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory) -> int:
     folder = printable(shlex.quote(str(directory.path)))
     stopping = [] if settings.patience is None else [EarlyStopping(settings.patience)]
     try:
