@@ -125,7 +125,10 @@ def main() -> None:
     if not parser.parse_args().draw:
         train, _ = data.mnist()
         begun = time.perf_counter()
-        measured = {"inits": compare_inits(train), "batch_norm": compare_batch_norm(train[:1_000])}
+        measured: dict[str, Any] = {
+            "inits": compare_inits(train),
+            "batch_norm": compare_batch_norm(train[:1_000]),
+        }
         measured |= {"seconds": round(time.perf_counter() - begun), "machine": machine()}
         with replacing(KEPT) as temporary:
             temporary.write_text(json.dumps(measured) + "\n")

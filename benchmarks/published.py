@@ -145,7 +145,7 @@ def train(name: str, seed: int) -> dict[str, Any]:
         "outcome": outcome,
         "test_accuracy": history.test_accuracy,
         "train_accuracy": history.train_accuracy,
-        "best": max(history.test_accuracy, default=None),
+        "best": max((one for one in history.test_accuracy if one is not None), default=None),
         "final": history.test_accuracy[-1] if history.epochs else None,
         "training_seconds": round(history.seconds, 1),
         "wall_seconds": round(time.perf_counter() - started, 1),

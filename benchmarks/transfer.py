@@ -76,11 +76,16 @@ def digits(dataset: Dataset, kinds: range) -> Dataset:
     return Dataset(chosen.images, chosen.labels - kinds.start, classes=len(kinds), name=dataset.name)
 
 
+def accuracy_of(model: nn.Layer, dataset: Dataset) -> float:
+    """Return the accuracy on a dataset, to six digits."""
+    return round(evaluate(model, dataset).accuracy or 0.0, 6)
+
+
 def a_few(dataset: Dataset, plan: Plan, seed: int) -> tuple[Dataset, Dataset]:
     """Return as many images of each class, drawn at random, and others to validate on."""
     order = np.random.default_rng(seed).permutation(len(dataset))
     ranks = np.zeros(len(dataset), int)  # of each image, among those of its class
-    for label in range(dataset.classes):
+    for label in range(dataset.classes or 0):
         own = dataset.labels[order] == label
         ranks[order[own]] = np.arange(own.sum())
     few = order[ranks[order] < plan.each]
@@ -127,17 +132,14 @@ def measure(seed: int, plan: Plan, train_set: Dataset, test_set: Dataset) -> dic
     for name, way in WAYS.items():
         for lr in plan.lrs:
             for epochs, model in learn(way, old, few, plan, lr, seed):
-                accuracies = {
-                    "validation": round(evaluate(model, validation).accuracy, 6),
-                    "test": round(evaluate(model, test).accuracy, 6),
-                }
+                accuracies = {"validation": accuracy_of(model, validation), "test": accuracy_of(model, test)}
                 found.setdefault(name, {}).setdefault(str(epochs), {})[str(lr)] = accuracies
                 print(
                     f"seed {seed}  {name:25s} lr {lr:g}  epoch {epochs:2d}  {accuracies['test']:.2%}",
                     flush=True,
                 )
     return {
-        "accuracy on the old digits": round(evaluate(old, digits(test_set, OLD)).accuracy, 6),
+        "accuracy on the old digits": accuracy_of(old, digits(test_set, OLD)),
         "ways": found,
         "seconds": round(time.perf_counter() - begun),
     }

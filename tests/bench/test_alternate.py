@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +17,8 @@ import pytest
 from benchmarks import against_torch, alternate, compare_commits, worker
 from benchmarks.alternate import DifferentError, Worker, WorkerError, require_equal
 from benchmarks.worker import Work
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -36,13 +38,6 @@ def workers() -> Iterator[dict[str, Worker]]:
     yield found
     for one in found.values():
         one.close()
-
-
-@pytest.mark.parametrize("module", [against_torch, alternate], ids=lambda one: one.__name__)
-def test_examples(module: Any) -> None:
-    found = doctest.testmod(module)
-    assert found.attempted
-    assert not found.failed
 
 
 # -- what counts as equal ----------------------------------------------------------------
@@ -131,22 +126,10 @@ def test_the_order_turns_around_from_round_to_round() -> None:
 # -- two commits -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    """Another checkout, whose package is this one by another path."""
-    (tmp_path / "before").mkdir()
-    (tmp_path / "before" / "xpcnn").symlink_to(ROOT / "xpcnn")
-    return tmp_path / "before"
-
-
-def test_another_checkout_is_what_is_imported(other: Path) -> None:
-    program = f"{other / 'xpcnn'}"
-    copy = other.parent / "copy"
-    subprocess.run(["cp", "-r", program + "/", str(copy)], check=True)
-    (copy.parent / "after").mkdir()
-    copy.rename(copy.parent / "after" / "xpcnn")
-    with Worker("xpcnn", 1, copy.parent / "after") as one:
-        assert Path(one.ask("origin")).is_relative_to((copy.parent / "after").resolve())
+def test_another_checkout_is_what_is_imported(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "xpcnn", tmp_path / "xpcnn")
+    with Worker("xpcnn", 1, tmp_path) as one:
+        assert Path(one.ask("origin")).is_relative_to(tmp_path.resolve())
         assert len(one.ask("results", "xpcnn", SMALL["conv"], None)) == 3
 
 
@@ -164,9 +147,6 @@ def test_a_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(compare_commits, "run", different)
     assert compare_commits.main(["HEAD", "--works", "conv-14x14", "--threads", "1"]) == 1
     assert "DIFFERENT, not timed: losses: now is off" in capsys.readouterr().out
-
-
-def test_ratios_are_of_rounds() -> None:
     assert compare_commits.ratio_of([1.0, 2.0, 4.0], [2.0, 2.0, 2.0]) == (2.0, 2.0, 1.0)
 
 
@@ -189,31 +169,6 @@ def test_the_ratio_is_to_the_better() -> None:
     assert found["ms"] == {"xpcnn": 2000, "NCHW": 9000, "channels-last": 4000}
     assert (found["low_ms"]["xpcnn"], found["high_ms"]["xpcnn"]) == (1500, 2500)
     assert (found["low_ratio"], found["high_ratio"]) == pytest.approx((0.375, 0.55))  # of 0.25, 0.5, 0.6
-
-
-def test_torch_gets_new_processes_after_some_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-
-    class Fake:
-        def __init__(self, contender: str, threads: int) -> None:
-            started.append(contender)
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-    def turns(workers: Any, rounds: int, *_: float, into: dict[str, list[float]]) -> None:
-        for name in workers:
-            into.setdefault(name, []).extend([1.0] * rounds)
-
-    monkeypatch.setattr(against_torch, "Worker", Fake)
-    monkeypatch.setattr(against_torch, "start", lambda *arguments: 1e-7)
-    monkeypatch.setattr(against_torch, "in_turns", turns)
-    found = against_torch.contest("simple", 1, 7)
-    assert (found["rounds"], found["off"]) == (7, 1e-7)
-    assert started == ["xpcnn", *["NCHW", "channels-last"] * 3]
 
 
 def test_a_run_keeps_its_rows(
@@ -247,15 +202,6 @@ def test_the_published_tables_are_those_of_the_kept_results(capsys: pytest.Captu
     assert shown.count("\n") > 30
     for table in shown.split("\n\n"):
         assert table in (docs / "cpu.md").read_text("utf-8")
-
-
-def test_scaling_that_is_not_linear() -> None:
-    found = against_torch.fit((50, 100, 200, 400), (25.0, 100.0, 400.0, 1600.0))
-    assert found["exponent"] == pytest.approx(2)
-    assert found["off"] > 0.3
-    row = {"kind": "scaling", "row": "linear", "work": "w", "threads": 1, "ms": {"50": 10.0, "100": 20.0}}
-    said = against_torch.by_itself([{**row, **found}])[1][2]
-    assert said.startswith("10.0, 20.0 ms for 50, 100 images: ")
 
 
 @pytest.mark.parametrize("arguments", [["--rows", "com"], ["--threads", "0"]])

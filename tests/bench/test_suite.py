@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,14 @@ import numpy as np
 import pytest
 
 from benchmarks import naive, peak_memory, report, test_conv, test_im2col, test_layers, test_models
-from benchmarks.torch_reference import TorchReference, spec_of
-from xpcnn import models, nn
-from xpcnn.backend import Backend, get_backend
+from benchmarks.torch_reference import TorchReference
+from xpcnn import models
+from xpcnn.backend import get_backend
 from xpcnn.cli import bench_cases
 from xpcnn.cli.bench_cases import ModelCase, Problem, conv_answer, require_close, some_of
 from xpcnn.ops import ConvGeometry
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 GEOMETRIES = {
@@ -90,12 +91,6 @@ def test_torchs_convolution(torch: TorchReference) -> None:
     assert all(error is not None and error < 1e-5 for error in errors.values())
 
 
-def test_a_loop_has_no_groups() -> None:
-    problem = test_conv.problem("g", GROUPS, get_backend(), None)
-    with pytest.raises(Exception, match="has no groups"):
-        errors_of(problem, test_conv.PLAIN_LOOP)
-
-
 LAYERS = {
     "max pool": test_layers.LayerCase("max_pool2d", (2, 3, 6, 6), {"kernel_size": 2}),
     "max pool, overlapping": test_layers.LayerCase(
@@ -138,14 +133,6 @@ def test_models_of_xpcnn_and_torch(
     assert all(error is not None and error < 1e-3 for error in errors.values()), errors
 
 
-def test_a_layer_that_torchs_side_does_not_know() -> None:
-    with pytest.raises(NotImplementedError, match="GELU has no case yet"):
-        spec_of(nn.Sequential(nn.GELU()))
-    kind, options = spec_of(models.resnet18(classes=10, small_images=True))
-    assert kind == "Sequential"
-    assert "Residual" in str(options)
-
-
 # -- memory ------------------------------------------------------------------------------
 
 
@@ -170,57 +157,6 @@ def test_the_memory_command(step: bool, capsys: pytest.CaptureFixture[str]) -> N
     peak_memory.main(["--step"] if step else ["--model", "tiny_convnet", "--samples", "20"])
     out = capsys.readouterr().out
     assert ("simple_convnet, training step, batch 100: peak " if step else "20 images evaluated, ") in out
-
-
-class Pool:
-    """Stands in for CuPy's memory pool and its hooks."""
-
-    def __init__(self) -> None:
-        self.hooks: list[Any] = []
-        self.next = 0
-
-    def module(self) -> types.ModuleType:
-        pool = self
-
-        class MemoryHook:
-            def __enter__(self) -> Any:
-                pool.hooks.append(self)
-                return self
-
-            def __exit__(self, *error: object) -> None:
-                pool.hooks.remove(self)
-
-        module = types.ModuleType("cupy")
-        module.cuda = types.SimpleNamespace(MemoryHook=MemoryHook)  # type: ignore[attr-defined]
-        return module
-
-    def malloc(self, size: int) -> int:
-        self.next += 1
-        for hook in self.hooks:
-            hook.malloc_postprocess(device_id=0, size=size - 5, mem_size=size, mem_ptr=self.next, pmem_id=1)
-        return self.next
-
-    def free(self, pointer: int) -> None:
-        for hook in self.hooks:
-            hook.free_postprocess(device_id=0, mem_size=0, mem_ptr=pointer, pmem_id=1)
-
-
-def test_memory_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool()
-    monkeypatch.setitem(sys.modules, "cupy", pool.module())
-    before = pool.malloc(4096)
-
-    def call() -> None:
-        scratch = pool.malloc(1024)
-        pool.free(before)  # was not handed out in the call
-        pool.malloc(512)
-        pool.free(scratch)
-        pool.malloc(256)
-
-    use = peak_memory.memory_use(Backend("cupy", np, 0), call)
-    assert use is not None
-    assert (use.peak, use.kept, use.workspace) == (1536, 768, 768)
-    assert pool.hooks == []
 
 
 # -- reports -----------------------------------------------------------------------------
