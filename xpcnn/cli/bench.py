@@ -13,7 +13,6 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,10 @@ import numpy as np
 from xpcnn import ops
 from xpcnn.backend import Backend, get_backend
 from xpcnn.backend.threads import use_num_threads
-from xpcnn.cli.bench_cases import (
-    CONVOLUTIONS,
-    FLOOR,
-    MODEL_PASSES,
-    MODELS,
-    PASSES,
-    Candidate,
-    Problem,
-    WrongResultError,
-    conv_problem,
-    model_problem,
-)
+from xpcnn.cli import bench_cases as cases
+from xpcnn.cli.bench_cases import FLOOR, Candidate, Problem, WrongResultError
 from xpcnn.cli.machine import hardware, versions
-from xpcnn.cli.options import DTYPES, Parser, add_device_options, choose_backend, count
+from xpcnn.cli.options import DTYPES, Parser, add_device_options, choose_backend, count, path
 from xpcnn.cli.output import printable
 from xpcnn.errors import XpcnnError
 from xpcnn.io import make_folder, write_json
@@ -42,21 +31,12 @@ from xpcnn.train.interrupt import status_of
 
 __all__ = ["add_arguments", "held_to", "quartiles", "run", "traced_memory"]
 
-_KINDS: dict[str, tuple[str, tuple[str, ...], Mapping[str, Any], tuple[str, ...], Callable[..., Problem]]] = {
-    "conv": (
-        "Convolution: algorithm by pass, beside the matrix product it comes down to.",
-        (),
-        CONVOLUTIONS,
-        PASSES,
-        conv_problem,
-    ),
-    "model": (
-        "A training step and inference of whole models.",
-        ("auto",),
-        MODELS,
-        MODEL_PASSES,
-        model_problem,
-    ),
+_CONV = "Convolution: algorithm by pass, beside the matrix product it comes down to."
+_MODEL = "A training step and inference of whole models."
+_Kind = tuple[str, tuple[str, ...], Mapping[str, Any], tuple[str, ...], Callable[..., Problem]]
+_KINDS: dict[str, _Kind] = {
+    "conv": (_CONV, (), cases.CONVOLUTIONS, cases.PASSES, cases.conv_problem),
+    "model": (_MODEL, ("auto",), cases.MODELS, cases.MODEL_PASSES, cases.model_problem),
 }
 """What each is, the algorithms by default (none stands for all), cases, passes, and what builds a problem."""
 
@@ -73,18 +53,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="kind", metavar="WHAT", required=True, parser_class=Parser, help="each has its own help"
     )
     shown = "(default: %(default)s)"
-    for name, (title, default, cases, passes, _) in _KINDS.items():
+    for name, (title, default, geometries, passes, _) in _KINDS.items():
         kind: Parser = kinds.add_parser(name, help=title, description=title)
         kind.set_defaults(parser=kind)
         kind.usage = "%(prog)s [OPTION ...]"
         _add_choice(kind, "--algorithms", ops.algorithm_names(), default)
-        _add_choice(kind, "--geometries", cases)
+        _add_choice(kind, "--geometries", geometries)
         _add_choice(kind, "--passes", passes)
         add_device_options(kind)
         kind.add_argument("--dtype", choices=DTYPES, default="float32", help=shown)
         kind.add_argument("--threads", type=count, default=1, metavar="N", help=f"xpcnn's and BLAS's {shown}")
         kind.add_argument("--repeat", type=count, default=7, metavar="N", help=f"rounds {shown}")
-        kind.add_argument("--json", type=Path, metavar="FILE", help="keep the results (default: nowhere)")
+        kind.add_argument("--json", type=path, metavar="FILE", help="keep the results (default: nowhere)")
 
 
 def _add_choice(parser: Parser, option: str, known: Iterable[str], default: tuple[str, ...] = ()) -> None:
@@ -124,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     record = {"machine": {**hardware(), **facts}, "versions": versions(), "settings": settings}
     for title, values in record.items():
         print(f"{title:<10} {', '.join(f'{name} {value}' for name, value in values.items())}", flush=True)
-    _, _, cases, _, build = _KINDS[args.kind]
+    _, _, geometries, _, build = _KINDS[args.kind]
     results: list[Row] = []
     status = 0
     try:
@@ -132,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
             for name in args.geometries:
                 rows: list[Row] = []
                 try:
-                    problem = build(name, cases[name], backend, args.dtype, args.algorithms, args.passes)
+                    problem = build(name, geometries[name], backend, args.dtype, args.algorithms, args.passes)
                     measure(problem, args.repeat, rows)
                 finally:
                     results += rows
