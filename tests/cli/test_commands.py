@@ -7,6 +7,7 @@ import logging
 import platform
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,29 +135,18 @@ def test_evaluate_an_ensemble(
 # -- summary -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("words", "build", "shape"),
-    [
-        ("simple_convnet", models.simple_convnet, (1, 28, 28)),
-        (
-            "simple_convnet --model-option filters=4 --input-shape 3,32,32",
-            lambda: models.simple_convnet((3, 32, 32), filters=4),
-            (3, 32, 32),
-        ),
-        ("resnet18", models.resnet18, (3, 224, 224)),
-        (
-            "resnet18 --input-shape 1,28,28",
-            lambda: models.resnet18(in_channels=1, small_images=True),
-            (1, 28, 28),
-        ),
-        (
-            "resnet18 --model-option small_images=true",
-            lambda: models.resnet18(small_images=True),
-            (3, 32, 32),
-        ),
-    ],
-)
-def test_summary_by_name(xpcnn_command: Run, words: str, build: Any, shape: tuple[int, ...]) -> None:
+RESNET = partial(models.resnet18, small_images=True)
+SUMMARIES: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "simple_convnet": (models.simple_convnet, (1, 28, 28)),
+    "simple_convnet --input-shape 3,32,32": (partial(models.simple_convnet, (3, 32, 32)), (3, 32, 32)),
+    "resnet18 --input-shape 1,28,28": (partial(RESNET, in_channels=1), (1, 28, 28)),
+    "resnet18 --model-option small_images=true": (RESNET, (3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("words", SUMMARIES)
+def test_summary_by_name(xpcnn_command: Run, words: str) -> None:
+    build, shape = SUMMARIES[words]
     assert xpcnn_command("summary", *words.split()) == (0, f"{xpcnn.summary(build(), shape)}\n", "")
 
 

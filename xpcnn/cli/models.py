@@ -187,10 +187,7 @@ def _shape_of_one(model: Layer) -> tuple[int, int, int] | None:
         if classes is not None and classes.default == _IMAGENET_CLASSES and not arguments.get("small_images"):
             size = _IMAGENET_SIZE
         shape = channels, size, size
-    if shape is None:
-        return None
-    channels, height, width = shape
-    return channels, height, width
+    return None if shape is None else (shape[0], shape[1], shape[2])
 
 
 # -- their data ------------------------------------------------------------------------

@@ -85,17 +85,9 @@ def run(args: argparse.Namespace) -> int:
 
     trials: list[Trial] = []
     status = 0
-    found = random_search(
-        build,
-        train,
-        validation,
-        lr=args.lr,
-        weight_decay=args.weight_decay,
-        trials=args.trials,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
+    ranges = {"lr": args.lr, "weight_decay": args.weight_decay}
+    counts = {"trials": args.trials, "epochs": settings.epochs, "batch_size": settings.batch_size}
+    found = random_search(build, train, validation, **ranges, **counts, seed=settings.seed)
     try:
         for trial in found:
             trials.append(trial)
