@@ -139,6 +139,7 @@ def test_conv_answers(name: str) -> None:
         require_close(bench_cases.conv_answer(arrays, geometry, pass_name), values, 1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend_name", ["numpy", "torch", "array_api_strict"])
 def test_every_candidate_is_verified(backend_name: str) -> None:
     if reason := xpcnn.available_backends()[backend_name]:

@@ -166,6 +166,7 @@ def test_summary_of_files(xpcnn_command: Run, trained: Path) -> None:
     assert xpcnn_command("summary", "old.npz") == (0, f"{nn.summary(old, (1, 20, 20))}\n", "")
 
 
+@pytest.mark.slow
 def test_commands_read_any_model(xpcnn_command: Run, digits: tuple[Dataset, Dataset]) -> None:
     """A user's containers, trained in Python: without a builder the file has all that commands need."""
     pytest.importorskip("PIL.Image").fromarray(digits[1].images[0, 0]).save("7.png")

@@ -167,9 +167,13 @@ def test_ink_on_nothing(tmp_path: Path, size: int, ink: Any) -> None:
         if under is not None:
             drawn[shown == 0, :3] = under
         assert_alike(tmp_path, drawn, shown, 0.99)
-    bar = np.zeros((200, 200, 4), np.uint8)
-    bar[20:180, 90:115, 3] = 255  # fills its box, as paper does
-    bar[..., :3] = 255
+
+
+def test_a_bar_on_nothing(tmp_path: Path) -> None:
+    """It fills its box, as paper does."""
+    bar = np.full((200, 200, 4), 255, np.uint8)
+    bar[..., 3] = 0
+    bar[20:180, 90:115, 3] = 255
     assert_alike(tmp_path, bar, bar[..., 3], 0.99)
 
 

@@ -264,6 +264,6 @@ def test_layers_of_distributions_are_found(site: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-    assert "(double): Double()" in done.stdout
+    assert "(double): Double(" in done.stdout
     assert "(more): ReLU()" in done.stdout
     assert "'import_j' of the distribution broken 2.0 cannot be imported" in done.stderr

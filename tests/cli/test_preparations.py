@@ -73,6 +73,7 @@ def in_colour(rng: np.random.Generator, n: int) -> tuple[Pixels, Pixels]:
     return x.astype(np.uint8), t
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "preparation"),
     [

@@ -51,6 +51,7 @@ def test_interrupted_and_resumed_is_as_never_interrupted(
     assert not ours.interrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["tiny_convnet", "deep_convnet"])
 def test_twice_and_with_every_technique(xpcnn_command: Run, press_at: Press, model: str) -> None:
     given = (*TINY, "--model", model, *ALL)

@@ -32,6 +32,7 @@ def checkpoint(run: str, part: str) -> Any:
     return json.loads(metadata.get(part, "null"))
 
 
+@pytest.mark.slow
 def test_a_run(xpcnn_command: Run, real_curves: None) -> None:
     status, out, err = xpcnn_command("train", *QUICK)
     assert (status, err) == (0, "")
@@ -76,6 +77,7 @@ def test_a_run(xpcnn_command: Run, real_curves: None) -> None:
     assert xpcnn_command(*proposed[0]).status == 0
 
 
+@pytest.mark.slow
 def test_the_data_is_the_published_split() -> None:
     train, test = load_dataset("synthetic-digits")
     whole = xpcnn.data.synthetic_digits(12_000, seed=0)
@@ -181,6 +183,7 @@ def test_without_matplotlib(xpcnn_command: Run, real_curves: None, monkeypatch: 
 # -- models built for their data ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet20", "simple_convnet"])
 def test_a_model_is_built_for_its_dataset(
     xpcnn_command: Run, monkeypatch: pytest.MonkeyPatch, model: str
