@@ -120,7 +120,7 @@ class Convolution:
         self.geometry = ConvGeometry.of(x.shape, weight.shape, 1, self.padding)
         self.columns = im2col_slices(x, self.geometry)
         self.filters = weight.reshape(len(weight), -1).T
-        out = self.columns @ self.filters + bias
+        out: np.ndarray = self.columns @ self.filters + bias
         return out.reshape(self.geometry.n, *self.geometry.output_size, -1).transpose(0, 3, 1, 2)
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
@@ -141,12 +141,14 @@ class Affine:
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.shape = x.shape
         self.x = x.reshape(len(x), -1)
-        return self.x @ self.params[f"{self.name}.weight"].T + self.params[f"{self.name}.bias"]
+        out: np.ndarray = self.x @ self.params[f"{self.name}.weight"].T + self.params[f"{self.name}.bias"]
+        return out
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         self.grads[f"{self.name}.weight"] = dout.T @ self.x
         self.grads[f"{self.name}.bias"] = dout.sum(axis=0)
-        return (dout @ self.params[f"{self.name}.weight"]).reshape(self.shape)
+        dx: np.ndarray = dout @ self.params[f"{self.name}.weight"]
+        return dx.reshape(self.shape)
 
 
 class Relu:
@@ -172,7 +174,7 @@ class Pooling:
         self.geometry = ConvGeometry.of(x.shape, (1, channels, 2, 2), 2)
         columns = im2col_slices(x, self.geometry).reshape(-1, 4)
         self.largest = columns.argmax(axis=1)
-        out = columns.max(axis=1).reshape(len(x), *self.geometry.output_size, channels)
+        out: np.ndarray = columns.max(axis=1).reshape(len(x), *self.geometry.output_size, channels)
         return out.transpose(0, 3, 1, 2)
 
     def backward(self, dout: np.ndarray) -> np.ndarray:

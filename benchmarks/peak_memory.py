@@ -73,7 +73,7 @@ def memory_use(backend: Backend, call: Callable[[], Any]) -> MemoryUse | None:
 def _in_pool(backend: Backend, call: Callable[[], Any]) -> MemoryUse:
     import cupy
 
-    class Counter(cupy.cuda.MemoryHook):
+    class Counter(cupy.cuda.MemoryHook):  # type: ignore[misc]
         """Follows the pool's blocks; those that were handed out before are none of its business."""
 
         name = "xpcnn memory use"

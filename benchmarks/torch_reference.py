@@ -234,7 +234,7 @@ def _build(spec: Spec) -> Any:
 def _residual(body: Any, shortcut: Spec | None) -> Any:
     from torch import nn
 
-    class Residual(nn.Module):
+    class Residual(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.body = body
