@@ -1,8 +1,8 @@
 """One suite an op over all its implementations: the definition, NumPy's kernels, CUDA's on a CPU and a GPU.
 
 A test that takes the fixture `implementation` runs once for each, and for each dtype that it serves; one that
-takes `kernels`, `cpu` or `cuda`, once for those alone. It says with `ran` which primitives were served by that
-implementation itself.
+takes `kernels`, `cpu` or `cuda`, once for those alone. It says with `ran` which primitives that
+implementation must have served itself.
 """
 
 from __future__ import annotations

@@ -36,20 +36,12 @@ __all__ = [
 
 @native_arrays
 def conv2d_relu(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    *,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    algorithm: str = "auto",
+    x: Array, weight: Array, bias: Array, **options: Any
 ) -> tuple[Array, tuple[Conv2dContext, OutputContext]]:
     """Return ``relu(conv2d(…))`` to the bit, with bias and ReLU applied while each tile is in the cache.
 
-    The contexts are those of the two ops, and so are their backward passes. Raises what `conv2d` raises, and
-    ArgumentError without a bias.
+    The options and errors are those of `conv2d`; without a bias, ArgumentError. The contexts are those of the
+    two ops, and so are their backward passes.
 
     Examples
     --------
@@ -61,8 +53,7 @@ def conv2d_relu(
     array([[[[0., 2.]]]])
     """
     _require_bias("conv2d_relu", bias)
-    options = (stride, padding, dilation, groups)
-    y, ctx = convolve(add_bias_relu, x, weight, bias, options, algorithm)
+    y, ctx = convolve(add_bias_relu, x, weight, bias, *_conv_options(**options))
     return y, (ctx, OutputContext(y))
 
 
@@ -75,12 +66,7 @@ def conv2d_relu_max_pool2d(
     pool_stride: Any = None,
     pool_padding: Any = 0,
     ceil_mode: bool = False,
-    *,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    algorithm: str = "auto",
+    **options: Any,
 ) -> Array:
     """Return ``max_pool2d(relu(conv2d(…)))``, for inference: there is no context, and no backward pass.
 
@@ -90,10 +76,12 @@ def conv2d_relu_max_pool2d(
 
     Parameters
     ----------
-    x, weight, bias, stride, padding, dilation, groups, algorithm
+    x, weight, bias
         As for `conv2d`.
     kernel_size, pool_stride, pool_padding, ceil_mode
         As for `max_pool2d`.
+    **options
+        Those of `conv2d`.
 
     Returns
     -------
@@ -115,8 +103,14 @@ def conv2d_relu_max_pool2d(
              [11.]]]])
     """
     _require_bias("conv2d_relu_max_pool2d", bias)
-    options, pool = (stride, padding, dilation, groups), (kernel_size, pool_stride, pool_padding, ceil_mode)
-    return convolve(add_bias_relu, x, weight, bias, options, algorithm, pool)[0]
+    pool = (kernel_size, pool_stride, pool_padding, ceil_mode)
+    return convolve(add_bias_relu, x, weight, bias, *_conv_options(**options), pool)[0]
+
+
+def _conv_options(
+    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, algorithm: str = "auto"
+) -> tuple[tuple[Any, Any, Any, int], str]:
+    return (stride, padding, dilation, groups), algorithm
 
 
 def _require_bias(op: str, bias: Array | None) -> None:
@@ -152,15 +146,7 @@ def relu_gradient(ctx: OutputContext, dy: Array) -> Array:
 
 @op
 def batch_norm_relu(
-    x: Array,
-    weight: Array | None = None,
-    bias: Array | None = None,
-    running_mean: Array | None = None,
-    running_var: Array | None = None,
-    *,
-    train: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    x: Array, *arrays: Array | None, **options: Any
 ) -> tuple[Array, tuple[BatchNormContext, OutputContext]]:
     """Return ``relu(batch_norm(…))`` to the bit.
 
@@ -181,8 +167,7 @@ def batch_norm_relu(
     array([[0.],
            [1.]])
     """
-    normalise = batch_norm_relu_train if train else batch_norm_relu_inference
-    y, ctx = run_batch_norm(normalise, x, weight, bias, running_mean, running_var, train, momentum, eps)
+    y, ctx = run_batch_norm(batch_norm_relu_train, batch_norm_relu_inference, x, *arrays, **options)
     return y, (ctx, OutputContext(y))
 
 

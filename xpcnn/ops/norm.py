@@ -84,20 +84,22 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
-    normalise = batch_norm_train if train else batch_norm_inference
-    return run_batch_norm(normalise, x, weight, bias, running_mean, running_var, train, momentum, eps)
+    passes, arrays = (batch_norm_train, batch_norm_inference), (weight, bias, running_mean, running_var)
+    return run_batch_norm(*passes, x, *arrays, train=train, momentum=momentum, eps=eps)
 
 
 def run_batch_norm(
-    normalise: Callable[..., Any],
+    by_batch: Callable[..., Any],
+    by_running: Callable[..., Any],
     x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
-    train: bool,
-    momentum: float,
-    eps: float,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    *,
+    train: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> tuple[Array, BatchNormContext]:
     """Check the arguments of `batch_norm`, and return what it does with another of its primitives."""
     parameters = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
@@ -115,10 +117,13 @@ def run_batch_norm(
         )
     if not train and (running_mean is None or running_var is None):
         raise ArgumentError("batch_norm: running_mean and running_var are needed when train=False")
-    options = (momentum, eps) if train else (eps,)
-    y, mean, inverse_std, *new = normalise(x, weight, bias, running_mean, running_var, *options)
-    running = new if train else (running_mean, running_var)
-    return y, BatchNormContext(x, weight, bias is not None, mean, inverse_std, train, *running)
+    given = (x, weight, bias, running_mean, running_var)
+    if train:
+        y, mean, inverse_std, running_mean, running_var = by_batch(*given, momentum, eps)
+    else:
+        y, mean, inverse_std = by_running(*given, eps)
+    has_bias = bias is not None
+    return y, BatchNormContext(x, weight, has_bias, mean, inverse_std, train, running_mean, running_var)
 
 
 @batch_norm.def_backward

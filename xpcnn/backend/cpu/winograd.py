@@ -11,17 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.cpu.gemm import gemm_columns
-from xpcnn.backend.cpu.parallel import (
-    Array,
-    Padding,
-    blocks,
-    framed,
-    is_supported,
-    last,
-    place_for,
-    steps,
-    view,
-)
+from xpcnn.backend.cpu.parallel import Array, Padding, blocks, framed, last, place_for, steps, view
 
 __all__ = ["KERNELS"]
 
@@ -31,8 +21,6 @@ _SOME: Final = 1024
 
 def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Any) -> Any:
     """Return the tiles of x (N, C, H, W), transformed by `forth` (t, t): (t², N·tiles, C)."""
-    if not is_supported(x, forth):
-        return NotImplemented
     return _transformed(framed(last(x), padding), forth, tiling)
 
 
@@ -40,8 +28,6 @@ def winograd_output(
     products: Array, back: Array, shape: tuple[int, int, int, int], tiling: Any, out: Array | None = None
 ) -> Any:
     """Return the images (N, K, OH, OW) whose tiles are the products, transformed by `back` (m, t)."""
-    if not is_supported(products, back):
-        return NotImplemented
     m, rows, columns = tiling
     t = m + 2
     n, k, oh, ow = shape
@@ -59,8 +45,6 @@ def winograd_output(
 
 def winograd_output_gradient(dy: Array, back: Array, tiling: Any) -> Any:
     """Return the gradient of the products, (t², N·tiles, K), given that of the images."""
-    if not is_supported(dy, back):
-        return NotImplemented
     m, rows, columns = tiling
     _, _, oh, ow = dy.shape
     images = framed(last(dy), (0, rows * m - oh, 0, columns * m - ow))
@@ -69,15 +53,11 @@ def winograd_output_gradient(dy: Array, back: Array, tiling: Any) -> Any:
 
 def winograd_kernel(taps: Array, forth: Array) -> Any:
     """Return taps (9, C, K), transformed by `forth` (t, 3): (t², C, K)."""
-    if not is_supported(taps, forth):
-        return NotImplemented
     return _transformed_matrices(taps, forth)
 
 
 def winograd_taps_gradient(dkernel: Array, forth: Array) -> Any:
     """Return the gradient of the taps, (9, K, C), given that of the kernel, (t², K, C)."""
-    if not is_supported(dkernel, forth):
-        return NotImplemented
     return _transformed_matrices(dkernel, np.ascontiguousarray(forth.T))
 
 
