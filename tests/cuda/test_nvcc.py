@@ -12,6 +12,8 @@ import pytest
 from xpcnn.backend.cuda import FAMILIES
 from xpcnn.backend.cuda.source import Family, stand_alone
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURES = ("80", "90")
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")

@@ -13,6 +13,8 @@ from tests.support.ops import Array
 from xpcnn import Trainer, data, nn, optim
 from xpcnn.data.augment import parse
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5, "float16": 3e-2, "bfloat16": 2e-1}
 """Largest error of a weight after two steps."""
 

@@ -109,11 +109,12 @@ def parameters(config: pytest.Config, fixture: str, dtypes: Any = None) -> list[
         backend = backend_name(BACKENDS.get(kind, kind))
         if why_unusable(backend) or (chosen and backend_name(chosen) != backend):
             continue
-        missing = kind == "cuda-emulated" and compiler() is None
-        skipped = [pytest.mark.skip(reason="no C++ compiler to emulate CUDA with")] if missing else []
+        marks = [pytest.mark.slow] if kind == "cuda-emulated" else []  # the first of a family compiles it
+        if marks and compiler() is None:
+            marks.append(pytest.mark.skip(reason="no C++ compiler to emulate CUDA with"))
         for dtype in DTYPES[kind]:
             if dtype not in LACKING.get(backend, ()) and dtype in (dtypes or DTYPES[kind]):
-                found.append(pytest.param((kind, dtype), id=f"{kind}-{dtype}", marks=skipped))
+                found.append(pytest.param((kind, dtype), id=f"{kind}-{dtype}", marks=marks))
     return found
 
 

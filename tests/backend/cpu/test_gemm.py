@@ -9,6 +9,8 @@ from tests.support.ops import Array, draw
 from xpcnn.backend.cpu.gemm import SMALL, batched_gemm, gemm, gemm_columns
 from xpcnn.backend.cpu.parallel import dense
 
+pytestmark = pytest.mark.slow
+
 # Small and large; tall, wide, long; sizes that no block divides; transposed operands; nothing at all.
 MATRICES = [
     *[(3, 4, 5), (20_001, 25, 30), (25, 30, 20_001), (30, 40_001, 25), (200, 300, 400), (50, 100, 4321)],

@@ -20,6 +20,8 @@ from xpcnn.ops.conv.algorithms.winograd import Tiling
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.max_pool import PoolGeometry
 
+pytestmark = pytest.mark.slow
+
 THREADS = 4
 OPTIONS = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9, "alpha": 0.9}
 STATE = {
