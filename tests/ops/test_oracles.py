@@ -85,137 +85,133 @@ def test_im2col_is_unfold() -> None:
     )
 
 
-@pytest.mark.parametrize("case", POOLS.values(), ids=POOLS.keys())
-def test_max_pool2d(case: Pool) -> None:
-    x = leaf(case.values())
-    y = functional.max_pool2d(x, case.kernel, case.stride, case.padding, ceil_mode=case.ceil_mode)
-    dy = draw(*y.shape, seed=1)
-    y.backward(torch.tensor(dy))
-    equal(oracles.max_pool2d(case.values(), *case.pairs), y)
-    equal(oracles.max_pool2d_gradients(case.values(), dy, *case.pairs), x.grad)
+def compare(function: Any, y: Any, gradients: Any, *values: Any) -> None:
+    """Hold an oracle's y, and its gradients given dy, against a function of torch's."""
+    leaves = [leaf(value) for value in values]
+    expected = function(*leaves)
+    dy = draw(*expected.shape, seed=1)
+    expected.backward(torch.tensor(dy))
+    equal(y, expected)
+    found = gradients(dy)
+    for got, one in zip(found if isinstance(found, tuple) else (found,), leaves, strict=True):
+        equal(got, one.grad)
 
 
-@pytest.mark.parametrize("count_include_pad", [True, False], ids=["with padding", "without padding"])
 @pytest.mark.parametrize("case", POOLS.values(), ids=POOLS.keys())
-def test_avg_pool2d(case: Pool, count_include_pad: bool) -> None:
-    x = leaf(case.values())
-    y = functional.avg_pool2d(x, case.kernel, case.stride, case.padding, case.ceil_mode, count_include_pad)
-    dy = draw(*y.shape, seed=1)
-    y.backward(torch.tensor(dy))
-    equal(oracles.avg_pool2d(case.values(), *case.pairs, count_include_pad), y)
-    equal(oracles.avg_pool2d_gradients(case.shape, dy, *case.pairs, count_include_pad), x.grad)
+def test_pools(case: Pool) -> None:
+    x, pairs = case.values(), case.pairs
+    options = (case.kernel, case.stride, case.padding)
+    for values in (x, np.round(x)):  # with ties
+        compare(
+            lambda x: functional.max_pool2d(x, *options, ceil_mode=case.ceil_mode),
+            oracles.max_pool2d(values, *pairs),
+            lambda dy, v=values: oracles.max_pool2d_gradients(v, dy, *pairs),
+            values,
+        )
+    for include in (True, False):
+        compare(
+            lambda x, i=include: functional.avg_pool2d(x, *options, case.ceil_mode, i),
+            oracles.avg_pool2d(x, *pairs, include),
+            lambda dy, i=include: oracles.avg_pool2d_gradients(case.shape, dy, *pairs, i),
+            x,
+        )
 
 
 @pytest.mark.parametrize(("shape", "size"), ADAPTIVE.values(), ids=ADAPTIVE.keys())
 def test_adaptive_avg_pool2d(shape: tuple[int, ...], size: Any) -> None:
-    x = leaf(draw(*shape))
-    y = functional.adaptive_avg_pool2d(x, size)
-    dy = draw(*y.shape, seed=1)
-    y.backward(torch.tensor(dy))
-    full = tuple(given or actual for given, actual in zip(pair(size), shape[2:], strict=True))
-    equal(oracles.adaptive_avg_pool2d(draw(*shape), full), y)
-    equal(oracles.adaptive_avg_pool2d_gradients(shape, dy, full), x.grad)
+    x, wanted = draw(*shape), pair(size or (None, None))
+    full = tuple(given or actual for given, actual in zip(wanted, shape[2:], strict=True))
+    compare(
+        lambda x: functional.adaptive_avg_pool2d(x, wanted),
+        oracles.adaptive_avg_pool2d(x, full),
+        lambda dy: oracles.adaptive_avg_pool2d_gradients(shape, dy, full),
+        x,
+    )
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3), (3,)], ids=str)
 def test_linear(shape: tuple[int, ...]) -> None:
-    x, w, b = leaf(draw(*shape)), leaf(draw(4, 3)), leaf(draw(4))
-    y = functional.linear(x, w, b)
-    dy = draw(*y.shape, seed=1)
-    y.backward(torch.tensor(dy))
-    equal(oracles.linear(draw(*shape), draw(4, 3), draw(4)), y)
-    for got, expected in zip(
-        oracles.linear_gradients(draw(*shape), draw(4, 3), dy), (x.grad, w.grad, b.grad), strict=True
-    ):
-        equal(got, expected)
+    x, w, b = draw(*shape), draw(4, 3), draw(4)
+    compare(
+        functional.linear, oracles.linear(x, w, b), lambda dy: oracles.linear_gradients(x, w, dy), x, w, b
+    )
 
 
 @pytest.mark.parametrize(
     "name", ["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softmax", "log_softmax"]
 )
 def test_activations(name: str) -> None:
-    values = np.concatenate([draw(4, 5), 100 * draw(2, 5), np.zeros((1, 5))])
+    x = np.concatenate([draw(4, 5), 100 * draw(2, 5), np.zeros((1, 5))])
     options = {"dim": 1} if name.endswith("softmax") else {}
-    x = leaf(values)
-    y = getattr(functional, name)(x, **options)
-    dy = draw(*y.shape, seed=1)
-    y.backward(torch.tensor(dy))
-    equal(getattr(oracles, name)(values), y)
-    equal(getattr(oracles, name + "_gradients")(values, dy), x.grad)
+    gradients = getattr(oracles, name + "_gradients")
+    compare(
+        lambda x: getattr(functional, name)(x, **options),
+        getattr(oracles, name)(x),
+        lambda dy: gradients(x, dy),
+        x,
+    )
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("shape", [(6, 3), (4, 3, 2, 5)], ids=str)
 def test_batch_norm(shape: tuple[int, ...], train: bool) -> None:
-    values, dy = 3 + 2 * draw(*shape), draw(*shape, seed=1)
-    weight, bias = draw(3, seed=2), draw(3, seed=3)
+    x, weight, bias = 3 + 2 * draw(*shape), draw(3, seed=2), draw(3, seed=3)
     running_mean, running_var = draw(3, seed=4), 0.5 + draw(3, seed=5) ** 2
-    x, w, b = leaf(values), leaf(weight), leaf(bias)
     torch_mean, torch_var = torch.tensor(running_mean), torch.tensor(running_var)
-    y = functional.batch_norm(x, torch_mean, torch_var, w, b, train, 0.3, 1e-3)
-    y.backward(torch.tensor(dy))
-    mean, var, unbiased = oracles.batch_statistics(values)
+    mean, var, unbiased = oracles.batch_statistics(x) if train else (running_mean, running_var, None)
+    compare(
+        lambda x, w, b: functional.batch_norm(x, torch_mean, torch_var, w, b, train, 0.3, 1e-3),
+        oracles.batch_norm(x, weight, bias, mean, var, 1e-3),
+        lambda dy: oracles.batch_norm_gradients(x, weight, dy, mean, var, train, 1e-3),
+        *(x, weight, bias),
+    )
     if train:
         equal(0.7 * running_mean + 0.3 * mean, torch_mean)
         equal(0.7 * running_var + 0.3 * unbiased, torch_var)
-    else:
-        mean, var = running_mean, running_var
-    equal(oracles.batch_norm(values, weight, bias, mean, var, 1e-3), y)
-    for got, expected in zip(
-        oracles.batch_norm_gradients(values, weight, dy, mean, var, train, 1e-3),
-        (x.grad, w.grad, b.grad),
-        strict=True,
-    ):
-        equal(got, expected)
 
 
 @pytest.mark.parametrize("name", ["layer_norm", "group_norm"])
 def test_norms_within_a_sample(name: str) -> None:
-    parameters = (6, 2, 5) if name == "layer_norm" else (6,)
-    values, dy = 3 + 2 * draw(4, 6, 2, 5), draw(4, 6, 2, 5, seed=1)
-    weight, bias = draw(*parameters, seed=2), draw(*parameters, seed=3)
-    x, w, b = leaf(values), leaf(weight), leaf(bias)
-    y = getattr(functional, name)(x, parameters if name == "layer_norm" else 3, w, b, 1e-3)
-    y.backward(torch.tensor(dy))
-    equal(getattr(oracles, name)(values, 3, weight, bias, 1e-3), y)
-    gradients = getattr(oracles, name + "_gradients")(values, 3, weight, dy, 1e-3)
-    for got, expected in zip(gradients, (x.grad, w.grad, b.grad), strict=True):
-        equal(got, expected)
+    shape = (6, 2, 5) if name == "layer_norm" else (6,)
+    x, weight, bias = 3 + 2 * draw(4, 6, 2, 5), draw(*shape, seed=2), draw(*shape, seed=3)
+    gradients = getattr(oracles, name + "_gradients")
+    compare(
+        lambda x, w, b: getattr(functional, name)(x, shape if name == "layer_norm" else 3, w, b, 1e-3),
+        getattr(oracles, name)(x, 3, weight, bias, 1e-3),
+        lambda dy: gradients(x, 3, weight, dy, 1e-3),
+        *(x, weight, bias),
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
 def test_local_response_norm(size: int) -> None:
-    values, dy = 3 * draw(2, 6, 2, 3), draw(2, 6, 2, 3, seed=1)
-    x = leaf(values)
-    y = functional.local_response_norm(x, size, 0.5, 0.75, 1.5)
-    y.backward(torch.tensor(dy))
-    equal(oracles.local_response_norm(values, size, 0.5, 0.75, 1.5), y)
-    equal(oracles.local_response_norm_gradients(values, dy, size, 0.5, 0.75, 1.5), x.grad)
+    x, options = 3 * draw(2, 6, 2, 3), (size, 0.5, 0.75, 1.5)
+    compare(
+        lambda x: functional.local_response_norm(x, *options),
+        oracles.local_response_norm(x, *options),
+        lambda dy: oracles.local_response_norm_gradients(x, dy, *options),
+        x,
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1], ids=["hard", "smoothed"])
 @pytest.mark.parametrize("kind", ["labels", "one-hot", "probabilities"])
-def test_softmax_cross_entropy(kind: str, smoothing: float) -> None:
-    logits = 3 * draw(5, 4)
-    target = {
-        "labels": np.array([0, 3, 1, 1, 2]),
-        "one-hot": np.eye(4)[[0, 3, 1, 1, 2]],
-        "probabilities": oracles.softmax(draw(5, 4, seed=1)),
-    }[kind]
-    x = leaf(logits)
-    loss = functional.cross_entropy(x, torch.tensor(target), label_smoothing=smoothing)
-    (0.7 * loss).backward()
-    equal(oracles.softmax_cross_entropy(logits, target, smoothing), loss)
-    equal(oracles.softmax_cross_entropy_gradients(logits, target, smoothing, 0.7), x.grad)
-
-
-def test_mean_squared_error() -> None:
-    y, target = draw(5, 4), draw(5, 4, seed=1)
-    x = leaf(y)
-    loss = functional.mse_loss(x, torch.tensor(target))
-    (0.7 * loss).backward()
-    equal(oracles.mean_squared_error(y, target), loss)
-    equal(oracles.mean_squared_error_gradients(y, target, 0.7), x.grad)
+def test_losses(kind: str, smoothing: float) -> None:
+    x, y, other = 3 * draw(5, 4), draw(5, 4, seed=3), draw(5, 4, seed=4)
+    labels = np.array([0, 3, 1, 1, 2])
+    target = {"labels": labels, "one-hot": np.eye(4)[labels], "probabilities": oracles.softmax(y)}[kind]
+    compare(
+        lambda x: functional.cross_entropy(x, torch.tensor(target), label_smoothing=smoothing),
+        oracles.softmax_cross_entropy(x, target, smoothing),
+        lambda dy: oracles.softmax_cross_entropy_gradients(x, target, smoothing, dy),
+        x,
+    )
+    compare(
+        lambda y: functional.mse_loss(y, torch.tensor(other)),
+        oracles.mean_squared_error(y, other),
+        lambda dy: oracles.mean_squared_error_gradients(y, other, dy),
+        y,
+    )
 
 
 def test_finite_differences_agree() -> None:
