@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,16 +118,10 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     functions = """
         extern "C" unsigned quotient(unsigned n, const Divider *d) { return n / *d; }
         extern "C" long long long_quotient(long long n, const Divider *d) { return n / *d; }
-        extern "C" float from_half(unsigned short bits) { return widen(__half{bits}); }
-        extern "C" unsigned short to_half(float x) { return narrow<__half>(x).bits; }
-        extern "C" float from_bfloat(unsigned short bits) { return widen(__nv_bfloat16{bits}); }
-        extern "C" unsigned short to_bfloat(float x) { return narrow<__nv_bfloat16>(x).bits; }
     """
     build('#include "device.h"\n' + stand_alone('#include "common.cuh"\n') + functions, library)
     loaded = ctypes.CDLL(str(library))
     loaded.quotient.restype, loaded.long_quotient.restype = ctypes.c_uint, ctypes.c_longlong
-    loaded.from_half.restype = loaded.from_bfloat.restype = ctypes.c_float
-    loaded.to_half.restype = loaded.to_bfloat.restype = ctypes.c_ushort
     return loaded
 
 
@@ -144,43 +137,3 @@ def test_division(common: ctypes.CDLL) -> None:
             if 0 <= n <= largest:
                 assert common.quotient(ctypes.c_uint(n), fields) == n // d, (n, d)
                 assert common.long_quotient(ctypes.c_longlong(n << 20), fields) == (n << 20) // d, (n, d)
-
-
-def test_half_precision_of_the_shim(common: ctypes.CDLL) -> None:
-    """The host's stand-in rounds as NumPy does: every half to a float, and floats near every half back."""
-    bits = np.arange(1 << 16, dtype=np.uint16)
-    halves = bits.view(np.float16).astype(np.float32)
-    upcast = np.array([common.from_half(int(b)) for b in bits], dtype=np.float32)
-    np.testing.assert_array_equal(upcast, halves)
-    rounded = np.random.default_rng(0).permutation(halves[np.isfinite(halves)])[:4000]
-    near = np.concatenate([np.nextafter(rounded, np.float32(sign * np.inf)) for sign in (1, -1)])
-    middle = (rounded.astype(np.float64) * (1 + 2.0**-11)).astype(np.float32)
-    special = np.array([65504, 65519.996, 65520, 1e10, np.inf, -np.inf, 2.0**-25, 1e-30], dtype=np.float32)
-    for x in np.concatenate([near, middle, special]):
-        with np.errstate(over="ignore"):
-            expected = int(np.float16(x).view(np.uint16))
-        assert common.to_half(ctypes.c_float(x)) == expected, x
-    assert np.isnan(np.uint16(common.to_half(ctypes.c_float(np.nan))).view(np.float16))
-
-
-def test_bfloat16_of_the_shim(common: ctypes.CDLL) -> None:
-    """Against the definition: the nearest number whose lower 16 bits are 0, the even one of two."""
-    x = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
-    x = np.concatenate([x, [1 + 2.0**-8, 1 + 3 * 2.0**-8, -np.inf, np.inf, 3.4e38, 0]]).astype(np.float32)
-    for value in x:
-        below = np.uint32(value.view(np.uint32) & 0xFFFF0000)
-        choices = [np.uint32(bits).view(np.float32) for bits in (below, int(below) + 0x10000)]
-        with np.errstate(invalid="ignore"):
-            distances = [abs(float(choice) - float(value)) if choice != value else 0.0 for choice in choices]
-        got = np.float32(common.from_bfloat(common.to_bfloat(ctypes.c_float(value))))
-        if distances[0] == distances[1]:
-            assert got.view(np.uint32) & 0x10000 == 0, value
-        elif np.isfinite(choices).all():
-            assert got == choices[int(np.argmin(distances))], value
-    assert np.isnan(common.from_bfloat(common.to_bfloat(ctypes.c_float(np.nan))))
-    assert common.from_bfloat(common.to_bfloat(ctypes.c_float(-np.inf))) == -np.inf
-
-
-def test_a_family_that_does_not_compile(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="nothing"):
-        build("int f() { return nothing; }", tmp_path / "broken.so")

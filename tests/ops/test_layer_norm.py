@@ -10,7 +10,6 @@ import pytest
 from tests.support import oracles
 from tests.support.ops import LAYOUTS, Array, channels_last, draw, is_channels_last, mentions
 from xpcnn import errors, ops
-from xpcnn.testing import gradcheck_op
 
 # (op, shape of x, what follows it, the shape of weight and bias)
 CASES: dict[str, tuple[str, tuple[int, ...], Any, tuple[int, ...]]] = {
@@ -93,28 +92,6 @@ def test_absent_parameters(make: Any, dtype: str, case: Any, given: str) -> None
     for array, value in ((dw, expected[2]), (db, expected[3])):
         if array is not None:
             make.check(array, value, dtype, scale=max(1.0, float(np.abs(value).max())))
-
-
-@pytest.mark.parametrize(
-    "case", [CASES["two of three axes"], CASES["groups of volumes"]], ids=["layer", "group"]
-)
-def test_finite_differences(make: Any, case: Any) -> None:
-    x, _, weight, bias = map(make.array, numbers(case))
-    op = getattr(ops, case[0])
-    gradcheck_op(lambda x, w, b: op(x, case[2], w, b), op.backward, x, weight, bias)
-
-
-@pytest.mark.parametrize("case", [CASES["images"], CASES["groups of images"]], ids=["layer", "group"])
-def test_against_torch(make: Any, dtype: str, case: Any) -> None:
-    torch = pytest.importorskip("torch")
-    x, dy, weight, bias = numbers(case, dtype)
-    leaves = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, weight, bias)]
-    expected = getattr(torch.nn.functional, case[0])(leaves[0], case[2], *leaves[1:], eps=EPS)
-    expected.backward(torch.tensor(dy, dtype=torch.float64))
-    op = getattr(ops, case[0])
-    y, ctx = op(make.array(x), case[2], make.array(weight), make.array(bias), eps=EPS)
-    gradients = op.backward(ctx, make.array(dy))
-    check(make, (y, *gradients), [expected.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)], dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())

@@ -58,19 +58,6 @@ def test_transposed_and_broadcast_inputs(make: Any) -> None:
         make.check(got, value, "float64")
 
 
-def test_linear_against_torch(make: Any, dtype: str) -> None:
-    torch = pytest.importorskip("torch")
-    host = [draw(*shape, dtype=dtype) for shape in ((32, 100), (50, 100), (50,), (32, 50))]
-    *leaves, dy = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in host)
-    expected = torch.nn.functional.linear(*leaves)
-    expected.backward(dy.detach())
-    x, w, b, dy = (make.array(a) for a in host)
-    y, ctx = ops.linear(x, w, b)
-    make.check(y, expected.detach().numpy(), dtype)
-    for got, leaf in zip(ops.linear.backward(ctx, dy), leaves, strict=True):
-        make.check(got, leaf.grad.numpy(), dtype)
-
-
 def test_bad_shapes(make: Any) -> None:
     w = make.array(draw(3, 4))
     calls = {

@@ -40,21 +40,6 @@ def test_cross_entropy(make: Any, dtype: str, kind: str, smoothing: float) -> No
     make.check(dx, oracles.softmax_cross_entropy_gradients(logits, target, smoothing), dtype)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1], ids=["hard", "smoothed"])
-@every_target
-def test_cross_entropy_against_torch(make: Any, dtype: str, kind: str, smoothing: float) -> None:
-    torch = pytest.importorskip("torch")
-    logits = (3 * draw(5, 4)).astype(dtype)
-    target = TARGETS[kind] if kind == "labels" else TARGETS[kind].astype(dtype)
-    x = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
-    t = torch.tensor(target) if kind == "labels" else torch.tensor(target, dtype=torch.float64)
-    expected = torch.nn.functional.cross_entropy(x, t, label_smoothing=smoothing)
-    expected.backward()
-    loss, ctx = ops.softmax_cross_entropy(make.array(logits), target_array(make, target, dtype), smoothing)
-    make.check(loss, expected.item(), dtype)
-    make.check(ops.softmax_cross_entropy.backward(ctx), x.grad.numpy(), dtype)
-
-
 @pytest.mark.parametrize("labels_dtype", ["int8", "int16", "int32", "uint8"])
 def test_labels_of_any_integer_dtype(make: Any, labels_dtype: str) -> None:
     """Also where 300 classes do not fit it."""

@@ -140,46 +140,6 @@ def test_what_is_left_to_the_definition(kernels: Implementation) -> None:
         assert kernels.kernels()["sgd_step"]([update]) is NotImplemented
 
 
-@every_case
-def test_a_run(
-    implementation: Implementation, kind: Any, options: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With groups, a frozen parameter and one that is unfrozen late: as in float64 without kernels."""
-    shapes = {"conv.weight": (3, 2, 2, 2), "conv.bias": (3,), "late": (4, 5), "frozen": (2,)}
-
-    def trained(i: Any, dtype: str) -> Any:
-        parameters = {
-            path: nn.Parameter(i.array(draw(*shape, seed=k), dtype))
-            for k, (path, shape) in enumerate(shapes.items())
-        }
-        optimizer = kind(parameters, lr=0.1, groups={"*.bias": {"lr": 0.02, "weight_decay": 0.01}}, **options)
-        parameters["frozen"].trainable = False
-        for number in range(4):
-            parameters["late"].trainable = number >= 2
-            grads = nn.Gradients()
-            for k, (path, shape) in enumerate(shapes.items()):
-                grads.add(parameters[path], i.array(draw(*shape, seed=100 * number + k), dtype))
-            optimizer.step(grads)
-        state = optimizer.state_dict()
-        return {path: {"data": parameters[path].data, **state["state"][path]} for path in shapes}, state[
-            "steps"
-        ]
-
-    i = implementation
-    got, steps = trained(i, i.dtype_name)
-    i.ran(kind.update.kernel)
-    with monkeypatch.context() as patch:
-        if i.kind in ("cpu", "cuda-emulated", "cupy"):
-            patch.setattr(__import__("xpcnn").get_backend(), "kernels", {})
-        expected, expected_steps = trained(i, "float64")
-    assert steps == expected_steps
-    rtol = 10 * ROUNDING[i.dtype_name]
-    for path, arrays in expected.items():
-        assert got[path].keys() == arrays.keys()
-        for name, array in arrays.items():
-            np.testing.assert_allclose(i.values(got[path][name]), i.values(array), rtol=rtol, atol=rtol)
-
-
 def test_a_subclass_with_an_update_of_its_own(kernels: Implementation) -> None:
     class Halving(optim.Adam):
         def update(self, data: Any, *args: Any, **options: Any) -> Any:
