@@ -16,7 +16,17 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.backend.windows import window_taps
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.op import cached, check_dy, check_rank, common_backend, flag, op, pair, require_possible
+from xpcnn.ops.op import (
+    cached,
+    check_dy,
+    check_rank,
+    common_backend,
+    flag,
+    op,
+    pair,
+    require_possible,
+    upcast,
+)
 
 __all__ = ["MaxPool2dContext", "PoolGeometry", "full_channels_last", "max_pool2d"]
 
@@ -99,21 +109,23 @@ def max_pool_windows(x: Array, geometry: PoolGeometry) -> Array:
 def max_pool_scatter(dy: Array, x: Array, y: Array, geometry: PoolGeometry) -> Array:
     """Return dx: each gradient goes to the first pixel of its window, row by row, that equals the maximum.
 
-    A window whose maximum is NaN, which equals nothing, passes no gradient on.
+    A window whose maximum is NaN, which equals nothing, passes no gradient on. Halves are summed in float32.
     """
     backend = backend_of(dy)
     xp = backend.xp
-    dy = xp.permute_dims(backend.channels_last(dy), (0, 3, 1, 2))
-    dx = full_channels_last(dy, tuple(x.shape), 0.0)
+    gradient = xp.permute_dims(backend.channels_last(dy), (0, 3, 1, 2))
+    if geometry.windows_overlap:
+        gradient = upcast(backend, gradient)
+    dx = full_channels_last(gradient, tuple(x.shape), 0.0)
     free = xp.ones_like(y, dtype=xp.bool)  # windows that have not met their maximum yet
     for at, seen in geometry.taps:
         hit = (x[seen] == y[at]) & free[at]
         free[at] ^= hit
         if geometry.windows_overlap:
-            dx[seen] += backend.masked(hit, dy[at])
+            dx[seen] += backend.masked(hit, gradient[at])
         else:
-            dx[seen] = backend.masked(hit, dy[at])
-    return dx
+            dx[seen] = backend.masked(hit, gradient[at])
+    return xp.astype(dx, dy.dtype, copy=False)
 
 
 def full_channels_last(like: Array, shape: tuple[int, ...], value: float, dtype: Any = None) -> Array:
