@@ -61,6 +61,7 @@ def test_transposed_and_broadcast_inputs(make: Any) -> None:
 def test_bad_shapes(make: Any) -> None:
     w = make.array(draw(3, 4))
     calls = {
+        ("flatten", "0-d"): lambda: ops.flatten(make.array(1.0)),
         ("linear", "(5, 6)", "(3, 4)"): lambda: ops.linear(make.array(draw(5, 6)), w),
         ("linear", "bias", "(4,)", "3"): lambda: ops.linear(make.array(draw(5, 4)), w, make.array(draw(4))),
         ("linear", "weight", "(3, 4, 1)"): lambda: ops.linear(w, make.array(draw(3, 4, 1))),

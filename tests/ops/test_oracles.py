@@ -119,7 +119,7 @@ def test_pools(case: Pool) -> None:
 
 @pytest.mark.parametrize(("shape", "size"), ADAPTIVE.values(), ids=ADAPTIVE.keys())
 def test_adaptive_avg_pool2d(shape: tuple[int, ...], size: Any) -> None:
-    x, wanted = draw(*shape), pair(size or (None, None))
+    x, wanted = draw(*shape), (None, None) if size is None else pair(size)
     full = tuple(given or actual for given, actual in zip(wanted, shape[2:], strict=True))
     compare(
         lambda x: functional.adaptive_avg_pool2d(x, wanted),
