@@ -50,6 +50,29 @@ def test_techniques() -> None:
     assert history.losses[-1] < history.losses[0]
 
 
+def test_transfer_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    digits, fit = xpcnn.data.synthetic_digits(220), xpcnn.Trainer.fit
+
+    def fit_briefly(self: Any, images: Any, *, epochs: int, batch_size: int) -> Any:
+        return fit(self, images, epochs=1, batch_size=batch_size, progress=None)
+
+    monkeypatch.setattr(xpcnn.Trainer, "fit", fit_briefly)
+    monkeypatch.setattr(xpcnn.data, "mnist", lambda: (digits[:160], digits[160:]))
+    page = DOCS / "transfer-learning.md"
+    names = run(page)
+    shown = re.findall(r"^print\(report\.\w+\) +# (\[.*?\])", "\n".join(code_of(page)), re.M)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == shown
+    assert len(shown) == 2
+    assert names["source"].fc is names["head"].fc
+
+
+def test_hyperparameter_search(capsys: pytest.CaptureFixture[str]) -> None:
+    block, _ = code_of(DOCS / "hyperparameter-search.md")  # the other needs Optuna
+    names: dict[str, Any] = {}
+    exec(compile(block, "hyperparameter-search.md", "exec"), names)
+    assert f"{names['trials'][0].accuracy:.1%}" in capsys.readouterr().out
+
+
 USES = """
 import numpy as np
 from xpcnn import load_model, nn

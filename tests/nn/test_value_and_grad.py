@@ -16,8 +16,7 @@ from xpcnn import Key, Trainer, errors, nn, ops, optim
 from xpcnn.backend.reference import reference_mode
 from xpcnn.nn.value_and_grad import infer, shards_of
 from xpcnn.train import trainer as trainer_module
-from xpcnn.train.amp import LowPrecisionModel
-from xpcnn.train.loss_scale import LossScale
+from xpcnn.train.amp import LossScale, LowPrecisionModel
 
 labels = np.arange(90) % 4
 

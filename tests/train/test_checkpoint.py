@@ -14,7 +14,7 @@ import xpcnn
 from xpcnn import Trainer, io, models, optim
 from xpcnn.data import Dataset
 from xpcnn.errors import CheckpointError, StateDictError
-from xpcnn.train import loss_scale, restore_checkpoint, save_checkpoint
+from xpcnn.train import amp, restore_checkpoint, save_checkpoint
 
 New = Callable[..., Trainer]
 
@@ -73,7 +73,7 @@ def test_on_another_backend(
 
 @pytest.fixture
 def _quick_growth(monkeypatch: Any) -> None:
-    monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 1)
+    monkeypatch.setattr(amp, "GROWTH_INTERVAL", 1)
 
 
 def jitter(images: Any, rng: np.random.Generator) -> Any:

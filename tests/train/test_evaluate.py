@@ -48,14 +48,6 @@ def test_the_default_batch_is_bounded() -> None:
     assert model.sizes.seen == [1000, 500]
 
 
-def test_one_hot_labels_and_prepared_images(digits: Dataset) -> None:
-    model = model_with_sizes()
-    expected = evaluate(model, digits)
-    result = evaluate(model, (digits.images / 255, np.eye(10)[digits.labels]), batch_size=200)
-    assert result[2:] == expected[2:]
-    assert result.loss == pytest.approx(expected.loss, rel=1e-12)
-
-
 def test_on_every_backend(make: Any, digits: Dataset) -> None:
     with make.use():
         model = models.tiny_convnet(dtype="float64")

@@ -86,11 +86,3 @@ def test_the_number_of_images_costs_nothing(name: str) -> None:
     predict(model, pixels[:1])  # what is imported or set up once
     for few, many in zip(asked(40), asked(120), strict=True):
         assert many < few * 1.1 + MEGABYTE
-
-
-def test_many_images_are_evaluated_within_150_megabytes() -> None:
-    """Of two batches; that more cost nothing is tested above."""
-    model = models.deep_convnet()
-    pixels = (noise(400) * 255).astype(np.uint8)
-    assert peak(lambda: evaluate(model, (pixels, np.arange(400) % 10))) < 150 * MEGABYTE
-    assert peak(lambda: predict(model, pixels)) < 150 * MEGABYTE

@@ -67,17 +67,6 @@ def test_a_history_with_a_loss_that_is_no_number_survives_json() -> None:
     assert math.isnan(History.from_json(plain).losses[1])
 
 
-def test_pairs_of_arrays(new_trainer: Any, digits: Dataset, same_bits: Any) -> None:
-    """Bytes, prepared images and one-hot labels train alike."""
-    images, labels = digits
-    prepared = images.astype(np.float32) * np.float32(1 / 255)
-    trainers = []
-    for pair in (digits, (images, labels), (prepared, labels), [images, np.eye(10)[labels]]):
-        trainers.append(new_trainer())
-        trainers[-1].fit(pair, pair, 1, 50, progress=None)
-    assert all(same_bits(trainers[0], other) for other in trainers[1:])
-
-
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
@@ -182,16 +171,6 @@ def test_a_last_sample_alone_joins_the_batch_before_where_it_is_refused(norm: An
 
 
 # -- the same again ----------------------------------------------------------------------
-
-
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    new_trainer: Any, digits: Dataset, same_bits: Any
-) -> None:
-    trainers = [new_trainer(seed=seed) for seed in (0, 0, 1)]
-    for trainer in trainers:
-        trainer.fit(digits, None, 2, 50, evaluate_samples=10, progress=None)
-    assert same_bits(trainers[0], trainers[1])
-    assert not same_bits(trainers[0], trainers[2])
 
 
 def test_the_trainers_seed_decides_order_and_masks(new_model: Any, digits: Dataset) -> None:

@@ -71,16 +71,22 @@ def pressing(trainer: Trainer, call: int, *names: str, train: bool = True) -> Tr
     return trainer
 
 
-@pytest.mark.parametrize(
-    ("backend", "step"), [*(("numpy", step) for step in (1, 2, 5, 6, 14, 15)), ("torch", 7)]
-)
+CASES = [
+    *(("numpy", step, {}) for step in (1, 2, 5, 6, 14, 15)),
+    ("torch", 7, {}),
+    ("numpy", 7, {"optimizer": optim.SGD, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}),
+    *(("numpy", 7, {"optimizer": kind}) for kind in (optim.AdaGrad, optim.RMSprop, optim.AdamW)),
+]
+
+
+@pytest.mark.parametrize(("backend", "step", "options"), CASES)
 def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
-    new_trainer: Any, digits: Dataset, same_bits: Any, tmp_path: Path, backend: str, step: int
+    new_trainer: Any, digits: Dataset, same_bits: Any, tmp_path: Path, backend: str, step: int, options: Any
 ) -> None:
     if reason := xpcnn.available_backends()[backend]:
         pytest.skip(reason)
     with xpcnn.use_backend(backend):
-        whole, broken, resumed = (new_trainer(lr=3e-3) for _ in range(3))
+        whole, broken, resumed = (new_trainer(lr=3e-3, **options) for _ in range(3))
     fit(whole, digits)
     with pytest.raises(KeyboardInterrupt):
         fit(pressing(broken, step), digits)
@@ -95,23 +101,6 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
         fit(again, digits, epochs=EPOCHS - again.epoch)
         assert same_bits(whole, again)
         assert not again.history.interrupted
-
-
-@pytest.mark.parametrize("optimizer", ["SGD", "AdaGrad", "RMSprop", "AdamW"])
-def test_with_every_optimizer(
-    new_trainer: Any, digits: Dataset, same_bits: Any, tmp_path: Path, optimizer: str
-) -> None:
-    options = {"optimizer": getattr(optim, optimizer), "lr": 2e-3, "weight_decay": 1e-3}
-    if optimizer == "SGD":
-        options |= {"momentum": 0.9, "nesterov": True}
-    whole, broken, resumed = (new_trainer(**options) for _ in range(3))
-    fit(whole, digits)
-    with pytest.raises(KeyboardInterrupt):
-        fit(pressing(broken, 7), digits)
-    save_checkpoint(tmp_path / "c.npz", broken)
-    restore_checkpoint(tmp_path / "c.npz", resumed)
-    fit(resumed, digits, epochs=EPOCHS - resumed.epoch)
-    assert same_bits(whole, resumed)
 
 
 def test_during_the_evaluation(new_trainer: Any, digits: Dataset, same_bits: Any) -> None:

@@ -311,56 +311,42 @@ def test_a_run_that_is_killed_while_saving_does_the_epoch_again(
 # -- the history ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tail", ['{"losses": [1.0', '{"losses": [2.0]}', "\x00\x00\x00", '{"losses": 3}\n'])
-def test_a_half_written_last_line_is_left_out(
-    tmp_path: Path, new_trainer: Any, digits: Dataset, caplog: Any, tail: str
+BAD = b"\xff\x1b}\n"
+HISTORIES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
+    "none": (lambda lines: [], ""),
+    "an epoch less": (lambda lines: lines[:1], ""),
+    "more": (lambda lines: [*lines, b'{"losses": [0.5, null], "interrupted": true}\n'], ""),
+    "half a line": (lambda lines: [*lines, b'{"losses": [1.0'], "told"),
+    "zeros": (lambda lines: [*lines, b"\x00\x00\x00"], "told"),
+    "a bad last line": (lambda lines: [*lines, b'{"losses": 3}\n'], "told"),
+    "a bad line": (lambda lines: [lines[0], BAD, lines[1]], "line 2"),
+    "a bad first line": (lambda lines: [BAD, *lines], "line 1"),
+}
+
+
+@pytest.mark.parametrize("found", HISTORIES)
+def test_a_resumed_run_mends_its_history(
+    tmp_path: Path, new_trainer: Any, digits: Dataset, caplog: Any, found: str
 ) -> None:
+    """Its checkpoint has all of it: a kill may come between the two, or while a line is written."""
     run, trainer, resumed = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
-    fit(trainer, digits, run, epochs=1)
-    with run.history_file.open("a") as file:
-        file.write(tail)
-    assert run.history() == trainer.history
-    (note,) = [record.getMessage() for record in caplog.records]
-    assert note.startswith(f"{run.history_file}: unreadable: line 2")
+    fit(trainer, digits, run)
+    change, damage = HISTORIES[found]
+    lines = change(run.history_file.read_bytes().splitlines(keepends=True))
+    run.history_file.write_bytes(b"".join(lines))
+    if damage == "told":  # of the last line
+        assert run.history() == trainer.history
+        assert caplog.records[0].getMessage().startswith(f"{run.history_file}: unreadable: line 3")
+    elif damage:
+        with pytest.raises(CheckpointError, match=rf"history\.jsonl: unreadable: {damage}"):
+            run.history()
+    caplog.clear()
     run.restore(resumed)
     fit(resumed, digits, run, epochs=1)
-    assert run.history() == resumed.history
-    assert len(run.history_file.read_text().splitlines()) == 2
-
-
-@pytest.mark.parametrize("line", [0, 1])
-def test_a_resumed_run_mends_a_damaged_history(
-    tmp_path: Path, new_trainer: Any, digits: Dataset, caplog: Any, line: int
-) -> None:
-    """Its checkpoint has all of it."""
-    run, resumed = RunDirectory(tmp_path, {}), new_trainer()
-    fit(new_trainer(), digits, run)
-    lines = run.history_file.read_bytes().splitlines(keepends=True)
-    run.history_file.write_bytes(b"".join([*lines[:line], b"\xff\x1b}\n", *lines[line:]]))
-    with pytest.raises(CheckpointError, match=rf"history\.jsonl: .*line {line + 1}"):
-        run.history()
-    run.restore(resumed)
-    fit(resumed, digits, run, epochs=1)
-    (note,) = (record.message for record in caplog.records if "history" in record.message)
-    assert note.endswith("; it and what follows are left out")
+    notes = [record.getMessage() for record in caplog.records]
+    assert [note.endswith("; it and what follows are left out") for note in notes] == [True] * bool(damage)
     assert run.history() == resumed.history
     assert len(run.history().epochs) == 3
-
-
-@pytest.mark.parametrize("lines", [0, 1, 3])
-def test_a_resumed_run_cuts_the_history_to_its_checkpoint(
-    tmp_path: Path, new_trainer: Any, digits: Dataset, lines: int
-) -> None:
-    """Or adds what is missing: a kill may come between the checkpoint and the history."""
-    run, resumed = RunDirectory(tmp_path, {}), new_trainer()
-    fit(new_trainer(), digits, run)
-    content = run.history_file.read_text().splitlines(keepends=True)
-    content.append(json.dumps({"losses": [0.5, None], "interrupted": True}) + "\n")
-    run.history_file.write_text("".join(content[:lines]))
-    run.restore(resumed)
-    fit(resumed, digits, run, epochs=1)
-    assert run.history() == resumed.history
-    assert len(resumed.history.epochs) == 3
 
 
 # -- other data, other batches --------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError
 from xpcnn.train import Trial, random_search, ranked, split
 
-PAGE = Path(__file__).parents[2] / "docs" / "hyperparameter-search.md"
 RANGES: dict[str, Any] = {"lr": (1e-4, 1e-1), "weight_decay": (1e-8, 1e-4)}
 
 
@@ -117,17 +114,3 @@ def test_arguments(parts: tuple[Dataset, Dataset]) -> None:
         list(random_search(lambda **v: build(**v, loss=ops.mean_squared_error), heights, heights, trials=1))
     with pytest.raises(ArgumentError, match="build must return a Trainer, got NoneType"):
         list(random_search(lambda **values: None, *parts, trials=1))  # type: ignore[arg-type, return-value]
-
-
-def test_the_page_runs(capsys: Any) -> None:
-    names = run_blocks(1)
-    trials = names["trials"]
-    assert [t.accuracy for t in trials] == sorted((t.accuracy for t in trials), reverse=True)
-    assert f"{trials[0].accuracy:.1%}" in capsys.readouterr().out
-
-
-def run_blocks(count: int) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[:count]:
-        exec(compile(code, PAGE.name, "exec"), names)
-    return names

@@ -1,8 +1,7 @@
 """Training: the loop, its history, evaluation, checkpoints and run folders."""
 
-from xpcnn.train.callback import Callback, ProgressBar, ProgressLines, describe, progress_for
+from xpcnn.train.callback import Callback, EarlyStopping, ProgressBar, ProgressLines, describe, progress_for
 from xpcnn.train.checkpoint import restore_checkpoint, save_checkpoint
-from xpcnn.train.early_stopping import EarlyStopping
 from xpcnn.train.evaluate import Evaluation, evaluate, predict
 from xpcnn.train.history import EpochRecord, History
 from xpcnn.train.loading import load_model

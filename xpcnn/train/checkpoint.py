@@ -13,8 +13,8 @@ from xpcnn.backend import to_numpy
 from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.io import Range, checked, load_arrays, parse_json, save_arrays
+from xpcnn.train.amp import LARGEST_SCALE, SMALLEST_SCALE
 from xpcnn.train.history import History
-from xpcnn.train.loss_scale import LARGEST_SCALE, SMALLEST_SCALE
 from xpcnn.train.trainer import Trainer
 
 __all__ = ["Checkpoint", "restore_checkpoint", "save_checkpoint"]
@@ -147,12 +147,11 @@ class Checkpoint:
                     f"but this trainer has {name}={getattr(trainer, name)!r}"
                 )
         for name, what in _OPTIONAL.items():
-            if getattr(saved, name) is not None and getattr(trainer, name) is None:
-                raise CheckpointError(
-                    f"{self.path}: was trained with {what}, but this trainer has none; give it {name}="
-                )
-            if getattr(saved, name) is None and getattr(trainer, name) is not None:
-                raise CheckpointError(f"{self.path}: was trained without {what}, but this trainer has one")
+            was, has = getattr(saved, name) is not None, getattr(trainer, name) is not None
+            if was != has:
+                own = "has one" if has else f"has none; give it {name}="
+                how = "with" if was else "without"
+                raise CheckpointError(f"{self.path}: was trained {how} {what}, but this trainer {own}")
         slots: dict[str, dict[str, Any]] = {}
         for name, array in self.arrays["optimizer"].items():
             parameter, _, slot = name.rpartition("/")

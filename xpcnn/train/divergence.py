@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xpcnn.backend import Array, backend_of, is_floating, namespace
 from xpcnn.errors import DivergenceError
 from xpcnn.nn import Gradients, Layer
-from xpcnn.train.loss_scale import SMALLEST_SCALE
+from xpcnn.train.amp import SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +16,24 @@ from xpcnn.nn import Layer, ModelSpec, is_per_sample
 from xpcnn.nn.preprocess import like_of, require_batch, to_images
 from xpcnn.ops.op import upcast
 
-__all__ = ["are_probabilities", "as_dataset", "joined", "labelled", "note_input_shape", "pair_of"]
+if TYPE_CHECKING:
+    from xpcnn.train.trainer import Trainer
+
+__all__ = [
+    "are_probabilities",
+    "as_dataset",
+    "describe_data",
+    "joined",
+    "labelled",
+    "note_input_shape",
+    "pair_of",
+    "require_same_data",
+]
+
+
+_MOST_BYTES = 1 << 28
+
+_log = logging.getLogger(__name__)
 
 
 def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
@@ -112,3 +131,44 @@ def note_input_shape(data: Dataset, *models: Layer) -> None:
         model.spec = (model.spec or ModelSpec())._replace(
             input_shape=(channels, height, width), preparation=data.preparation or "crop"
         )
+
+
+def require_same_data(trainer: Trainer, train: Dataset, batch_size: int) -> None:
+    """Note what a trainer is trained on.
+
+    In the middle of an epoch, or after a restored checkpoint, other data is an ArgumentError. Another batch
+    size is logged, as the place in an epoch is counted in samples.
+    """
+    data, bound = describe_data(train), trainer.resumed or trainer.epoch_samples > 0
+    if bound and trainer.data not in (None, data):
+        raise ArgumentError(
+            f"fit: this training was begun with other data ({trainer.data}) than it is given now ({data}); "
+            f"give the same, or make a new Trainer of the model"
+        )
+    if bound and trainer.batch_size not in (None, batch_size):
+        _log.warning(
+            "fit: this training was begun with batch_size=%s and goes on with batch_size=%s",
+            trainer.batch_size,
+            batch_size,
+        )
+    trainer.data, trainer.batch_size, trainer.resumed = data, batch_size, False
+
+
+def describe_data(data: Dataset) -> str:
+    """Return a dataset's sizes, and a hash of its images and targets: of many gigabytes, of every n-th.
+
+    Examples
+    --------
+    >>> from xpcnn.data import synthetic_digits
+    >>> describe_data(synthetic_digits(20)).partition(", hash ")[0]
+    '20 images of (1, 28, 28) uint8, targets () int64, 10 classes'
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for array in (data.images, data.targets):
+        digest.update(np.ascontiguousarray(array[:: max(1, -(-array.nbytes // _MOST_BYTES))]))
+    images, targets = data.images, data.targets
+    classes = "" if data.classes is None else f", {data.classes} classes"
+    return (
+        f"{len(images):,} images of {images.shape[1:]} {images.dtype}, "
+        f"targets {targets.shape[1:]} {targets.dtype}{classes}, hash {digest.hexdigest()}"
+    )

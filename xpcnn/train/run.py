@@ -14,8 +14,7 @@ from xpcnn.io import checked, keeping, locked_file, make_folder, read_json, swee
 from xpcnn.train.callback import Callback
 from xpcnn.train.checkpoint import Checkpoint, save_checkpoint
 from xpcnn.train.divergence import require_finite
-from xpcnn.train.history import EpochRecord, History
-from xpcnn.train.history_file import HistoryFile
+from xpcnn.train.history import EpochRecord, History, HistoryFile
 from xpcnn.train.trainer import Trainer
 
 __all__ = ["RunDirectory"]

@@ -22,10 +22,9 @@ from xpcnn.train.callback import Callback, Callbacks
 from xpcnn.train.divergence import divergence, find_problem, finite_rows
 from xpcnn.train.evaluate import Evaluation, evaluate
 from xpcnn.train.history import History
-from xpcnn.train.inputs import as_dataset, note_input_shape
+from xpcnn.train.inputs import as_dataset, note_input_shape, require_same_data
 from xpcnn.train.loop import UNREAD, train_epochs
 from xpcnn.train.rollback import finite_step, kept_if, select
-from xpcnn.train.same_data import require_same_data
 
 __all__ = ["Trainer"]
 
