@@ -165,7 +165,7 @@ def describe_data(data: Dataset) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for array in (data.images, data.targets):
-        digest.update(np.ascontiguousarray(array[:: max(1, -(-array.nbytes // _MOST_BYTES))]))
+        digest.update(np.ascontiguousarray(array[:: max(1, -(-array.nbytes // _MOST_BYTES))]).data)
     images, targets = data.images, data.targets
     classes = "" if data.classes is None else f", {data.classes} classes"
     return (
