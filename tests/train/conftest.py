@@ -12,6 +12,7 @@ import pytest
 import xpcnn
 from xpcnn import Trainer, data, nn, optim
 from xpcnn.data import Dataset
+from xpcnn.train import EpochRecord
 
 
 def small_model(seed: int = 0, dtype: str = "float32") -> nn.Sequential:
@@ -91,6 +92,19 @@ def interrupted(monkeypatch: Any) -> Callable[[int, Callable[[], Any]], None]:
                 function()
 
     return call
+
+
+@pytest.fixture
+def scripted(monkeypatch: Any) -> Callable[..., None]:
+    """Lets epochs have these test accuracies, whatever the model."""
+
+    def arrange(*accuracies: float) -> None:
+        def record(**given: Any) -> EpochRecord:
+            return EpochRecord(**(given | {"test_accuracy": accuracies[given["epoch"] - 1]}))
+
+        monkeypatch.setattr("xpcnn.train.loop.EpochRecord", record)
+
+    return arrange
 
 
 def host_state(model: nn.Layer) -> dict[str, np.ndarray[Any, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.train import PassOn
 from xpcnn import Trainer, nn, optim
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, CheckpointError, DivergenceError
@@ -223,23 +224,11 @@ def test_an_update_that_ruins_the_weights_saves_nothing(
     assert len(run.history().losses) == ruined
 
 
-class Masked(nn.Layer):
-    """Adds nothing; its parameter is a mask."""
-
-    def __init__(self) -> None:
-        self.mask = nn.Parameter(np.full((1,), -np.inf, "f"))
-        self.mask.trainable = False
-
-    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
-        return x, None
-
-    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
-        return dy
-
-
 def test_frozen_parameters_may_hold_infinity(new_model: Any, digits: Dataset, tmp_path: Path) -> None:
     model = new_model()
-    model["masked"] = Masked()
+    model["masked"] = masked = PassOn()
+    masked.mask = nn.Parameter(np.full((1,), -np.inf, "f"))  # a mask, say
+    masked.mask.trainable = False
     run = RunDirectory(tmp_path, {})
     fit(Trainer(model, optim.Adam(model)), digits, run)
     assert run.weights_file.exists()
@@ -266,19 +255,6 @@ def test_a_full_disk_costs_nothing_that_was_saved(new_trainer: Any, digits: Data
 
 
 # -- stopping early ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def scripted(monkeypatch: Any) -> Callable[..., None]:
-    """Lets epochs have these test accuracies, whatever the model."""
-
-    def arrange(*accuracies: float) -> None:
-        def record(**given: Any) -> EpochRecord:
-            return EpochRecord(**(given | {"test_accuracy": accuracies[given["epoch"] - 1]}))
-
-        monkeypatch.setattr("xpcnn.train.loop.EpochRecord", record)
-
-    return arrange
 
 
 NAN = float("nan")

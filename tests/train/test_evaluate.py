@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.train import PassOn
 from xpcnn import models, nn, ops
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
@@ -14,28 +15,20 @@ from xpcnn.train import evaluate, predict
 from xpcnn.train.evaluate import _batches
 
 
-class Sizes(nn.Layer):
-    """Passes its input on and notes how many images came at a time."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
-        assert not train
-        self.seen.append(x.shape[0])
-        return x, None
-
-
 def model_with_sizes() -> Any:
-    return nn.Sequential(sizes=Sizes(), flatten=nn.Flatten(), fc=nn.Linear(784, 10, seed=0, dtype="float64"))
+    """A model, and how many images came at a time."""
+    sizes: list[int] = []
+    model = nn.Sequential(sizes=PassOn(lambda x, train: sizes.append(x.shape[0])), flatten=nn.Flatten())
+    model["fc"] = nn.Linear(784, 10, seed=0, dtype="float64")
+    return model, sizes
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 230, 1000])
 def test_any_batch_size_gives_the_same(digits: Dataset, batch_size: int) -> None:
-    model = model_with_sizes()
+    model, sizes = model_with_sizes()
     result = evaluate(model, digits, batch_size=batch_size)
-    assert max(model.sizes.seen) <= batch_size
-    assert sum(model.sizes.seen) == result.samples == 230
+    assert max(sizes) <= batch_size
+    assert sum(sizes) == result.samples == 230
     y = model(digits.images / 255)
     correct = int((y.argmax(axis=1) == digits.labels).sum())
     assert (result.correct, result.accuracy) == (correct, correct / 230)
@@ -43,9 +36,9 @@ def test_any_batch_size_gives_the_same(digits: Dataset, batch_size: int) -> None
 
 
 def test_the_default_batch_is_bounded() -> None:
-    model = model_with_sizes()
+    model, sizes = model_with_sizes()
     evaluate(model, (np.zeros((1500, 1, 28, 28), np.uint8), np.zeros(1500, int)))
-    assert model.sizes.seen == [1000, 500]
+    assert sizes == [1000, 500]
 
 
 def test_on_every_backend(make: Any, digits: Dataset) -> None:
@@ -69,14 +62,14 @@ def test_batches_are_smaller_for_larger_images(shape: tuple[int, ...], most: int
 
 def test_between_is_called_after_each_batch(digits: Dataset) -> None:
     calls: list[int] = []
-    evaluate(model_with_sizes(), digits, batch_size=100, between=lambda: calls.append(1))
+    evaluate(model_with_sizes()[0], digits, batch_size=100, between=lambda: calls.append(1))
     assert len(calls) == 3
 
 
 def test_predict(digits: Dataset) -> None:
-    model = model_with_sizes()
+    model, sizes = model_with_sizes()
     probabilities = predict(model, digits.images, batch_size=100)
-    assert model.sizes.seen == [100, 100, 30]
+    assert sizes == [100, 100, 30]
     assert isinstance(probabilities, np.ndarray)
     y = model(digits.images / 255)
     expected = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
@@ -84,7 +77,7 @@ def test_predict(digits: Dataset) -> None:
 
 
 def test_refusals(digits: Dataset) -> None:
-    model = model_with_sizes()
+    model, _ = model_with_sizes()
     with pytest.raises(ArgumentError, match="batch_size must be an integer of at least 1, got 0"):
         evaluate(model, digits, batch_size=0)
     with pytest.raises(ArgumentError, match="predict: batch_size must be an integer of at least 1, got -1"):

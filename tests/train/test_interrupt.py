@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -49,25 +50,21 @@ def fit(trainer: Trainer, digits: Dataset, *callbacks: Callback, epochs: int = E
     trainer.fit(digits, digits[:40], epochs, 50, evaluate_samples=30, progress=None, callbacks=callbacks)
 
 
-class PressAt(nn.Layer):
-    """Passes its input on; sends signals in forward number `call`."""
-
-    def __init__(self, call: int, *names: str, train: bool = True) -> None:
-        self.press, self.call, self.train, self.calls = send(*names or ("SIGINT",)), call, train, 0
-
-    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
-        self.calls += train is self.train
-        if train is self.train and self.calls == self.call:
-            self.press()
-        return x, None
-
-    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
-        return dy
-
-
 def pressing(trainer: Trainer, call: int, *names: str, train: bool = True) -> Trainer:
-    """The trainer, with a model that sends signals."""
-    trainer.model["press"] = PressAt(call, *names, train=train)
+    """The trainer, with a model that sends signals in forward number `call`."""
+    calls = itertools.count(1)
+
+    class Press(nn.Stateless):
+        def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+            if train is training and next(calls) == call:
+                send(*names or ("SIGINT",))()
+            return x, None
+
+        def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+            return dy
+
+    training = train
+    trainer.model["press"] = Press()
     return trainer
 
 

@@ -95,13 +95,9 @@ def test_what_a_finished_run_leaves(tmp_path: Path, new_trainer: Any, digits: Da
     ("scores", "best"), [((0.5, 0.6, 0.55), 1), ((0.3, 0.6, 0.6), 1), ((0.0, 0.0, 0.0), 0)]
 )
 def test_the_first_of_the_best_epochs_is_kept_by_a_resumed_run_too(
-    tmp_path: Path, new_trainer: Any, digits: Dataset, monkeypatch: Any, scores: Any, best: int
+    tmp_path: Path, new_trainer: Any, digits: Dataset, scripted: Any, scores: Any, best: int
 ) -> None:
-    record = xpcnn.train.EpochRecord
-    monkeypatch.setattr(
-        "xpcnn.train.loop.EpochRecord",
-        lambda **given: record(**(given | {"test_accuracy": scores[given["epoch"] - 1]})),
-    )
+    scripted(*scores)
     run, seen, resumed = RunDirectory(tmp_path, {}), [], new_trainer()
     note = Do(lambda trainer: seen.append(trainer.model.state_dict()["fc.weight"]))
     fit(new_trainer(), digits, note, run)
