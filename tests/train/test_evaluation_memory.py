@@ -16,6 +16,7 @@ import pytest
 from xpcnn import models, nn
 from xpcnn.train import evaluate, predict
 
+pytestmark = pytest.mark.slow
 MEGABYTE = 10**6
 SCRATCH = 5 * MEGABYTE
 """What a convolution may need beside its input and its output."""

@@ -187,6 +187,7 @@ def test_the_trainers_seed_decides_order_and_masks(new_model: Any, digits: Datas
     assert masks[0][0] != masks[0][1]  # and so does the step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "array_api_strict"])
 def test_backends_agree(backend: str, digits: Dataset) -> None:
     """20 steps of SimpleConvNet in float64."""

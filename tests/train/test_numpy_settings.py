@@ -27,11 +27,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"filters": 4, "classes": 3},
     ),
     "a seed": ("lenet5", {"seed": np.int64(1)}, {"seed": 1}),
-    "a bool": (
-        "vgg11",
-        {"small_images": np.bool_(True), "classes": np.int64(3)},
-        {"small_images": True, "classes": 3},
-    ),
+    "a bool": ("tiny_convnet", {"bias": np.bool_(True)}, {"bias": True}),
     "a type": ("tiny_convnet", {"dtype": np.float32}, {"dtype": "float32"}),
 }
 

@@ -435,6 +435,7 @@ def test_a_checkpoint_of_another_dtype_or_scale(
     assert same_bits(trainer, new(own))
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: Any) -> None:
     run = str(tmp_path / "run")
     few = ("--train-samples", "60", "--test-samples", "20", "--batch-size", "20", "--model", "tiny_convnet")

@@ -55,6 +55,7 @@ def test_several_models_in_rows() -> None:
     figure = plot_activations(two, X)
     assert [axes.get_ylabel() for axes in figure.axes] == ["deep", "", "", "flat"]
     assert len(plot_activations(two["deep"], X, layers="[bc]").axes) == 2
+    assert plot_activations(two["deep"], X, most=2).get_suptitle() == "2 of 3 layers"
 
 
 def test_outputs_that_give_no_histogram() -> None:
