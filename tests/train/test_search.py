@@ -65,7 +65,7 @@ def test_the_validation_set(digits: Dataset) -> None:
     np.testing.assert_array_equal(again.images, validation.images)
     assert (other.images != validation.images).any()
     for share in (0.0, 1.0, -0.1, 0.001, 0.999, math.nan):
-        with pytest.raises(ArgumentError, match=r"split: share .* of 230 samples leaves a part empty"):
+        with pytest.raises(ArgumentError, match=r"split: fraction .* of 230 samples leaves a part empty"):
             split(digits, share)
 
 

@@ -49,13 +49,13 @@ def ranked(trials: Iterable[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda t: (t.accuracy is None, -(t.accuracy or 0.0), t.number))
 
 
-def split(dataset: Dataset, share: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
+def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Return the larger and the smaller part of a dataset, parted at random, such as for validation.
 
     Parameters
     ----------
     dataset : Dataset
-    share : float
+    fraction : float
         Of the second part, between 0 and 1.
     seed : int
         What the choice is a function of. The samples keep their order.
@@ -71,11 +71,9 @@ def split(dataset: Dataset, share: float = 0.2, seed: int = 0) -> tuple[Dataset,
     >>> [len(part) for part in split(data.synthetic_digits(500), 0.2)]
     [400, 100]
     """
-    count = round(share * len(dataset)) if 0 < share < 1 else 0
+    count = round(fraction * len(dataset)) if 0 < fraction < 1 else 0
     if not 0 < count < len(dataset):
-        raise ArgumentError(
-            f"split: share {share} of {len(dataset)} samples leaves a part empty; it must be between 0 and 1"
-        )
+        raise ArgumentError(f"split: fraction {fraction} of {len(dataset)} samples leaves a part empty")
     order = np.argsort(_bits(Key(seed).fold("split"), len(dataset)), kind="stable")
     return dataset[np.sort(order[count:])], dataset[np.sort(order[:count])]
 

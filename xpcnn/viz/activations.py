@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Flatten, Layer, Preprocess
@@ -64,7 +66,7 @@ def _run(model: Layer, x: Any, on_layer: Callable[[str, Layer, Array, Array], No
     found: dict[int, tuple[Layer, list[str]]] = {}
     for path, leaf in leaf_layers(model):
         found.setdefault(id(leaf), (leaf, []))[1].append(path)
-    # The deep copy is told that it has copied the leaves already, to watched ones.
+    # What deepcopy finds here, it takes for the copies of the leaves.
     copied: dict[int, Any] = {
         which: _watched(leaf, paths, on_layer) for which, (leaf, paths) in found.items()
     }
@@ -133,8 +135,5 @@ def evenly_spaced(items: list[Item], most: int) -> list[Item]:
     >>> evenly_spaced(list(range(10)), 4)
     [0, 3, 6, 9]
     """
-    if len(items) <= most:
-        return items
-    if most == 1:
-        return items[-1:]
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+    places = np.linspace(len(items) - 1, 0, min(most, len(items)))[::-1]
+    return [items[round(place)] for place in places]

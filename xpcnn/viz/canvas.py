@@ -40,7 +40,7 @@ DPI = 120
 
 
 def new_figure(width: float, height: float, gap: float = 0.02) -> Figure:
-    """Return an empty figure of that many inches; `gap` is the space between its axes, as a share of them."""
+    """Return an empty figure of that many inches; `gap` is the space between its axes, as a fraction."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

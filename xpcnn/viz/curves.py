@@ -160,8 +160,8 @@ def _draw_evaluations(axes: Any, histories: Mapping[str, History], compared: boo
             last = f"{known[-1]:.4g}" if name == "test_loss" else f"{known[-1]:.2%}"
             values = np.array(getattr(history, name), dtype=np.float64)
             epochs = [record.epoch for record in history.epochs]
-            told = f"{label}, {last}" if compared else f"{label}, {last} at the end"
-            axes.plot(epochs, values, markersize=4, label=told, **_style(i if compared else 1 - i))
+            text = f"{label}, {last}" if compared else f"{label}, {last} at the end"
+            axes.plot(epochs, values, markersize=4, label=text, **_style(i if compared else 1 - i))
 
 
 def _known(history: History, name: str) -> np.ndarray:

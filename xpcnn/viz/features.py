@@ -100,20 +100,20 @@ def _draw(axes: Any, output: np.ndarray, channels: int) -> str:
         maps = f"{count} maps of {_size(output[0])}"
         return f"{maps}, first {channels}" if count > channels else maps
     values = output.reshape(-1)
-    told = f"{len(values)} values, {values.min():.2g} to {values.max():.2g}".replace("-", "−")
+    caption = f"{len(values)} values, {values.min():.2g} to {values.max():.2g}".replace("-", "−")
     if len(values) > _MOST_BARS:
         columns = near_square(len(values))
         squares = np.full((-(-len(values) // columns), columns), np.nan)
         squares.flat[: len(values)] = values
         show(axes, squares, low, high)
-        return told
+        return caption
     axes.bar(range(len(values)), values, color=np.where(values == values.max(), "black", "0.6"))
     axes.set_xticks(range(len(values)))
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_box_aspect(1)
-    return told
+    return caption
 
 
 def _size(image: np.ndarray) -> str:

@@ -78,9 +78,9 @@ def plot_filters(
         axes.set_title(f"{name}\nstd {weight.std():.3g}".strip(), fontsize=10)
     most = _MOST if in_one else _MOST_ROWS
     shown = f"{most} of {count}" if count > most else str(count)
-    told = f"{found[0][0]}: {shown} filters of {'×'.join(map(str, (channels, *kernel)))}"
+    title = f"{found[0][0]}: {shown} filters of {'×'.join(map(str, (channels, *kernel)))}"
     figure.suptitle(
-        told if in_one or channels <= columns else f"{told},\nfirst {columns} channels", fontsize=11
+        title if in_one or channels <= columns else f"{title},\nfirst {columns} channels", fontsize=11
     )
     return write(figure, path, "plot_filters")
 

@@ -32,7 +32,7 @@ def plot_activations(
 ) -> Figure:
     """Draw a histogram of the outputs of each layer.
 
-    Exact zeros, as relu makes them, are told as a share and left out of the bars, which they would dwarf.
+    Exact zeros, as relu makes them, are a percentage in the title and not among the bars.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def plot_initial_values(
 
 
 def _measure(name: str, y: Any) -> tuple[str, np.ndarray]:
-    """Return a layer's name with mean, spread and share of zeros, and a sample of its other outputs."""
+    """Return a title with mean, deviation and percentage of zeros, and a sample of the other outputs."""
     values = to_numpy(y).astype(np.float64).reshape(-1)
     values = values[np.isfinite(values)]
     others = values[values != 0]

@@ -60,8 +60,8 @@ def plot_confusion(matrix: Any, path: PathOf | None = None) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A row for each true class; the darker a field, the larger its share of the row. Shades go with the
-        square root of the share, so that rare mistakes are seen too. At the right of each row is the share
+        A row for each true class; the darker a field, the larger its part of the row. Shades go with the
+        square root of it, so that rare mistakes are seen too. At the right of each row is the part
         that was read correctly. Counts are written in for up to 20 classes; the fields of 0 stay empty.
 
     Raises
@@ -83,12 +83,12 @@ def plot_confusion(matrix: Any, path: PathOf | None = None) -> Figure:
         raise ArgumentError("plot_confusion: matrix must hold counts: whole numbers, none below 0")
     classes = len(counts)
     totals = counts.sum(axis=1)
-    shares = counts / np.maximum(totals, 1)[:, None]
+    fractions = counts / np.maximum(totals, 1)[:, None]
     written = classes <= _MOST_WRITTEN
     side = 2.0 + 0.45 * (classes if written else _MOST_WRITTEN / 2)
     figure = new_figure(side + 0.6, side)
     axes = figure.subplots()
-    shades = np.sqrt(shares)
+    shades = np.sqrt(fractions)
     axes.imshow(shades, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xlabel("read as")
     axes.set_ylabel("true class")
@@ -101,8 +101,8 @@ def plot_confusion(matrix: Any, path: PathOf | None = None) -> Figure:
             color = "white" if shades[i, j] > 0.55 else "black"
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
         recalls = axes.secondary_yaxis("right")
-        told = [f"{shares[i, i]:.1%}" if totals[i] else "none" for i in range(classes)]
-        recalls.set_yticks(range(classes), told)
+        recall = [f"{fractions[i, i]:.1%}" if totals[i] else "none" for i in range(classes)]
+        recalls.set_yticks(range(classes), recall)
         recalls.tick_params(length=0)
         recalls.set_ylabel("of the class read correctly")
     return write(figure, path, "plot_confusion")
@@ -145,13 +145,13 @@ def plot_mistakes(model: Layer, data: Any, path: PathOf | None = None, *, count:
     read, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(read != labels)
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][:count]
-    told = f"{len(wrong):,} of {len(labels):,} read wrongly ({len(wrong) / len(labels):.2%})"
+    title = f"{len(wrong):,} of {len(labels):,} read wrongly ({len(wrong) / len(labels):.2%})"
     if len(worst) == 0:
         figure = new_figure(5, 1.5)
-        figure.suptitle(told, fontsize=11)
+        figure.suptitle(title, fontsize=11)
         return write(figure, path, "plot_mistakes")
     figure, grid = panels(len(worst), min(_COLUMNS, max(4, len(worst))), 1.25, 1.55, top=0.5)
-    figure.suptitle(told if len(worst) == len(wrong) else f"{told}; the {len(worst)} surest", fontsize=11)
+    figure.suptitle(title if len(worst) == len(wrong) else f"{title}; the {len(worst)} surest", fontsize=11)
     for axes, i, picture in zip(grid, worst, host_images(images[worst], "plot_mistakes"), strict=True):
         show(axes, picture)
         axes.set_title(f"true {labels[i]}\nread {read[i]}, {sure[i]:.0%}", fontsize=8)
