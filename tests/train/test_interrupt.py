@@ -138,16 +138,23 @@ def test_in_a_callback(new_trainer: Any, digits: Dataset, method: str, steps: in
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_signal_is_saved(name: str, new_trainer: Any, digits: Dataset, tmp_path: Path) -> None:
-    before, run, trainer = handlers(), RunDirectory(tmp_path, {}), new_trainer()
+def test_each_signal_is_saved_where_it_came(
+    name: str, new_trainer: Any, digits: Dataset, tmp_path: Path, same_bits: Any
+) -> None:
+    run, whole, broken, resumed = RunDirectory(tmp_path, {}), *(new_trainer() for _ in range(3))
+    before = handlers()
     with pytest.raises(Interrupted) as caught:
-        fit(trainer, digits, run, Send("on_losses", name))
+        fit(broken, digits, run, Send("on_losses", name))
     assert (caught.value.signal.name, status_of(caught.value)) == (name, 128 + getattr(signal, name))
     assert isinstance(caught.value, KeyboardInterrupt)
     assert handlers() == before
     assert run.history().interrupted
-    run.restore(restored := new_trainer())
-    assert restored.steps == STEPS
+    run.restore(resumed)
+    assert resumed.steps == STEPS
+    fit(resumed, digits, run, epochs=1)
+    assert not run.history().interrupted
+    fit(whole, digits, epochs=1)
+    assert same_bits(whole, resumed)
 
 
 @pytest.mark.parametrize("names", [("SIGINT", "SIGTERM"), ("SIGTERM", "SIGTERM")])
