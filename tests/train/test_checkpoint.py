@@ -55,6 +55,7 @@ def test_what_a_plain_trainers_checkpoint_holds(new_trainer: Any, tmp_path: Path
     assert set(json.loads(metadata["progress"])) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "array_api_strict"])
 def test_on_another_backend(
     saved: Path, new_equipped: Any, same_bits: Any, backend: str, digits: Dataset

@@ -327,6 +327,7 @@ def test_frozen_parameters_and_layers_replaced_later(f16: Any, new_model: Any, d
     assert not xpcnn.to_numpy(grads["conv1.weight"]).any()
 
 
+@pytest.mark.slow
 def test_a_model_with_several_outputs(both_halves: None) -> None:
     images = np.random.default_rng(0).random((4, 3, 32, 32)).astype(np.float32)
     losses = []

@@ -97,6 +97,7 @@ def spreads(nonlinearity: str) -> list[list[tuple[float, float]]]:
     return [numbers[:5], numbers[5:10], numbers[10:]]
 
 
+@pytest.mark.slow
 def test_initial_values_do_what_the_book_says() -> None:
     large, small, xavier = spreads("sigmoid")
     assert all(std > 0.4 for _, std in large)  # of at most 0.5: at 0 and 1
