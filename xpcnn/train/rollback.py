@@ -35,12 +35,12 @@ def finite_step(
     xp = namespace(loss)
     good = xp.all(rows)
     finite = good & xp.isfinite(loss)
-    if low is not None and low.finite is not None:
-        finite = finite & low.finite
-    else:
+    if low is None or low.loss_scale is None:
         for _, gradient in grads.items():
             finite = finite & xp.all(xp.isfinite(gradient))
         good = finite
+    elif low.finite is not None:
+        finite = finite & low.finite
     return xp.where(good, loss, xp.full_like(loss, math.nan)), finite
 
 
