@@ -57,6 +57,4 @@ class StrictBackend(Backend):
         return np.asarray(x.to_device(self.xp.Device("CPU_DEVICE")))
 
 
-def create(device: Any) -> Backend:
-    """Return the backend on `device`."""
-    return StrictBackend(device)
+create = StrictBackend
