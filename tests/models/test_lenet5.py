@@ -36,18 +36,12 @@ def test_the_papers_numbers() -> None:
 
 
 def test_connections_of_c3() -> None:
-    model = models.lenet5(dtype="float64")
-    seen = model.c3.connections.data[:, :, 0, 0]
+    seen = models.lenet5().c3.connections.data[:, :, 0, 0]
     # The paper: the first six see 3 neighbours, the next six 4, then three see 4 others, the last sees all.
     assert seen.sum(axis=1).tolist() == [3] * 6 + [4] * 9 + [6]
     assert seen.sum(axis=0).tolist() == [10] * 6
-    assert len({tuple(row) for row in seen.tolist()}) == 16
-    assert [np.flatnonzero(row).tolist() for row in seen[[5, 9, 12, 14]]] == [
-        [0, 1, 5],
-        [0, 3, 4, 5],
-        [0, 1, 3, 4],
-        [0, 2, 3, 5],
-    ]
+    shown = [np.flatnonzero(row).tolist() for row in seen[[5, 9, 12, 14]]]
+    assert shown == [[0, 1, 5], [0, 3, 4, 5], [0, 1, 3, 4], [0, 2, 3, 5]]
 
 
 def test_what_is_not_connected_is_never_used(make: Any) -> None:
@@ -73,16 +67,6 @@ def test_what_is_not_connected_is_never_used(make: Any) -> None:
     layer.weight.trainable = layer.bias.trainable = False
     assert layer.backward(ctx, y, frozen := nn.Gradients()) is not None
     assert len(frozen) == 0
-
-
-def test_weight_decay_and_momentum_leave_the_unconnected_at_zero() -> None:
-    digits = synthetic_digits(40)
-    model = models.lenet5()
-    trainer = Trainer(model, optim.AdamW(model, lr=0.01, weight_decay=0.1))
-    trainer.fit(digits, epochs=2, batch_size=10, progress=None)
-    weight, seen = model.c3.weight.data, np.broadcast_to(model.c3.connections.data, (16, 6, 5, 5))
-    assert not weight[~seen].any()
-    assert weight[seen].all()
 
 
 def test_scaled_tanh() -> None:
@@ -112,17 +96,15 @@ def test_initial_weights(variant: str) -> None:
 def test_every_variant_learns(variant: str) -> None:
     digits = synthetic_digits(20)
     model = models.lenet5(variant=variant)
-    trainer = Trainer(model, optim.Adam(model, lr=0.003))
+    trainer = Trainer(model, optim.AdamW(model, lr=0.003, weight_decay=0.1))
     for _ in range(120 if variant == "sigmoid" else 20):
         trainer.step(digits.images, digits.labels)
     assert trainer.evaluate(digits).accuracy == 1
-
-
-def test_unknown_variant() -> None:
-    with pytest.raises(
-        ArgumentError, match="lenet5: variant must be one of tanh, sigmoid, modern, got 'relu'"
-    ):
-        models.lenet5(variant="relu")
+    if variant != "modern":  # what is not connected stays at zero
+        weight = model.c3.weight.data
+        seen = np.broadcast_to(model.c3.connections.data, weight.shape)
+        assert not weight[~seen].any()
+        assert weight[seen].all()
 
 
 # -- smaller images ----------------------------------------------------------------------------
@@ -161,7 +143,7 @@ def test_the_margin_does_not_matter_where_it_is_zero(variant: str) -> None:
     np.testing.assert_array_equal(model(x), model(x[:, :, 1:30, :31]))  # the odd line goes behind
 
 
-def test_larger_images_are_refused() -> None:
+def test_refused() -> None:
     model = models.lenet5()
     for size in ((33, 28), (28, 33)):
         with pytest.raises(
@@ -169,3 +151,5 @@ def test_larger_images_are_refused() -> None:
         ):
             model(images(1, 1, *size, dtype="float32"))
     assert repr(model[""]) == "Images('lenet5', 1, 0.0, 0.3081, 1, largest=32, pad_to=32)"
+    with pytest.raises(ArgumentError, match="variant must be one of tanh, sigmoid, modern, got 'relu'"):
+        models.lenet5(variant="relu")

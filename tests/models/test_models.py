@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,46 @@ every_model = pytest.mark.parametrize("name", ALL)
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
-@every_family
-def test_logits_of_the_models_dtype_on_every_backend(make: Any, name: str, dtype: str) -> None:
-    reference = tiny(name)
+CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in FAMILIES} | {
+    "googlenet with heads": ("googlenet", {"aux": True})
+}
+
+
+def results(model: nn.Layer, x: Any) -> dict[str, Any]:
+    """Logits in evaluation, and those and the gradients of a training step, in which the loss is their mean
+    square."""
+    y, ctx = model.forward(x, train=True, key=xpcnn.Key(0))
+    grads = nn.Gradients()
+    dx = model.backward(ctx, y, grads)
+    logits = y if isinstance(y, tuple) else (y,)
+    found = {"evaluated": model(x), "dx": dx, **{f"y{i}": one for i, one in enumerate(logits)}}
+    return found | {path: grads[path] for path in model.parameters()}
+
+
+@pytest.mark.parametrize(("name", "options"), CASES.values(), ids=CASES)
+def test_outputs_and_gradients_on_every_backend(
+    make: Any, name: str, options: dict[str, Any], dtype: str
+) -> None:
+    """As in float64 on NumPy, which other tests compare with PyTorch; dropout draws other masks elsewhere."""
+    if "dropout" in inspect.signature(getattr(models, name)).parameters:
+        options = {**options, "dropout": 0.0}
+    reference = tiny(name, **options)
     state = drawn_state(reference)
     reference.load_state_dict(state)
     with make.use():
-        model = tiny(name, dtype=dtype)
+        model = tiny(name, dtype=dtype, **options)
     model.load_state_dict(state)
+    for one in (reference, model):
+        for head in ("aux1", "aux2") if options.get("aux") else ():
+            one[head]["dropout"] = nn.Dropout(0.0)
     x = images(3, *tiny_shape(name))
-    expected = reference(x)
-    make.check(model(make.array(x, dtype)), expected, dtype, rtol=1e-4 if dtype == "float32" else 1e-12)
-    assert not np.allclose(expected.sum(axis=1), 1)  # no softmax at the end
+    expected, found = results(reference, x), results(model, make.array(x, dtype))
+    assert not np.allclose(expected["evaluated"].sum(axis=1), 1)  # no softmax at the end
+    for what, values in found.items():
+        beside = expected.get(what.removesuffix("bias") + "weight", expected[what])
+        scale = max(float(np.abs(one).max()) for one in (expected[what], beside))
+        rtol = {"float64": 1e-8, "float32": 1e-4 if what in ("evaluated", "y0") else math.inf}[dtype]
+        make.check(values, expected[what], dtype, rtol=rtol, scale=scale)
 
 
 @every_family
