@@ -17,107 +17,72 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 
-class BasicBlock(nn.Module):
-    expansion = 1
+class Residual(nn.Module):
+    """A block of convolutions, (outputs, kernel, stride) each; the shortcuts for CIFAR have no weights."""
 
-    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(self, inputs: int, convolutions: list[tuple[int, int, int]], cifar: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = downsample
+        channels, self.depth = inputs, len(convolutions)
+        for i, (outputs, kernel, stride) in enumerate(convolutions, start=1):
+            setattr(self, f"conv{i}", nn.Conv2d(channels, outputs, kernel, stride, kernel // 2, bias=False))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(outputs))
+            channels = outputs
+        self.extra, stride = channels - inputs, max(stride for *_, stride in convolutions)
+        self.downsample = None
+        if not cifar and (stride > 1 or self.extra):
+            conv = nn.Conv2d(inputs, channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(channels))
 
     def forward(self, x: Any) -> Any:
-        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = x
+        for i in range(1, self.depth + 1):
+            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y if i == 1 else F.relu(y)))
+        if self.downsample is not None:
+            x = self.downsample(x)
+        elif self.extra:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.extra))
+        return F.relu(y + x)
 
 
-class Bottleneck(nn.Module):
-    expansion = 4
+def basic(width: int, stride: int) -> list[tuple[int, int, int]]:
+    return [(width, 3, stride), (width, 3, 1)]
 
-    def __init__(self, inputs: int, width: int, stride: int, downsample: nn.Module | None) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.relu = nn.ReLU()
-        self.downsample = downsample
 
-    def forward(self, x: Any) -> Any:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+def bottleneck(width: int, stride: int) -> list[tuple[int, int, int]]:
+    return [(width, 1, 1), (width, 3, stride), (4 * width, 1, 1)]
 
 
 class ResNet(nn.Module):
     def __init__(
-        self, block: Any, blocks: tuple[int, ...], classes: int, channels: int, small: bool, width: int
+        self,
+        block: Any,
+        blocks: tuple[int, ...],
+        classes: int,
+        channels: int,
+        small: bool,
+        width: int,
+        cifar: bool = False,
     ) -> None:
         super().__init__()
-        self.inputs = width
+        self.small, self.stages = small, len(blocks)
         self.conv1 = nn.Conv2d(channels, width, *((3, 1, 1) if small else (7, 2, 3)), bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
-        self.layer1 = self.stage(block, width, blocks[0], 1)
-        self.layer2 = self.stage(block, 2 * width, blocks[1], 2)
-        self.layer3 = self.stage(block, 4 * width, blocks[2], 2)
-        self.layer4 = self.stage(block, 8 * width, blocks[3], 2)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(8 * width * block.expansion, classes)
-
-    def stage(self, block: Any, width: int, count: int, stride: int) -> nn.Sequential:
-        outputs = width * block.expansion
-        downsample = None
-        if stride != 1 or self.inputs != outputs:
-            conv = nn.Conv2d(self.inputs, outputs, 1, stride, bias=False)
-            downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
-        layers = [block(self.inputs, width, stride, downsample)]
-        self.inputs = outputs
-        layers += [block(outputs, width, 1, None) for _ in range(count - 1)]
-        return nn.Sequential(*layers)
+        inputs = width
+        for number, count in enumerate(blocks):
+            layers = []
+            for i in range(count):
+                convolutions = block(width * 2**number, 2 if number > 0 and i == 0 else 1)
+                layers.append(Residual(inputs, convolutions, cifar))
+                inputs = convolutions[-1][0]
+            setattr(self, f"layer{number + 1}", nn.Sequential(*layers))
+        self.fc = nn.Linear(inputs, classes)
 
     def forward(self, x: Any) -> Any:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
-
-
-class CifarBlock(nn.Module):
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.stride, self.extra = stride, width - inputs
-
-    def forward(self, x: Any) -> Any:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
-        return F.relu(y + shortcut)
-
-
-class CifarResNet(nn.Module):
-    def __init__(self, depth: int, classes: int, channels: int) -> None:
-        super().__init__()
-        blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        for i, width in enumerate((16, 32, 64), start=1):
-            first = CifarBlock(max(16, width // 2), width, 1 if i == 1 else 2)
-            rest = (CifarBlock(width, width, 1) for _ in range(blocks - 1))
-            setattr(self, f"layer{i}", nn.Sequential(first, *rest))
-        self.fc = nn.Linear(64, classes)
-
-    def forward(self, x: Any) -> Any:
-        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        x = F.relu(self.bn1(self.conv1(x)))
+        if not self.small:
+            x = F.max_pool2d(x, 3, 2, 1)
+        for number in range(1, self.stages + 1):
+            x = getattr(self, f"layer{number}")(x)
         return self.fc(x.mean((2, 3)))
 
 

@@ -9,21 +9,20 @@ from tests.support.torch_inception import GoogLeNet, LeNet5
 from tests.support.torch_models import (
     VGG,
     AlexNet,
-    BasicBlock,
-    Bottleneck,
-    CifarResNet,
     DeepConvNet,
     ResNet,
     SimpleConvNet,
     TinyConvNet,
+    basic,
+    bottleneck,
 )
 
 RESNETS = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+    "resnet18": (basic, (2, 2, 2, 2)),
+    "resnet34": (basic, (3, 4, 6, 3)),
+    "resnet50": (bottleneck, (3, 4, 6, 3)),
+    "resnet101": (bottleneck, (3, 4, 23, 3)),
+    "resnet152": (bottleneck, (3, 8, 36, 3)),
 }
 CIFAR_RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 VGGS = tuple(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn"))
@@ -55,7 +54,7 @@ def twin(
     if name == "lenet5":
         return LeNet5(options.get("variant", "tanh"), classes, in_channels)
     if name in CIFAR_RESNETS:
-        return CifarResNet(int(name[6:]), classes, in_channels)
+        return ResNet(basic, ((int(name[6:]) - 2) // 6,) * 3, classes, in_channels, True, 16, cifar=True)
     family = "vgg" if name in VGGS else "resnet" if name in RESNETS else name
     width = WIDTHS[family] if narrow else 64
     if name in RESNETS:
