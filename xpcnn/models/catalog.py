@@ -89,14 +89,45 @@ def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable
                 f"register_model: {in_words(name)} must be a function that returns a model, got "
                 f"{in_words(builder)}"
             )
-        for one in inspect.signature(builder).parameters.values():
+        signature = inspect.signature(builder)
+        for one in signature.parameters.values():
             if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
                 raise ArgumentError(
                     f"register_model: {builder.__name__} takes {one}, which has no name to keep it"
                 )
-        return _noting(name, builder)
+
+        @functools.wraps(builder)
+        def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            # NumPy's numbers and small arrays as Python's: they are to fit into a file.
+            arguments: dict[str, Any] = plain(bound.arguments)
+            for argument, value in arguments.items():
+                arguments[argument] = _checked(name, argument, value, signature.parameters[argument].default)
+            bound.arguments.update(arguments)
+            model = builder(*bound.args, **bound.kwargs)
+            if not isinstance(model, Layer):
+                raise ArgumentError(f"{name}: its function must return a layer, got {type(model).__name__}")
+            # What a file can hold: a generator as None, a dtype by its name.
+            if not isinstance(arguments.get("seed", 0), int):
+                arguments["seed"] = None
+            if "dtype" in arguments:
+                arguments["dtype"] = dtype_name(arguments["dtype"])
+            model.note_builder(name, arguments)
+            return model
+
+        built.model_name = name  # type: ignore[attr-defined]
+        place = builder.__module__, builder.__qualname__
+        MODELS.add(
+            "register_model", name, built, lambda other: (other.__module__, other.__qualname__) == place
+        )
+        return built
 
     return decorate
+
+
+def _place(function: Any) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
 
 
 def register_variant(
@@ -117,36 +148,6 @@ def register_variant(
     _, *parameters = signature.parameters.values()
     variant.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return register_model(name)(variant)
-
-
-def _noting(name: str, builder: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
-    """List a builder under a name, and return one that notes on each model how it was built."""
-    signature = inspect.signature(builder)
-
-    @functools.wraps(builder)
-    def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        # NumPy's numbers and small arrays as Python's: they are to fit into a file.
-        arguments: dict[str, Any] = plain(bound.arguments)
-        for argument, value in arguments.items():
-            arguments[argument] = _checked(name, argument, value, signature.parameters[argument].default)
-        bound.arguments.update(arguments)
-        model = builder(*bound.args, **bound.kwargs)
-        if not isinstance(model, Layer):
-            raise ArgumentError(f"{name}: its function must return a layer, got {type(model).__name__}")
-        # What a file can hold: a generator as None, a dtype by its name.
-        if not isinstance(arguments.get("seed", 0), int):
-            arguments["seed"] = None
-        if "dtype" in arguments:
-            arguments["dtype"] = dtype_name(arguments["dtype"])
-        model.note_builder(name, arguments)
-        return model
-
-    built.model_name = name  # type: ignore[attr-defined]
-    place = builder.__module__, builder.__qualname__
-    MODELS.add("register_model", name, built, lambda other: (other.__module__, other.__qualname__) == place)
-    return built
 
 
 # What arguments of these names are, in every model.

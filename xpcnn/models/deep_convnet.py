@@ -68,31 +68,25 @@ def deep_convnet(
             f"deep_convnet: filters must be three numbers, one before each pooling, got {filters}; "
             "say for example (16, 32, 64)"
         )
-    first, second, third = filters
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
-
-    def conv(number: int, inputs: int, outputs: int, padding: int = 1) -> dict[str, nn.Layer]:
-        layers: dict[str, nn.Layer] = {
-            f"conv{number}": nn.Conv2d(inputs, outputs, 3, padding=padding, **options)
-        }
+    layers: dict[str, nn.Layer] = {
+        "": Images("deep_convnet", in_channels, 0.0, 1.0, smallest=28, largest=35, dtype=dtype)
+    }
+    inputs = in_channels
+    for number in range(1, 7):
+        outputs = filters[(number - 1) // 2]
+        padding = 2 if number == 4 else 1  # 14x14 becomes 16x16, which halves twice
+        layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, 3, padding=padding, **options)
         if batch_norm:
             layers[f"norm{number}"] = nn.BatchNorm2d(outputs, dtype=dtype)
         layers[f"relu{number}"] = nn.ReLU()
-        return layers
-
+        if number % 2 == 0:
+            layers[f"pool{number // 2}"] = nn.MaxPool2d(2)
+        inputs = outputs
     return nn.Sequential(
-        {"": Images("deep_convnet", in_channels, 0.0, 1.0, smallest=28, largest=35, dtype=dtype)},
-        **conv(1, in_channels, first),
-        **conv(2, first, first),
-        pool1=nn.MaxPool2d(2),
-        **conv(3, first, second),
-        **conv(4, second, second, padding=2),  # 14x14 becomes 16x16, which halves twice
-        pool2=nn.MaxPool2d(2),
-        **conv(5, second, third),
-        **conv(6, third, third),
-        pool3=nn.MaxPool2d(2),
+        layers,
         flatten=nn.Flatten(),
-        fc1=nn.Linear(third * 4 * 4, hidden, **options),
+        fc1=nn.Linear(inputs * 4 * 4, hidden, **options),
         relu7=nn.ReLU(),
         dropout1=nn.Dropout(dropout),
         fc2=nn.Linear(hidden, classes, **options),

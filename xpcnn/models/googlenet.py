@@ -174,12 +174,12 @@ def googlenet(
     6624904
     """
     options: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
-    smallest = 2 if small_images else 15
-    row: dict[str, nn.Layer] = {"": imagenet_images("googlenet", in_channels, smallest, small_images, dtype)}
-    if small_images:
-        row["conv1"] = _conv_bn_relu(in_channels, _WIDTH, 3, options)
-    else:
-        row["conv1"] = _conv_bn_relu(in_channels, _WIDTH, 7, options, stride=2)
+    smallest, kernel, stride = (2, 3, 1) if small_images else (15, 7, 2)
+    row: dict[str, nn.Layer] = {
+        "": imagenet_images("googlenet", in_channels, smallest, small_images, dtype),
+        "conv1": _conv_bn_relu(in_channels, _WIDTH, kernel, options, stride),
+    }
+    if not small_images:
         row["maxpool1"] = nn.MaxPool2d(3, 2, ceil_mode=True)
     row["conv2"] = _conv_bn_relu(_WIDTH, _WIDTH, 1, options)
     row["conv3"] = _conv_bn_relu(_WIDTH, 3 * _WIDTH, 3, options)

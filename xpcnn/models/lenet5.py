@@ -174,27 +174,28 @@ def lenet5(
     plain: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
     options = {"weight_init": init, **plain}
 
-    def subsampling(maps: int) -> nn.ScaledAvgPool2d:
+    def subsampling(number: int, maps: int) -> dict[str, nn.Layer]:
+        if variant == "modern":
+            return {f"s{number}": nn.MaxPool2d(2)}
         layer = nn.ScaledAvgPool2d(maps, 2, dtype=dtype)
         if variant == "sigmoid":  # from 0…1 to −2…2: one logistic function behind another is all but flat
             layer.weight.data = layer.weight.data * 4
             layer.bias.data = layer.bias.data - 2
-        return layer
+        return {f"s{number}": layer, f"squash{number}": squash()}
+
+    def c3() -> nn.Conv2d:
+        modern = variant == "modern"
+        return nn.Conv2d(6, 16, 5, **options) if modern else PartialConv2d(_C3, 6, 5, **options)
 
     # The deviation is that of MNIST's pixels. The background stays 0, as what is put around the images.
-    images = Images("lenet5", in_channels, mean=0.0, std=0.3081, smallest=1, pad_to=32, dtype=dtype)
-    layers: dict[str, nn.Layer] = {"": images}
-    layers |= {"c1": nn.Conv2d(in_channels, 6, 5, **options), "squash1": squash()}
-    if variant == "modern":
-        layers["s2"] = nn.MaxPool2d(2)
-        layers |= {"c3": nn.Conv2d(6, 16, 5, **options), "squash3": squash()}
-        layers["s4"] = nn.MaxPool2d(2)
-    else:
-        layers |= {"s2": subsampling(6), "squash2": squash()}
-        layers |= {"c3": PartialConv2d(_C3, 6, 5, **options), "squash3": squash()}
-        layers |= {"s4": subsampling(16), "squash4": squash()}
     return nn.Sequential(
-        layers,
+        {"": Images("lenet5", in_channels, mean=0.0, std=0.3081, smallest=1, pad_to=32, dtype=dtype)},
+        c1=nn.Conv2d(in_channels, 6, 5, **options),
+        squash1=squash(),
+        **subsampling(2, 6),
+        c3=c3(),
+        squash3=squash(),
+        **subsampling(4, 16),
         c5=nn.Conv2d(16, 120, 5, **options),
         squash5=squash(),
         flatten=nn.Flatten(),

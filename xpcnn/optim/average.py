@@ -10,7 +10,8 @@ from xpcnn.backend import Array, home_of, is_floating
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.nn.parameter import State
-from xpcnn.optim.options import copy_like, count, differences, fraction, saved_state
+from xpcnn.ops.op import whole
+from xpcnn.optim.options import copy_like, differences, fraction, saved_state
 
 __all__ = ["WeightAverage"]
 
@@ -134,7 +135,7 @@ class WeightAverage:
             When decay, paths or shapes differ. All differences are named, and nothing is loaded.
         """
         with saved_state("WeightAverage.load_state_dict", "a WeightAverage") as problems:
-            updates, decay = count("count", state["count"]), fraction("decay", state["decay"])
+            updates, decay = whole("count", state["count"], 0), fraction("decay", state["decay"])
             if decay != self.decay:
                 problems.append(f"decay: saved {decay}, here {self.decay}")
             saved = dict(state["averages"])

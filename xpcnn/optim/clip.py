@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from xpcnn.backend import Array, backend_of, dtype_name, get_backend
 from xpcnn.nn import Gradients
-from xpcnn.ops.op import check_backend, require_array
+from xpcnn.ops.op import check_backend, positive, require_array
 from xpcnn.optim.optimizer import require_store
-from xpcnn.optim.options import positive
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
 

@@ -208,10 +208,9 @@ class Optimizer:
         unknown = [parameter for parameter, _ in grads.items() if parameter not in own | rest]
         if unknown:
             shown = [f"{paths.get(each, 'without a path')} {each.shape}" for each in unknown[:5]]
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise ArgumentError(
                 f"{self._name}.step: {len(unknown)} of the {len(grads)} gradients are for parameters that "
-                f"this optimiser does not have, and would not be trained: {', '.join(shown)}{more}; make the "
+                f"this optimiser does not have, and would not be trained: {', '.join(shown)}; make the "
                 f"optimiser after all layers are in place, keep layers in attributes, lists or dicts of the "
                 f"model, freeze what is not to be trained, and where other optimisers train it, begin "
                 f"backward of your own layer with grads.bind(self)"

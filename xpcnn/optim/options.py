@@ -10,22 +10,9 @@ from typing import Any
 from xpcnn.backend import Array, home_of
 from xpcnn.errors import ArgumentError, StateDictError
 from xpcnn.nn.parameter import State
-from xpcnn.ops.op import accumulator, flag, in_words, plain, positive, real, whole
+from xpcnn.ops.op import accumulator, in_words, plain, real
 
-__all__ = [
-    "Rule",
-    "copy_like",
-    "count",
-    "differences",
-    "flag",
-    "fraction",
-    "non_negative",
-    "positive",
-    "positive_count",
-    "saved_state",
-    "two_fractions",
-    "unit_interval",
-]
+__all__ = ["Rule", "copy_like", "differences", "fraction", "non_negative", "saved_state", "two_fractions"]
 
 # -- what an option may be ---------------------------------------------------------------
 
@@ -33,9 +20,6 @@ Rule = Callable[[str, Any], Any]
 """Takes what the value is (for the message) and the value; returns it cleaned, or raises `ArgumentError`."""
 
 non_negative = partial(real, least=0)
-unit_interval = partial(real, least=0, most=1)
-count = partial(whole, least=0)
-positive_count = partial(whole, least=1)
 
 
 def fraction(what: str, value: Any) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from xpcnn.errors import ArgumentError
+from xpcnn.ops.op import whole
 from xpcnn.optim.optimizer import Optimizer
-from xpcnn.optim.options import Rule, count, differences, non_negative, saved_state
+from xpcnn.optim.options import Rule, differences, non_negative, saved_state
 
 __all__ = ["Schedule"]
 
@@ -75,7 +76,7 @@ class Schedule:
         step : int
             0 is the first optimisation step of a run.
         """
-        step = count(f"{self._name}.lr_at: step", step)
+        step = whole(f"{self._name}.lr_at: step", step, 0)
         try:
             return self.formula(step, **self.options)
         except OverflowError as error:
@@ -119,7 +120,7 @@ class Schedule:
 
     def _differences(self, state: Mapping[str, Any]) -> list[str]:
         """Return what of a saved state is unlike this schedule; raise where it is no such state."""
-        count("step", state["step"])
+        whole("step", state["step"], 0)
         non_negative("base_lr", state["base_lr"])
         if state["kind"] != self._name:
             return [f"wrong kind: saved by {state['kind']}, loaded into {self._name}"]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from xpcnn.errors import ArgumentError
+from xpcnn.ops.op import positive, real, whole
 from xpcnn.optim.optimizer import Optimizer
-from xpcnn.optim.options import Rule, non_negative, positive, positive_count, unit_interval
+from xpcnn.optim.options import Rule, non_negative
 from xpcnn.optim.schedule import Schedule
 
 __all__ = ["CosineAnnealingLR", "ExponentialLR", "LinearWarmup", "OneCycleLR", "StepLR"]
+
+_count = partial(whole, least=1)
 
 
 class StepLR(Schedule):
@@ -40,7 +44,7 @@ class StepLR(Schedule):
     [0.5, 0.5, 0.25, 0.125]
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {"step_size": positive_count, "gamma": positive}
+    rules: ClassVar[Mapping[str, Rule]] = {"step_size": _count, "gamma": positive}
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         super().__init__(optimizer, step_size=step_size, gamma=gamma)
@@ -113,7 +117,7 @@ class CosineAnnealingLR(Schedule):
     [0.5, 0.427, 0.25, 0.073, 0.0]
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {"T_max": positive_count, "eta_min": non_negative}
+    rules: ClassVar[Mapping[str, Rule]] = {"T_max": _count, "eta_min": non_negative}
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         super().__init__(optimizer, T_max=T_max, eta_min=eta_min)
@@ -173,8 +177,8 @@ class OneCycleLR(Schedule):
 
     rules: ClassVar[Mapping[str, Rule]] = {
         "max_lr": positive,
-        "total_steps": positive_count,
-        "pct_start": unit_interval,
+        "total_steps": _count,
+        "pct_start": partial(real, least=0, most=1),
         "anneal_strategy": _strategy,
         "div_factor": positive,
         "final_div_factor": positive,
@@ -262,7 +266,7 @@ class LinearWarmup(Schedule):
     0.1
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {"steps": positive_count, "start_factor": _start_factor}
+    rules: ClassVar[Mapping[str, Rule]] = {"steps": _count, "start_factor": _start_factor}
 
     def __init__(
         self, optimizer: Optimizer, steps: int, then: Schedule | None = None, start_factor: float = 1 / 3

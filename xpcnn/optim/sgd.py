@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
+from xpcnn.ops.op import flag
 from xpcnn.optim.optimizer import Groups, Optimizer, Slots, Trained, foreach
-from xpcnn.optim.options import Rule, flag, fraction, non_negative
+from xpcnn.optim.options import Rule, fraction, non_negative
 
 __all__ = ["SGD"]
 
