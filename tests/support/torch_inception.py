@@ -53,6 +53,24 @@ class InceptionAux(nn.Module):
         return self.fc2(self.dropout(F.relu(self.fc1(x))))
 
 
+# Inputs, then the filters of each branch: the paper's table 1.
+INCEPTION = {
+    "3a": (192, 64, 96, 128, 16, 32, 32),
+    "3b": (256, 128, 128, 192, 32, 96, 64),
+    "4a": (480, 192, 96, 208, 16, 48, 64),
+    "4b": (512, 160, 112, 224, 24, 64, 64),
+    "4c": (512, 128, 128, 256, 24, 64, 64),
+    "4d": (512, 112, 144, 288, 32, 64, 64),
+    "4e": (528, 256, 160, 320, 32, 128, 128),
+    "5a": (832, 256, 160, 320, 32, 128, 128),
+    "5b": (832, 384, 192, 384, 48, 128, 128),
+}
+
+
+def pool(x: Any, kernel: int = 3) -> Any:
+    return F.max_pool2d(x, kernel, 2, ceil_mode=True)
+
+
 class GoogLeNet(nn.Module):
     """In training, with `aux`: the logits, then those of aux1 and aux2."""
 
@@ -68,43 +86,28 @@ class GoogLeNet(nn.Module):
     ) -> None:
         super().__init__()
 
-        def inception(*numbers: int) -> Inception:
-            return Inception(*(number * width // 64 for number in numbers))
-
-        def pool() -> nn.Module:
-            return nn.MaxPool2d(3, stride=2, ceil_mode=True)
-
         stem = {"kernel_size": 3, "padding": 1} if small else {"kernel_size": 7, "stride": 2, "padding": 3}
         self.conv1 = BasicConv2d(channels, width, **stem)
-        self.maxpool1 = nn.Identity() if small else pool()
         self.conv2 = BasicConv2d(width, width, kernel_size=1)
         self.conv3 = BasicConv2d(width, 3 * width, kernel_size=3, padding=1)
-        self.maxpool2 = nn.Identity() if small else pool()
-        self.inception3a = inception(192, 64, 96, 128, 16, 32, 32)
-        self.inception3b = inception(256, 128, 128, 192, 32, 96, 64)
-        self.maxpool3 = pool()
-        self.inception4a = inception(480, 192, 96, 208, 16, 48, 64)
-        self.inception4b = inception(512, 160, 112, 224, 24, 64, 64)
-        self.inception4c = inception(512, 128, 128, 256, 24, 64, 64)
-        self.inception4d = inception(512, 112, 144, 288, 32, 64, 64)
-        self.inception4e = inception(528, 256, 160, 320, 32, 128, 128)
-        self.maxpool4 = nn.MaxPool2d(2, stride=2, ceil_mode=True)
-        self.inception5a = inception(832, 256, 160, 320, 32, 128, 128)
-        self.inception5b = inception(832, 384, 192, 384, 48, 128, 128)
+        for name, numbers in INCEPTION.items():
+            setattr(self, f"inception{name}", Inception(*(number * width // 64 for number in numbers)))
+        self.small = small
         self.aux = aux
         if aux:
             self.aux1 = InceptionAux(512 * width // 64, classes, width, aux_dropout)
             self.aux2 = InceptionAux(528 * width // 64, classes, width, aux_dropout)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1024 * width // 64, classes)
 
     def forward(self, x: Any) -> Any:
-        x = self.maxpool2(self.conv3(self.conv2(self.maxpool1(self.conv1(x)))))
-        x4a = self.inception4a(self.maxpool3(self.inception3b(self.inception3a(x))))
+        x = self.conv1(x)
+        x = self.conv3(self.conv2(x if self.small else pool(x)))
+        x = self.inception3b(self.inception3a(x if self.small else pool(x)))
+        x4a = self.inception4a(pool(x))
         x4d = self.inception4d(self.inception4c(self.inception4b(x4a)))
-        x = self.inception5b(self.inception5a(self.maxpool4(self.inception4e(x4d))))
-        logits = self.fc(self.dropout(torch.flatten(self.avgpool(x), 1)))
+        x = self.inception5b(self.inception5a(pool(self.inception4e(x4d), 2)))
+        logits = self.fc(self.dropout(x.mean((2, 3))))
         if self.training and self.aux:
             return logits, self.aux1(x4a), self.aux2(x4d)
         return logits
