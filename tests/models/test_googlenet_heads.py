@@ -93,6 +93,7 @@ def test_three_logits_and_their_gradients_are_pytorchs(small_images: bool) -> No
         assert_close(grads[path], parameter.grad.numpy(), rtol=1e-6, atol=1e-9 * scale)
 
 
+@pytest.mark.slow
 def test_gradients_stop_where_nobody_asks_for_them() -> None:
     x = images(5, 2, 16, 16)
     model = with_heads()

@@ -92,6 +92,7 @@ def test_initial_weights(variant: str) -> None:
         assert abs(c3[c3 != 0].std() / math.sqrt(2 / 344) - 1) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_learns(variant: str) -> None:
     digits = synthetic_digits(20)

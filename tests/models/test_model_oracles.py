@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.model_cases import FAMILIES, OF_ONE_SIZE, drawn_state, images, tiny, tiny_shape
+from tests.support.model_cases import (
+    FAMILIES,
+    OF_ONE_SIZE,
+    drawn_state,
+    images,
+    parametrize,
+    tiny,
+    tiny_shape,
+)
 from tests.support.torch_models import torch
 from tests.support.torch_twins import twin
 from xpcnn import models, nn, ops
@@ -32,7 +40,6 @@ CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     "resnet50 large": ("resnet50", (33, 64), {"small_images": False}),
     "resnet32": ("resnet32", (16, 16), {}),
 }
-every_case = pytest.mark.parametrize(("name", "size", "options"), CASES.values(), ids=CASES.keys())
 
 
 def pair(name: str, options: dict[str, Any]) -> tuple[nn.Sequential, Any]:
@@ -49,7 +56,7 @@ def pair(name: str, options: dict[str, Any]) -> tuple[nn.Sequential, Any]:
     return model, module
 
 
-@every_case
+@parametrize("name size options", CASES)
 def test_logits_and_one_training_step(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
     model, module = pair(name, options)
     x, labels = images(6, 2, *size, seed=2), np.arange(6) % 4

@@ -20,6 +20,7 @@ from tests.support.model_cases import (
     drawn_state,
     images,
     narrow,
+    parametrize,
     tiny,
     tiny_shape,
 )
@@ -51,7 +52,7 @@ def results(model: nn.Layer, x: Any) -> dict[str, Any]:
     return found | {path: grads[path] for path in model.parameters()}
 
 
-@pytest.mark.parametrize(("name", "options"), CASES.values(), ids=CASES)
+@parametrize("name options", CASES)
 def test_outputs_and_gradients_on_every_backend(
     make: Any, name: str, options: dict[str, Any], dtype: str
 ) -> None:

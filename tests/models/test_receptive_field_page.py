@@ -15,6 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "receptive-fields.md").read_text(en
 BLOCKS = re.findall(r"```(python|sh)\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_block_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(BLOCKS) == PAGE.count("```python") + PAGE.count("```sh") >= 8
     names: dict[str, object] = {}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.model_cases import FAMILIES, drawn_state, images, tiny, tiny_shape
+from tests.support.model_cases import FAMILIES, drawn_state, images, parametrize, tiny, tiny_shape
 from xpcnn import Key, errors, nn, ops, optim
 from xpcnn.backend import primitive
 from xpcnn.backend._numpy import NumpyBackend
@@ -55,7 +55,7 @@ def results(make: Any, name: str, options: dict[str, Any]) -> dict[str, Array]:
     return {what: make.to_numpy(array) for what, array in found.items()}
 
 
-@pytest.mark.parametrize(("name", "options"), CASES.values(), ids=CASES.keys())
+@parametrize("name options", CASES)
 def test_every_family(make: Any, name: str, options: dict[str, Any]) -> None:
     if make.name == "array_api_strict" and name not in ("simple_convnet", "lenet5", "resnet20"):
         pytest.skip("minutes, of the portable functions that the others run too")

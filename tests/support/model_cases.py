@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 
 from xpcnn import models, nn, to_numpy
 
@@ -31,11 +32,23 @@ FAMILIES = (
 )
 """One of each kind, where testing all of them would only take longer."""
 
+SLOW = ("googlenet", "resnet50")
+"""Of them, those whose tests take seconds."""
+
 OF_ONE_SIZE = ("simple_convnet", "tiny_convnet")
 """Those that are built for images of one size, and take it as an argument."""
 
 WIDTHS = {"alexnet": 1, "vgg": 2, "googlenet": 4, "resnet": 2}
 """Of the narrow versions; the published ones have 64."""
+
+
+def parametrize(names: str, cases: dict[str, tuple[Any, ...]]) -> Any:
+    """Parametrise a test over cases by name, of which the first entry is a model's name; some are slow."""
+    rows = [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if case[0] in SLOW else [])
+        for name, case in cases.items()
+    ]
+    return pytest.mark.parametrize(names.split(), rows)
 
 
 @contextmanager
