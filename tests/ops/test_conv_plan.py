@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ FLOAT32 = np.dtype("float32")
 
 
 @pytest.fixture(autouse=True)
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The passes whose plans were made; there are none at first."""
     found: list[str] = []
     make = plan.make_plan
@@ -34,9 +34,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(executor, "make_plan", noted)
     monkeypatch.setattr(executor, "_plans", {})
-    limit = xpcnn.get_workspace_limit()
-    yield found
-    xpcnn.set_workspace_limit(limit)
+    return found
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "im2col", "kn2row"])
@@ -60,17 +58,12 @@ def ask(
     return plan_for(pass_name, geometry, dtype, backend, name)
 
 
-def with_limit() -> Any:
-    xpcnn.set_workspace_limit(50_000)
-    return ask()
-
-
-def with_reference() -> Any:
+def in_reference() -> Any:
     with xpcnn.reference():
         return ask()
 
 
-def with_strict() -> Any:
+def on_strict() -> Any:
     with xpcnn.use_backend("array_api_strict") as strict:
         return ask(dtype=strict.xp.float32, backend=strict)
 
@@ -79,10 +72,10 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "geometry": lambda: ask(GEOMETRY.with_batch(7)),
     "pass": lambda: ask(pass_name="grad_weight"),
     "dtype": lambda: ask(dtype=np.dtype("float64")),
-    "backend": with_strict,
+    "backend": on_strict,
     "name": lambda: ask(name="im2col"),
-    "limit": with_limit,
-    "reference": with_reference,
+    "limit": lambda: (xpcnn.set_workspace_limit(50_000), ask())[1],
+    "reference": in_reference,
 }
 
 
@@ -98,10 +91,6 @@ def test_what_it_depends_on(made: list[str], other: Callable[[], Any]) -> None:
     assert len(made) == 2
 
 
-def test_equal_geometries_share_one(made: list[str]) -> None:
-    assert ask(dataclasses.replace(GEOMETRY)) is ask()
-
-
 def test_new_convolutions_of_a_backend_count(monkeypatch: pytest.MonkeyPatch) -> None:
     class Everything:
         def unsupported(self, dtype: Any) -> None:
@@ -113,6 +102,7 @@ def test_new_convolutions_of_a_backend_count(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_cannot_be_changed() -> None:
+    assert ask(dataclasses.replace(GEOMETRY)) is ask()
     with pytest.raises(dataclasses.FrozenInstanceError):
         ask().max_workers = 3
 

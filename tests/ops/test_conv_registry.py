@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.conv_cases import CASES, Case, reference
+from tests.support.conv_cases import CASES, Case, arrays, check_passes, reference
 from tests.support.ops import draw, mentions
 from xpcnn import errors, ops, plugins
-from xpcnn.ops.conv.algorithm import ALGORITHMS
+from xpcnn.ops.conv import algorithm, executor
 from xpcnn.ops.conv.algorithms.im2col import Im2col
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-an-algorithm.md"
@@ -27,39 +27,31 @@ EXAMPLE, CALL = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.D
 
 
 @pytest.fixture(autouse=True)
-def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
-    before, limit = dict(ALGORITHMS), xpcnn.get_workspace_limit()
-    yield
-    ALGORITHMS.clear()
-    ALGORITHMS.update(before)
-    xpcnn.set_workspace_limit(limit)
+    known = dict(algorithm.ALGORITHMS)
+    monkeypatch.setattr(algorithm, "ALGORITHMS", known)
+    monkeypatch.setattr(executor, "ALGORITHMS", known)
+
+
+def wrong(**body: Any) -> None:
+    """Register im2col with other methods as "wrong"."""
+    ops.conv.register("wrong")(type("Wrong", (Im2col,), body))
 
 
 # The page ---------------------------------------------------------------------------------------------
 
 
-def test_the_example_is_short_and_the_page_says_what_padding_is() -> None:
-    assert len([line for line in EXAMPLE.splitlines() if line.strip()]) <= 30
-    first, _ = PAGE.read_text("utf-8").split("## A whole algorithm")
-    assert "`geometry.padding` is four numbers: (top, bottom, left, right)" in first
-
-
 @pytest.mark.parametrize("limit", [None, 40_000], ids=["whole", "in tiles"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_the_example_is_right(make: Any, case: Case, limit: int | None) -> None:
-    names: dict[str, Any] = {}
-    exec(compile(EXAMPLE, PAGE.name, "exec"), names)
+    exec(compile(EXAMPLE, PAGE.name, "exec"), {})
     r = reference(case)
-    x, w, b, dy = (None if a is None else make.array(a) for a in (r.x, r.w, r.b, r.dy))
+    x, w, b, dy = arrays(make, r)
     xpcnn.set_workspace_limit(limit)
-    with make.unchanged(*(a for a in (x, w, b, dy) if a is not None)):
+    with make.unchanged(x, w, b, dy):
         y, ctx = ops.conv2d(x, w, b, **case.options, algorithm="shifted")
-        gradients = ops.conv2d.backward(ctx, dy)
-    for got, expected in zip((y, *gradients), (r.y, r.dx, r.dw, r.db), strict=True):
-        assert (got is None) == (expected is None)
-        if got is not None:
-            make.check(got, expected, "float64")
+        check_passes(make, (y, *ops.conv2d.backward(ctx, dy)), r, "float64")
 
 
 def test_the_call_of_the_page_runs() -> None:
@@ -150,8 +142,7 @@ def test_what_an_algorithm_returns_is_checked(
     change: Callable[[Any], Any], told: str, pass_name: str, limit: int | None
 ) -> None:
     right = getattr(Im2col, pass_name)
-    body = {pass_name: lambda self, *arguments: change(right(self, *arguments))}
-    ops.conv.register("wrong")(type("Wrong", (Im2col,), body))
+    wrong(**{pass_name: lambda self, *arguments: change(right(self, *arguments))})
     x, w = draw(2, 3, 5, 5, dtype="float32"), draw(4, 3, 3, 3, dtype="float32")
     xpcnn.set_workspace_limit(limit)
 
@@ -164,27 +155,16 @@ def test_what_an_algorithm_returns_is_checked(
             run()
 
 
-@pytest.mark.parametrize("pass_name", ["grad_weight_partial", "finish_grad_weight"])
-def test_a_partial_sum_that_is_no_array(pass_name: str) -> None:
-    ops.conv.register("wrong")(type("Wrong", (Im2col,), {pass_name: lambda self, *arguments: None}))
-    x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
+@pytest.mark.parametrize("step", ["grad_weight_partial", "finish_grad_weight"])
+@pytest.mark.parametrize(
+    ("change", "told"), [(lambda a: None, "no array: None"), (strict, "an array on array_api_strict")]
+)
+def test_a_partial_sum_that_is_no_array(step: str, change: Any, told: str) -> None:
+    right = getattr(Im2col, step)
+    wrong(**{step: lambda self, *arguments: change(right(self, *arguments))})
     xpcnn.set_workspace_limit(20_000)
-    y, ctx = ops.conv2d(x, w, algorithm="wrong")
-    with pytest.raises(errors.AlgorithmError, match=r"the grad_weight of .*'wrong' returned no array: None"):
-        ops.conv2d.backward(ctx, y)
-
-
-def test_a_partial_sum_of_another_library() -> None:
-    partial = {
-        "grad_weight_partial": lambda self, *arguments: strict(Im2col.grad_weight_partial(self, *arguments))
-    }
-    ops.conv.register("wrong")(type("Wrong", (Im2col,), partial))
-    x, w = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
-    xpcnn.set_workspace_limit(20_000)
-    y, ctx = ops.conv2d(x, w, algorithm="wrong")
-    with pytest.raises(
-        errors.AlgorithmError, match=r"the grad_weight .*returned an array on array_api_strict"
-    ):
+    y, ctx = ops.conv2d(draw(2, 3, 5, 5), draw(4, 3, 3, 3), algorithm="wrong")
+    with pytest.raises(errors.AlgorithmError, match=f"the grad_weight of .*'wrong' returned {told}"):
         ops.conv2d.backward(ctx, y)
 
 
@@ -205,8 +185,7 @@ def test_arrays_in_a_file(tmp_path: Path, limit: int | None) -> None:
 
 def test_an_error_names_what_the_algorithm_was_given() -> None:
     """One group of channels, not the sizes of the whole convolution."""
-    forward = {"forward": lambda self, *arguments: Im2col.forward(self, *arguments)[:1]}
-    ops.conv.register("wrong")(type("Wrong", (Im2col,), forward))
+    wrong(forward=lambda self, *arguments: Im2col.forward(self, *arguments)[:1])
     told = (
         "returned float64 (1, 2, 5, 5); for x (3, 2, 5, 5) and weight (2, 2, 1, 1) "
         "it must return float64 (3, 2, 5, 5)"
@@ -221,18 +200,17 @@ def test_a_result_in_the_memory_of_x(make: Any, view: Any, limit: int | None) ->
     """The bias would be added to the caller's x."""
     if make.backend == "array_api_strict" and view(x := make.array(draw(1))) is not x:
         pytest.skip("it hides its memory")
-    forward = {"forward": lambda self, x, weight, geometry: view(x)}
-    ops.conv.register("identity")(type("Identity", (Im2col,), forward))
+    wrong(forward=lambda self, x, weight, geometry: view(x))
     x, w, b = make.array(draw(2, 1, 5, 5)), make.array(draw(1, 1, 1, 1)), make.array(draw(1))
     xpcnn.set_workspace_limit(limit)
-    with make.unchanged(x, w, b), pytest.raises(errors.AlgorithmError, match="'identity' returned memory of"):
-        ops.conv2d(x, w, b, algorithm="identity")
+    with make.unchanged(x, w, b), pytest.raises(errors.AlgorithmError, match="'wrong' returned memory of"):
+        ops.conv2d(x, w, b, algorithm="wrong")
 
 
 @pytest.mark.parametrize("stated", [-5, float("nan"), 3.7e3, None, "12", True], ids=str)
 @pytest.mark.parametrize("limit", [None, 3_000], ids=["default", "low"])
 def test_a_workspace_that_is_no_number_of_bytes(stated: Any, limit: int | None) -> None:
-    ops.conv.register("wrong")(type("Wrong", (Im2col,), {"workspace_bytes": lambda self, g, dtype: stated}))
+    wrong(workspace_bytes=lambda self, g, dtype: stated)
     xpcnn.set_workspace_limit(limit)
     told = ("workspace_bytes of convolution algorithm 'wrong'", "an int of at least 0", f"got {stated!r}")
     with pytest.raises(errors.AlgorithmError, match=mentions(*told)):
@@ -240,17 +218,16 @@ def test_a_workspace_that_is_no_number_of_bytes(stated: Any, limit: int | None) 
 
 
 def test_a_workspace_of_numpys_int() -> None:
-    workspace = {"workspace_bytes": lambda self, g, dtype: np.int64(g.n * 1000)}
-    ops.conv.register("fine")(type("Fine", (Im2col,), workspace))
+    wrong(workspace_bytes=lambda self, g, dtype: np.int64(g.n * 1000))
     xpcnn.set_workspace_limit(2_000)
     x, w = draw(5, 3, 5, 5), draw(4, 3, 3, 3)
-    y, _ = ops.conv2d(x, w, algorithm="fine")
+    y, _ = ops.conv2d(x, w, algorithm="wrong")
     np.testing.assert_allclose(y, ops.conv2d(x, w, algorithm="loop")[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("reason", [False, True, "", 3], ids=repr)
 def test_a_reason_that_is_none(reason: Any) -> None:
-    ops.conv.register("wrong")(type("Wrong", (Im2col,), {"unsupported": lambda self, *arguments: reason}))
+    wrong(unsupported=lambda self, *arguments: reason)
     told = f"unsupported of .* 'wrong' must return a reason, a text, or None; got {reason!r}"
     with pytest.raises(errors.AlgorithmError, match=told):
         ops.conv2d(draw(2, 3, 5, 5), draw(4, 3, 3, 3), algorithm="wrong")
@@ -327,7 +304,7 @@ def test_a_name_that_comes_to_mean_another_algorithm() -> None:
     x, w = draw(1, 1, 4, 4), draw(1, 1, 3, 3)
     ops.conv.register("mine")(type("First", (Im2col,), {}))
     first, _ = ops.conv2d(x, w, algorithm="mine")
-    del ALGORITHMS["mine"]
+    del algorithm.ALGORITHMS["mine"]
     with pytest.raises(errors.AlgorithmError, match="unknown algorithm 'mine'; known: auto, loop, "):
         ops.conv2d(x, w, algorithm="mine")
     forward = {"forward": lambda self, *arguments: 2 * Im2col.forward(self, *arguments)}

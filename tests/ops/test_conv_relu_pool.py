@@ -39,7 +39,8 @@ def assert_the_same(make: Any, case: dict[str, Any], dtype: str, algorithm: str 
     options = {name: case[name] for name in ("stride", "padding", "groups") if name in case}
     y, _ = ops.conv2d(x, w, b, **options, algorithm=algorithm)
     expected, _ = ops.max_pool2d(ops.relu(y)[0], *case["pool"])
-    found = fused.conv2d_relu_max_pool2d(x, w, b, *case["pool"], **options, algorithm=algorithm)
+    with make.unchanged(x, w, b):
+        found = fused.conv2d_relu_max_pool2d(x, w, b, *case["pool"], **options, algorithm=algorithm)
     assert found.dtype == x.dtype
     np.testing.assert_array_equal(make.to_numpy(found), make.to_numpy(expected))
     assert not np.array_equal(make.to_numpy(ops.max_pool2d(y, *case["pool"])[0]), make.to_numpy(found)) or (
@@ -48,41 +49,19 @@ def assert_the_same(make: Any, case: dict[str, Any], dtype: str, algorithm: str 
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_the_same_numbers(make: Any, dtype: str, case: dict[str, Any]) -> None:
-    assert_the_same(make, case, dtype)
+def test_the_same_numbers(make: Any, case: dict[str, Any]) -> None:
+    for dtype in filter(make.has, ("float16", "float32", "float64")):
+        assert_the_same(make, case, dtype)
 
 
-@pytest.mark.parametrize("images", [0.7, 1.0, 4.0])
-@pytest.mark.parametrize("algorithm", ["loop", "im2col", "as_strided", "kn2row", "mec", "winograd", "fft"])
-def test_every_algorithm_in_pieces(make: Any, dtype: str, algorithm: str, images: float) -> None:
+@pytest.mark.parametrize("images", [0.7, 4.0])
+@pytest.mark.parametrize("algorithm", ["im2col", "as_strided", "kn2row", "mec", "winograd", "fft"])
+def test_every_algorithm_in_tiles(make: Any, dtype: str, algorithm: str, images: float) -> None:
     """Of images, and of rows: no pool may be taken of parts of an image."""
     case = {"x": (9, 2, 12, 10), "w": (4, 2, 3, 3), "pool": (3, 2), "padding": 1}
     image = ConvGeometry.of((1, 2, 12, 10), case["w"], 1, 1, 1, 1)
-    limit = xpcnn.get_workspace_limit()
     xpcnn.set_workspace_limit(max(1, int(images * find(algorithm).workspace_bytes(image, dtype))))
-    try:
-        assert_the_same(make, case, dtype, algorithm)
-    finally:
-        xpcnn.set_workspace_limit(limit)
-
-
-def test_half_precision(make: Any) -> None:
-    if make.backend == "array_api_strict":
-        pytest.skip("the standard has no half precision")
-    x, w, b = arrays(make, CASES["halves"], "float16")
-    y, _ = ops.conv2d(x, w, b, padding=1)
-    expected, _ = ops.max_pool2d(ops.relu(y)[0], 2)
-    found = fused.conv2d_relu_max_pool2d(x, w, b, 2, padding=1)
-    assert found.dtype == x.dtype
-    np.testing.assert_array_equal(make.to_numpy(found), make.to_numpy(expected))
-
-
-def test_inputs_are_left_alone(make: Any, dtype: str) -> None:
-    x, w, b = arrays(make, CASES["pixels"], dtype)
-    before = [make.to_numpy(one).copy() for one in (x, w, b)]
-    fused.conv2d_relu_max_pool2d(x, w, b, 1)
-    for one, kept in zip((x, w, b), before, strict=True):
-        np.testing.assert_array_equal(make.to_numpy(one), kept)
+    assert_the_same(make, case, dtype, algorithm)
 
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
@@ -94,16 +73,16 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("pool", "options", "error", "told"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused(make: Any, pool: Any, options: Any, error: type[Exception], told: str) -> None:
-    x, w, b = arrays(make, CASES["halves"], "float32")
+def test_refused(pool: Any, options: Any, error: type[Exception], told: str) -> None:
+    x, w, b = (np.zeros(shape) for shape in ((3, 2, 8, 8), (5, 2, 3, 3), (5,)))
     with pytest.raises(error, match=told):
         fused.conv2d_relu_max_pool2d(x, w, b, *pool, **options)
     with pytest.raises(errors.ShapeError, match="bias must have shape"):
         fused.conv2d_relu_max_pool2d(x, w, b[:2], 2)
 
 
-def test_a_bias_is_needed(make: Any) -> None:
-    x, w, _ = arrays(make, CASES["halves"], "float32")
+def test_a_bias_is_needed() -> None:
+    x, w = np.zeros((3, 2, 8, 8)), np.zeros((5, 2, 3, 3))
     nothing: Any = None
     with pytest.raises(errors.ArgumentError, match=r"conv2d_relu: a bias \(K,\) is needed; .* use conv2d"):
         fused.conv2d_relu(x, w, nothing)

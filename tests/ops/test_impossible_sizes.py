@@ -12,7 +12,7 @@ from xpcnn import Trainer, data, models, nn, ops, optim
 from xpcnn.errors import ArgumentError, ShapeError
 
 X, W = np.ones((1, 2, 8, 8), "f"), np.ones((2, 2, 3, 3), "f")
-HUGE = [2**20, 2**30, 2**31 - 1, 2**31, 2**62, 10**30]
+HUGE = [2**20, 2**31 - 1, 2**31, 10**30]
 OPS: dict[str, Callable[[int], Any]] = {
     "conv2d padding": lambda size: ops.conv2d(X, W, padding=size),
     "conv2d same": lambda size: ops.conv2d(X, W, padding="same", dilation=size),
