@@ -361,6 +361,7 @@ def test_a_broken_package_is_named_and_harms_no_other(site: Path, name: str, tol
     ops.conv2d(x, w)
 
 
+@pytest.mark.process
 def test_packages_are_not_looked_for_without_need(site: Path) -> None:
     code = """
 import numpy as np, xpcnn

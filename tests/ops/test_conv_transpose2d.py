@@ -108,6 +108,7 @@ def test_workspace_limit(make: Any, algorithm: str, limit: int) -> None:
 small = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
+@pytest.mark.fuzz
 @given(
     size=small,
     kernel=small,

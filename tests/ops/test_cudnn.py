@@ -252,15 +252,6 @@ def test_plans_are_kept() -> None:
     assert len(device.frontend.graphs) == 10
 
 
-def test_plans_used_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cudnn, "_MOST_PLANS", 2)
-    device = Device()
-    w = memory(draw(1, 1, 3, 3))
-    for n, graphs in ((1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)):
-        device.forward(memory(draw(n, 1, 3, 3)), w)
-        assert len(device.frontend.graphs) == graphs
-
-
 def test_one_handle_on_the_current_stream() -> None:
     device = Device()
     x, w = memory(draw(2, 4, 5, 6)), memory(draw(3, 4, 3, 3))
@@ -402,6 +393,7 @@ def plan_everything(cudnn: Any, device: Any) -> None:
                         assert plan.workspace <= limit
 
 
+@pytest.mark.process
 def test_real_cudnn_has_plans_for_a_gpu(cudnn: Any, pytestconfig: pytest.Config) -> None:
     """In a process of its own: cuDNN ends the process where it misses cuBLAS."""
     if cudnn.backend_version() < 90800:

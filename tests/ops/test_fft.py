@@ -26,6 +26,7 @@ def sizes_of_one_axis() -> Iterator[tuple[int, int, int, int, int]]:
             yield size, kernel, padding, stride, dilation
 
 
+@pytest.mark.slow
 def test_every_small_axis() -> None:
     """What wraps around never reaches a result, whatever the padding is beside the kernel and the image."""
     axes = list(sizes_of_one_axis())
@@ -150,6 +151,7 @@ MEASURED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "weight", "options"), MEASURED.values(), ids=MEASURED.keys())
 def test_scratch_stays_within_the_limit(shape: Any, weight: Any, options: dict[str, Any], dtype: str) -> None:
     limit = 2 << 20

@@ -11,8 +11,8 @@ import pytest
 import xpcnn
 from tests.support import oracles
 from tests.support.conv_cases import CASES, Case, reference
-from tests.support.ops import Array, draw, is_channels_last
-from xpcnn import ops
+from tests.support.ops import Array, draw, is_channels_last, mentions
+from xpcnn import errors, ops
 from xpcnn.ops.conv import ConvGeometry
 from xpcnn.ops.conv.algorithm import find
 
@@ -81,6 +81,11 @@ def test_takes_the_groups_at_once(monkeypatch: pytest.MonkeyPatch, name: str) ->
     assert seen == [case.groups] * 3
 
 
+def test_images_without_channels_are_refused() -> None:
+    with pytest.raises(errors.AlgorithmError, match=mentions("conv2d", "native", "im2col")):
+        ops.conv2d(torch.zeros(2, 0, 5, 6), torch.zeros(4, 0, 3, 3), algorithm="native")
+
+
 # The workspace --------------------------------------------------------------------------------------
 
 
@@ -119,6 +124,7 @@ def scratch(call: Callable[[], Any]) -> int:
     return peak - result.nbytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [False, True], ids=["channels-first", "channels-last"])
 @pytest.mark.parametrize(("x_shape", "w_shape", "padding", "groups"), SIZES.values(), ids=SIZES.keys())
 def test_keeps_to_the_workspace_it_states(

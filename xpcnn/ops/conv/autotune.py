@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, Key, dtype_name
 from xpcnn.errors import AlgorithmError
@@ -23,6 +23,17 @@ __all__ = ["RunPass", "autotune", "is_tuning", "tuned"]
 
 RunPass = Callable[[str, str, Array, Array, ConvGeometry], Array]
 """``run_pass(pass_name, algorithm, a, b, geometry)``: what runs one pass of a convolution."""
+
+
+class Task(NamedTuple):
+    """A pass of a convolution that is measured."""
+
+    geometry: ConvGeometry
+    pass_name: str
+    dtype: Any
+    backend: Backend
+    run_pass: RunPass
+
 
 REFERENCE = "im2col"
 _NEVER = ("auto", "loop")
@@ -94,35 +105,33 @@ def tuned(
     """
     if not _tuning.get() or 0 in geometry.input_shape:
         return None
-    limit, dtype = workspace_limit(backend), backend.dtype(dtype)
+    task, limit = Task(geometry, pass_name, backend.dtype(dtype), backend, run_pass), workspace_limit(backend)
     what = (geometry, pass_name, dtype_name(dtype), limit, algorithm_names())
     key = (backend, *backend.settings().values(), threads_of(backend), *what)
     if key not in _chosen:
         with _lock:
             if key not in _chosen:  # another thread may have measured it meanwhile
-                candidates = _candidates(geometry, pass_name, dtype, backend, limit)
+                candidates = _candidates(task, limit)
                 if REFERENCE not in candidates:
                     return None
-                task = f"{pass_name} {', '.join(map(str, what))} on {environment_of(backend)}"
+                described = f"{pass_name} {', '.join(map(str, what))} on {environment_of(backend)}"
                 cache = tuning_cache()
-                found = cache.choices.get(task)
+                found = cache.choices.get(described)
                 if found not in candidates:
-                    found = _fastest(candidates, geometry, pass_name, dtype, backend, run_pass)
-                    cache.add(task, found)
+                    found = _fastest(candidates, task)
+                    cache.add(described, found)
                 _chosen[key] = found
     return _chosen[key]
 
 
-def _candidates(
-    geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, limit: int
-) -> list[str]:
+def _candidates(task: Task, limit: int) -> list[str]:
     """Return the algorithms that can do it, the reference first."""
     found = []
     for name in dict.fromkeys((REFERENCE, *algorithm_names())):
         if name in _NEVER:
             continue
         try:
-            plan = plan_or_reason(pass_name, geometry, dtype, backend, find(name), limit)
+            plan = plan_or_reason(*task[:4], find(name), limit)
         except AlgorithmError as error:  # a broken plug-in
             _leave_out(name, error)
         else:
@@ -135,38 +144,31 @@ def _leave_out(name: str, reason: object) -> None:
     warnings.warn(f"autotune: leaving out algorithm {name!r}: {reason}", RuntimeWarning, stacklevel=3)
 
 
-def _fastest(
-    candidates: list[str],
-    geometry: ConvGeometry,
-    pass_name: str,
-    dtype: Any,
-    backend: Backend,
-    run_pass: RunPass,
-) -> str:
+def _fastest(candidates: list[str], task: Task) -> str:
     """Measure the candidates, of which the first is the reference, and return the fastest."""
     token = _tuning.set(False)  # an algorithm may be made of convolutions
     try:
         reference: Array | None = None
         medians: dict[str, float] = {}
         for name in candidates:
-            arrays = _random_arrays(geometry, pass_name, dtype, backend)
-            sums = _sums(arrays, backend)
-            run = _runner(name, pass_name, arrays, geometry, backend, run_pass)
+            arrays = _random_arrays(task)
+            sums = _sums(arrays, task.backend)
+            run = _runner(name, arrays, task)
             try:
                 result = run()  # also the warm-up: what is compiled or planned at first use
                 reference = result if reference is None else reference
-                problem = _difference(result, reference, backend)
+                problem = _difference(result, reference, task.backend)
                 seconds = math.inf if problem else _median(run, min(medians.values(), default=math.inf))
             except Exception as error:
                 if name == REFERENCE:
                     raise
                 problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            if _sums(arrays, backend) != sums:
+            if _sums(arrays, task.backend) != sums:
                 problem = "it writes into its arguments"
             if problem is None:
                 medians[name] = seconds
             else:
-                _leave_out(name, f"{problem} (the {pass_name} pass of {geometry})")
+                _leave_out(name, f"{problem} (the {task.pass_name} pass of {task.geometry})")
         return min(medians, key=medians.__getitem__)
     finally:
         _tuning.reset(token)
@@ -176,37 +178,27 @@ def _sums(arrays: tuple[Array, Array], backend: Backend) -> list[float]:
     return [float(backend.xp.sum(array)) for array in arrays]
 
 
-def _random_arrays(
-    geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend
-) -> tuple[Array, Array]:
+def _random_arrays(task: Task) -> tuple[Array, Array]:
     """Return random arrays for a pass: images over channels-last memory, as other operations leave them."""
-    xp = backend.xp
+    backend, geometry = task.backend, task.geometry
 
     def images(name: str, shape: tuple[int, int, int, int]) -> Array:
         n, c, h, w = shape
-        return xp.permute_dims(backend.uniform(Key(0).fold(name), (n, h, w, c), dtype) - 0.5, (0, 3, 1, 2))
+        drawn = backend.uniform(Key(0).fold(name), (n, h, w, c), task.dtype) - 0.5
+        return backend.xp.permute_dims(drawn, (0, 3, 1, 2))
 
     with backend.activated():
-        weight = backend.uniform(Key(0).fold("weight"), geometry.weight_shape, dtype) - 0.5
-        if pass_name == "forward":
-            return images("x", geometry.input_shape), weight
-        dy = images("dy", geometry.output_shape)
-        return (dy, weight) if pass_name == "grad_input" else (images("x", geometry.input_shape), dy)
+        x, dy = images("x", geometry.input_shape), images("dy", geometry.output_shape)
+        weight = backend.uniform(Key(0).fold("weight"), geometry.weight_shape, task.dtype) - 0.5
+    return {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[task.pass_name]
 
 
-def _runner(
-    name: str,
-    pass_name: str,
-    arrays: tuple[Array, Array],
-    geometry: ConvGeometry,
-    backend: Backend,
-    run_pass: RunPass,
-) -> Callable[[], Array]:
+def _runner(name: str, arrays: tuple[Array, Array], task: Task) -> Callable[[], Array]:
     """Return a function that runs one pass by one algorithm, in tiles as ever, and waits for its end."""
 
     def run() -> Array:
-        result = run_pass(pass_name, name, *arrays, geometry)
-        backend.synchronize()
+        result = task.run_pass(task.pass_name, name, *arrays, task.geometry)
+        task.backend.synchronize()
         return result
 
     return run

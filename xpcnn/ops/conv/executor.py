@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of
 from xpcnn.backend.reference import in_reference
-from xpcnn.errors import AlgorithmError
 from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import is_tuning, tuned
@@ -162,7 +161,7 @@ def grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
         x, dy = _upcast(plan, x), _upcast(plan, dy)
     dweight = _grad_weight(plan, x, dy)
     if plan.algorithm.spreads and _has_spread(plan.backend, dweight):
-        dweight = _grad_weight(_direct_plan(plan, x.dtype), x, dy)
+        dweight = _grad_weight(plan_for("grad_weight", plan.geometry, x.dtype, plan.backend, DIRECT), x, dy)
     return plan.backend.xp.astype(dweight, plan.dtype) if plan.upcast else dweight
 
 
@@ -228,7 +227,7 @@ def _computed(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: A
     shape = geometry.output_shape if name == "forward" else geometry.input_shape
     _check_result(plan, result, shape, a, b, geometry)
     if algorithm.spreads and _has_spread(plan.backend, result):
-        result = getattr(find("kn2row"), name)(a, b, geometry)
+        result = getattr(find(DIRECT), name)(a, b, geometry)
     return result
 
 
@@ -244,7 +243,9 @@ def _check_result(
 # -- NaN and infinity ------------------------------------------------------------------
 #
 # A transform sums numbers that the definition keeps apart, so NaN in one pixel reaches a whole tile or image.
-# Such results are computed again without transforms.
+# Such results are computed again without transforms, and with less scratch memory.
+
+DIRECT = "kn2row"
 
 
 def _has_spread(backend: Backend, result: Array) -> bool:
@@ -256,14 +257,6 @@ def _has_spread(backend: Backend, result: Array) -> bool:
     if backend.cache_block_bytes is None or 0 in result.shape:
         return False
     return not backend.has_finite_sums((result[:, 0, :, :], result[0, :, 0, 0]))
-
-
-def _direct_plan(plan: ConvPlan, dtype: Any) -> ConvPlan:
-    """Return the plan for the same, without a transform."""
-    for name in ("kn2row", "im2col"):
-        with suppress(AlgorithmError):
-            return plan_for(plan.pass_name, plan.geometry, dtype, plan.backend, name)
-    return plan_for(plan.pass_name, plan.geometry, dtype, plan.backend, "loop")
 
 
 # -- packed weights --------------------------------------------------------------------

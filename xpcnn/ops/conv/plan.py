@@ -119,7 +119,7 @@ def make_plan(
     names = (name,) if name != "auto" else rank_algorithms(geometry, pass_name, backend)
     reasons = []
     for algorithm in map(find, names):
-        plan = plan_or_reason(pass_name, geometry, dtype, backend, algorithm, limit)
+        plan = plan_or_reason(geometry, pass_name, dtype, backend, algorithm, limit)
         if isinstance(plan, ConvPlan):
             return plan
         reasons.append(f"{algorithm.name} {plan}")
@@ -129,7 +129,7 @@ def make_plan(
 
 
 def plan_or_reason(
-    pass_name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, algorithm: ConvAlgorithm, limit: int
+    geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, algorithm: ConvAlgorithm, limit: int
 ) -> ConvPlan | str:
     """Return the plan by this algorithm, or why it cannot do this."""
     per_call = geometry if algorithm.native_groups else geometry.one_group()

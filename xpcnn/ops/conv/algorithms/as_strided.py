@@ -34,23 +34,15 @@ class AsStrided(ConvAlgorithm):
         return (max(with_x, with_dy) + weights) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        backend = backend_of(x)
-        xp = backend.xp
-        windows = backend.sliding_windows(
-            pad(x, geometry.padding), geometry.kernel, geometry.stride, geometry.dilation
-        )  # (N, C, OH, OW, kh, kw)
+        xp = backend_of(x).xp
+        windows = _windows(x, geometry)
         y = xp.tensordot(windows, weight, axes=((4, 5, 1), (2, 3, 1)))  # (N, OH, OW, K)
         return xp.permute_dims(y, (0, 3, 1, 2))
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        backend = backend_of(x)
-        xp = backend.xp
-        windows = backend.sliding_windows(
-            pad(x, geometry.padding), geometry.kernel, geometry.stride, geometry.dilation
-        )
-        dweight = xp.tensordot(
-            dy, xp.permute_dims(windows, (0, 2, 3, 4, 5, 1)), axes=((0, 2, 3), (0, 1, 2))
-        )  # (K, kh, kw, C)
+        xp = backend_of(x).xp
+        windows = xp.permute_dims(_windows(x, geometry), (0, 2, 3, 4, 5, 1))
+        dweight = xp.tensordot(dy, windows, axes=((0, 2, 3), (0, 1, 2)))  # (K, kh, kw, C)
         return xp.permute_dims(dweight, (0, 3, 1, 2))
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
@@ -62,6 +54,12 @@ class AsStrided(ConvAlgorithm):
         rotated = xp.flip(weight, axis=(2, 3))
         dx = xp.tensordot(windows, rotated, axes=((4, 5, 1), (2, 3, 0)))  # (N, H, W, C)
         return xp.permute_dims(dx, (0, 3, 1, 2))
+
+
+def _windows(x: Array, geometry: ConvGeometry) -> Array:
+    """Return the patches of x, (N, C, OH, OW, kh, kw)."""
+    sizes = geometry.kernel, geometry.stride, geometry.dilation
+    return backend_of(x).sliding_windows(pad(x, geometry.padding), *sizes)
 
 
 def _spread_size(geometry: ConvGeometry) -> tuple[int, int]:

@@ -130,16 +130,9 @@ def _is_empty(geometry: ConvGeometry) -> bool:
 def _sizes(geometry: ConvGeometry) -> tuple[int, int]:
     """Return the sizes (height, width) of the transforms."""
     top, _, left, _ = geometry.padding
-    axes = zip(
-        geometry.input_shape[2:],
-        (top, left),
-        geometry.output_size,
-        geometry.kernel,
-        geometry.stride,
-        geometry.dilation,
-        strict=True,
-    )
-    height, width = (_transform_size(*axis) for axis in axes)
+    images = geometry.input_shape[2:], (top, left), geometry.output_size
+    kernels = geometry.kernel, geometry.stride, geometry.dilation
+    height, width = (_transform_size(*axis) for axis in zip(*images, *kernels, strict=True))
     return height, width
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of, dtype_name, itemsize, matmul, primitive
+from xpcnn.backend import Array, Backend, backend_of, itemsize, matmul, primitive
 from xpcnn.ops.conv._layout import Padding, pad
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.correlation import correlation_geometry, full_correlation
@@ -84,10 +84,9 @@ class Winograd(ConvAlgorithm):
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
         if geometry.kernel != (3, 3):
             return f"needs a 3x3 kernel, got {geometry.kernel[0]}x{geometry.kernel[1]}"
-        if geometry.stride != (1, 1):
-            return f"needs stride 1, got {geometry.stride}"
-        if geometry.dilation != (1, 1):
-            return f"needs dilation 1, got {geometry.dilation}"
+        for what in ("stride", "dilation"):
+            if getattr(geometry, what) != (1, 1):
+                return f"needs {what} 1, got {getattr(geometry, what)}"
         return None
 
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
@@ -96,7 +95,7 @@ class Winograd(ConvAlgorithm):
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
         backend = backend_of(x)
-        tiling = Tiling.of(geometry)
+        tiling = Tiling.of(*geometry.output_size)
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
         products = _products(inputs, weight, tiling.m)  # (t², N·tiles, K)
         del inputs
@@ -117,7 +116,7 @@ class Winograd(ConvAlgorithm):
         """
         backend = backend_of(x)
         xp = backend.xp
-        tiling = Tiling.of(geometry)
+        tiling = Tiling.of(*geometry.output_size)
         back = _constant(backend, x.dtype, tiling.m, "output")
         dproducts = xp.matrix_transpose(winograd_output_gradient(dy, back, tiling))  # (t², K, N·tiles)
         inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
@@ -157,15 +156,11 @@ class Tiling(NamedTuple):
         return self.rows * self.m - size[0], self.columns * self.m - size[1]
 
     @classmethod
-    def of(cls, geometry: ConvGeometry) -> Tiling:
+    @functools.lru_cache(maxsize=1024)
+    def of(cls, oh: int, ow: int) -> Tiling:
         """Return the tiling that needs the fewest multiplications; larger tiles waste more at the edges."""
-        return _fewest_multiplications(*geometry.output_size)
-
-
-@functools.lru_cache(maxsize=1024)
-def _fewest_multiplications(oh: int, ow: int) -> Tiling:
-    tilings = [Tiling(m, -(-oh // m), -(-ow // m)) for m in TRANSFORMS]
-    return min(tilings, key=lambda tiling: tiling.rows * tiling.columns * tiling.t**2)
+        tilings = [cls(m, -(-oh // m), -(-ow // m)) for m in TRANSFORMS]
+        return min(tilings, key=lambda tiling: tiling.rows * tiling.columns * tiling.t**2)
 
 
 def _transformed_input(x: Array, geometry: ConvGeometry, tiling: Tiling) -> Array:
@@ -239,13 +234,6 @@ def _transformed_at_once(matrix: Array, tiles: Array) -> Array:
     return xp.reshape(both @ xp.reshape(tiles, (size**2, math.prod(rest))), (t**2, *rest))
 
 
-def _taps(weight: Array) -> Array:
-    """Return weight (K, C, 3, 3) as one matrix (C, K) for each tap, (9, C, K)."""
-    xp = backend_of(weight).xp
-    k, c, _, _ = weight.shape
-    return xp.reshape(xp.permute_dims(weight, (2, 3, 1, 0)), (9, c, k))
-
-
 def _is_wide(backend: Backend, channels: tuple[int, ...], m: int, dtype: Any) -> bool:
     """Whether a transformed kernel is too large for a cache: written and read again, it costs as much as the
     products."""
@@ -277,7 +265,9 @@ def _some_filters(count: int) -> Iterator[slice]:
 def _transformed_kernel(weight: Array, m: int) -> Array:
     """Return weight (K, C, 3, 3), transformed: one matrix (C, K) for each of t² places."""
     backend = backend_of(weight)
-    return winograd_kernel(_taps(weight), _constant(backend, weight.dtype, m, "kernel"))
+    k, c, _, _ = weight.shape
+    taps = backend.xp.reshape(backend.xp.permute_dims(weight, (2, 3, 1, 0)), (9, c, k))
+    return winograd_kernel(taps, _constant(backend, weight.dtype, m, "kernel"))
 
 
 @primitive
@@ -298,19 +288,16 @@ def winograd_taps_gradient(dkernel: Array, forth: Array) -> Array:
     return _transformed_at_once(backend_of(dkernel).xp.matrix_transpose(forth), dkernel)
 
 
-def _constant(backend: Backend, dtype: Any, m: int, which: str) -> Array:
-    return _cached_constant(backend, dtype_name(dtype), m, which)
-
-
+# The backend comes before the dtype: dtypes of two libraries may hash alike, and must not be compared.
 @functools.lru_cache(maxsize=64)
-def _cached_constant(backend: Backend, dtype: str, m: int, which: str) -> Array:
+def _constant(backend: Backend, dtype: Any, m: int, which: str) -> Array:
     """Return the matrix of a transform."""
     return backend.asarray(getattr(TRANSFORMS[m], which), dtype)
 
 
 def _elements(geometry: ConvGeometry) -> int:
     """Return the numbers of scratch memory."""
-    tiling = Tiling.of(geometry)
+    tiling = Tiling.of(*geometry.output_size)
     c, k = geometry.c, geometry.k
     tiles = geometry.n * tiling.rows * tiling.columns
     top_left = (tiling.rows * tiling.m + 2) * (tiling.columns * tiling.m + 2)
