@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xpcnn.backend import Array, backend_of, primitive
+from xpcnn.ops.conv.executor import new_channels_last
 
-__all__ = ["add_bias", "add_bias_relu", "crop", "new_channels_last", "pad", "padded_zeros", "total"]
+__all__ = ["add_bias", "add_bias_relu", "crop", "pad", "padded_zeros", "total"]
 
 
 Padding = tuple[int, int, int, int]
-
-
-def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
-    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
-    backend = backend_of(like)
-    n, c, h, w = shape
-    make = backend.xp.zeros if zeros else backend.xp.empty
-    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
 
 
 def pad(x: Array, padding: Padding) -> Array:

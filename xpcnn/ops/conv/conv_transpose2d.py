@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.conv import executor
-from xpcnn.ops.conv._layout import add_bias, new_channels_last
+from xpcnn.ops.conv._layout import add_bias
 from xpcnn.ops.conv.algorithm import requested
 from xpcnn.ops.conv.conv2d import sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry, check_shapes
@@ -154,7 +154,7 @@ def _conv_transpose2d_grad(
 def _extended(y: Array, beyond: tuple[int, int]) -> Array:
     """Return y (N, K, H, W) with rows and columns of zeros at the bottom and right, channels-last."""
     n, k, h, w = y.shape
-    extended = new_channels_last(y, (n, k, h + beyond[0], w + beyond[1]), zeros=True)
+    extended = executor.new_channels_last(y, (n, k, h + beyond[0], w + beyond[1]), zeros=True)
     extended[:, :, :h, :w] = y
     return extended
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of
 from xpcnn.backend.reference import in_reference
-from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import is_tuning, tuned
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -17,7 +16,7 @@ from xpcnn.ops.conv.plan import PARTIAL_SUMS, UNLIMITED, WORKSPACE, ConvPlan, Ti
 from xpcnn.ops.conv.results import check_result
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
 
-__all__ = ["Epilogue", "forward", "grad_input", "packed", "plan_for", "run_pass"]
+__all__ = ["Epilogue", "forward", "grad_input", "new_channels_last", "packed", "plan_for", "run_pass"]
 
 _plans: dict[Any, ConvPlan] = {}
 _MOST_PLANS, _MOST_TILES = 512, 128
@@ -153,6 +152,14 @@ def _run_tiles(
 
     with _packed_weights():
         plan.backend.parallel_for(compute, plan.tiles, 1 if overlap else plan.max_workers)
+
+
+def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
+    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
+    backend = backend_of(like)
+    n, c, h, w = shape
+    make = backend.xp.zeros if zeros else backend.xp.empty
+    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
 
 
 def grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:

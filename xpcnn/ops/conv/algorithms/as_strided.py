@@ -11,8 +11,9 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
-from xpcnn.ops.conv._layout import new_channels_last, pad
+from xpcnn.ops.conv._layout import pad
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
+from xpcnn.ops.conv.executor import new_channels_last
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 

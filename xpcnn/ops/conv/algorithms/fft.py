@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, itemsize
-from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
+from xpcnn.ops.conv.executor import new_channels_last
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 # Spectra of kernels are made, and used up, so many bytes at a time: a block stays in the cache.
