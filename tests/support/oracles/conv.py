@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,15 +18,27 @@ def output_size(size: int, kernel: int, stride: int, before: int, after: int, di
     return (size + before + after - reach) // stride + 1
 
 
-def _conv_terms(
-    x_shape: Index, w_shape: Index, stride: Pair, pads: Pads, dilation: Pair, groups: int
-) -> Iterator[tuple[Index, Index, Index]]:
+class Options(NamedTuple):
+    """What follows the arrays of a convolution, with its defaults."""
+
+    stride: Pair = (1, 1)
+    pads: Pads = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def size(self, x_shape: Index, kernel: Index) -> Pair:
+        """(OH, OW)."""
+        (sh, sw), (top, bottom, left, right), (dh, dw), _ = self
+        height = output_size(x_shape[2], kernel[0], sh, top, bottom, dh)
+        return height, output_size(x_shape[3], kernel[1], sw, left, right, dw)
+
+
+def _conv_terms(x_shape: Index, w_shape: Index, options: Options) -> Iterator[tuple[Index, Index, Index]]:
     """Index triples (y, w, x) of every product w·x that a convolution adds into y; padding adds none."""
     n_images, _, height, width = x_shape
     n_outputs, channels, kh, kw = w_shape
-    top, bottom, left, right = pads
-    out_height = output_size(height, kh, stride[0], top, bottom, dilation[0])
-    out_width = output_size(width, kw, stride[1], left, right, dilation[1])
+    stride, (top, _, left, _), dilation, groups = options
+    out_height, out_width = options.size(x_shape, (kh, kw))
     for n, k, oy, ox in product(range(n_images), range(n_outputs), range(out_height), range(out_width)):
         group = k // (n_outputs // groups)
         for c, i, j in product(range(channels), range(kh), range(kw)):
@@ -34,46 +48,39 @@ def _conv_terms(
                 yield (n, k, oy, ox), (k, c, i, j), (n, group * channels + c, row, column)
 
 
-def conv2d(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: Pair = (1, 1),
-    pads: Pads = (0, 0, 0, 0),
-    dilation: Pair = (1, 1),
-    groups: int = 1,
-) -> Array:
-    """Cross-correlation, by definition."""
-    top, bottom, left, right = pads
-    out_height = output_size(x.shape[2], weight.shape[2], stride[0], top, bottom, dilation[0])
-    out_width = output_size(x.shape[3], weight.shape[3], stride[1], left, right, dilation[1])
-    y = np.zeros((x.shape[0], weight.shape[0], out_height, out_width))
+def _sums(terms: Any, y: Array, x: Array, weight: Array, bias: Array | None) -> Array:
+    """Add all products, and the bias, into y."""
     x, weight = float64(x), float64(weight)
-    for at_y, at_w, at_x in _conv_terms(x.shape, weight.shape, stride, pads, dilation, groups):
+    for at_y, at_w, at_x in terms:
         y[at_y] += weight[at_w] * x[at_x]
-    if bias is not None:
-        for k in range(weight.shape[0]):
-            y[:, k] += float(bias[k])
+    for k in range(0 if bias is None else y.shape[1]):
+        y[:, k] += float(bias[k])
     return y
 
 
-def conv2d_gradients(
-    x: Array,
-    weight: Array,
-    dy: Array,
-    stride: Pair = (1, 1),
-    pads: Pads = (0, 0, 0, 0),
-    dilation: Pair = (1, 1),
-    groups: int = 1,
-) -> tuple[Array, Array, Array]:
+def _gradients(terms: Any, x: Array, weight: Array, dy: Array) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias): each product w·x in y sends dy·w to x and dy·x to w."""
     x, weight, dy = float64(x), float64(weight), float64(dy)
     dx, dweight = np.zeros_like(x), np.zeros_like(weight)
-    for at_y, at_w, at_x in _conv_terms(x.shape, weight.shape, stride, pads, dilation, groups):
+    for at_y, at_w, at_x in terms:
         dx[at_x] += dy[at_y] * weight[at_w]
         dweight[at_w] += dy[at_y] * x[at_x]
-    dbias = float64([dy[:, k].sum() for k in range(weight.shape[0])])
-    return dx, dweight, dbias
+    return dx, dweight, float64([dy[:, k].sum() for k in range(dy.shape[1])])
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None = None, *given: Any, **named: Any) -> Array:
+    """Cross-correlation, by definition; the options are those of `Options`."""
+    options = Options(*given, **named)
+    y = np.zeros((x.shape[0], weight.shape[0], *options.size(x.shape, weight.shape[2:])))
+    return _sums(_conv_terms(x.shape, weight.shape, options), y, x, weight, bias)
+
+
+def conv2d_gradients(
+    x: Array, weight: Array, dy: Array, *given: Any, **named: Any
+) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias)."""
+    terms = _conv_terms(x.shape, weight.shape, Options(*given, **named))
+    return _gradients(terms, x, weight, dy)
 
 
 def _transposed_terms(
@@ -109,15 +116,9 @@ def conv_transpose2d(
         + 1
         for a in (0, 1)
     )
-    x, weight = float64(x), float64(weight)
     y = np.zeros((x.shape[0], weight.shape[1] * groups, height, width))
-    options = ((height, width), stride, padding, dilation, groups)
-    for at_y, at_w, at_x in _transposed_terms(x.shape, weight.shape, *options):
-        y[at_y] += weight[at_w] * x[at_x]
-    if bias is not None:
-        for k in range(y.shape[1]):
-            y[:, k] += float(bias[k])
-    return y
+    terms = _transposed_terms(x.shape, weight.shape, (height, width), stride, padding, dilation, groups)
+    return _sums(terms, y, x, weight, bias)
 
 
 def conv_transpose2d_gradients(
@@ -129,53 +130,32 @@ def conv_transpose2d_gradients(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> tuple[Array, Array, Array]:
-    """(dx, dweight, dbias): each product w·x in y sends dy·w to x and dy·x to w."""
-    x, weight, dy = float64(x), float64(weight), float64(dy)
-    dx, dweight = np.zeros_like(x), np.zeros_like(weight)
+    """(dx, dweight, dbias)."""
     options = ((dy.shape[2], dy.shape[3]), stride, padding, dilation, groups)
-    for at_y, at_w, at_x in _transposed_terms(x.shape, weight.shape, *options):
-        dx[at_x] += dy[at_y] * weight[at_w]
-        dweight[at_w] += dy[at_y] * x[at_x]
-    return dx, dweight, float64([dy[:, k].sum() for k in range(dy.shape[1])])
+    return _gradients(_transposed_terms(x.shape, weight.shape, *options), x, weight, dy)
 
 
-def _patch_terms(
-    x_shape: Index, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair
-) -> Iterator[tuple[Index, Index]]:
+def _patch_terms(x_shape: Index, kernel: Pair, options: Options) -> Iterator[tuple[Index, Index]]:
     """Index pairs (columns, x): one row for each output position, channels slowest along a row."""
-    _, channels, height, width = x_shape
-    top, bottom, left, right = pads
-    out_height = output_size(height, kernel[0], stride[0], top, bottom, dilation[0])
-    out_width = output_size(width, kernel[1], stride[1], left, right, dilation[1])
-    one_filter = (1, channels, *kernel)
-    for (n, _, oy, ox), (_, c, i, j), at_x in _conv_terms(x_shape, one_filter, stride, pads, dilation, 1):
+    out_height, out_width = options.size(x_shape, kernel)
+    for (n, _, oy, ox), (_, c, i, j), at_x in _conv_terms(x_shape, (1, x_shape[1], *kernel), options):
         row = (n * out_height + oy) * out_width + ox
         yield (row, (c * kernel[0] + i) * kernel[1] + j), at_x
 
 
-def im2col(
-    x: Array, kernel: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0), dilation: Pair = (1, 1)
-) -> Array:
+def im2col(x: Array, kernel: Pair, *given: Any, **named: Any) -> Array:
     """The classical matrix (N·OH·OW, C·kh·kw); zeros where a patch lies over the padding."""
-    top, bottom, left, right = pads
-    out_height = output_size(x.shape[2], kernel[0], stride[0], top, bottom, dilation[0])
-    out_width = output_size(x.shape[3], kernel[1], stride[1], left, right, dilation[1])
-    columns = np.zeros((x.shape[0] * out_height * out_width, x.shape[1] * kernel[0] * kernel[1]))
-    for at_columns, at_x in _patch_terms(x.shape, kernel, stride, pads, dilation):
+    options = Options(*given, **named)
+    pixels = math.prod(options.size(x.shape, kernel))
+    columns = np.zeros((x.shape[0] * pixels, x.shape[1] * kernel[0] * kernel[1]))
+    for at_columns, at_x in _patch_terms(x.shape, kernel, options):
         columns[at_columns] = x[at_x]
     return columns
 
 
-def col2im(
-    columns: Array,
-    x_shape: Index,
-    kernel: Pair,
-    stride: Pair = (1, 1),
-    pads: Pads = (0, 0, 0, 0),
-    dilation: Pair = (1, 1),
-) -> Array:
+def col2im(columns: Array, x_shape: Index, kernel: Pair, *given: Any, **named: Any) -> Array:
     """The adjoint of `im2col`: every entry is added to the pixel it was taken from."""
     x = np.zeros(x_shape)
-    for at_columns, at_x in _patch_terms(x_shape, kernel, stride, pads, dilation):
+    for at_columns, at_x in _patch_terms(x_shape, kernel, Options(*given, **named)):
         x[at_x] += columns[at_columns]
     return x

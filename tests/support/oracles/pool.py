@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def _pool_axis(size: int, kernel: int, stride: int, padding: int, ceil_mode: boo
 
 
 def _pool_windows(
-    x_shape: Index, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool
+    x_shape: Index, kernel: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
 ) -> Iterator[tuple[Index, tuple[int, int, slice, slice], int]]:
     """(output index, window of x, area with padding) for every pooling window."""
     rows = _pool_axis(x_shape[2], kernel[0], stride[0], padding[0], ceil_mode)
@@ -44,29 +45,27 @@ def _pool_windows(
                 yield (n, c, oy, ox), (n, c, window_rows, window_columns), tall * wide
 
 
-def _pool_result(x_shape: Index, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Array:
+def _pool_result(
+    x_shape: Index, kernel: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
+) -> Array:
     sizes = [
         pool_output_size(*axis, ceil_mode) for axis in zip(x_shape[2:], kernel, stride, padding, strict=True)
     ]
     return np.zeros((x_shape[0], x_shape[1], *sizes))
 
 
-def max_pool2d(
-    x: Array, kernel: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
-) -> Array:
-    """The largest pixel of each window; padding never wins."""
-    y = _pool_result(x.shape, kernel, stride, padding, ceil_mode)
-    for at, window, _ in _pool_windows(x.shape, kernel, stride, padding, ceil_mode):
+def max_pool2d(x: Array, *windows: Any) -> Array:
+    """The largest pixel of each window (kernel, stride, padding, ceil_mode); padding never wins."""
+    y = _pool_result(x.shape, *windows)
+    for at, window, _ in _pool_windows(x.shape, *windows):
         y[at] = x[window].max()
     return y
 
 
-def max_pool2d_gradients(
-    x: Array, dy: Array, kernel: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
-) -> Array:
+def max_pool2d_gradients(x: Array, dy: Array, *windows: Any) -> Array:
     """The whole gradient goes to the first largest pixel, by rows; none where that is NaN."""
     dx = np.zeros(x.shape)
-    for at, window, _ in _pool_windows(x.shape, kernel, stride, padding, ceil_mode):
+    for at, window, _ in _pool_windows(x.shape, *windows):
         first = np.unravel_index(np.argmax(x[window]), x[window].shape)
         if not math.isnan(x[window][first]):
             dx[window][first] += dy[at]
@@ -82,9 +81,9 @@ def avg_pool2d(
     count_include_pad: bool = True,
 ) -> Array:
     """The mean of each window, over the pixels in it or over its area with the padding."""
-    x = float64(x)
-    y = _pool_result(x.shape, kernel, stride, padding, ceil_mode)
-    for at, window, area in _pool_windows(x.shape, kernel, stride, padding, ceil_mode):
+    x, windows = float64(x), (kernel, stride, padding, ceil_mode)
+    y = _pool_result(x.shape, *windows)
+    for at, window, area in _pool_windows(x.shape, *windows):
         y[at] = x[window].sum() / (area if count_include_pad else x[window].size)
     return y
 
