@@ -51,6 +51,8 @@ def test_colour_and_nameless_transforms() -> None:
 
 
 def test_wrong_arguments() -> None:
+    with pytest.raises(ArgumentError, match="transform must be callable, got int"):
+        plot_augmentations(3, IMAGES)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="at least 1 image and 1 sample, got 0 and 8"):
         plot_augmentations(Roll(), IMAGES[:0])
     with pytest.raises(ArgumentError, match="at least 1 image and 1 sample, got 3 and 0"):

@@ -110,6 +110,8 @@ def test_several_histories_without_a_test_set() -> None:
     assert len(plot_curves({"empty": History()}).axes) == 2
     with pytest.raises(ArgumentError, match="no history given"):
         plot_curves({})
+    with pytest.raises(ArgumentError, match=r"history must be a History, or a mapping .* got list"):
+        plot_curves([one])  # type: ignore[arg-type]
 
 
 def test_several_histories_differ_in_more_than_colour() -> None:
