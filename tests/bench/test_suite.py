@@ -46,6 +46,7 @@ def errors_of(problem: Problem, *names: str) -> dict[tuple[str, str, str], float
     }
 
 
+@pytest.mark.process
 def test_the_suite_runs(tmp_path: Path) -> None:
     """One geometry, the three algorithms that the project is about, and the plain loop."""
     path = tmp_path / "bench.json"
@@ -123,6 +124,7 @@ def test_layers_of_xpcnn_and_torch(torch: TorchReference, name: str, monkeypatch
     ],
     ids=lambda case: case.model,
 )
+@pytest.mark.slow
 def test_models_of_xpcnn_and_torch(
     torch: TorchReference, case: ModelCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
