@@ -109,7 +109,10 @@ def parallel_map(
     of the threads themselves, with nothing to gain, or in `xpcnn.reference`, it is a plain loop.
     """
     waiting, threads = list(items), _useful_threads(max_workers)
-    at_once = len(waiting) if max_workers is None and threads > 1 else threads
+    if threads == 1:
+        yield from map(function, waiting)
+        return
+    at_once = len(waiting) if max_workers is None else threads
     for start in range(0, len(waiting), at_once or 1):
         results: dict[int, Result] = {}
 
