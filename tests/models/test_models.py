@@ -297,7 +297,11 @@ def test_own_models() -> None:
         return [classes]
 
     try:
-        builder = models.register_model("tests_listed")(listed)
+        models.register_model("tests_listed")(listed)
+        builder = models.register_model("tests_listed")(listed)  # as when a cell is run again
+        assert parameters_of("tests_listed")["classes"].annotation is int
+        listed.__annotations__ = {"classes": "OfATypeCheckerAlone"}
+        assert parameters_of("tests_listed")["classes"].annotation == "OfATypeCheckerAlone"
         with pytest.raises(ArgumentError, match="tests_listed: its function must return a layer, got list"):
             builder()
     finally:
