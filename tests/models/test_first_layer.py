@@ -77,13 +77,6 @@ def test_with_auxiliary_heads(asked: Asked) -> None:
     assert asked(model, loss=models.googlenet_loss, dtype="float16") == others
 
 
-def test_an_ensembles_members(asked: Asked) -> None:
-    members = single("resnet20"), single("resnet20", seed=1)
-    model = nn.Ensemble(*members)
-    expected = [f"{i}.{path}" for i, member in enumerate(members) for path in convolutions(member)[1:]]
-    assert asked(model) == expected
-
-
 def test_branches_that_all_see_the_images(asked: Asked) -> None:
     """Three convolutions see nothing but images: two branches' first, and a shortcut."""
     deep = nn.Sequential(nn.Conv2d(2, 3, 1, seed=1), nn.ReLU(), nn.Conv2d(3, 4, 1, seed=2))

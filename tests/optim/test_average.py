@@ -1,4 +1,4 @@
-"""Averaged weights against torch.optim.swa_utils and a closed form; moving, saving and refusing."""
+"""Averaged weights against torch.optim.swa_utils and the formula; moving, saving and refusing."""
 
 from __future__ import annotations
 
@@ -33,20 +33,13 @@ def drawn(model: nn.Layer, seed: int) -> Values:
     }
 
 
-def keep(decay: float, number: int) -> float:
-    return min(decay, (1 + number) / (10 + number))
-
-
-def expected_averages(start: Values, path_of_weights: list[Values], decay: float) -> Values:
-    """The sum over all weights passed through, each with its own factor, in float64."""
-    factors = [keep(decay, number) for number in range(len(path_of_weights))]
-    result = {}
-    for path in start:
-        shares = [(1 - d) * np.prod(factors[n + 1 :]) for n, d in enumerate(factors)]
-        result[path] = np.prod(factors) * start[path] + sum(
-            share * weights[path] for share, weights in zip(shares, path_of_weights, strict=True)
-        )
-    return result
+def expected_averages(start: Values, passed: list[Values], decay: float) -> Values:
+    """The docstring's formula in float64."""
+    average = {path: np.asarray(value, np.float64) for path, value in start.items()}
+    for number, weights in enumerate(passed):
+        d = min(decay, (1 + number) / (10 + number))
+        average = {path: a + (1 - d) * (weights[path] - a) for path, a in average.items()}
+    return average
 
 
 def host(make: Any, model: nn.Layer) -> Values:
@@ -66,7 +59,7 @@ def run(
 
 
 @pytest.mark.parametrize("decay", [0.999, 0.6, 0.0])
-def test_follows_its_closed_form(make: Any, dtype: str, decay: float) -> None:
+def test_follows_its_formula(make: Any, dtype: str, decay: float) -> None:
     model = build(make, dtype)
     start = host(make, model)
     average = optim.WeightAverage(model, decay=decay)
