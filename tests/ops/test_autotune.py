@@ -89,7 +89,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 def ask(geometry: Any = GEOMETRY, pass_name: str = "forward", dtype: str = "float32") -> str | None:
     """What `auto` would be told, on NumPy."""
-    return autotune.tuned(geometry, pass_name, np.dtype(dtype), NUMPY, executor.run_pass)
+    return autotune.fastest_algorithm(geometry, pass_name, np.dtype(dtype), NUMPY, executor.run_pass)
 
 
 def tuned(*task: Any, **options: Any) -> str | None:
@@ -163,7 +163,9 @@ def geometry(*options: Any) -> Any:
 
 def tuned_on_strict() -> str | None:
     with xpcnn.use_backend("array_api_strict") as strict, xpcnn.autotune():
-        return autotune.tuned(GEOMETRY, "forward", strict.dtype("float32"), strict, executor.run_pass)
+        return autotune.fastest_algorithm(
+            GEOMETRY, "forward", strict.dtype("float32"), strict, executor.run_pass
+        )
 
 
 OTHERS: dict[str, Callable[[pytest.MonkeyPatch], Any]] = {

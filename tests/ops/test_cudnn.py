@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -137,7 +136,7 @@ def test_other_layouts_are_copied_within_the_limit() -> None:
 
 
 def test_memory_off_the_alignment_is_copied() -> None:
-    """A piece of a batch may start anywhere."""
+    """A tile of a batch may start anywhere."""
     device = Device()
     values, w = draw(3, 1, 5, 5), draw(2, 1, 3, 3)
     x = memory(values)[1:]
@@ -332,79 +331,3 @@ def test_real_graphs_are_valid(cudnn: Any, name: str) -> None:
                     tensor = found[{"x": 1, "weight": 2, "y": 3}[role]]
                     assert tuple(tensor.get_dim()) == shape
                     assert tuple(tensor.get_stride()) == _cudnn.strides(shape, channels_last)
-
-
-H200 = {
-    "deviceName": "NVIDIA H200",
-    "targetSMcount": 0,
-    "maxGridSize": [2147483647, 65535, 65535],
-    "maxBlockSize": [1024, 1024, 64],
-    "regsPerBlock": 65536,
-    "multiProcessorCount": 132,
-    "warpSize": 32,
-    "maxSharedMemoryPerBlock": 49152,
-    "maxSharedMemoryPerBlockOptin": 232448,
-    "reservedSharedMemoryPerBlock": 1024,
-    "maxRegistersPerSM": 65536,
-    "maxCtasPerSM": 32,
-    "maxThreadsPerSM": 2048,
-    "pciDeviceId": 9013,
-    "isTccDriver": 0,
-    "supportCoopLaunch": 1,
-    "totalGlobalMem": 150_000_000_000,
-    "smClockRateKHz": 1_980_000,
-    "memClockRateKHz": 3_201_000,
-    "l2CacheSize": 62_914_560,
-    "cudaDeviceId": 0,
-    "deviceVer": 900,
-    "driverVer": 12080,
-}
-"""A device's properties, as cuDNN writes them down to plan for a GPU that is not there."""
-
-PLANNING = """
-import json, sys
-sys.path.insert(0, "tests")
-import cudnn
-from tests.ops import test_cudnn
-device = cudnn.create_device_properties(json.dumps(test_cudnn.H200))
-test_cudnn.plan_everything(cudnn, device)
-"""
-
-
-def plan_everything(cudnn: Any, device: Any) -> None:
-    """Choose a plan for every case as if on that device; any failure is an error."""
-
-    class Deviceless:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(cudnn, name)
-
-        def pygraph(self, handle: Any, **options: Any) -> Any:
-            return cudnn.pygraph(device_property=device, **options)
-
-    for name, case in CASES.items():
-        if "empty" in name:
-            continue
-        for pass_name in PASSES:
-            for dtype in ("float32", "float16", "bfloat16", "float64"):
-                for limit in (0, 1 << 20):
-                    for channels_last in (False, True):
-                        described = problem(case, pass_name, dtype, channels_last)._replace(limit=limit)
-                        plan = _cudnn.choose(Deviceless(), described, None)
-                        assert plan.workspace <= limit
-
-
-@pytest.mark.process
-def test_real_cudnn_has_plans_for_a_gpu(cudnn: Any, pytestconfig: pytest.Config) -> None:
-    """In a process of its own: cuDNN ends the process where it misses cuBLAS."""
-    if cudnn.backend_version() < 90800:
-        pytest.skip("planning without a device needs cuDNN 9.8")
-    done = subprocess.run(
-        [sys.executable, "-c", PLANNING],
-        cwd=pytestconfig.rootpath,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "cublas" in done.stderr.lower():
-        pytest.skip(f"no cuBLAS: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr

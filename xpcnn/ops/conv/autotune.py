@@ -19,7 +19,7 @@ from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.plan import ConvPlan, plan_or_reason, workspace_limit
 from xpcnn.ops.conv.tuning_cache import environment_of, threads_of, tuning_cache
 
-__all__ = ["RunPass", "autotune", "is_tuning", "tuned"]
+__all__ = ["RunPass", "autotune", "fastest_algorithm", "is_tuning"]
 
 RunPass = Callable[[str, str, Array, Array, ConvGeometry], Array]
 """``run_pass(pass_name, algorithm, a, b, geometry)``: what runs one pass of a convolution."""
@@ -96,7 +96,7 @@ def autotune() -> Iterator[None]:
         _tuning.reset(token)
 
 
-def tuned(
+def fastest_algorithm(
     geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, run_pass: RunPass
 ) -> str | None:
     """Return the algorithm measured to be the fastest for a pass of a convolution, as `run_pass` runs it.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.conv import executor
-from xpcnn.ops.conv._layout import add_bias
+from xpcnn.ops.conv._layout import add_bias, pad
 from xpcnn.ops.conv.algorithm import requested
 from xpcnn.ops.conv.conv2d import sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry, check_shapes
@@ -100,7 +100,7 @@ def conv_transpose2d(
     plan = executor.plan_for("grad_input", mirrored, x.dtype, backend, name, op="conv_transpose2d")
 
     def epilogue(y: Array) -> Array:
-        y = _extended(y, beyond) if max(beyond) else y
+        y = pad(y, (0, beyond[0], 0, beyond[1])) if max(beyond) else y  # where nothing reaches
         return y if bias is None else add_bias(y, backend.xp.astype(bias, y.dtype, copy=False))
 
     y = executor.grad_input(plan, x, weight, epilogue)
@@ -149,14 +149,6 @@ def _conv_transpose2d_grad(
         dweight = executor.run_pass("grad_weight", ctx.algorithm, reached, ctx.x, geometry, op)
         dbias = sum_over_pixels(backend, dy) if ctx.has_bias else None
     return dx, dweight, dbias
-
-
-def _extended(y: Array, beyond: tuple[int, int]) -> Array:
-    """Return y (N, K, H, W) with rows and columns of zeros at the bottom and right, channels-last."""
-    n, k, h, w = y.shape
-    extended = executor.new_channels_last(y, (n, k, h + beyond[0], w + beyond[1]), zeros=True)
-    extended[:, :, :h, :w] = y
-    return extended
 
 
 @functools.lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of, itemsize
 from xpcnn.ops.conv.algorithm import ConvAlgorithm
-from xpcnn.ops.conv.executor import packed
+from xpcnn.ops.conv.executor import pack_weights
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = ["CorrelatingAlgorithm", "correlation_geometry", "full_correlation"]
@@ -73,7 +73,7 @@ def full_correlation(
     order, input and output channels change places, and dy is framed so that its border pixels are met by all
     taps too.
     """
-    return forward(dy[_seen(geometry)], packed(_rotated, weight), correlation_geometry(geometry))
+    return forward(dy[_seen(geometry)], pack_weights(_rotate, weight), correlation_geometry(geometry))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -109,7 +109,7 @@ def _kept(frame: tuple[int, int], size: int) -> slice:
     return slice(max(0, -frame[0]), size - max(0, -frame[1]))
 
 
-def _rotated(weight: Array) -> Array:
+def _rotate(weight: Array) -> Array:
     """Return weight (K, C, kh, kw) as (C, K, kh, kw), turned by half a circle."""
     xp = backend_of(weight).xp
     return xp.flip(xp.permute_dims(weight, (1, 0, 2, 3)), axis=(2, 3))

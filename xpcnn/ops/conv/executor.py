@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend, backend_of
 from xpcnn.backend.reference import in_reference
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
-from xpcnn.ops.conv.autotune import is_tuning, tuned
+from xpcnn.ops.conv.autotune import fastest_algorithm, is_tuning
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.plan import PARTIAL_SUMS, UNLIMITED, WORKSPACE, ConvPlan, Tile, make_plan
 from xpcnn.ops.conv.results import check_result
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
 
-__all__ = ["Epilogue", "forward", "grad_input", "new_channels_last", "packed", "plan_for", "run_pass"]
+__all__ = ["Epilogue", "forward", "grad_input", "new_channels_last", "pack_weights", "plan_for", "run_pass"]
 
 _plans: dict[Any, ConvPlan] = {}
 _MOST_PLANS, _MOST_TILES = 512, 128
@@ -38,7 +38,7 @@ def plan_for(
     else:
         limit = WORKSPACE.limit or backend.default_workspace
         if name == "auto" and is_tuning():
-            name = tuned(geometry, pass_name, dtype, backend, run_pass) or name
+            name = fastest_algorithm(geometry, pass_name, dtype, backend, run_pass) or name
     # The algorithm itself, too: a name may come to mean another one. The backend comes before the dtype:
     # dtypes of two libraries may hash alike, and must not be compared.
     settings = limit, op, name, ALGORITHMS.get(name), *backend.convolutions.values()
@@ -95,7 +95,7 @@ def forward(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None =
     # A window of a pooling may reach over several tiles of rows.
     at_once = plan.is_whole or (pooling is not None and plan.splits_images)
     if plan.is_whole:
-        y = _computed(plan, x, weight, plan.geometry)
+        y = _compute(plan, x, weight, plan.geometry)
     else:
         shape = plan.geometry.output_shape if pooling is None or at_once else pooling.output_shape
         y = new_channels_last(x, shape)
@@ -113,7 +113,7 @@ def grad_input(
         dy, weight = _upcast(plan, dy), _upcast(plan, weight)
     geometry = plan.geometry
     if plan.is_whole:
-        dx = _computed(plan, dy, weight, geometry)
+        dx = _compute(plan, dy, weight, geometry)
     else:
         # Neighbouring tiles of rows overlap in the input, and are added up; strides may leave rows unread.
         gaps = plan.splits_images or any(tile.inputs[2] != slice(0, geometry.h) for tile in plan.tiles[:1])
@@ -138,7 +138,7 @@ def _run_tiles(
             write = (*write[:2], slice(None), slice(None))  # what is pooled has other rows and columns
         place = None if pooled or overlap else result[write]
         if tile.geometry.h:
-            part = _computed(plan, a[read], filters[tile.filters.start], tile.geometry, place)
+            part = _compute(plan, a[read], filters[tile.filters.start], tile.geometry, place)
         elif is_forward:
             part = new_channels_last(a, tile.geometry.output_shape, zeros=True)  # of padding alone
         else:
@@ -150,7 +150,7 @@ def _run_tiles(
         elif part is not place:
             result[write] = part
 
-    with _packed_weights():
+    with _pack_once():
         plan.backend.parallel_for(compute, plan.tiles, 1 if overlap else plan.max_workers)
 
 
@@ -223,7 +223,7 @@ def _upcast(plan: ConvPlan, x: Array) -> Array:
     return plan.backend.xp.astype(x, plan.backend.xp.float32)
 
 
-def _computed(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
+def _compute(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
     """Return the result of a forward or grad_input pass, for a tile or for everything.
 
     An algorithm may write it to `out`. Where NaN may have spread, it is computed again without transforms.
@@ -272,8 +272,8 @@ _packed: ContextVar[dict[Any, tuple[Array, Array]] | None] = ContextVar("xpcnn_p
 
 
 @contextmanager
-def _packed_weights() -> Iterator[None]:
-    """Let `packed` keep what it makes until the end of the block."""
+def _pack_once() -> Iterator[None]:
+    """Let `pack_weights` keep what it makes until the end of the block."""
     token = _packed.set({})
     try:
         yield
@@ -281,7 +281,7 @@ def _packed_weights() -> Iterator[None]:
         _packed.reset(token)
 
 
-def packed(pack: Callable[..., Array], weight: Array, *args: Any) -> Array:
+def pack_weights(pack: Callable[..., Array], weight: Array, *args: Any) -> Array:
     """Return ``pack(weight, *args)``, made once for all tiles of a convolution."""
     kept = _packed.get()
     if kept is None:

@@ -12,7 +12,7 @@ from xpcnn.backend import Array, backend_of, matmul, primitive
 from xpcnn.ops.conv._layout import Padding, crop, padded_zeros
 from xpcnn.ops.conv.algorithm import register
 from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
-from xpcnn.ops.conv.executor import packed
+from xpcnn.ops.conv.executor import pack_weights
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 __all__ = ["Im2col", "Pair", "Shape", "fold", "sum_patches", "unfold"]
@@ -40,7 +40,7 @@ class Im2col(CorrelatingAlgorithm):
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        y = matmul(columns, packed(_weight_matrix, weight))  # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
+        y = matmul(columns, pack_weights(_weight_matrix, weight))  # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
         n, k, oh, ow = geometry.output_shape
         xp = backend_of(y).xp
         return xp.permute_dims(xp.reshape(y, (n, oh, ow, k)), (0, 3, 1, 2))  # the memory stays channels-last
@@ -56,7 +56,7 @@ class Im2col(CorrelatingAlgorithm):
         return xp.permute_dims(xp.reshape(total, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
 
     def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        kernels = backend_of(dy).xp.matrix_transpose(packed(_weight_matrix, weight))
+        kernels = backend_of(dy).xp.matrix_transpose(pack_weights(_weight_matrix, weight))
         columns = matmul(matrix_of(dy), kernels)
         sizes = geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
         return fold(columns, geometry.input_shape, *sizes)

@@ -14,7 +14,7 @@ from xpcnn.backend import Array, backend_of
 from xpcnn.ops.conv._layout import crop, pad, total
 from xpcnn.ops.conv.algorithm import register
 from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
-from xpcnn.ops.conv.executor import packed
+from xpcnn.ops.conv.executor import pack_weights
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 
@@ -41,7 +41,7 @@ class Kn2row(CorrelatingAlgorithm):
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         backend = backend_of(x)
         x = backend.channels_last(pad(x, geometry.padding))
-        filters = packed(_filters, weight, geometry.groups)
+        filters = pack_weights(_filters, weight, geometry.groups)
         products = (_product(x[tap], filters[r, s, ...]) for r, s, tap in _taps(geometry))
         return backend.xp.permute_dims(total(products), (0, 3, 1, 2))
 
@@ -49,7 +49,7 @@ class Kn2row(CorrelatingAlgorithm):
         backend = backend_of(dy)
         xp = backend.xp
         dy = backend.channels_last(dy)
-        filters = packed(_transposed_filters, weight, geometry.groups)
+        filters = pack_weights(_transposed_filters, weight, geometry.groups)
         height, width = geometry.padded_size
         shape = (geometry.n, height, width, geometry.c)
         dx = xp.zeros(shape, dtype=dy.dtype, device=backend.device)

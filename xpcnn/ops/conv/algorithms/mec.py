@@ -11,7 +11,7 @@ from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.ops.conv._layout import crop, pad, padded_zeros, total
 from xpcnn.ops.conv.algorithm import register
 from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
-from xpcnn.ops.conv.executor import packed
+from xpcnn.ops.conv.executor import pack_weights
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 
@@ -37,7 +37,7 @@ class Mec(CorrelatingAlgorithm):
         return n * max(unfolding, folding)
 
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-        return mec_forward(x, packed(_row_matrices, weight), geometry, out)
+        return mec_forward(x, pack_weights(_row_matrices, weight), geometry, out)
 
     def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return mec_grad_weight(x, dy, geometry)
@@ -54,7 +54,7 @@ class Mec(CorrelatingAlgorithm):
         (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
         (oh, ow), (height, _) = geometry.output_size, geometry.padded_size
         rows = _rows_outermost(dy)
-        filters = xp.matrix_transpose(packed(_row_matrices, weight))
+        filters = xp.matrix_transpose(pack_weights(_row_matrices, weight))
         lowered = xp.zeros((height, n, ow, kw, c), dtype=dy.dtype, device=backend.device)
         for r in range(geometry.kernel[0]):
             met = slice(r * dh, r * dh + sh * (oh - 1) + 1, sh)

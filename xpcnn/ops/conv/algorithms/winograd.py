@@ -19,7 +19,7 @@ from xpcnn.backend import Array, Backend, backend_of, itemsize, matmul, primitiv
 from xpcnn.ops.conv._layout import Padding, pad
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.correlation import correlation_geometry, full_correlation
-from xpcnn.ops.conv.executor import packed
+from xpcnn.ops.conv.executor import pack_weights
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -96,7 +96,7 @@ class Winograd(ConvAlgorithm):
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
         backend = backend_of(x)
         tiling = Tiling.of(*geometry.output_size)
-        inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
+        inputs = _transform_input(x, geometry, tiling)  # (t², N·tiles, C)
         products = _products(inputs, weight, tiling.m)  # (t², N·tiles, K)
         del inputs
         back = _constant(backend, x.dtype, tiling.m, "output")  # (m, t)
@@ -119,7 +119,7 @@ class Winograd(ConvAlgorithm):
         tiling = Tiling.of(*geometry.output_size)
         back = _constant(backend, x.dtype, tiling.m, "output")
         dproducts = xp.matrix_transpose(winograd_output_gradient(dy, back, tiling))  # (t², K, N·tiles)
-        inputs = _transformed_input(x, geometry, tiling)  # (t², N·tiles, C)
+        inputs = _transform_input(x, geometry, tiling)  # (t², N·tiles, C)
         if not _is_wide(backend, (geometry.k, geometry.c), tiling.m, x.dtype):
             return matmul(dproducts, inputs)
         shape = (9, geometry.k, geometry.c)
@@ -163,7 +163,7 @@ class Tiling(NamedTuple):
         return min(tilings, key=lambda tiling: tiling.rows * tiling.columns * tiling.t**2)
 
 
-def _transformed_input(x: Array, geometry: ConvGeometry, tiling: Tiling) -> Array:
+def _transform_input(x: Array, geometry: ConvGeometry, tiling: Tiling) -> Array:
     """Return the tiles of x (N, C, H, W), transformed: one matrix (N·tiles, C) for each of t² places."""
     top, bottom, left, right = geometry.padding
     below, beside = tiling.overhang(geometry.output_size)
@@ -174,7 +174,7 @@ def _transformed_input(x: Array, geometry: ConvGeometry, tiling: Tiling) -> Arra
 @primitive
 def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Tiling) -> Array:
     """Return the tiles of x (N, C, H, W), which overlap, transformed by `forth` (t, t): (t², N·tiles, C)."""
-    return _transformed(forth, _tiles(pad(x, padding), tiling.t, tiling.m))
+    return _transform(forth, _tiles(pad(x, padding), tiling.t, tiling.m))
 
 
 @primitive
@@ -188,7 +188,7 @@ def winograd_output(
     xp = backend_of(products).xp
     n, k, oh, ow = shape
     m, rows, columns = tiling
-    tiles = xp.reshape(_transformed(back, products), (m, m, n, rows, columns, k))
+    tiles = xp.reshape(_transform(back, products), (m, m, n, rows, columns, k))
     y = xp.reshape(xp.permute_dims(tiles, (2, 3, 0, 4, 1, 5)), (n, rows * m, columns * m, k))
     y = xp.permute_dims(y, (0, 3, 1, 2))
     if tiling.overhang((oh, ow)) == (0, 0):
@@ -202,7 +202,7 @@ def winograd_output_gradient(dy: Array, back: Array, tiling: Tiling) -> Array:
     m = tiling.m
     below, beside = tiling.overhang(dy.shape[2:])
     tiles = _tiles(pad(dy, (0, below, 0, beside)), m, m)
-    return _transformed(backend_of(dy).xp.matrix_transpose(back), tiles)
+    return _transform(backend_of(dy).xp.matrix_transpose(back), tiles)
 
 
 def _tiles(x: Array, size: int, step: int) -> Array:
@@ -215,7 +215,7 @@ def _tiles(x: Array, size: int, step: int) -> Array:
     return xp.reshape(tiles, (size**2, math.prod(tiles.shape[2:5]), x.shape[1]))
 
 
-def _transformed(matrix: Array, tiles: Array) -> Array:
+def _transform(matrix: Array, tiles: Array) -> Array:
     """Return ``matrix @ tile @ matrixᵀ`` of tiles (size², ...), for a matrix (t, size): (t², ...)."""
     xp = backend_of(tiles).xp
     t, size = matrix.shape
@@ -225,8 +225,8 @@ def _transformed(matrix: Array, tiles: Array) -> Array:
     return xp.reshape(matrix @ xp.reshape(halfway, (t, size, math.prod(rest))), (t**2, *rest))
 
 
-def _transformed_at_once(matrix: Array, tiles: Array) -> Array:
-    """Return what `_transformed` does in one product, without a result in between that is as large."""
+def _transform_at_once(matrix: Array, tiles: Array) -> Array:
+    """Return what `_transform` does in one product, without a result in between that is as large."""
     xp = backend_of(tiles).xp
     t, size = matrix.shape
     rest = tiles.shape[1:]
@@ -245,12 +245,12 @@ def _products(inputs: Array, weight: Array, m: int) -> Array:
     """Return the products (t², N·tiles, K) of the tiles with the transformed kernel."""
     backend = backend_of(inputs)
     if not _is_wide(backend, weight.shape[:2], m, inputs.dtype):
-        return matmul(inputs, packed(_transformed_kernel, weight, m))
+        return matmul(inputs, pack_weights(_transform_kernel, weight, m))
     shape = (*inputs.shape[:2], weight.shape[0])
     products = backend.xp.empty(shape, dtype=inputs.dtype, device=backend.device)
 
     def multiply(filters: slice) -> None:
-        kernel = _transformed_kernel(weight[filters, ...], m)
+        kernel = _transform_kernel(weight[filters, ...], m)
         products[:, :, filters] = matmul(inputs, kernel)
 
     backend.parallel_for(multiply, _some_filters(weight.shape[0]))
@@ -262,7 +262,7 @@ def _some_filters(count: int) -> Iterator[slice]:
         yield slice(start, min(start + SOME_FILTERS, count))
 
 
-def _transformed_kernel(weight: Array, m: int) -> Array:
+def _transform_kernel(weight: Array, m: int) -> Array:
     """Return weight (K, C, 3, 3), transformed: one matrix (C, K) for each of t² places."""
     backend = backend_of(weight)
     k, c, _, _ = weight.shape
@@ -273,7 +273,7 @@ def _transformed_kernel(weight: Array, m: int) -> Array:
 @primitive
 def winograd_kernel(taps: Array, forth: Array) -> Array:
     """Return taps (9, C, K), transformed by `forth` (t, 3): one matrix (C, K) for each of t² places."""
-    return _transformed_at_once(forth, taps)
+    return _transform_at_once(forth, taps)
 
 
 def _dtaps(dkernel: Array, m: int) -> Array:
@@ -285,7 +285,7 @@ def _dtaps(dkernel: Array, m: int) -> Array:
 @primitive
 def winograd_taps_gradient(dkernel: Array, forth: Array) -> Array:
     """Return the adjoint of `winograd_kernel`, whatever the order of the channels."""
-    return _transformed_at_once(backend_of(dkernel).xp.matrix_transpose(forth), dkernel)
+    return _transform_at_once(backend_of(dkernel).xp.matrix_transpose(forth), dkernel)
 
 
 # The backend comes before the dtype: dtypes of two libraries may hash alike, and must not be compared.
