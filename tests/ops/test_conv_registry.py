@@ -287,8 +287,6 @@ def test_two_threads_that_use_a_package_first(monkeypatch: pytest.MonkeyPatch) -
 UNKNOWN = {
     "conv2d": lambda: ops.conv2d(draw(1, 1, 3, 3), draw(1, 1, 3, 3), algorithm="nope"),
     "conv_algorithm": lambda: xpcnn.conv_algorithm("nope").__enter__(),
-    "reference": lambda: xpcnn.reference("nope").__enter__(),
-    "Conv2d": lambda: xpcnn.nn.Conv2d(1, 1, 3, algorithm="nope"),
 }
 
 
