@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,11 @@ GEOMETRY = ops.ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3), padding=1)
 
 
 @pytest.fixture(autouse=True)
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where choices are kept, in a folder that does not exist yet; this process has measured nothing."""
     monkeypatch.setenv("XPCNN_CACHE_DIR", str(tmp_path / "cache"))
     forget(monkeypatch)
-    limit = xpcnn.get_workspace_limit()
-    yield tmp_path / "cache" / "autotune.json"
-    xpcnn.set_workspace_limit(limit)
+    return tmp_path / "cache" / "autotune.json"
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,15 +52,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-@pytest.fixture
-def added(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
-    """Registers an algorithm for one test."""
-
-    def add(name: str, algorithm: Any) -> None:
-        algorithm.name = name
-        monkeypatch.setitem(registry.ALGORITHMS, name, algorithm())
-
-    return add
+def add(monkeypatch: pytest.MonkeyPatch, name: str, algorithm: Any) -> None:
+    """Register an algorithm for one test, before all others."""
+    algorithm.name = name
+    known = {name: algorithm(), **registry.ALGORITHMS}
+    monkeypatch.setattr(registry, "ALGORITHMS", known)
+    monkeypatch.setattr(executor, "ALGORITHMS", known)
 
 
 @pytest.fixture
@@ -157,10 +152,6 @@ def test_measured_once_on_a_machine(measured: list[Any], monkeypatch: pytest.Mon
     assert measured == [(GEOMETRY, "forward"), (GEOMETRY, "grad_input")]
 
 
-def geometry(*options: Any) -> Any:
-    return ops.ConvGeometry.of((2, 3, 8, 8), (3, 3 // options[3], 3, 3), *options)
-
-
 def tuned_on_strict() -> str | None:
     with xpcnn.use_backend("array_api_strict") as strict, xpcnn.autotune():
         return autotune.fastest_algorithm(
@@ -171,11 +162,7 @@ def tuned_on_strict() -> str | None:
 OTHERS: dict[str, Callable[[pytest.MonkeyPatch], Any]] = {
     "pass": lambda patch: tuned(pass_name="grad_weight"),
     "dtype": lambda patch: tuned(dtype="float64"),
-    "batch": lambda patch: tuned(GEOMETRY.with_batch(3)),
-    "padding": lambda patch: tuned(geometry(1, (1, 0), 1, 1)),
-    "stride": lambda patch: tuned(geometry(2, 1, 1, 1)),
-    "dilation": lambda patch: tuned(geometry(1, 1, 2, 1)),
-    "groups": lambda patch: tuned(geometry(1, 1, 1, 3)),
+    "geometry": lambda patch: tuned(GEOMETRY.with_batch(3)),
     "limit": lambda patch: (xpcnn.set_workspace_limit(1 << 20), tuned()),
     "xpcnn": lambda patch: (patch.setattr(xpcnn, "__version__", "0.0.0"), tuned()),
     "NumPy": lambda patch: (patch.setattr(np, "__version__", "9.9"), tuned()),
@@ -311,7 +298,7 @@ def test_random_arrays_are_as_in_a_network(make: Any) -> None:
 
 
 def test_auto_inside_an_algorithm_is_not_measured(
-    added: Callable[[str, Any], None], seconds: dict[str, float]
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]
 ) -> None:
     """An algorithm made of convolutions that `auto` chooses does not recurse, nor change the outer choice."""
     inner: list[Any] = []
@@ -321,7 +308,7 @@ def test_auto_inside_an_algorithm_is_not_measured(
             inner.append(ask(geometry))
             return super().forward(x, weight, geometry)
 
-    added("nested", Nested)
+    add(monkeypatch, "nested", Nested)
     seconds["nested"] = 1e-6
     assert tuned() == "nested"
     assert set(inner) == {None}
@@ -373,10 +360,7 @@ def test_wrong_algorithm_is_left_out(
     monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], change: Any, told: str
 ) -> None:
     """With one line that names it, however fast it is; it spoils none that is measured after it."""
-    algorithm: Any = faulty(change)()
-    algorithm.name = "faulty"
-    monkeypatch.setattr(registry, "ALGORITHMS", {"faulty": algorithm, **registry.ALGORITHMS})
-    monkeypatch.setattr(executor, "ALGORITHMS", registry.ALGORITHMS)
+    add(monkeypatch, "faulty", faulty(change))
     seconds["faulty"] = 1e-6
     parts = ("autotune", "'faulty'", "forward", "(2, 3, 8, 8)", "(4, 3, 3, 3)", told)
     with pytest.warns(RuntimeWarning, match=mentions(*parts)) as caught:
@@ -394,35 +378,21 @@ def test_fault_of_im2col_itself_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_conv2d_runs_what_was_measured(
-    added: Callable[[str, Any], None], seconds: dict[str, float], make: Any
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], make: Any
 ) -> None:
-    """Each pass its own choice; and outside of the context none of them."""
+    """And outside of the context does not."""
     ran: list[str] = []
-
-    class Watched(Im2col):
-        def forward(self, x: Any, weight: Any, geometry: Any) -> Any:
-            ran.append("forward")
-            return super().forward(x, weight, geometry)
-
-        def grad_weight(self, x: Any, dy: Any, geometry: Any) -> Any:
-            ran.append("grad_weight")
-            return super().grad_weight(x, dy, geometry)
-
-    added("watched", Watched)
+    watched = faulty(lambda y, *_: ran.append("forward") or y)
+    add(monkeypatch, "watched", watched)
     seconds["watched"] = 1e-6
-    r = reference(CASES["strided and padded"])
-    x, w, dy = make.array(r.x), make.array(r.w), make.array(r.dy)
-
-    def run() -> list[str]:
-        ran.clear()
-        _, ctx = ops.conv2d(x, w, stride=2, padding=1)
-        ops.conv2d.backward(ctx, dy, need_dx=False)
-        return ran
-
+    x, w = make.array(draw(2, 3, 8, 8)), make.array(draw(4, 3, 3, 3))
     with xpcnn.autotune():
-        run()
-        assert run() == ["forward", "grad_weight"]
-    assert run() == []
+        ops.conv2d(x, w)
+        ran.clear()
+        _, ctx = ops.conv2d(x, w)
+    assert (ran, ctx.algorithm) == (["forward"], "auto")
+    ops.conv2d(x, w)
+    assert ran == ["forward"]
 
 
 # The file ---------------------------------------------------------------------------------------------
