@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, Key, dtype_name
@@ -153,7 +154,7 @@ def _fastest(candidates: list[str], task: Task) -> str:
         for name in candidates:
             arrays = _random_arrays(task)
             sums = _sums(arrays, task.backend)
-            run = _runner(name, arrays, task)
+            run = partial(_run, name, arrays, task)
             try:
                 result = run()  # also the warm-up: what is compiled or planned at first use
                 reference = result if reference is None else reference
@@ -193,15 +194,11 @@ def _random_arrays(task: Task) -> tuple[Array, Array]:
     return {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[task.pass_name]
 
 
-def _runner(name: str, arrays: tuple[Array, Array], task: Task) -> Callable[[], Array]:
-    """Return a function that runs one pass by one algorithm, in tiles as ever, and waits for its end."""
-
-    def run() -> Array:
-        result = task.run_pass(task.pass_name, name, *arrays, task.geometry)
-        task.backend.synchronize()
-        return result
-
-    return run
+def _run(name: str, arrays: tuple[Array, Array], task: Task) -> Array:
+    """Run one pass by one algorithm, in tiles as ever, and wait for its end."""
+    result = task.run_pass(task.pass_name, name, *arrays, task.geometry)
+    task.backend.synchronize()
+    return result
 
 
 def _difference(result: Array, reference: Array, backend: Backend) -> str | None:
