@@ -116,24 +116,15 @@ class Saved(Configurable):
             raise StateDictError(f"{path}: {error}") from error
 
 
-class _Entries(NamedTuple):
-    """The entries of a state by the paths that a model may know, and how they were found."""
-
-    values: Mapping[str, Any]
-    notes: tuple[str, ...]
-
-    def fitting(self, own: Mapping[str, State]) -> int:
-        return sum(path in own for path in self.values)
-
-
 def _load_state(layer: Any, state: Mapping[str, Any], strict: bool) -> LoadReport:
     if not isinstance(state, Mapping):
         raise StateDictError(
             f"load_state_dict: state must be a mapping of paths to arrays, got {type(state).__name__}"
         )
     own = layer._states()
-    found = _entries(state, own)
-    entries, notes = {str(path): value for path, value in found.values.items()}, found.notes
+    # The form that fits most of the model's paths; of several, the first.
+    found, notes = max(_forms(state, (), _DEEPEST), key=lambda form: sum(path in own for path in form[0]))
+    entries = {str(path): value for path, value in found.items()}
     missing = [path for path in own if path not in entries and not path.endswith(_OPTIONAL)]
     unexpected = [path for path in entries if path not in own]
     shapes = {path: _shape(entries[path]) for path in own if path in entries}
@@ -149,7 +140,12 @@ def _load_state(layer: Any, state: Mapping[str, Any], strict: bool) -> LoadRepor
                 for path in mismatched
             ],
         }
-        raise StateDictError("\n".join(_message(type(layer).__name__, kinds, own, entries, strict, useful)))
+        lines = [*_lines(type(layer).__name__, kinds), *_reason(own, entries)]
+        if not useful:
+            lines.append("none of them fits, so there is nothing to load")
+        elif strict:
+            lines.append("strict=False loads the entries that fit")
+        raise StateDictError("\n".join(lines))
     loaded: list[tuple[State, Array]] = []
     for path in shapes:
         if path not in mismatched:
@@ -174,31 +170,21 @@ def _load_state(layer: Any, state: Mapping[str, Any], strict: bool) -> LoadRepor
 # -- where the entries are ----------------------------------------------------------------
 
 
-def _entries(state: Mapping[str, Any], own: Mapping[str, State]) -> _Entries:
-    """Return the entries in the form that fits most of the model's paths; as they are, if none fits more."""
-    best, most = _Entries(state, ()), -1
-    for found in _forms(state, (), own, _DEEPEST):
-        fitting = found.fitting(own)
-        if fitting > most:
-            best, most = found, fitting
-    return best
-
-
 def _forms(
-    state: Mapping[str, Any], notes: tuple[str, ...], own: Mapping[str, State], depth: int
-) -> Iterator[_Entries]:
-    """Yield a state as it is, without each prefix, and what is nested in it, the likeliest first."""
-    yield _Entries(state, notes)
+    state: Mapping[str, Any], notes: tuple[str, ...], depth: int
+) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
+    """Yield a state as it is, without each prefix, and what is nested in it, with notes on what was done."""
+    yield state, notes
     for prefix in _prefixes(state):
         short = {str(path).removeprefix(prefix): value for path, value in state.items()}
         if len(short) == len(state):
-            yield _Entries(short, (*notes, f"took the prefix {prefix!r} off the saved paths"))
+            yield short, (*notes, f"took the prefix {prefix!r} off the saved paths")
     nested = [key for key, value in state.items() if isinstance(value, Mapping) and depth]
     for key in sorted(nested, key=lambda key: _NESTS.index(key) if key in _NESTS else len(_NESTS)):
         others = ", ".join(repr(other) for other in state if other != key)
         passed_over = f" and passed over {others}" if others else ""
         note = f"took the entries in [{key!r}]{passed_over}"
-        yield from _forms(state[key], (*notes, note), own, depth - 1)
+        yield from _forms(state[key], (*notes, note), depth - 1)
 
 
 def _prefixes(state: Mapping[str, Any]) -> list[str]:
@@ -216,55 +202,37 @@ def _prefixes(state: Mapping[str, Any]) -> list[str]:
 # -- what does not fit --------------------------------------------------------------------
 
 
-def _message(
-    kind: str,
-    kinds: Mapping[str, list[str]],
-    own: Mapping[str, State],
-    entries: Mapping[str, Any],
-    strict: bool,
-    useful: bool,
-) -> Iterator[str]:
-    """Yield at most ten lines on entries that do not fit, by kind of fault."""
-    total = sum(map(len, kinds.values()))
-    counts = ", ".join(f"{len(lines)} {fault}" for fault, lines in kinds.items() if lines)
-    counted = "" if total <= _MOST_LINES else f" ({counts})"
-    yield f"load_state_dict: the saved entries do not fit this {kind}{counted}:"
-    for fault, lines in kinds.items():
-        shown = len(lines) if total <= _MOST_LINES else min(2, len(lines))
-        more = f" and {len(lines) - shown} more" if len(lines) > shown else ""
-        yield from (
-            f"  {fault}: {line}{more if i == shown - 1 else ''}" for i, line in enumerate(lines[:shown])
-        )
-    reason = _reason(own, entries)
-    if reason:
-        yield f"likely: {reason}"
-    if strict and useful:
-        yield "strict=False loads the entries that fit"
-    elif not useful:
-        yield "none of them fits, so there is nothing to load"
+def _lines(kind: str, faults: Mapping[str, list[str]]) -> Iterator[str]:
+    """Yield at most eight lines on entries that do not fit, by kind of fault."""
+    many = sum(map(len, faults.values())) > _MOST_LINES
+    counts = ", ".join(f"{len(lines)} {fault}" for fault, lines in faults.items() if lines)
+    yield f"load_state_dict: the saved entries do not fit this {kind}{f' ({counts})' if many else ''}:"
+    for fault, lines in faults.items():
+        shown = lines[:2] if many else lines
+        more = f" and {len(lines) - len(shown)} more" if len(lines) > len(shown) else ""
+        for i, line in enumerate(shown, 1):
+            yield f"  {fault}: {line}" + (more if i == len(shown) else "")
 
 
-def _reason(own: Mapping[str, State], entries: Mapping[str, Any]) -> str | None:
-    if not own or not entries:
-        return None if own else "the model has no parameters"
-    if not any(path in own for path in entries):
+def _reason(own: Mapping[str, State], entries: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the likely reason, where there is one."""
+    fitting = {path: _shape(value) or () for path, value in entries.items() if path in own}
+    if not own:
+        yield "likely: the model has no parameters"
+    elif entries and not fitting:
         ours, theirs = _common_segment(own), _common_segment(entries)
         if theirs and any(path.removeprefix(theirs) in own for path in entries):
-            return f"all saved paths begin with {theirs!r}; take this prefix off"
-        if ours and any(ours + path in own for path in entries):
-            return f"the entries are those of the child {ours[:-1]!r}; load them into it"
-        nested = [key for key, value in entries.items() if isinstance(value, Mapping)]
-        if nested:
-            return f"the entries are nested in [{nested[0]!r}]; give that mapping"
-        return "the entries are those of another model"
-    shapes = {path: _shape(entries[path]) for path in entries if path in own}
-    differing = [path for path, shape in shapes.items() if shape != own[path].shape]
-    layers = {path.rpartition(".")[0] for path in differing}
-    if differing and len(layers) == 1 and all((shapes[p] or ())[1:] == own[p].shape[1:] for p in differing):
-        first = differing[0]
-        if shapes[first] and own[first].shape and len(shapes) > len(differing):
-            return f"saved with {(shapes[first] or (0,))[0]} outputs (classes), not {own[first].shape[0]}"
-    return None
+            yield f"likely: all saved paths begin with {theirs!r}; take this prefix off"
+        elif ours and any(ours + path in own for path in entries):
+            yield f"likely: the entries are those of the child {ours[:-1]!r}; load them into it"
+        else:
+            yield "likely: the entries are those of another model"
+    # Of the last layer, only the number of outputs is another one.
+    differing = [path for path, shape in fitting.items() if shape != own[path].shape]
+    if len({path.rpartition(".")[0] for path in differing}) == 1 and len(fitting) > len(differing):
+        pairs = [(fitting[path], own[path].shape) for path in differing]
+        if all(theirs and ours and theirs[1:] == ours[1:] for theirs, ours in pairs):
+            yield f"likely: saved with {pairs[0][0][0]} outputs (classes), not {pairs[0][1][0]}"
 
 
 def _common_segment(paths: Mapping[str, Any]) -> str:
