@@ -23,7 +23,7 @@ from xpcnn import data, models, nn
 
 @nn.registered("{name}.Double")
 class Double(nn.Layer):
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, factor: float = 2.0):
         self.factor = factor

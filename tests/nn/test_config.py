@@ -166,7 +166,7 @@ def test_published_models(name: str) -> None:
 class Scale(nn.Layer):
     """What a reader writes: a learnable factor."""
 
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = nn.Parameter([factor], "float32")

@@ -72,7 +72,7 @@ def test_a_linear_layer_gives_the_same(make: Any, dtype: str, bias: bool) -> Non
     y, ctx = fused.forward(make.array(draw(4, 5), dtype))
     assert fused.backward(ctx, y, grads).shape == (4, 5)
     assert set(fused.parameters()) == {"0.weight", "0.bias"}
-    assert nn.is_per_sample(fused, train=True)
+    assert nn.is_batch_independent(fused, train=True)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -19,7 +19,7 @@ from xpcnn import errors, nn, optim
 class Net(nn.Layer):
     """A row of layers that are kept in `kind`; what it computes does not depend on how they are kept."""
 
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, kind: Any = list, batch_norm: bool = False) -> None:
         layers = [
@@ -113,8 +113,8 @@ def test_copies_have_their_own(kind: str, clone: Any) -> None:
 
 
 def test_batches_are_not_split_over_a_batch_norm_in_a_list() -> None:
-    assert nn.is_per_sample(Net(), train=True)
-    assert not nn.is_per_sample(Net(batch_norm=True), train=True)
+    assert nn.is_batch_independent(Net(), train=True)
+    assert not nn.is_batch_independent(Net(batch_norm=True), train=True)
 
 
 class States(nn.Layer):

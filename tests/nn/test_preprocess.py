@@ -144,7 +144,7 @@ def test_it_leaves_no_trace() -> None:
     assert with_it.parameters() == without.parameters()
     assert not nn.Preprocess().state_dict()
     assert xpcnn.summary(with_it, (3, 4, 4)) == xpcnn.summary(without, (3, 4, 4))
-    assert nn.is_per_sample(nn.Preprocess(), train=True)
+    assert nn.is_batch_independent(nn.Preprocess(), train=True)
     fused = nn.fuse(with_it)
     np.testing.assert_allclose(fused(pixels(2, 3, 4, 4)), with_it(pixels(2, 3, 4, 4)), rtol=1e-5)
 

@@ -105,19 +105,19 @@ def test_batches_that_stay_whole(name: str) -> None:
 
 def test_what_counts_as_per_sample() -> None:
     norm = nn.Sequential(nn.BatchNorm2d(1))
-    assert not nn.is_per_sample(norm, train=True)
-    assert nn.is_per_sample(norm, train=False)
-    assert nn.is_per_sample(Kept(1, 1, 1), train=True)
-    assert not nn.is_per_sample(CentredBlocks(), train=False)
-    assert nn.is_per_sample(nn.Residual(nn.Conv2d(1, 1, 1)), train=True)
-    assert not nn.is_per_sample(nn.Residual(CentredBlocks()), train=True)
+    assert not nn.is_batch_independent(norm, train=True)
+    assert nn.is_batch_independent(norm, train=False)
+    assert nn.is_batch_independent(Kept(1, 1, 1), train=True)
+    assert not nn.is_batch_independent(CentredBlocks(), train=False)
+    assert nn.is_batch_independent(nn.Residual(nn.Conv2d(1, 1, 1)), train=True)
+    assert not nn.is_batch_independent(nn.Residual(CentredBlocks()), train=True)
 
 
 @pytest.mark.parametrize("name", ["resnet20"])
 def test_published_models_with_batch_statistics_are_sharded_for_inference(name: str) -> None:
     model = getattr(models, name)()
-    assert not nn.is_per_sample(model, train=True)
-    assert nn.is_per_sample(model, train=False)
+    assert not nn.is_batch_independent(model, train=True)
+    assert nn.is_batch_independent(model, train=False)
 
 
 def test_masks_differ_from_shard_to_shard() -> None:

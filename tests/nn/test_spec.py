@@ -289,7 +289,7 @@ PROGRAM = """
 from xpcnn import nn
 @nn.registered("program.Twice")
 class Twice(nn.Layer):
-    per_sample = True
+    batch_independent = True
     def __init__(self, times=2.0):
         self.times = times
     def forward(self, x, *, train=False, key=None):

@@ -72,7 +72,7 @@ def test_the_ops_of_the_package(make: Any, layer: Any, function: Any, shown: str
     assert isinstance(layer, nn.Stateless)
     assert layer.op is type(layer).op is function
     assert repr(layer) == shown
-    assert nn.is_per_sample(layer, train=True)
+    assert nn.is_batch_independent(layer, train=True)
     x = make.array(draw(2, 3, 6, 5))
     y, ctx = layer.forward(x, train=True)
     expected, expected_ctx = function(x, **{name: getattr(layer, name) for name in layer.options})
@@ -103,7 +103,7 @@ def test_per_sample_is_said_by_who_sets_the_op() -> None:
 
     class Stated(nn.Stateless):
         op = swish
-        per_sample = True
+        batch_independent = True
 
     class AnotherOp(nn.ReLU):
         op = ops.softmax
@@ -111,15 +111,15 @@ def test_per_sample_is_said_by_who_sets_the_op() -> None:
     class Same(nn.ReLU):
         pass
 
-    assert not nn.is_per_sample(Swish(), train=False)
-    assert nn.is_per_sample(Stated(), train=True)
-    assert not nn.is_per_sample(AnotherOp(), train=True)
-    assert nn.is_per_sample(Same(), train=True)
+    assert not nn.is_batch_independent(Swish(), train=False)
+    assert nn.is_batch_independent(Stated(), train=True)
+    assert not nn.is_batch_independent(AnotherOp(), train=True)
+    assert nn.is_batch_independent(Same(), train=True)
 
 
-@pytest.mark.parametrize(("axis", "per_sample"), [(-1, True), (1, True), (3, True), (0, False), (-2, False)])
-def test_a_softmax_over_the_samples_is_not_per_sample(axis: int, per_sample: bool) -> None:
-    assert nn.is_per_sample(nn.Sequential(nn.Softmax(axis)), train=True) is per_sample
+@pytest.mark.parametrize(("axis", "alone"), [(-1, True), (1, True), (3, True), (0, False), (-2, False)])
+def test_a_softmax_over_the_samples_is_not_per_sample(axis: int, alone: bool) -> None:
+    assert nn.is_batch_independent(nn.Sequential(nn.Softmax(axis)), train=True) is alone
 
 
 class NoBackward:

@@ -260,7 +260,7 @@ def test_sizes_are_found_once_for_a_model(monkeypatch: pytest.MonkeyPatch) -> No
 class Unhashable(nn.Linear):
     """A layer of a user's that compares by value."""
 
-    per_sample = True
+    batch_independent = True
     __hash__ = None  # type: ignore[assignment]
 
 

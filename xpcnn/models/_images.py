@@ -42,7 +42,7 @@ class Images(Preprocess):
         As for `Preprocess`.
     """
 
-    per_sample = True
+    batch_independent = True
     channels: int
 
     def __init__(

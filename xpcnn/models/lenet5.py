@@ -37,7 +37,7 @@ class ScaledTanh(nn.Layer):
     appendix A.
     """
 
-    per_sample = True
+    batch_independent = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         y, ctx = ops.tanh(x * (2 / 3))
@@ -71,7 +71,7 @@ class PartialConv2d(nn.Conv2d):
     connections : Buffer (len(table), in_channels, 1, 1), bool
     """
 
-    per_sample = True
+    batch_independent = True
 
     bias: nn.Parameter
 

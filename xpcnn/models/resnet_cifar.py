@@ -25,7 +25,7 @@ class ZeroChannels(nn.Layer):
         How many channels.
     """
 
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, extra: int) -> None:
         self.extra = extra

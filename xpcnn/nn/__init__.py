@@ -17,7 +17,7 @@ from xpcnn.nn.preprocess import Preprocess, preprocess_of
 from xpcnn.nn.rebuild import from_config
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.summary import Summary, summary
-from xpcnn.nn.value_and_grad import Gradients, is_per_sample, value_and_grad
+from xpcnn.nn.value_and_grad import Gradients, is_batch_independent, value_and_grad
 
 __all__ = [
     "GELU",
@@ -59,7 +59,7 @@ __all__ = [
     "from_config",
     "fuse",
     "init",
-    "is_per_sample",
+    "is_batch_independent",
     "preprocess_of",
     "registered",
     "summary",

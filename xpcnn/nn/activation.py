@@ -19,7 +19,7 @@ class ReLU(Stateless):
     """``max(x, 0)``; see `xpcnn.ops.relu`."""
 
     op = ops.relu
-    per_sample = True
+    batch_independent = True
 
 
 class LeakyReLU(Stateless):
@@ -27,7 +27,7 @@ class LeakyReLU(Stateless):
 
     op = ops.leaky_relu
     options = ("slope",)
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = real("LeakyReLU: slope", slope)
@@ -37,28 +37,28 @@ class Sigmoid(Stateless):
     """``1 / (1 + exp(−x))``; see `xpcnn.ops.sigmoid`."""
 
     op = ops.sigmoid
-    per_sample = True
+    batch_independent = True
 
 
 class Tanh(Stateless):
     """The hyperbolic tangent; see `xpcnn.ops.tanh`."""
 
     op = ops.tanh
-    per_sample = True
+    batch_independent = True
 
 
 class GELU(Stateless):
     """``x·Φ(x)``, the exact form; see `xpcnn.ops.gelu`."""
 
     op = ops.gelu
-    per_sample = True
+    batch_independent = True
 
 
 class SiLU(Stateless):
     """``x·σ(x)``, also called swish; see `xpcnn.ops.silu`."""
 
     op = ops.silu
-    per_sample = True
+    batch_independent = True
 
 
 class Softmax(Stateless):
@@ -71,7 +71,7 @@ class Softmax(Stateless):
         self.axis = whole("Softmax: axis", axis)
 
     @property
-    def per_sample(self) -> bool:  # type: ignore[override]
+    def batch_independent(self) -> bool:  # type: ignore[override]
         """False where the axis is that of the samples, or may be: of (N, C), axis −2 is."""
         return self.axis == -1 or self.axis > 0
 
@@ -84,7 +84,7 @@ class Dropout(Stateless):
 
     op = ops.dropout
     options = ("p",)
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = real("Dropout: p", p, 0, 1)
@@ -103,7 +103,7 @@ class Dropout(Stateless):
 class Identity(Layer):
     """``y = x``."""
 
-    per_sample = True
+    batch_independent = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         return require_array("Identity", "x", x), None

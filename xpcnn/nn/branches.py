@@ -98,7 +98,7 @@ class Residual(Parallel):
     ['conv1.weight', 'conv1.bias', 'downsample.weight', 'downsample.bias']
     """
 
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self, body: Layer, shortcut: Layer | None = None, *, shortcut_name: str = "downsample"
@@ -163,7 +163,7 @@ class Concat(Parallel):
     array([[-1.,  2.,  0.,  2.]])
     """
 
-    per_sample = True
+    batch_independent = True
 
     def _join(self, x: Array, outputs: list[Array]) -> tuple[Array, tuple[int, ...]]:
         if not outputs:

@@ -133,7 +133,7 @@ class Sequential(Container):
     ['conv1.weight', 'conv1.bias']
     """
 
-    per_sample = True
+    batch_independent = True
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         row = Row(self)

@@ -60,7 +60,7 @@ class Conv2d(_Conv):
 
     op = ops.conv2d
     options = (*_Conv.options, "algorithm")
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class ConvTranspose2d(_Conv):
 
     op = ops.conv_transpose2d
     options = (*_Conv.options, "output_padding")
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ class _FoldedLinear(Linear):
     Of (N, C, L) the batch-norm would have scaled the second axis, not the last.
     """
 
-    per_sample = True
+    batch_independent = True
 
     @classmethod
     def like(cls, linear: Linear) -> _FoldedLinear:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reprlib import recursive_repr
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating
 from xpcnn.backend.registry import load as load_backend
@@ -34,17 +34,15 @@ class Layer(Saved):
     ----------
     spec : ModelSpec or None
         How a whole model was built, and which images it was trained on.
-    per_sample : bool
-        Whether each sample's result depends on that sample alone, so that a batch may be run in parts. To be
-        stated by the class that defines `forward`; of a container it is a statement about itself alone.
-    batch_statistics : bool
-        True where that holds for inference, but not while training.
+    batch_independent : bool, or "inference"
+        Whether each sample's result depends on that sample alone, so that a batch may be run in parts; or so
+        at inference, but not while training. To be stated by the class that defines `forward`; of a container
+        it is a statement about itself alone.
     """
 
     spec: ModelSpec | None = None
     _structure: list[tuple[str, str]] | None = None  # as it was when its builder had built it
-    per_sample: bool = False
-    batch_statistics: bool = False
+    batch_independent: bool | Literal["inference"] = False
 
     # -- the contract -----------------------------------------------------------------
 
@@ -222,7 +220,7 @@ class Stateless(OpLayer):
     """A layer that is an op: ``op(x, **options)``, and ``op.backward`` for its gradient.
 
     A subclass sets `op`, and where there are options, their names; its ``__init__`` sets an attribute for
-    each. State ``per_sample = True`` where each sample's result depends on that sample alone.
+    each. State ``batch_independent = True`` where each sample's result depends on that sample alone.
 
     Attributes
     ----------
@@ -253,7 +251,7 @@ class Stateless(OpLayer):
     >>> class Swish(nn.Stateless):
     ...     op = swish
     ...     options = ("beta",)
-    ...     per_sample = True
+    ...     batch_independent = True
     ...
     ...     def __init__(self, beta=1.0):
     ...         self.beta = beta

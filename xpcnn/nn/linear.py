@@ -54,7 +54,7 @@ class Flatten(Stateless):
     """(N, C, H, W) to (N, C·H·W); see `xpcnn.ops.flatten`."""
 
     op = ops.flatten
-    per_sample = True
+    batch_independent = True
 
 
 class Linear(Weighted):
@@ -84,7 +84,7 @@ class Linear(Weighted):
     """
 
     op = ops.linear
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self,

@@ -64,8 +64,7 @@ class _BatchNorm(_Norm):
 
     op = ops.batch_norm
     options = ("weight", "bias", "running_mean", "running_var", "momentum", "eps")
-    per_sample = True
-    batch_statistics = True
+    batch_independent = "inference"
 
     ranks: tuple[int, ...]
 
@@ -150,7 +149,7 @@ class LayerNorm(_Norm):
 
     op = ops.layer_norm
     options = ("normalized_shape", "weight", "bias", "eps")
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self,
@@ -197,7 +196,7 @@ class GroupNorm(_Norm):
 
     op = ops.group_norm
     options = ("num_groups", "weight", "bias", "eps")
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self,
@@ -239,7 +238,7 @@ class LocalResponseNorm(Stateless):
 
     op = ops.local_response_norm
     options = ("size", "alpha", "beta", "k")
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         self.size = whole("LocalResponseNorm: size", size, 1)

@@ -38,7 +38,7 @@ class MaxPool2d(_Pool2d):
     """The maximum of each window; see `xpcnn.ops.max_pool2d`."""
 
     op = ops.max_pool2d
-    per_sample = True
+    batch_independent = True
 
 
 class AvgPool2d(_Pool2d):
@@ -46,7 +46,7 @@ class AvgPool2d(_Pool2d):
 
     op = ops.avg_pool2d
     options = (*_Pool2d.options, "count_include_pad")
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class AdaptiveAvgPool2d(Stateless):
 
     op = ops.adaptive_avg_pool2d
     options = ("output_size",)
-    per_sample = True
+    batch_independent = True
 
     def __init__(self, output_size: Any) -> None:
         self.output_size = plain(output_size)

@@ -94,7 +94,7 @@ class Preprocess(Layer):
     array([[[[-1.,  1.]]]], dtype=float32)
     """
 
-    per_sample = True
+    batch_independent = True
     channels: int | None = None
     """Of the images, where a subclass knows."""
 

@@ -49,7 +49,7 @@ class ScaledAvgPool2d(Layer):
     array([[[[2.5]]]])
     """
 
-    per_sample = True
+    batch_independent = True
 
     def __init__(
         self, channels: int, kernel_size: Any, stride: Any = None, *, dtype: Any = "float32"

@@ -21,7 +21,7 @@ from xpcnn.ops.op import real, require_array
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = ["Gradients", "ValueAndGrad", "infer", "is_per_sample", "shards_of", "value_and_grad"]
+__all__ = ["Gradients", "ValueAndGrad", "infer", "is_batch_independent", "shards_of", "value_and_grad"]
 
 
 def value_and_grad(model: Layer, loss: Any) -> ValueAndGrad:
@@ -278,27 +278,27 @@ _largest: WeakKeyDictionary[Layer, dict[tuple[Any, ...], int]] = WeakKeyDictiona
 """The bytes of what the largest layer of a model returns for one image, by the image's shape and dtype."""
 
 
-def is_per_sample(layer: Layer, *, train: bool) -> bool:
+def is_batch_independent(layer: Layer, *, train: bool) -> bool:
     """Return whether each sample's result depends on that sample alone, in `layer` and all its children.
 
-    A layer must say so (`Layer.per_sample`), in the class that defines its `forward` (of a layer that is an
-    op, its `op`) or in one derived from that: a subclass with another one may do something else.
+    A layer must say so (`Layer.batch_independent`), in the class that defines its `forward` (of a layer that
+    is an op, its `op`) or in one derived from that: a subclass with another one may do something else.
 
     Examples
     --------
     >>> from xpcnn import nn
     >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
-    >>> nn.is_per_sample(model, train=False), nn.is_per_sample(model, train=True)
+    >>> nn.is_batch_independent(model, train=False), nn.is_batch_independent(model, train=True)
     (True, False)
     """
-    if not layer.per_sample or (train and layer.batch_statistics):
+    if not layer.batch_independent or (train and layer.batch_independent == "inference"):
         return False
     for kind in type(layer).__mro__:
-        if "per_sample" in vars(kind):
+        if "batch_independent" in vars(kind):
             break
         if "forward" in vars(kind) or "op" in vars(kind):
             return False
-    return all(is_per_sample(child, train=train) for child in layer.children().values())
+    return all(is_batch_independent(child, train=train) for child in layer.children().values())
 
 
 def infer(model: Layer, x: Array) -> Array:
@@ -315,7 +315,7 @@ def shards_of(model: Layer, x: Array, *, train: bool) -> list[slice] | None:
     backend, n = backend_of(x), x.shape[0] if x.ndim else 0
     if backend.cache_block_bytes is None or n < 2 * FEWEST or (in_reference() and not train):
         return None  # random masks are functions of a shard's first row: in training the cuts stay
-    if not is_per_sample(model, train=train):
+    if not is_batch_independent(model, train=train):
         return None
     most, caches = (MOST, 1) if train else (max(MOST, n // ENOUGH_INFERENCE), CACHES_INFERENCE)
     size = min(max(caches * backend.cache_block_bytes // _largest_activation(model, x), FEWEST), most)

@@ -12,7 +12,7 @@ import numpy as np
 from xpcnn.backend import Array, Key, backend_of, itemsize, to_numpy
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn import Layer, ModelSpec, is_per_sample
+from xpcnn.nn import Layer, ModelSpec, is_batch_independent
 from xpcnn.nn.preprocess import like_of, require_batch, to_images
 from xpcnn.ops.op import upcast
 
@@ -41,7 +41,7 @@ def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
 
     It does where batch statistics would be taken of one value for each channel.
     """
-    if is_per_sample(model, train=True):
+    if is_batch_independent(model, train=True):
         yield from batches
         return
     held = None
