@@ -46,21 +46,20 @@ class Container(Layer):
         else:
             super().replace_child(path, layer)
 
-    def _add(self, name: str, layer: Any) -> None:
+    def _add(self, name: Any, layer: Any) -> None:
+        problem = None
         if not isinstance(name, str):
-            raise ArgumentError(f"{type(self).__name__}: a child's name must be a text, got {in_words(name)}")
-        if not isinstance(layer, Layer):
-            raise ArgumentError(
-                f"{type(self).__name__}: child {name!r} must be a Layer, got {in_words(layer)}"
-            )
-        if layer is self:
-            raise ArgumentError(f"{type(self).__name__}: it cannot be its own child {name!r}")
-        if "." in name:
-            raise ArgumentError(f"{type(self).__name__}: a child's name cannot contain a dot, got {name!r}")
-        if hasattr(type(self), name) or name in vars(self):
-            raise ArgumentError(
-                f"{type(self).__name__}: the name {name!r} is taken by the layer's own attribute"
-            )
+            problem = f"a child's name must be a text, got {in_words(name)}"
+        elif not isinstance(layer, Layer):
+            problem = f"child {name!r} must be a Layer, got {in_words(layer)}"
+        elif layer is self:
+            problem = f"it cannot be its own child {name!r}"
+        elif "." in name:
+            problem = f"a child's name cannot contain a dot, got {name!r}"
+        elif hasattr(type(self), name) or name in vars(self):
+            problem = f"the name {name!r} is taken by the layer's own attribute"
+        if problem:
+            raise ArgumentError(f"{type(self).__name__}: {problem}")
         self._layers[name] = layer
 
     def children(self) -> dict[str, Layer]:

@@ -14,6 +14,7 @@ from xpcnn.nn.layer import Layer
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.tree import walk
 from xpcnn.ops.op import require_array, upcast
 
 __all__ = ["fuse"]
@@ -68,7 +69,9 @@ def fuse(model: Layer) -> Layer:
     if not isinstance(model, Layer):
         raise ArgumentError(f"fuse: model must be a Layer, got {type(model).__name__}")
     fused = copy.deepcopy(model)
-    _fold_inside(fused, {})
+    for _, layer in walk(fused):
+        if _runs_in_order(layer):
+            _fold_row(layer)
     return fused
 
 
@@ -106,35 +109,23 @@ _PAIRS = {
 }
 
 
-def _fold_inside(layer: Layer, known: dict[Layer, bool]) -> bool:
-    """Fold what can be folded in a layer and its children, and return whether there was anything.
-
-    `known` has the answers for layers that stand in several places.
-    """
-    if layer not in known:
-        changed = [_fold_inside(child, known) for child in layer.children().values()]
-        if isinstance(layer, Sequential) and _runs_in_order(type(layer)):
-            changed.append(_fold_row(layer))
-        known[layer] = any(changed)
-    return known[layer]
-
-
-def _runs_in_order(kind: type[Sequential]) -> bool:
-    """Whether each child gets what the one before it gives, which a subclass may have changed."""
+def _runs_in_order(layer: Layer) -> bool:
+    """Return whether each child gets what the one before it gives, which a subclass may have changed."""
+    kind = type(layer)
+    if not isinstance(layer, Sequential):
+        return False
     return kind.forward is Sequential.forward and kind.__call__ is Sequential.__call__
 
 
-def _fold_row(row: Sequential) -> bool:
-    before, changed = None, False
+def _fold_row(row: Any) -> None:
+    before = None
     for name, layer in list(row._layers.items()):
         if before is not None and _fits(row[before], layer):
             # A new layer: the old one may stand elsewhere too, without this batch-norm.
             row[before] = _folded(row[before], layer)
             del row._layers[name]
-            changed = True
         else:
             before = name
-    return changed
 
 
 def _fits(layer: Any, norm: Any) -> bool:
