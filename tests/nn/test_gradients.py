@@ -144,15 +144,6 @@ def test_frozen(make: Any, frozen: list[str]) -> None:
         grads[frozen[0]]
 
 
-def test_frozen_batch_norm_and_convolution(make: Any) -> None:
-    model = build(make, lambda: nn.Sequential(conv=nn.Conv2d(1, 2, 2), bn=nn.BatchNorm2d(2)))
-    model.conv.weight.trainable = model.bn.bias.trainable = False
-    y, ctx = model.forward(make.array(draw(2, 1, 3, 3)), train=True)
-    grads = nn.Gradients()
-    model.backward(ctx, y, grads)
-    assert [path for path in model.parameters() if path in grads] == ["conv.bias", "bn.weight"]
-
-
 @pytest.mark.parametrize("op", ["conv2d", "linear"])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_spares_the_work(monkeypatch: pytest.MonkeyPatch, op: str, frozen: bool) -> None:

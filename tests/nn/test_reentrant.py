@@ -112,18 +112,6 @@ def test_copies(make: Any, copied: Any) -> None:
     np.testing.assert_equal(make.snapshot(list(model.state_dict().values())), before)
 
 
-def test_copied_gradients() -> None:
-    """A store copied with its model finds the copied parameters."""
-    model = nn.Sequential(fc=nn.Linear(2, 1, seed=0))
-    y, ctx = model.forward(draw(1, 2, dtype="float32"))
-    grads = nn.Gradients()
-    model.backward(ctx, y, grads)
-    twin, twin_grads = copy.deepcopy((model, grads))
-    np.testing.assert_array_equal(twin_grads[twin.fc.weight], grads[model.fc.weight])
-    np.testing.assert_array_equal(twin_grads["fc.bias"], grads["fc.bias"])
-    assert model.fc.weight not in twin_grads
-
-
 def test_setting_does_not_move_a_model(make: Any) -> None:
     """Creation asks the setting, computation the arrays."""
     model, x = build(make, small_net), make.array(draw(*SMALL_NET_SHAPE))

@@ -40,17 +40,6 @@ def test_names() -> None:
     assert list(model.parameters()) == [name for name in NAMES if name not in buffers]
 
 
-def test_own_parameters_come_before_buffers_and_children() -> None:
-    class Custom(nn.Layer):
-        def __init__(self) -> None:
-            self.child = nn.Linear(1, 1)
-            self.count = nn.Buffer([0.0])
-            self.scale = nn.Parameter([1.0])
-            self.none = None
-
-    assert list(Custom().state_dict()) == ["scale", "count", "child.weight", "child.bias"]
-
-
 def test_state_dict_is_a_copy(make: Any) -> None:
     model = build(make, small_net)
     state = model.state_dict()

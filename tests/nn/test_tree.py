@@ -171,16 +171,6 @@ def test_other_values_are_nobodys_business(held: Any) -> None:
     assert Holder(held).children() == Holder(held).own_states() == {}
 
 
-def test_a_container_sees_the_layers_in_its_own_lists() -> None:
-    class Wide(nn.Sequential):
-        def __init__(self) -> None:
-            super().__init__(fc=nn.Linear(2, 2))
-            self.others = [nn.Linear(2, 2, bias=False)]
-
-    assert list(Wide().parameters()) == ["fc.weight", "fc.bias", "others.0.weight"]
-    assert Wide()(draw(1, 2, dtype="float32")).shape == (1, 2)
-
-
 # -- layers where nothing looks ------------------------------------------------------------
 
 
@@ -226,17 +216,6 @@ def test_layers_newer_than_the_optimiser_are_named(change: str) -> None:
     path = "head.weight" if change == "replaced" else "more.weight"
     with pytest.raises(errors.ArgumentError, match=mentions("SGD.step", "2 of the", path, "in place")):
         optimizer.step(gradients_of(model, draw(3, 4, dtype="float32")))
-
-
-def test_two_optimisers_may_have_a_part_each() -> None:
-    model = nn.Sequential(body=nn.Linear(4, 4, seed=0), head=nn.Linear(4, 4, seed=1))
-    body = {path: p for path, p in model.parameters().items() if path.startswith("body")}
-    before = model.state_dict()
-    grads = gradients_of(model, draw(3, 4, dtype="float32"))
-    optim.SGD(body, lr=0.1).step(grads)
-    optim.Adam(model.head, lr=0.1).step(grads)
-    for path, values in model.state_dict().items():
-        assert (values != before[path]).any(), path
 
 
 def in_a_list() -> nn.Layer:
