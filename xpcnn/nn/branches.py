@@ -10,7 +10,7 @@ from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Container, join_paths
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
-from xpcnn.nn.records import Traced, union
+from xpcnn.nn.receptive_field import Traced, union
 from xpcnn.ops.activation import add
 from xpcnn.ops.op import in_words, require_array
 

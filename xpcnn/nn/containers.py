@@ -10,7 +10,7 @@ from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.config import join_paths
 from xpcnn.nn.fusion import Row
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.records import Traced, TraceRow
+from xpcnn.nn.receptive_field import Traced, TraceRow
 from xpcnn.nn.tree import DESCRIPTIONS, members
 from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import in_words

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from xpcnn import ops
 from xpcnn.nn.init import Initializer, grouped
 from xpcnn.nn.linear import Weighted
-from xpcnn.nn.records import ReceptiveField
+from xpcnn.nn.receptive_field import ReceptiveField
 from xpcnn.ops import ConvGeometry
 from xpcnn.ops.conv.algorithm import check_name
 from xpcnn.ops.conv.conv_transpose2d import check_output_padding

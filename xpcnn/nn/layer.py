@@ -11,7 +11,7 @@ from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn.config import shown_arguments
 from xpcnn.nn.loading import LoadReport, Saved
 from xpcnn.nn.parameter import Buffer, Parameter, State
-from xpcnn.nn.records import ReceptiveField, Traced, TraceRow
+from xpcnn.nn.receptive_field import ReceptiveField, Traced, TraceRow
 from xpcnn.nn.spec import ModelSpec, structure_of
 from xpcnn.nn.tree import PLAIN, members, walk
 from xpcnn.ops.op import Op, in_words

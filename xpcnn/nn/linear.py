@@ -10,7 +10,7 @@ from xpcnn.backend import Array
 from xpcnn.nn.init import Initializer, constant, draw, floating
 from xpcnn.nn.layer import OpLayer, Stateless
 from xpcnn.nn.parameter import Parameter
-from xpcnn.nn.records import ReceptiveField
+from xpcnn.nn.receptive_field import ReceptiveField
 from xpcnn.ops.op import flag, whole
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from xpcnn.errors import ShapeError
 from xpcnn.nn.init import constant, floating, grouped
 from xpcnn.nn.layer import OpLayer, Stateless
 from xpcnn.nn.parameter import Buffer, Parameter
-from xpcnn.nn.records import ReceptiveField
+from xpcnn.nn.receptive_field import ReceptiveField
 from xpcnn.ops.op import flag, real, require_array, sizes, whole
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a traced layer tells: receptive fields, and a row of a summary."""
+"""Receptive fields, and what a traced layer tells for a summary."""
 
 from __future__ import annotations
 
