@@ -138,20 +138,6 @@ def test_signals_end_a_run_saved(tmp_path: Path, start: Start, status: int) -> N
             assert io.load_weights(ours.weights_file).arrays[name].tobytes() == array.tobytes(), name
 
 
-def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path, start: Start) -> None:
-    process = start(TRAIN)
-    show_until(process, "epoch   2")
-    process.kill()
-    finish(process)
-    run = RunDirectory(tmp_path / "run")
-    io.load_weights(run.weights_file)
-    assert run.history().epochs
-    status, out, _ = finish(start("train --import few.py --resume run"))
-    assert status == 0
-    assert re.search(r"going on after step \d+, \d+ of 12 epochs done", out)
-    assert len(run.history().epochs) == 12
-
-
 def test_a_background_job_of_a_shell_is_saved_too(start: Start) -> None:
     """Which has SIGINT ignored."""
     process = start(TRAIN, COMMAND, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
