@@ -62,7 +62,8 @@ def import_file(path: str) -> None:
         sys.path.append(str(file.parent))
     name = file.stem
     found = PathFinder.find_spec(name) if name.isidentifier() else None
-    if found is None or found.origin != str(file) or _origin(name) not in (None, str(file)):
+    other = found is not None and found.origin != str(file)
+    if not name.isidentifier() or other or (name in sys.modules and _origin(name) != str(file)):
         name = f"xpcnn_import_{''.join(c if c.isalnum() else '_' for c in name)}"
     if _origin(name) == str(file):
         return
