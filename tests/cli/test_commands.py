@@ -144,6 +144,7 @@ SUMMARIES: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", SUMMARIES)
 def test_summary_by_name(xpcnn_command: Run, words: str) -> None:
     build, shape = SUMMARIES[words]

@@ -57,6 +57,7 @@ def own_file(folder: Path, name: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_own_model_on_an_own_dataset(xpcnn_command: Run, tmp_path: Path) -> None:
     file = own_file(tmp_path, "import_a")
     options = ("--model", "import_a", "--dataset", "import_a-data", "--model-option", "width=3")

@@ -107,6 +107,7 @@ def test_pictures_are_answered_as_their_arrays(
         assert (answers == t_test).sum() == right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["synthetic", "mnist"])
 def test_digits_come_through_unchanged(tmp_path: Path, name: str) -> None:
     """At their size and with pixels repeated, white on black and black on white: so is each answer."""
@@ -300,6 +301,7 @@ def test_upright(tmp_path: Path) -> None:
         assert np.abs(pixels - np.asarray(image).transpose(2, 0, 1).astype(float)).mean() < 5
 
 
+@pytest.mark.slow
 def test_large_palettes_take_little_memory(tmp_path: Path) -> None:
     """A palette of 25 million pixels that are mostly one colour: 25 kB of file, and 100 MB as RGBA."""
     image = Image.new("P", (5000, 5000), 1)

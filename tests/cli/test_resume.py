@@ -94,6 +94,7 @@ def test_another_number_of_epochs(xpcnn_command: Run) -> None:
     assert RunDirectory("run").config()["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_more_epochs_than_the_schedule_was_made_for(xpcnn_command: Run) -> None:
     assert xpcnn_command(*TINY, "--schedule", "cosine", "--out", "cosine").status == 0
     config = RunDirectory("cosine").config()
@@ -166,6 +167,7 @@ def test_ctrl_c_before_training(xpcnn_command: Run, monkeypatch: pytest.MonkeyPa
     assert os.listdir() == []
 
 
+@pytest.mark.slow
 def test_measured_choices_are_kept_and_taken_again(
     xpcnn_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
