@@ -30,8 +30,10 @@ def test_round_trip(tmp_path, name, dtype):
 
 
 def test_the_bytes_are_those_of_the_format_for_any_memory_order(tmp_path):
-    write_idx(tmp_path / "x", np.array([1, -2], np.int16))
-    assert (tmp_path / "x").read_bytes() == bytes.fromhex("00000b01 00000002 0001 fffe")
+    kinds = {"i2": "0b01 fffe", "i4": "0c01 fffffffe", "f4": "0d01 c0000000", "f8": "0e01 c000000000000000"}
+    for kind, found in kinds.items():
+        write_idx(tmp_path / "x", np.array([-2], kind))
+        assert (tmp_path / "x").read_bytes() == bytes.fromhex("0000" + found.replace(" ", "00000001"))
     write_idx(tmp_path / "a.gz", ARRAY.transpose(2, 0, 1).astype(">f8"))
     write_idx(tmp_path / "b.gz", np.ascontiguousarray(ARRAY.transpose(2, 0, 1)).astype("<f8"))
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
