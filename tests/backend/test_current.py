@@ -18,7 +18,7 @@ import pytest
 import xpcnn
 from tests.support.backend import here, mentions, need
 from xpcnn import errors, nn
-from xpcnn.backend import registry
+from xpcnn.backend import Backend, registry
 
 KNOWN = ("numpy", "cupy", "torch", "array_api_strict")
 
@@ -84,6 +84,19 @@ def test_unusable_device_leaves_the_old_backend(name: str, device: Any) -> None:
     with pytest.raises(errors.BackendError), use(name, device):
         pass
     assert xpcnn.get_backend() is old
+
+
+def test_a_device_that_fails_at_the_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("array_api_strict")
+
+    def fail(backend: Backend) -> None:
+        raise RuntimeError("the device went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backend, "activate", fail)
+        with pytest.raises(RuntimeError, match="went away"):
+            xpcnn.set_backend("array_api_strict")
+    assert here() == "numpy"
 
 
 def test_devices() -> None:

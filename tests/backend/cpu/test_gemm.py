@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import xpcnn
 from tests.support.ops import Array, draw
-from xpcnn.backend.cpu.gemm import SMALL, batched_gemm, gemm, gemm_columns
+from xpcnn.backend.cpu.gemm import SMALL, batched_gemm, gemm, gemm_columns, matmul
 from xpcnn.backend.cpu.parallel import dense
 
 pytestmark = pytest.mark.slow
@@ -78,12 +79,16 @@ def test_columns(columns: int, dtype: str) -> None:
 
 @pytest.mark.parametrize("sizes", STACKS, ids=str)
 def test_stacks(sizes: tuple[int, int, int, int], dtype: str) -> None:
+    """The same bits by one thread."""
     stack, rows, inner, columns = sizes
     a, b = draw(stack, inner, rows, dtype=dtype), draw(stack, inner, columns, dtype=dtype, seed=1)
     for left in (a.transpose(0, 2, 1), a.transpose(0, 2, 1).copy()):
         out = np.full((stack, rows, columns), np.nan, dtype)
         batched_gemm(left, b, out)
         check(out, left, exact(left, b))
+        xpcnn.set_num_threads(1)
+        np.testing.assert_array_equal(matmul(left, b), out)
+        xpcnn.set_num_threads(None)
 
 
 @pytest.mark.parametrize(
