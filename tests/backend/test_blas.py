@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 
 from xpcnn.backend import use_backend
-from xpcnn.backend.blas import one_blas_thread
+from xpcnn.backend.threads import one_blas_thread
 
 
 def blas_threads() -> set[int]:

@@ -16,7 +16,7 @@ PRELUDE = """
 import os, signal, sys, threading, warnings
 import numpy as np, xpcnn
 from threadpoolctl import threadpool_info
-from xpcnn.backend.blas import one_blas_thread
+from xpcnn.backend.threads import one_blas_thread
 from xpcnn.backend.threads import parallel_for
 
 warnings.simplefilter("ignore")

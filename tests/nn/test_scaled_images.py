@@ -20,7 +20,7 @@ def draw_bytes(*shape: int) -> np.ndarray[Any, Any]:
 
 
 def check(i: Implementation, x: Any, constants: Any) -> None:
-    """A product and a difference, each rounded in the dtype that is computed in, then once to the result's."""
+    """A product and a difference, each rounded where it is computed, then once to the result's dtype."""
     with i.unchanged(x):
         y = scaled_images(x, *constants, i.dtype(i.dtype_name))
     shape = (1,) if len(constants[0]) == 1 else (-1, 1, 1)

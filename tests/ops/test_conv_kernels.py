@@ -12,7 +12,7 @@ from tests.support.implementations import Implementation
 from tests.support.ops import ALL_LAYOUTS, Array, channels_last, draw, is_channels_last
 from xpcnn.backend.cpu import table
 from xpcnn.backend.cpu.parallel import framed, place_for
-from xpcnn.ops.conv import _layout
+from xpcnn.ops.conv import executor
 from xpcnn.ops.conv.algorithms import im2col, mec, winograd
 from xpcnn.ops.conv.columns import fold_classical, unfold_classical
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -94,7 +94,7 @@ LARGE = (3, 30, 41, 40)  # several blocks, and a rest
 )
 def test_biases_are_added_in_place(kernels: Implementation, name: str, layout: str, shape: Any) -> None:
     """NaN and infinities among them; other layouts are left to the definition."""
-    i, primitive = kernels, getattr(_layout, name)
+    i, primitive = kernels, getattr(executor, name)
     values, bias = draw(*shape), i.array(draw(shape[1], seed=1))
     values.reshape(-1)[: values.size - values.size % 4 : 7] = np.nan
     values.reshape(-1)[1 : values.size - values.size % 4 : 9] = -np.inf

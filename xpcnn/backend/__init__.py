@@ -3,17 +3,7 @@
 Creation asks the setting (`get_backend`), computation asks the arrays (`backend_of`, `namespace`).
 """
 
-from xpcnn.backend.arrays import (
-    FLOATS,
-    Array,
-    Namespace,
-    array_dtype_name,
-    dtype_name,
-    is_array,
-    is_floating,
-    itemsize,
-    native,
-)
+from xpcnn.backend.arrays import FLOATS, Array, Namespace, array_dtype_name, dtype_name, is_floating, itemsize
 from xpcnn.backend.base import Backend
 from xpcnn.backend.current import (
     asarray,
@@ -27,7 +17,7 @@ from xpcnn.backend.current import (
     use_backend,
 )
 from xpcnn.backend.random import Key, host_generator
-from xpcnn.backend.registry import available_backends, backend_names, home_of, to_numpy
+from xpcnn.backend.registry import available_backends, backend_names, home_of, is_array, native, to_numpy
 from xpcnn.backend.threads import get_num_threads, set_num_threads
 
 __all__ = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
@@ -13,9 +14,8 @@ import numpy as np
 from xpcnn.backend.allocator import keep_freed_memory, release_freed_memory
 from xpcnn.backend.arrays import Array, Namespace
 from xpcnn.backend.base import MIB, Backend, host_array
-from xpcnn.backend.blas import one_blas_thread
 from xpcnn.backend.reference import in_reference
-from xpcnn.backend.threads import parallel_for, parallel_map
+from xpcnn.backend.threads import one_blas_thread, parallel_for, parallel_map
 from xpcnn.backend.windows import window_view
 from xpcnn.errors import BackendError
 
@@ -66,6 +66,8 @@ class NumpyBackend(Backend):
     parallel_for = staticmethod(parallel_for)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
+        if type(x) is np.ndarray and x.dtype.isnative and x.dtype.kind in "biuf" and dtype in (None, x.dtype):
+            return x
         return np.asarray(host_array(x, dtype), dtype=self.dtype(dtype))
 
     def copy(self, x: Any) -> np.ndarray:
@@ -74,7 +76,8 @@ class NumpyBackend(Backend):
     def ascontiguous(self, x: Any) -> np.ndarray:
         from xpcnn.backend.cpu.parallel import dense
 
-        return dense(x)
+        contiguous: np.ndarray = x if x.flags.c_contiguous else dense(x)
+        return contiguous
 
     def is_fresh(self, x: Any, *inputs: Any) -> bool:
         return bool(x.flags.writeable) and not any(np.may_share_memory(x, one) for one in inputs)
@@ -95,6 +98,12 @@ class NumpyBackend(Backend):
         bits = x.view(f"i{x.dtype.itemsize}")
         kept: Array = (bits * mask).view(x.dtype)
         return kept
+
+    def has_finite_sums(self, arrays: Iterable[Any]) -> bool:
+        return all(math.isfinite(np.add.reduce(array, axis=None)) for array in arrays)
+
+    def one_hot(self, labels: Any, classes: int, dtype: Any) -> np.ndarray:
+        return np.asarray(labels[:, None] == np.arange(classes), dtype=dtype)
 
     def erfc(self, x: Array) -> Array:
         if in_reference():

@@ -19,11 +19,8 @@ __all__ = [
     "Namespace",
     "array_dtype_name",
     "dtype_name",
-    "is_array",
     "is_floating",
     "itemsize",
-    "library_of",
-    "native",
 ]
 
 
@@ -71,18 +68,6 @@ class Array(Protocol):
     def __neg__(self) -> Array: ...
 
 
-def native(x: Any) -> Any:
-    """Return an array in this machine's byte order, and a torch tensor detached from its graph.
-
-    Anything else is returned as it is.
-    """
-    if getattr(x, "requires_grad", False):
-        return x.detach()
-    if getattr(getattr(x, "dtype", None), "isnative", True):
-        return x
-    return np.asarray(x, dtype=x.dtype.newbyteorder("="))
-
-
 class Namespace(Protocol):
     """A library's functions, as the array API standard spells them: nearly all return an array."""
 
@@ -97,31 +82,6 @@ class Namespace(Protocol):
 
 LibraryArray = Any
 """An array of one library that has no types of its own, as CuPy and PyTorch have none here."""
-
-LIBRARIES = ("numpy", "cupy", "torch", "array_api_strict")
-
-
-@functools.cache
-def library_of(kind: type) -> str | None:
-    """Return which library's arrays are of a type: one of LIBRARIES, "other", or None for no array's type."""
-    for base in kind.__mro__:
-        name = base.__module__.partition(".")[0]
-        if name == "numpy":
-            # NumPy's scalars (numpy.float32(1)) count as arrays: its functions answer 0-d input with them.
-            fits = issubclass(kind, (np.ndarray, np.generic))
-        else:
-            # Libraries have types that are no arrays: torch.Size, torch.nn.Module, dtypes, devices.
-            fits = name in LIBRARIES and all(hasattr(kind, one) for one in ("shape", "dtype", "device"))
-        if fits:
-            return name
-    return "other" if hasattr(kind, "__array_namespace__") else None
-
-
-def is_array(x: Any) -> bool:
-    """Return whether `x` is an array of some library (numbers and sequences are not)."""
-    kind: type = type(x)
-    return library_of(kind) is not None
-
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 """The names of real floating dtypes."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpcnn.backend.arrays import DTYPES, Array, Namespace, dtype_name, is_array, native
+from xpcnn.backend.arrays import DTYPES, Array, Namespace, array_dtype_name, dtype_name
 from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
-from xpcnn.backend.registry import to_numpy
+from xpcnn.backend.registry import is_array, native, to_numpy
 from xpcnn.backend.windows import window_indices
 from xpcnn.errors import BackendError, DtypeError
 
@@ -259,7 +259,7 @@ def host_array(x: Any, dtype: Any = None) -> np.ndarray:
 
 def require_convertible(x: Array, dtype: Any) -> None:
     """Refuse to make real numbers of complex ones: the imaginary parts would be lost."""
-    found, wanted = dtype_name(x.dtype), "" if dtype is None else dtype_name(dtype)
+    found, wanted = array_dtype_name(x.dtype), "" if dtype is None else dtype_name(dtype)
     if found.startswith("complex") and wanted and not wanted.startswith("complex"):
         raise DtypeError(f"{found} cannot become {wanted} without losing its imaginary parts; give x.real")
 

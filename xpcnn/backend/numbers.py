@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.arrays import is_array
-from xpcnn.backend.registry import to_numpy
+from xpcnn.backend.registry import is_array, to_numpy
 from xpcnn.errors import ArgumentError
 
 __all__ = ["MOST_SIZE", "flag", "in_words", "plain", "positive", "real", "whole"]

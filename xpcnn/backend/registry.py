@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpcnn.backend.arrays import LIBRARIES, Array, library_of
+from xpcnn.backend.arrays import Array
 from xpcnn.errors import BackendError
 
 if TYPE_CHECKING:
     from xpcnn.backend.base import Backend
 
-__all__ = ["BACKENDS", "available_backends", "backend_names", "home_of", "load", "to_numpy"]
+__all__ = [
+    "BACKENDS",
+    "available_backends",
+    "backend_names",
+    "home_of",
+    "is_array",
+    "library_of",
+    "load",
+    "native",
+    "to_numpy",
+]
+
+LIBRARIES = ("numpy", "cupy", "torch", "array_api_strict")
 
 _MODULES = {
     "numpy": "xpcnn.backend._numpy",
@@ -71,6 +84,40 @@ def instance(name: str, device: Any) -> Backend:
         # setdefault is atomic: threads that miss together still share one object.
         found = _instances.setdefault((name, device), module_of(name).create(device))
     return found
+
+
+@functools.cache
+def library_of(kind: type) -> str | None:
+    """Return which library's arrays are of a type: one of LIBRARIES, "other", or None for no array's type."""
+    for base in kind.__mro__:
+        name = base.__module__.partition(".")[0]
+        if name == "numpy":
+            # NumPy's scalars (numpy.float32(1)) count as arrays: its functions answer 0-d input with them.
+            fits = issubclass(kind, (np.ndarray, np.generic))
+        else:
+            # Libraries have types that are no arrays: torch.Size, torch.nn.Module, dtypes, devices.
+            fits = name in LIBRARIES and all(hasattr(kind, one) for one in ("shape", "dtype", "device"))
+        if fits:
+            return name
+    return "other" if hasattr(kind, "__array_namespace__") else None
+
+
+def is_array(x: Any) -> bool:
+    """Return whether `x` is an array of some library (numbers and sequences are not)."""
+    kind: type = type(x)
+    return library_of(kind) is not None
+
+
+def native(x: Any) -> Any:
+    """Return an array in this machine's byte order, and a torch tensor detached from its graph.
+
+    Anything else is returned as it is.
+    """
+    if getattr(x, "requires_grad", False):
+        return x.detach()
+    if getattr(getattr(x, "dtype", None), "isnative", True):
+        return x
+    return np.asarray(x, dtype=x.dtype.newbyteorder("="))
 
 
 BACKENDS: dict[type, Backend] = {}

@@ -10,8 +10,8 @@ from typing import Any
 from xpcnn.backend import Array, primitive
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.activation import OutputContext, relu_array, relu_grad
-from xpcnn.ops.conv._layout import add_bias_relu
 from xpcnn.ops.conv.conv2d import Conv2dContext, convolve
+from xpcnn.ops.conv.executor import add_bias_relu
 from xpcnn.ops.linear import LinearContext, linear
 from xpcnn.ops.max_pool import MaxPool2dContext, max_pool2d
 from xpcnn.ops.norm import (

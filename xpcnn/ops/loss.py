@@ -10,6 +10,7 @@ from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name, is_
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.ops.op import (
     accumulator,
+    below_max,
     check_backend,
     check_rank,
     common_backend,
@@ -18,7 +19,6 @@ from xpcnn.ops.op import (
     real,
     require_array,
 )
-from xpcnn.ops.softmax import below_max
 
 __all__ = [
     "Loss",

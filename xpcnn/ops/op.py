@@ -19,6 +19,7 @@ from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, Xp
 __all__ = [
     "Op",
     "accumulator",
+    "below_max",
     "cached",
     "check_backend",
     "check_dy",
@@ -287,3 +288,15 @@ def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
             f"{op}: {name} must be a positive int or a sequence of them, got {in_words(value)}"
         )
     return values
+
+
+_HALF_LOWEST = {"float32": -(2.0**127 - 2.0**103), "float64": -(2.0**1023 - 2.0**970)}
+
+
+def below_max(backend: Backend, x: Array, axis: int) -> Array:
+    """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
+    xp = backend.xp
+    halves = upcast(backend, x) * 0.5  # whose differences cannot overflow
+    halves = halves - xp.max(halves, axis=axis, keepdims=True)
+    lowest = _HALF_LOWEST[array_dtype_name(halves.dtype)]
+    return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend, array_dtype_name
+from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.op import check_dy, common_backend, op, upcast, whole
+from xpcnn.ops.op import below_max, check_dy, common_backend, op, upcast, whole
 
-__all__ = ["SoftmaxContext", "below_max", "log_softmax", "softmax"]
+__all__ = ["SoftmaxContext", "log_softmax", "softmax"]
 
 
 class SoftmaxContext(NamedTuple):
@@ -99,16 +98,6 @@ def _log_softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
 
 
 # Half the lowest number of each dtype that is summed in.
-_HALF_LOWEST = {"float32": -(2.0**127 - 2.0**103), "float64": -(2.0**1023 - 2.0**970)}
-
-
-def below_max(backend: Backend, x: Array, axis: int) -> Array:
-    """Return x − max(x) along an axis, in the dtype to sum in; −inf where that is beyond the dtype."""
-    xp = backend.xp
-    halves = upcast(backend, x) * 0.5  # whose differences cannot overflow
-    halves = halves - xp.max(halves, axis=axis, keepdims=True)
-    lowest = _HALF_LOWEST[array_dtype_name(halves.dtype)]
-    return xp.where(halves < lowest, -math.inf, xp.maximum(halves, lowest) * 2)
 
 
 def _check_axis(op: str, x: Array, axis: int) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xpcnn.backend import Array, backend_of, primitive
+from xpcnn.backend import Array, backend_of
 from xpcnn.ops.conv.executor import new_channels_last
 
-__all__ = ["add_bias", "add_bias_relu", "crop", "pad", "padded_zeros", "total"]
+__all__ = ["crop", "pad", "padded_zeros", "total"]
 
 
 Padding = tuple[int, int, int, int]
@@ -36,21 +36,6 @@ def crop(x: Array, shape: tuple[int, ...], padding: Padding) -> Array:
     """Return the part of a padded array that is the images (N, C, H, W): the adjoint of `pad`."""
     top, _, left, _ = padding
     return x[:, :, top : top + shape[2], left : left + shape[3]]
-
-
-@primitive
-def add_bias(y: Array, bias: Array) -> Array:
-    """Return y (N, K, OH, OW) plus a number for each channel; `y` is fresh, and may be written to."""
-    y += backend_of(y).xp.reshape(bias, (1, -1, 1, 1))
-    return y
-
-
-@primitive
-def add_bias_relu(y: Array, bias: Array) -> Array:
-    """Return ``max(y + bias, 0)`` likewise; NaN stays NaN."""
-    backend = backend_of(y)
-    zero = backend.xp.zeros((), dtype=y.dtype, device=backend.device)
-    return backend.xp.maximum(add_bias(y, bias), zero)
 
 
 def total(products: Iterator[Array]) -> Array:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
 from xpcnn.ops.conv import executor
-from xpcnn.ops.conv._layout import add_bias
 from xpcnn.ops.conv.algorithm import check_name, requested
+from xpcnn.ops.conv.executor import add_bias
 from xpcnn.ops.conv.geometry import ConvGeometry, make_geometry
 from xpcnn.ops.max_pool import PoolGeometry
 from xpcnn.ops.op import cached, check_dy, common_backend, op, upcast

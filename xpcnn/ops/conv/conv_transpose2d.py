@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.conv import executor
-from xpcnn.ops.conv._layout import add_bias, pad
+from xpcnn.ops.conv._layout import pad
 from xpcnn.ops.conv.algorithm import requested
 from xpcnn.ops.conv.conv2d import sum_over_pixels
+from xpcnn.ops.conv.executor import add_bias
 from xpcnn.ops.conv.geometry import ConvGeometry, check_shapes
 from xpcnn.ops.op import cached, check_dy, common_backend, op, pair, require_possible
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of
+from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.backend.reference import in_reference
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import fastest_algorithm, is_tuning
@@ -16,7 +16,17 @@ from xpcnn.ops.conv.plan import PARTIAL_SUMS, UNLIMITED, WORKSPACE, ConvPlan, Ti
 from xpcnn.ops.conv.results import check_result
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
 
-__all__ = ["Epilogue", "forward", "grad_input", "new_channels_last", "pack_weights", "plan_for", "run_pass"]
+__all__ = [
+    "Epilogue",
+    "add_bias",
+    "add_bias_relu",
+    "forward",
+    "grad_input",
+    "new_channels_last",
+    "pack_weights",
+    "plan_for",
+    "run_pass",
+]
 
 _plans: dict[Any, ConvPlan] = {}
 _MOST_PLANS, _MOST_TILES = 512, 128
@@ -61,6 +71,21 @@ def run_pass(
     if pass_name == "forward":
         return forward(plan, a, b)
     return grad_input(plan, a, b) if pass_name == "grad_input" else grad_weight(plan, a, b)
+
+
+@primitive
+def add_bias(y: Array, bias: Array) -> Array:
+    """Return y (N, K, OH, OW) plus a number for each channel; `y` is fresh, and may be written to."""
+    y += backend_of(y).xp.reshape(bias, (1, -1, 1, 1))
+    return y
+
+
+@primitive
+def add_bias_relu(y: Array, bias: Array) -> Array:
+    """Return ``max(y + bias, 0)`` likewise; NaN stays NaN."""
+    backend = backend_of(y)
+    zero = backend.xp.zeros((), dtype=y.dtype, device=backend.device)
+    return backend.xp.maximum(add_bias(y, bias), zero)
 
 
 class Epilogue(NamedTuple):

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 from xpcnn.backend import Backend
-from xpcnn.backend.blas import blas_threads
 from xpcnn.backend.device_info import processor
+from xpcnn.backend.threads import blas_threads
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import checked, make_folder, read_json, write_json
 
