@@ -191,6 +191,22 @@ def test_one_process_at_a_time(tmp_path: Path, new_trainer: Any, digits: Dataset
     assert not (tmp_path / "lock").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+def test_one_of_two_that_begin_at_once_is_let_in(tmp_path: Path, monkeypatch: Any) -> None:
+    """The other comes while the first looks whether there is a run already."""
+    find, others = RunDirectory.config_file.fget, [{"who": 2}]  # type: ignore[attr-defined]
+
+    def look(run: RunDirectory) -> Path:
+        if others:
+            with pytest.raises(CheckpointError, match="is writing in this folder"):
+                RunDirectory(tmp_path, others.pop())
+        path: Path = find(run)
+        return path
+
+    monkeypatch.setattr(RunDirectory, "config_file", property(look))
+    assert RunDirectory(tmp_path, {"who": 1}).config() == {"who": 1}
+
+
 def test_two_trainings_of_one_process(tmp_path: Path, new_trainer: Any, digits: Dataset) -> None:
     run, trainer = RunDirectory(tmp_path, {}), new_trainer()
 
