@@ -112,7 +112,9 @@ def test_more_epochs_than_the_schedule_was_made_for(xpcnn_command: Run) -> None:
 
 
 def test_on_another_backend(xpcnn_command: Run) -> None:
+    """On which the run's device may not be."""
     assert xpcnn_command(*TINY, "--out", "run").status == 0
+    RunDirectory("run").save_config({**RunDirectory("run").config(), "device": "cuda:7"})
     result = xpcnn_command("train", "--resume", "run", "--epochs", 3, "--backend", "array_api_strict")
     assert result.status == 0
     assert result.out.startswith("backend    array_api_strict")

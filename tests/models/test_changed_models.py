@@ -135,6 +135,16 @@ def with_other_settings(model: Any) -> Any:
     return model
 
 
+def test_a_changed_member_of_an_ensemble(tmp_path: Path) -> None:
+    both: Any = nn.Ensemble(models.tiny_convnet(seed=0), models.tiny_convnet(seed=1), vote="geometric")
+    both.members[1].pool1 = nn.AvgPool2d(2)
+    both.save(tmp_path / "m.npz")
+    again = load_model(tmp_path / "m.npz")
+    assert repr(again) == repr(both)
+    x = np.random.default_rng(0).random((2, 1, 28, 28), dtype=np.float32)
+    np.testing.assert_array_equal(again(x), both(x))
+
+
 KEPT: dict[str, Any] = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda model: pickle.loads(pickle.dumps(model)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,9 @@ def test_outputs_and_gradients_on_every_backend(
     for what, values in found.items():
         beside = expected.get(what.removesuffix("bias") + "weight", expected[what])
         scale = max(float(np.abs(one).max()) for one in (expected[what], beside))
-        rtol = {"float64": 1e-8, "float32": 1e-4 if what in ("evaluated", "y0") else math.inf}[dtype]
+        # On the way back, batch-norm and ReLU multiply rounding: by far most in ResNet-50.
+        amplified = bool(reference.buffers()) and what not in ("evaluated", "y0")
+        rtol = {"float64": 1e-8, "float32": 1e-2 if amplified else 1e-4}[dtype]
         make.check(values, expected[what], dtype, rtol=rtol, scale=scale)
 
 
@@ -192,6 +193,11 @@ def test_images_that_do_not_fit_are_told_so(name: str) -> None:
         assert str(caught.value).startswith(f"{name}: x must have shape (N, 2, H, W), got (1, 3,")
         with pytest.raises(ShapeError, match=rf"{name}: x must have shape .* got \(2, {height}, {width}\)"):
             model(images(channels, height, width))
+    else:  # the layer that fails is named
+        assert caught.value.__notes__ == ["in Sequential.conv1 (Conv2d)"]
+        with pytest.raises(ShapeError, match="features") as caught:
+            model(images(1, 2, 12, 12))
+        assert caught.value.__notes__[0].startswith("in Sequential.fc")
     with pytest.raises(DtypeError, match="float32"):
         model(images(1, channels, height, width, dtype="float32"))
 

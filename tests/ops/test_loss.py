@@ -18,6 +18,7 @@ TARGETS = {
     "labels": LABELS,
     "one-hot": np.eye(4)[LABELS],
     "probabilities": oracles.softmax(draw(5, 4, seed=9)),
+    "no distribution": np.abs(draw(5, 4, seed=8)),
 }
 every_target = pytest.mark.parametrize("kind", TARGETS)
 
@@ -70,6 +71,9 @@ def test_sure_predictions(make: Any, dtype: str, label: int, cost: float, gradie
     loss, ctx = ops.softmax_cross_entropy(make.array([[500.0, -500.0]], dtype), make.array([label], "int64"))
     assert float(make.to_numpy(loss)) == cost
     make.check(ops.softmax_cross_entropy.backward(ctx), [gradient], dtype, scale=1.0)
+    size = float(np.finfo(dtype).max) * 0.4  # a difference that the dtype holds
+    loss, _ = ops.softmax_cross_entropy(make.array([[size, -size]], dtype), make.array([label], "int64"))
+    make.check(loss, 2 * label * float(np.array(size, dtype)), dtype)
 
 
 @pytest.mark.parametrize("as_array", [False, True], ids=["number", "0-d array"])

@@ -286,7 +286,38 @@ def test_against_pytorch(digits: Dataset, dtype: str) -> None:
         assert error < min(8 * UNIT[dtype] * 0.05 * 4 * size, 0.1), path
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", UNIT)
+def test_it_learns_as_in_float32(both_halves: None, dtype: str) -> None:
+    digits = xpcnn.data.synthetic_digits(1700)
+    accuracies = []
+    for given in (None, dtype):
+        model = models.simple_convnet(filters=8, hidden=30, seed=0)
+        trainer = Trainer(model, optim.Adam(model, lr=5e-3), dtype=given)
+        trainer.fit(digits[:1500], None, 3, 50, evaluate_samples=1, progress=None)
+        accuracies.append(trainer.evaluate(digits[1500:]).accuracy)
+    assert accuracies[0] > 0.85
+    assert abs(accuracies[0] - accuracies[1]) < 0.05
+
+
 # -- models of every kind ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["an ensemble", "bytes that an inner container prepares"])
+def test_losses_are_about_those_of_float32(f16: Any, new_model: Any, digits: Dataset, kind: str) -> None:
+    """Containers without parameters are shared with the copy; what they return is rounded all the same."""
+    losses = []
+    for dtype in (None, "float16"):
+        if kind == "an ensemble":
+            model: nn.Layer = nn.Ensemble(new_model(0), new_model(1))
+        else:
+            inner = nn.Sequential(nn.Preprocess(0.5, 0.5), nn.ReLU())
+            both = nn.Residual(inner, nn.Sequential(nn.Preprocess()))
+            model = nn.Sequential(both, nn.Flatten(), nn.Linear(784, 10, seed=0))
+        trainer = Trainer(model, optim.Adam(model), dtype=dtype)
+        losses.append([float(trainer.step(*digits[:20])) for _ in range(5)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert losses[1][-1] != losses[1][0]
 
 
 def test_a_layer_that_is_used_twice(f16: Any) -> None:
