@@ -54,9 +54,10 @@ def test_group_slots_follow_the_group_options(parameters: dict[str, nn.Parameter
 
 @every_kind
 def test_setting_lr_keeps_the_ratio_of_groups(kind: Any, parameters: dict[str, nn.Parameter]) -> None:
-    optimizer = kind(parameters, lr=0.5, groups={"conv.*": {"lr": 0.125}})
+    optimizer = kind(parameters, lr=0.5, groups={"conv.bias": {"lr": 0.0}, "conv.*": {"lr": 0.125}})
     for lr in (0.5, 0.25, 0.0, 1.0):
         optimizer.lr = lr
+        assert optimizer.options_of("conv.bias")["lr"] == 0
         assert optimizer.lr == optimizer.options_of("fc.weight")["lr"] == lr
         assert optimizer.options_of("conv.weight")["lr"] == lr / 4
     with pytest.raises(ArgumentError, match=mentions(f"{kind.__name__}: lr", "-1")):

@@ -99,6 +99,14 @@ def test_images_that_are_not_finite_are_named(make: Any, kind: str, dtype: str |
     trainer.step(IMAGES[:10], LABELS[:10])  # and it can go on
 
 
+def test_statistics_of_a_layer_that_is_new_are_put_back_too() -> None:
+    trainer = Trainer(model := small(), optim.SGD(model))
+    model["bn"] = nn.BatchNorm2d(3, affine=False)
+    with pytest.raises(DivergenceError):
+        trainer.fit((with_bad("NaN"), LABELS), batch_size=len(LABELS), progress=None)
+    np.testing.assert_array_equal(model.buffers()["bn.running_mean"].data, np.zeros(3))
+
+
 def test_a_batch_that_hides_a_nan_stops_too(make: Any) -> None:
     """Max-pooling or a mask may lose it on the way to the loss."""
 

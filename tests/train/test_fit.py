@@ -54,6 +54,7 @@ def test_the_history(new_trainer: Any, digits: Dataset) -> None:
     assert last.test_accuracy == trainer.evaluate(test).accuracy
     assert last.images_per_second == pytest.approx(180 / last.seconds)
     assert history.seconds == pytest.approx(first.seconds + last.seconds)
+    assert trainer.epoch_seconds == 0
     trainer.fit(train, epochs=1, batch_size=50, evaluate_samples=20, progress=None)
     assert history.epochs[2].epoch == 3
     assert history.epochs[2].train_accuracy == trainer.evaluate(train[:20]).accuracy
