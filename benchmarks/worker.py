@@ -116,9 +116,12 @@ def of_xpcnn(work: Work, dropout: bool, _: Any) -> Callable[[], Any]:
         x, weight, dy = (backend.asarray(array) for array in conv_arrays(work))
         x, dy = (backend.xp.permute_dims(backend.channels_last(one), (0, 3, 1, 2)) for one in (x, dy))
         backward = getattr(ops.conv2d, "backward", None) or vars(ops)["conv2d_backward"]  # of older commits
+        context = getattr(backend, "execution_context", None) or vars(type(backend))["model_run"].__get__(
+            backend
+        )
 
         def convolve() -> tuple[Any, Any, Any]:
-            with backend.execution_context():
+            with context():
                 y, ctx = ops.conv2d(x, weight, padding=1)
                 dx, dweight, _ = backward(ctx, dy)
             return y, dx, dweight
