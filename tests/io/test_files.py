@@ -138,6 +138,22 @@ except BlockingIOError:
     assert python(code, path).stdout == "inside\n"
 
 
+@posix
+def test_a_lock_on_what_its_owner_has_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock, owner = tmp_path / "lock", files._lock, [Path.unlink]
+
+    def late(handle: int) -> bool:
+        if owner:  # leaves between opening and locking
+            owner.pop()(path)
+        return lock(handle)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with locked_file(path), pytest.raises(BlockingIOError), locked_file(path):
+        pass
+
+
 @pytest.mark.parametrize("platform", [True, False], ids=["a file system without", "a platform without"])
 def test_without_locks_everybody_is_let_in_and_nothing_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: bool

@@ -68,6 +68,16 @@ def test_message_names_the_worst() -> None:
         assert_close(actual, expected, rtol=1e-6, atol=0)
 
 
+def test_tolerances() -> None:
+    x = np.asarray([1.0, 100.0])
+    assert_close(x + 0.5, x, rtol=0, atol=0.5)
+    assert_close(x * 1.25, x, rtol=0.25, atol=0)
+    assert_close(x + 1.0, x, rtol=0.01)  # of the largest
+    for wrong in ({"rtol": 0, "atol": 0.4}, {"rtol": 0.01, "atol": 0}, {"rtol": 0.002}):
+        with pytest.raises(AssertionError):
+            assert_close(x + 0.5, x, **wrong)
+
+
 @pytest.mark.parametrize("wrong", [NAN, INF, -INF, 1.0])
 @pytest.mark.parametrize("right", [NAN, INF, -INF, 1.0])
 def test_not_finite(make: Any, wrong: float, right: float) -> None:

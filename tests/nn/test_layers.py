@@ -154,6 +154,7 @@ def test_masks_are_a_function_of_the_path(make: Any) -> None:
     renamed = nn.Sequential(b=nn.Identity(), c=nn.Identity(), drop=model.drop)
     np.testing.assert_array_equal(run(renamed), run(model))
     assert (run(nn.Sequential(other=model.drop)) != run(model)).any()
+    np.testing.assert_array_equal(run(nn.Residual(model)), run(model) + 1)  # the body is no segment
 
 
 def test_layer_that_defines_nothing() -> None:

@@ -116,8 +116,10 @@ def test_a_key_decides_on_the_masks() -> None:
     first = weights_of(compute(x, labels, key=Key(3))[1], model)
     assert_same(first, weights_of(compute(x, labels, key=Key(3))[1], model))
     assert_same(first, weights_of(compute(x, labels, key=3)[1], model))
-    other = weights_of(compute(x, labels, key=Key(4))[1], model)
-    assert not np.array_equal(first["fc.weight"], other["fc.weight"])
+    for another in (Key(4), None, None):  # without a key, afresh
+        other = weights_of(compute(x, labels, key=another)[1], model)
+        assert not np.array_equal(first["fc.weight"], other["fc.weight"])
+        first = other
 
 
 @pytest.mark.parametrize("count", [7, 90])
