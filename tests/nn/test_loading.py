@@ -215,6 +215,16 @@ def test_odd_paths_stay_on_their_lines(path: str) -> None:
     assert all(line.isprintable() and len(line) < 300 for line in lines)
 
 
+def test_prefixes_that_are_not_taken_off() -> None:
+    """Of two entries that would get one path; and of very many, one after the other."""
+    ones = np.ones((3, 2))
+    two = {"module.weight": ones, "weight": 2 * ones, "module.bias": np.ones(3)}
+    with pytest.raises(errors.StateDictError, match="missing: bias"):
+        nn.Linear(2, 3).load_state_dict(two)
+    with pytest.raises(errors.StateDictError, match="nothing to load"):
+        nn.Linear(2, 3).load_state_dict({"model." * 100_000 + "weight": ones})
+
+
 def test_a_counter_of_another_shape() -> None:
     """As programs write it that make a 1-d array of every entry."""
     model = nn.Sequential(conv=nn.Conv2d(1, 2, 3), bn=nn.BatchNorm2d(2))

@@ -105,6 +105,12 @@ def test_channels_that_do_not_fit() -> None:
             nn.Preprocess(**THREE)(pixels(*shape))  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"resnet20: x must have shape \(N, 3, H, W\)"):
         models.resnet20()(pixels(2, 1, 8, 8))
+    layer: Any = preprocess_of(models.resnet20())
+    before = layer.mean, layer.std
+    for name in ("mean", "std"):
+        with pytest.raises(ArgumentError, match=f"{name} has 2 numbers, expected 3, one for each channel"):
+            setattr(layer, name, (0.5, 0.5))
+    assert (layer.mean, layer.std) == before
 
 
 @pytest.mark.parametrize(
@@ -181,6 +187,14 @@ def test_the_layer_at_the_front() -> None:
 
 
 # -- models and what trains, measures and asks them ------------------------------------------
+
+
+def test_lenet5_pads_normalised_images_with_zeros() -> None:
+    model = models.lenet5(dtype="float64")
+    preprocess_of(model).mean = 0.5  # so that the margin is not what black pixels become
+    x = pixels(2, 1, 28, 28)
+    margin = np.pad(by_hand(x, 0.5, 0.3081), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    np.testing.assert_allclose(model(x), model(margin), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [None, "float16"])
