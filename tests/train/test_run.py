@@ -311,6 +311,7 @@ HISTORIES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     "an epoch less": (lambda lines: lines[:1], ""),
     "more": (lambda lines: [*lines, b'{"losses": [0.5, null], "interrupted": true}\n'], ""),
     "half a line": (lambda lines: [*lines, b'{"losses": [1.0'], "told"),
+    "a line without its end": (lambda lines: [*lines, b'{"losses": [2.0]}'], "told"),
     "zeros": (lambda lines: [*lines, b"\x00\x00\x00"], "told"),
     "a bad last line": (lambda lines: [*lines, b'{"losses": 3}\n'], "told"),
     "a bad line": (lambda lines: [lines[0], BAD, lines[1]], "line 2"),
