@@ -81,7 +81,7 @@ def check_gradients(
     terms = oracles.batch_norm_gradients(*arguments, False, EPS)[0]
     of_sums = float(np.abs(dy).sum() / x.shape[1])
     for array, value, scale in zip(got, expected, (np.abs(terms).max(), of_sums, of_sums), strict=True):
-        size = scale if i.is_cuda else 4 * max(1.0, np.abs(value).max())
+        size = scale if i.is_cuda else 2.5 * max(1.0, np.abs(value).max())
         i.check(array, value, rtol=rounding(i, far), scale=float(size))
 
 
@@ -100,7 +100,8 @@ def test_batch_norm(implementation: Implementation, shape: tuple[int, ...], far:
         i.check(ctx.running_var, 0.7 * var + 0.3 * unbiased, rtol=rtol)
         mean, var = batch_mean, batch_var
     i.check(ctx.mean, mean, i.wide, rtol=rounding(i, 0, i.wide), scale=max(1.0, np.abs(mean).max()))
-    i.check(ctx.inverse_std, 1 / np.sqrt(var + EPS), i.wide, rtol=rounding(i, far, i.wide))
+    of_std = rounding(i, far if train else 0, i.wide)
+    i.check(ctx.inverse_std, 1 / np.sqrt(var + EPS), i.wide, rtol=of_std)
     i.check(y, oracles.batch_norm(x, weight, bias, mean, var, EPS), rtol=rtol)
     assert len(shape) != 4 or is_channels_last(y)
     with i.unchanged(n.x, n.dy, ctx):

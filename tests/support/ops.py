@@ -112,5 +112,4 @@ def is_channels_last(array: Any) -> bool:
 
 def same_bits(got: Array, expected: Array) -> None:
     """Assert that two arrays agree in shape, dtype and values, NaN where NaN is."""
-    assert got.dtype == expected.dtype
-    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got, expected, strict=True)

@@ -51,6 +51,14 @@ def test_on_every_backend(make: Any, digits: Dataset) -> None:
     np.testing.assert_allclose(predict(model, digits.images).sum(axis=1), 1)
 
 
+def test_losses_of_half_precision_are_summed_in_float32(digits: Dataset) -> None:
+    model = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(784, 10, seed=0, dtype="float16"))
+    x, batches = (digits.images / 255).astype(np.float16), [slice(i, i + 10) for i in range(0, 230, 10)]
+    losses = [ops.softmax_cross_entropy(model(x[rows]), digits.labels[rows])[0] for rows in batches]
+    expected = np.mean(np.array(losses, np.float64))
+    assert evaluate(model, (x, digits.labels), batch_size=10).loss == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("shape", "most"), [((1, 28, 28), 1000), ((3, 32, 32), 341), ((3, 224, 224), 50), ((0, 2, 2), 1000)]
 )
