@@ -1,7 +1,7 @@
 """Measure a trained model's accuracy and loss on a test set.
 
-Several models are an ensemble: each one's accuracy is told, and that of all together. The dataset is the one
-the runs were trained on, unless another is named.
+Several models are an ensemble: each one's accuracy is printed, and that of all together. The dataset is the
+one the runs were trained on, unless another is named.
 """
 
 from __future__ import annotations

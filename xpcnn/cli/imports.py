@@ -11,6 +11,7 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from xpcnn.cli.options import word
 from xpcnn.errors import PluginError
 
 __all__ = ["add_import_option", "import_file", "import_files", "import_options"]
@@ -22,6 +23,7 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--import``."""
     parser.add_argument(
         "--import",
+        type=word,
         action="append",
         dest="imports",
         metavar="FILE.py",

@@ -31,6 +31,7 @@ __all__ = [
     "natural",
     "number",
     "path",
+    "word",
 ]
 
 DTYPES = ("float32", "float64")
@@ -75,11 +76,16 @@ count = number(int, Range(1))
 natural = number(int, Range(0))
 
 
-def path(text: str) -> Path:
-    """Return a path; nothing is no path, though `pathlib` takes it for the working folder."""
+def word(text: str) -> str:
+    """Return a name or a path, which is not empty: `pathlib` takes that for the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty, and must be a path")
-    return Path(text)
+    return text
+
+
+def path(text: str) -> Path:
+    """Return a path, which is not empty."""
+    return Path(word(text))
 
 
 def input_shape(text: str) -> tuple[int, int, int]:

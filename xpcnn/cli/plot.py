@@ -26,6 +26,7 @@ from xpcnn.cli.options import (
     choose_backend,
     natural,
     path,
+    word,
 )
 from xpcnn.cli.output import printable
 from xpcnn.data import Dataset, augment
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options. None stands for one that is not given."""
     parser.usage = "%(prog)s [RUN ...] [WHAT ...] [OPTION ...]"
     what = f"a run's folder or a weight file; what to draw: {', '.join(_PICTURES)}"
-    parser.add_argument("words", nargs="+", metavar="RUN_OR_WHAT", help=what)
+    parser.add_argument("words", type=word, nargs="+", metavar="RUN_OR_WHAT", help=what)
     what = "where to write (default: the folder plots, in the run's if there is one run)"
     parser.add_argument("--out", type=path, metavar="DIR", help=what)
     parser.add_argument("--format", choices=("png", "svg"), default="png", help="(default: %(default)s)")

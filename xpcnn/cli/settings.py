@@ -84,7 +84,7 @@ class Settings:
     lr: _Rate | None = _option(TRAINING, "learning rate (default: 0.001 for adam and adamw, else 0.01)")
     momentum: _Rate | None = _option(TRAINING, "of momentum and nesterov (default: 0.9)")
     weight_decay: _Rate | None = _option(TRAINING, "(default: 0.01 for adamw, else 0)")
-    epochs: _Count = _option(TRAINING, "in all, those of a resumed run included", 7)
+    epochs: _Count = _option(TRAINING, "passes over the training data, in all", 7)
     batch_size: _Count = _option(TRAINING, default=100)
     seed: _Natural = _option(TRAINING, "of initial weights, order and masks", 0)
     dtype: Literal["float32", "float64", "float16", "bfloat16"] = _option(
@@ -233,7 +233,7 @@ def add_settings(
 ) -> None:
     """Add the options of some settings, or of all, to groups; one that is not given is absent after parsing.
 
-    `defaults` are told in the help in place of the settings' own.
+    The help shows `defaults` in place of the settings' own.
     """
     kinds = get_type_hints(Settings, include_extras=True)
     for one in fields(Settings):

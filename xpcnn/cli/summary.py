@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xpcnn import models
 from xpcnn.cli.models import for_images, input_shape_of, model_options
-from xpcnn.cli.options import UsageError, add_model_option, input_shape
+from xpcnn.cli.options import UsageError, add_model_option, input_shape, word
 from xpcnn.models.catalog import MODELS
 from xpcnn.nn import summary
 from xpcnn.train import load_model
@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     what = f"one of {', '.join(MODELS)}; or a run's folder, or a weight file"
-    parser.add_argument("model", metavar="MODEL", help=what)
+    parser.add_argument("model", type=word, metavar="MODEL", help=what)
     what = "channels, height and width of an image (default: the model's own)"
     parser.add_argument("--input-shape", type=input_shape, metavar="C,H,W", help=what)
     add_model_option(parser)

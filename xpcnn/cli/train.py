@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "the run's folder (default: runs/DATASET-MODEL-TIME)"
     where.add_argument("--out", type=path, metavar="DIR", help=what)
     what = (
-        "go on with the run in this folder; --epochs, --patience, --backend and --device may be given too "
-        "(default: the run's own)"
+        "go on with the run in this folder; --epochs (in all), --patience, --backend and --device may be "
+        "given too (default: the run's own)"
     )
     where.add_argument("--resume", type=path, metavar="RUN", help=what)
 
