@@ -6,6 +6,7 @@ The other operations' errors are tested beside them.
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,18 @@ def test_conv2d(make: Any, bad: Bad) -> None:
     b = None if bad.b is None else make.array(np.zeros(bad.b), bad.dtypes[2])
     with pytest.raises(bad.kind, match=mentions("conv2d", *bad.told)):
         ops.conv2d(x, w, b, **bad.options)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("max_pool2d", (2,), "max_pool2d: x must have 4 axes (N, C, H, W), got shape (3,)"),
+        ("batch_norm", (), "batch_norm: x must have at least 2 axes (N, C, ...), got shape (3,)"),
+    ],
+)
+def test_too_few_axes(make: Any, name: str, more: tuple[int, ...], message: str) -> None:
+    with pytest.raises(errors.ShapeError, match=re.escape(message)):
+        getattr(ops, name)(make.array(np.zeros(3)), *more)
 
 
 def test_gradients_of_wrong_shape_or_dtype(make: Any) -> None:

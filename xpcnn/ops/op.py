@@ -220,8 +220,10 @@ def upcast(backend: Backend, x: Array) -> Array:
 
 def check_rank(op: str, name: str, shape: tuple[int, ...], rank: int, layout: str) -> None:
     """Require that an array of `shape` has `rank` axes, or more where `layout` ends in "...)"."""
-    if len(shape) < rank or (len(shape) > rank and not layout.endswith("...)")):
-        raise ShapeError(f"{op}: {name} must have axes {layout}, got {len(shape)} (shape {tuple(shape)})")
+    more = layout.endswith("...)")
+    if len(shape) < rank or (len(shape) > rank and not more):
+        axes = f"at least {rank}" if more else rank
+        raise ShapeError(f"{op}: {name} must have {axes} axes {layout}, got shape {tuple(shape)}")
 
 
 def check_shapes(op: str, fits: str, shape: tuple[int, ...], **arrays: Array | None) -> None:

@@ -111,8 +111,7 @@ def col2im(
 def _patch_geometry(
     op: str, x_shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> ConvGeometry:
-    if len(x_shape) != 4:
-        raise ShapeError(f"{op}: images must have 4 axes (N, C, H, W), got shape {tuple(x_shape)}")
+    check_rank(op, "images", x_shape, 4, "(N, C, H, W)")
     kernel = pair(op, "kernel_size", kernel_size, 1)
     return ConvGeometry.of(x_shape, (1, x_shape[1], *kernel), stride, padding, dilation, op=op)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.op import cached, in_words, pair, require_possible
+from xpcnn.ops.op import cached, check_rank, in_words, pair, require_possible
 
 __all__ = ["ConvGeometry", "check_shapes", "make_geometry"]
 
@@ -178,8 +178,7 @@ def check_shapes(
 ) -> None:
     """Require images and a weight of this layout, of four axes each, and a number of groups."""
     for name, shape, axes in (("x", x_shape, "(N, C, H, W)"), ("weight", weight_shape, layout)):
-        if len(shape) != 4:
-            raise ShapeError(f"{op}: {name} must have 4 axes {axes}, got {len(shape)} (shape {shape})")
+        check_rank(op, name, shape, 4, axes)
     if type(groups) is not int or groups < 1:
         raise ArgumentError(f"{op}: groups must be a positive int, got {in_words(groups)}")
     if min(weight_shape[0], *weight_shape[2:]) < 1:
