@@ -45,6 +45,8 @@ def test_only_what_sees_it(case: str, which: str, bad: float) -> None:
     chosen = {plan_for(name, geometry, "float32", backend_of(x), "auto").algorithm.name for name in PASSES}
     assert algorithm in chosen
     n, channel, i, j = (size // 2 for size in (x if which == "x" else dy).shape)
+    if which == "x" and np.isnan(bad):  # at the border, where not every tap meets it
+        i = j = 0
     (x if which == "x" else dy)[n, channel, i, j] = bad
 
     # What sees the bad pixel, by the definition on one channel of zeros and ones.
