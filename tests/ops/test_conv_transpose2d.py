@@ -226,3 +226,12 @@ def test_bad_arrays() -> None:
         ops.conv_transpose2d.backward(ctx, draw(2, 5, 4, 4))
     with pytest.raises(errors.DtypeError, match=mentions(name, "float32", "float64")):
         ops.conv_transpose2d.backward(ctx, draw(2, 5, 6, 6, dtype="float32"))
+
+
+def test_backward_takes_the_algorithm_of_its_forward() -> None:
+    with xpcnn.conv_algorithm("loop"):
+        y, ctx = ops.conv_transpose2d(draw(1, 2, 3, 3), draw(2, 1, 2, 2))
+    assert ctx.algorithm == "loop"
+    for needed in ({"need_dx": False}, {"need_dweight": False}):
+        with pytest.raises(errors.AlgorithmError, match="nobody"):
+            ops.conv_transpose2d.backward(ctx._replace(algorithm="nobody"), y, **needed)
