@@ -190,6 +190,15 @@ def test_mean_far_from_zero(make: Any) -> None:
     make.check(y, oracles.batch_norm(values, None, None, mean, var), "float32", rtol=1e-3)
 
 
+def test_outliers_where_chunks_begin(implementation: Implementation) -> None:
+    """One value in each channel is a thousand times the others."""
+    i, values = implementation, draw(64, 3, 5, 5)
+    values[0, :, 0, 0] = 1000
+    x = last_axis(i, values)
+    expected = 1 / np.sqrt(i.values(x).var((0, 2, 3)) + EPS)
+    i.check(ops.batch_norm(x, train=True, eps=EPS)[1].inverse_std, expected, i.wide, rtol=1e-5)
+
+
 def test_constant_channels(implementation: Implementation) -> None:
     """No variance: y is the bias, and eps keeps the gradient finite."""
     i = implementation
