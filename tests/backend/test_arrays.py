@@ -50,6 +50,14 @@ def test_asarray_keeps_values_and_dtype(make: Any, name: str) -> None:
             np.testing.assert_array_equal(xpcnn.to_numpy(x), host)
 
 
+@pytest.mark.parametrize("old", ["float32", "float64", "uint8"])
+def test_a_dtype_of_the_library_is_followed(make: Any, old: str) -> None:
+    for new in ("float32", "float64"):
+        with make.use():
+            make.check_kind(xpcnn.asarray(np.ones((2, 3), old), dtype=make.dtype(new)), (2, 3), new)
+            make.check_kind(xpcnn.asarray(np.ones((2, 3), old), dtype=np.dtype(new)), (2, 3), new)
+
+
 def test_sequences_and_numbers(make: Any) -> None:
     with make.use():
         make.check(xpcnn.asarray([[1.0, 2.0], [3.0, 4.0]]), [[1, 2], [3, 4]], "float64", rtol=0)

@@ -66,7 +66,13 @@ class NumpyBackend(Backend):
     parallel_for = staticmethod(parallel_for)
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
-        if type(x) is np.ndarray and x.dtype.isnative and x.dtype.kind in "biuf" and dtype in (None, x.dtype):
+        # Not ``dtype in (None, x.dtype)``: to NumPy, the dtype float64 equals None.
+        if (
+            type(x) is np.ndarray
+            and x.dtype.isnative
+            and x.dtype.kind in "biuf"
+            and (dtype is None or dtype == x.dtype)
+        ):
             return x
         return np.asarray(host_array(x, dtype), dtype=self.dtype(dtype))
 
