@@ -19,15 +19,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 DIRECT: dict[str, set[str]] = {
     "errors": set(),
+    "arguments": {"errors"},
     "lazy": set(),
     "plugins": {"errors"},
-    "backend": {"errors", "plugins"},
+    "backend": {"arguments", "plugins"},
     "io": {"backend"},
     "ops": {"backend", "io", "plugins"},
     "nn": {"ops"},
     "models": {"nn"},
     "optim": {"nn"},
-    "data": {"errors", "plugins"},
+    "data": {"arguments", "plugins"},
     "train": {"models", "optim", "data"},
     "viz": {"train"},
     "scratch": {"train"},

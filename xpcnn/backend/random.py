@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from xpcnn.backend.numbers import plain, whole
+from xpcnn.arguments import plain, whole
 from xpcnn.errors import ArgumentError
 
 __all__ = ["Key", "host_generator", "key_of_child"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from xpcnn.backend.numbers import whole
+from xpcnn.arguments import whole
 from xpcnn.backend.reference import in_reference
 
 if TYPE_CHECKING:

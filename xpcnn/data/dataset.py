@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpcnn.data._check import check_integer
+from xpcnn.arguments import whole
 from xpcnn.data.prepare import PREPARATIONS
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 
@@ -132,7 +132,7 @@ class Dataset:
         labels = self.targets.reshape(-1).astype(np.int64, copy=False)
         object.__setattr__(self, "targets", labels)
         if self.classes is not None:
-            classes = check_integer("Dataset", "classes", self.classes, minimum=1)
+            classes = whole("Dataset: classes", self.classes, 1)
         elif self.class_names is not None:
             classes = len(self.class_names)
         else:

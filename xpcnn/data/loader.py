@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpcnn.data._check import check_flag, check_integer
+from xpcnn.arguments import flag, whole
 from xpcnn.data.dataset import Dataset
 from xpcnn.errors import ArgumentError
 
@@ -78,10 +78,10 @@ class Loader:
         if augment is not None and not callable(augment):
             raise ArgumentError(f"Loader: augment must be callable or None, got {type(augment).__name__}")
         self.dataset = dataset
-        self.batch_size = check_integer("Loader", "batch_size", batch_size, minimum=1)
-        self.shuffle = check_flag("Loader", "shuffle", shuffle)
-        self.seed = check_integer("Loader", "seed", seed, minimum=0)
-        self.drop_last = check_flag("Loader", "drop_last", drop_last)
+        self.batch_size = whole("Loader: batch_size", batch_size, 1)
+        self.shuffle = flag("Loader: shuffle", shuffle)
+        self.seed = whole("Loader: seed", seed, 0)
+        self.drop_last = flag("Loader: drop_last", drop_last)
         self.augment = augment
         self._next = 0
         if len(dataset) == 0:
@@ -97,7 +97,7 @@ class Loader:
 
     def batches(self, start: int = 0) -> int:
         """The number of batches that an epoch has left after its first `start` samples."""
-        samples = len(self.dataset) - check_integer("Loader", "start", start, minimum=0)
+        samples = len(self.dataset) - whole("Loader: start", start, 0)
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -107,7 +107,7 @@ class Loader:
 
     def order(self, index: int) -> NDArray[np.int64]:
         """The positions (N,) int64 of the samples in the order that epoch `index` visits them."""
-        index = check_integer("Loader", "epoch", index, minimum=0)
+        index = whole("Loader: epoch", index, 0)
         if not self.shuffle:
             return np.arange(len(self.dataset))
         # Sorting raw 64-bit numbers: NumPy promises that these stay the same between releases, and makes no
@@ -131,8 +131,8 @@ class Loader:
         images : ndarray, shape (B, C, H, W), the dataset's dtype unless `augment` changes it
         targets : ndarray, shape (B, ...), as the dataset holds them
         """
-        index = check_integer("Loader.epoch", "index", index, minimum=0)
-        start = check_integer("Loader.epoch", "start", start, minimum=0)
+        index = whole("Loader.epoch: index", index, 0)
+        start = whole("Loader.epoch: start", start, 0)
         if start > len(self.dataset):
             raise ArgumentError(f"Loader.epoch: start={start} is beyond its {len(self.dataset)} samples")
         return self._batches(index, start)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpcnn.data._check import check_integer
+from xpcnn.arguments import whole
 from xpcnn.data._strokes import POINTS, Styles, styles
 from xpcnn.data.dataset import Dataset
 
@@ -63,8 +63,8 @@ def synthetic_digits(n: int, seed: int = 0) -> Dataset:
     >>> sorted(int(label) for label in digits.labels[:10])
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    n = check_integer("synthetic_digits", "n", n, minimum=1)
-    seed = check_integer("synthetic_digits", "seed", seed, minimum=0)
+    n = whole("synthetic_digits: n", n, 1)
+    seed = whole("synthetic_digits: seed", seed, 0)
     images = np.empty((n, 1, _SIZE, _SIZE), np.uint8)
     labels = np.empty(n, np.int64)
     for block, start in enumerate(range(0, n, _BLOCK)):

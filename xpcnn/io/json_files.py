@@ -12,7 +12,7 @@ import re
 from os import PathLike
 from typing import Any, NoReturn
 
-from xpcnn.backend.numbers import in_words, plain
+from xpcnn.arguments import in_words, plain
 from xpcnn.errors import CheckpointError
 from xpcnn.io.files import replacing
 

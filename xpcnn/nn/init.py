@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from xpcnn.arguments import MOST_SIZE
 from xpcnn.backend import FLOATS, Array, dtype_name, get_backend, host_generator
-from xpcnn.backend.numbers import MOST_SIZE
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.ops.op import in_words, real, require_possible, whole
 

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+from xpcnn.arguments import plain
 from xpcnn.backend import use_backend
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import Range, checked, parse_json
 from xpcnn.nn.config import INITIAL, join_paths

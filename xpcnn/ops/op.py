@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from xpcnn.arguments import MOST_SIZE, flag, in_words, plain, positive, real, whole
 from xpcnn.backend import FLOATS, Array, Backend, array_dtype_name, backend_of, dtype_name, native
-from xpcnn.backend.numbers import MOST_SIZE, flag, in_words, plain, positive, real, whole
 from xpcnn.backend.registry import BACKENDS
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
 

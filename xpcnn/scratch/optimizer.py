@@ -13,8 +13,8 @@ from numbers import Real
 from typing import Any
 
 from xpcnn import optim
+from xpcnn.arguments import real
 from xpcnn.backend import Array, asarray, backend_of, dtype_name, is_array, native
-from xpcnn.backend.numbers import real
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn import Gradients, Parameter
 from xpcnn.ops.op import upcast

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xpcnn.backend.numbers import in_words, real, whole
+from xpcnn.arguments import in_words, real, whole
 from xpcnn.errors import ArgumentError
 from xpcnn.train.history import EpochRecord, History
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
+from xpcnn.arguments import plain
 from xpcnn.backend import to_numpy
-from xpcnn.backend.numbers import plain
 from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.io import Range, checked, load_arrays, parse_json, save_arrays
 from xpcnn.train.amp import LARGEST_SCALE, SMALLEST_SCALE

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpcnn import ops
+from xpcnn.arguments import whole
 from xpcnn.backend import Array, backend_of, is_array, is_floating, namespace
-from xpcnn.backend.numbers import whole
 from xpcnn.errors import ArgumentError
 from xpcnn.models import googlenet_loss
 from xpcnn.nn import Layer

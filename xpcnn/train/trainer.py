@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from xpcnn import ops
+from xpcnn.arguments import flag, positive, whole
 from xpcnn.backend import Array, Key, backend_of, is_floating
-from xpcnn.backend.numbers import flag, positive, whole
 from xpcnn.data import Loader
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Gradients, Layer, value_and_grad

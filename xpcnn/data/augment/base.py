@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xpcnn.data._check import check_integer
+from xpcnn.arguments import whole
 from xpcnn.data.augment.sampling import Map, read
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 
@@ -33,7 +33,7 @@ class Transform(ABC):
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int":
-                number: float = check_integer(type(self).__name__, field.name, value, minimum=0)
+                number: float = whole(f"{type(self).__name__}: {field.name}", value, 0)
             else:
                 number = self._check(field.name, value)
             object.__setattr__(self, field.name, number)
@@ -74,7 +74,7 @@ class Transform(ABC):
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise DtypeError(f"{where}: images must be uint8 or floating, got {images.dtype}")
         if not isinstance(rng, np.random.Generator):
-            rng = np.random.default_rng(check_integer(where, "rng, unless a Generator,", rng, minimum=0))
+            rng = np.random.default_rng(whole(f"{where}: rng, unless a Generator,", rng, 0))
         images = images.astype(images.dtype.newbyteorder("="), copy=False)
         return self._apply(images, rng) if images.size else images.copy()
 

@@ -1,4 +1,4 @@
-"""Checks of numbers given as options; NumPy's become Python's, which do not change the dtype of an array."""
+"""Checks of numbers given as options; they become numbers of Python, which keep an array's dtype."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.registry import is_array, to_numpy
 from xpcnn.errors import ArgumentError
 
 __all__ = ["MOST_SIZE", "flag", "in_words", "plain", "positive", "real", "whole"]
@@ -48,8 +47,8 @@ def plain(value: Any) -> Any:
     """
     if value is None or type(value) in (int, float, bool, str):
         return value
-    if is_array(value):
-        value = to_numpy(value).tolist()
+    if isinstance(getattr(value, "shape", None), tuple):  # an array or a number of any library
+        value = (value if hasattr(value, "tolist") else np.asarray(value)).tolist()
     if isinstance(value, (list, tuple)):
         return tuple([plain(one) for one in value])
     if isinstance(value, Mapping):
