@@ -205,6 +205,10 @@ NO_RECORD = '{"epochs": [{"no": 1}], "interrupted": false}'
 DAMAGE: dict[str, tuple[Change, str]] = {
     "no progress": (drop("progress"), "damaged checkpoint"),
     "no losses": (drop("history/losses"), "damaged checkpoint"),
+    "losses that are no row": (
+        lambda arrays, _: arrays.update({"history/losses": np.ones((2, 2))}),
+        "history/losses is no list",
+    ),
     "progress of another kind": (put("progress", "[1]"), "damaged checkpoint"),
     "progress without steps": (put("progress", '{"seed": 0}'), "damaged checkpoint"),
     "history of another kind": (put("history", NO_RECORD), "damaged checkpoint"),
