@@ -68,7 +68,7 @@ def without_drawing() -> Iterator[None]:
     def zeros(init: Any, seed: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
         return np.zeros(shape, dtype="float32")
 
-    with mock.patch("xpcnn.nn.linear.draw", zeros):
+    with mock.patch("xpcnn.nn.layer.draw", zeros):
         yield
 
 

@@ -11,13 +11,13 @@ from xpcnn.nn.fuse import fuse
 from xpcnn.nn.layer import Layer, LoadReport, ModelSpec, ReceptiveField, Stateless
 from xpcnn.nn.linear import Flatten, Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm
-from xpcnn.nn.parameter import Buffer, Parameter
+from xpcnn.nn.parameter import Buffer, Gradients, Parameter
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.preprocess import Preprocess, preprocess_of
 from xpcnn.nn.rebuild import from_config
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.summary import Summary, summary
-from xpcnn.nn.value_and_grad import Gradients, is_batch_independent, value_and_grad
+from xpcnn.nn.value_and_grad import is_batch_independent, value_and_grad
 
 __all__ = [
     "GELU",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.nn.layer import Layer, Stateless
+from xpcnn.nn.parameter import Gradients
 from xpcnn.ops.op import real, require_array, whole
-
-if TYPE_CHECKING:
-    from xpcnn.nn.value_and_grad import Gradients
 
 __all__ = ["GELU", "Dropout", "Identity", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from xpcnn.backend import Array, Key, backend_of, native
 from xpcnn.backend.random import key_of_child
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Container, join_paths
 from xpcnn.nn.layer import Layer, ReceptiveField, TraceRow
+from xpcnn.nn.parameter import Gradients
 from xpcnn.nn.receptive_field import Traced, union
 from xpcnn.ops.activation import add
 from xpcnn.ops.op import in_words, require_array
-
-if TYPE_CHECKING:
-    from xpcnn.nn.value_and_grad import Gradients
 
 __all__ = ["Concat", "Parallel", "Residual"]
 

@@ -10,9 +10,9 @@ from xpcnn.errors import ArgumentError, XpcnnError
 from xpcnn.nn.config import join_paths
 from xpcnn.nn.fusion import Row
 from xpcnn.nn.layer import Layer, ReceptiveField
+from xpcnn.nn.parameter import Gradients
 from xpcnn.nn.receptive_field import Traced, TraceRow
 from xpcnn.nn.tree import DESCRIPTIONS, members
-from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import in_words
 
 __all__ = ["Container", "Sequential", "join_paths"]

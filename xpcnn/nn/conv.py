@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from xpcnn import ops
 from xpcnn.nn.init import Initializer, grouped
-from xpcnn.nn.linear import Weighted
+from xpcnn.nn.layer import Weighted
 from xpcnn.nn.receptive_field import ReceptiveField
 from xpcnn.ops import ConvGeometry
 from xpcnn.ops.conv.algorithm import check_name

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array, is_floating
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.branches import Parallel
 from xpcnn.nn.layer import Layer, ModelSpec
+from xpcnn.nn.parameter import Gradients
 from xpcnn.nn.preprocess import prepared
 from xpcnn.nn.spec import checked_spec, spec_fields
 from xpcnn.ops.op import check_dy, in_words, upcast
-
-if TYPE_CHECKING:
-    from xpcnn.nn.value_and_grad import Gradients
 
 __all__ = ["Ensemble"]
 

@@ -19,8 +19,8 @@ from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.layer import Layer, OpLayer
 from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
+from xpcnn.nn.parameter import Gradients
 from xpcnn.nn.pool import MaxPool2d
-from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops import fused
 
 if TYPE_CHECKING:

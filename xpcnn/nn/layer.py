@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from reprlib import recursive_repr
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from xpcnn.backend import Array, Backend, Key, dtype_name, get_backend, home_of, is_floating
 from xpcnn.backend.registry import load as load_backend
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn.config import shown_arguments
+from xpcnn.nn.init import Initializer, constant, draw, floating
 from xpcnn.nn.loading import LoadReport, Saved
-from xpcnn.nn.parameter import Buffer, Parameter, State
+from xpcnn.nn.parameter import Buffer, Gradients, Parameter, State
 from xpcnn.nn.receptive_field import ReceptiveField, Traced, TraceRow
 from xpcnn.nn.spec import ModelSpec, structure_of
 from xpcnn.nn.tree import PLAIN, members, walk
-from xpcnn.ops.op import Op, in_words
+from xpcnn.ops.op import Op, flag, in_words
 
-if TYPE_CHECKING:
-    from xpcnn.nn.value_and_grad import Gradients
-
-__all__ = ["Layer", "LoadReport", "ModelSpec", "OpLayer", "ReceptiveField", "Stateless", "TraceRow"]
+__all__ = [
+    "Layer",
+    "LoadReport",
+    "ModelSpec",
+    "OpLayer",
+    "ReceptiveField",
+    "Stateless",
+    "TraceRow",
+    "Weighted",
+]
 
 
 class Layer(Saved):
@@ -214,6 +221,37 @@ class OpLayer(Layer):
         if not isinstance(result, tuple) or len(result) != 2:  # an array would be taken for a pair of images
             raise ArgumentError(f"{type(self).__name__}: op must return (y, ctx), got {_kind(result)}")
         return result
+
+
+class Weighted(OpLayer):
+    """An op of a weight and a bias, which its backward can leave out: the base of `Linear` and `Conv2d`."""
+
+    weight: Parameter
+    bias: Parameter | None
+
+    options: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        fans: tuple[int, int],
+        outputs: int,
+        bias: bool,
+        weight_init: Initializer | str | float,
+        seed: Any,
+        dtype: Any,
+    ) -> None:
+        """Set the initial weight and bias; `fans` are the fan-in and the fan-out."""
+        name = type(self).__name__
+        dtype, bias = floating(name, dtype), flag(f"{name}: bias", bias)
+        self.weight = Parameter(draw(weight_init, seed, shape, *fans), dtype)
+        self.bias = Parameter(constant(0.0, (outputs,), dtype)) if bias else None
+
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
+        need_dweight = grads is not None and self.trainable(self.weight, self.bias)
+        dx, dweight, dbias = self.op.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
+        self.accumulate(grads, weight=dweight, bias=dbias)
+        return dx
 
 
 class Stateless(OpLayer):

@@ -1,53 +1,20 @@
-"""The fully connected layer, images as its features, and what layers with a weight share."""
+"""The fully connected layer, and images as its features."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from xpcnn import ops
-from xpcnn.backend import Array
-from xpcnn.nn.init import Initializer, constant, draw, floating
-from xpcnn.nn.layer import OpLayer, Stateless
-from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.init import Initializer
+from xpcnn.nn.layer import Stateless, Weighted
 from xpcnn.nn.receptive_field import ReceptiveField
-from xpcnn.ops.op import flag, whole
+from xpcnn.ops.op import whole
 
 if TYPE_CHECKING:
-    from xpcnn.nn.value_and_grad import Gradients
+    pass
 
-__all__ = ["Flatten", "Linear", "Weighted"]
-
-
-class Weighted(OpLayer):
-    """An op of a weight and a bias, which its backward can leave out: the base of `Linear` and `Conv2d`."""
-
-    weight: Parameter
-    bias: Parameter | None
-
-    options: ClassVar[tuple[str, ...]] = ("weight", "bias")
-
-    def _draw(
-        self,
-        shape: tuple[int, ...],
-        fans: tuple[int, int],
-        outputs: int,
-        bias: bool,
-        weight_init: Initializer | str | float,
-        seed: Any,
-        dtype: Any,
-    ) -> None:
-        """Set the initial weight and bias; `fans` are the fan-in and the fan-out."""
-        name = type(self).__name__
-        dtype, bias = floating(name, dtype), flag(f"{name}: bias", bias)
-        self.weight = Parameter(draw(weight_init, seed, shape, *fans), dtype)
-        self.bias = Parameter(constant(0.0, (outputs,), dtype)) if bias else None
-
-    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = self.op.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
-        self.accumulate(grads, weight=dweight, bias=dbias)
-        return dx
+__all__ = ["Flatten", "Linear"]
 
 
 class Flatten(Stateless):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpcnn import ops
 from xpcnn.backend import Array, Key
 from xpcnn.errors import ShapeError
 from xpcnn.nn.init import constant, floating, grouped
 from xpcnn.nn.layer import OpLayer, Stateless
-from xpcnn.nn.parameter import Buffer, Parameter
+from xpcnn.nn.parameter import Buffer, Gradients, Parameter
 from xpcnn.nn.receptive_field import ReceptiveField
 from xpcnn.ops.op import flag, real, require_array, sizes, whole
-
-if TYPE_CHECKING:
-    from xpcnn.nn.value_and_grad import Gradients
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm", "LocalResponseNorm"]
 

@@ -24,9 +24,8 @@ from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImages
 from xpcnn.nn.containers import Sequential
 from xpcnn.nn.init import floating
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.parameter import Parameter
+from xpcnn.nn.parameter import Gradients, Parameter
 from xpcnn.nn.receptive_field import Traced
-from xpcnn.nn.value_and_grad import Gradients
 from xpcnn.ops.op import accumulator, plain, real, require_array
 
 __all__ = [

@@ -9,8 +9,7 @@ from xpcnn.backend import Array, Key, native
 from xpcnn.errors import ShapeError
 from xpcnn.nn.init import constant, floating
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.nn.parameter import Parameter
-from xpcnn.nn.value_and_grad import Gradients
+from xpcnn.nn.parameter import Gradients, Parameter
 from xpcnn.ops.op import check_dy, common_backend, pair, require_array, upcast, whole
 
 __all__ = ["ScaledAvgPool2d"]
