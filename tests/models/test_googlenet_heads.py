@@ -14,6 +14,8 @@ from xpcnn.errors import BackendError
 from xpcnn.models.googlenet import GoogLeNet, GoogLeNetLogits
 from xpcnn.testing import assert_close
 
+pytestmark = pytest.mark.slow
+
 LABELS = np.arange(5) % 4
 
 

@@ -56,6 +56,7 @@ def pair(name: str, options: dict[str, Any]) -> tuple[nn.Sequential, Any]:
     return model, module
 
 
+@pytest.mark.slow
 @parametrize("name size options", CASES)
 def test_logits_and_one_training_step(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
     model, module = pair(name, options)

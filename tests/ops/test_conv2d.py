@@ -145,6 +145,7 @@ WIDE = {
 PRECISE = [(name, m) for m in (4, 0) for name in ("im2col", "as_strided", "kn2row", "mec", "fft", "auto")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "m"), [*PRECISE, ("winograd", 4), ("winograd", 2)])
 def test_as_many_channels_as_real_networks_have(make: Any, dtype: str, algorithm: str, m: int) -> None:
     if algorithm == "winograd":
