@@ -25,7 +25,10 @@ from tests.support.implementations import (  # noqa: F401 - fixtures
     launched,
 )
 from tests.support.make import BACKENDS, DTYPES, Make, why_unusable
+from xpcnn import data, models
 from xpcnn.backend import registry
+
+collect_ignore = ["scratch/scripts"]  # programs, which the tests run: not modules with doctests
 
 # PyTorch reads it when it is imported: a thread pool only slows tensors as small as these.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -131,3 +134,14 @@ def cupy_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.fixture(params=["torch_looks", "cupy_looks"])
 def looks(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _own_names_end_with_the_test() -> Iterator[None]:
+    """A model or dataset that a test registers is not known to the next one."""
+    registries = (models.catalog.MODELS, data.catalog.DATASETS)
+    before = [dict(one._own) for one in registries]
+    yield
+    for one, known in zip(registries, before, strict=True):
+        one._own.clear()
+        one._own.update(known)
