@@ -4,11 +4,7 @@ A test that takes the fixture `make` runs once for each usable backend; ``--back
 tests to one. One that takes `implementation` runs once for each way to compute a primitive.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import hypothesis
 import pytest
@@ -37,28 +33,28 @@ hypothesis.settings.register_profile("xpcnn", deadline=None, derandomize=True, m
 hypothesis.settings.load_profile("xpcnn")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     parser.addoption("--backend", choices=BACKENDS, help="run backend-parametrised tests on this one only")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config):
     chosen = config.getoption("backend")
     if chosen and (reason := why_unusable(chosen)):
         raise pytest.UsageError(f"--backend {chosen}: {reason}")
 
 
-def usable_backends(config: pytest.Config) -> list[str]:
+def usable_backends(config):
     chosen = config.getoption("backend")
     return [name for name in BACKENDS if (name == chosen if chosen else why_unusable(name) is None)]
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
+def pytest_report_header(config):
     left_out = [f"{name} ({reason})" for name in BACKENDS if (reason := why_unusable(name))]
     header = ["xpcnn backends: " + ", ".join(usable_backends(config))]
     return [*header, "left out: " + "; ".join(left_out)] if left_out else header
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+def pytest_generate_tests(metafunc):
     if "make" in metafunc.fixturenames:
         names = usable_backends(metafunc.config)
         metafunc.parametrize("make", names, indirect=True, ids=names, scope="session")
@@ -70,27 +66,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_blas_thread() -> Iterator[None]:
+def _one_blas_thread():
     """NumPy gains nothing from more on arrays this small, and loses much on busy cores."""
     with threadpoolctl.ThreadpoolController().select(internal_api="openblas").limit(limits=1):
         yield
 
 
 @pytest.fixture(scope="session")
-def make(request: pytest.FixtureRequest) -> Make:
+def make(request):
     return Make(request.param)
 
 
 @pytest.fixture(params=DTYPES)
-def dtype(request: pytest.FixtureRequest) -> str:
+def dtype(request):
     return request.param
 
 
 # Looks at a device's values ---------------------------------------------------------------------------
 
 
-def noting(seen: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    def noted(*args: Any, **kwargs: Any) -> Any:
+def noting(seen, name, method):
+    def noted(*args, **kwargs):
         before = len(seen)
         result = method(*args, **kwargs)
         seen[before:] = [name]  # one look, however many calls it is made of
@@ -100,10 +96,10 @@ def noting(seen: list[str], name: str, method: Callable[..., Any]) -> Callable[.
 
 
 @pytest.fixture
-def torch_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def torch_looks(monkeypatch):
     """Every look at a tensor's values, on a CPU that is taken for a GPU."""
     torch = pytest.importorskip("torch")
-    seen: list[str] = []
+    seen = []
     for name in ("__float__", "__int__", "__bool__", "__index__", "__array__", "item", "tolist", "numpy"):
         monkeypatch.setattr(torch.Tensor, name, noting(seen, name, getattr(torch.Tensor, name)))
     backend = registry.load("torch")
@@ -114,7 +110,7 @@ def torch_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def cupy_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def cupy_looks(monkeypatch):
     """Every copy of a CuPy array to the host, and every wait for the device.
 
     All ways to the host, ``float(x)`` for one, go through the array's `get`.
@@ -123,7 +119,7 @@ def cupy_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         pytest.skip(reason)
     import cupy
 
-    seen: list[str] = []
+    seen = []
     monkeypatch.setattr(cupy.ndarray, "get", noting(seen, "to_numpy", cupy.ndarray.get))
     for kind in (cupy.cuda.Stream, cupy.cuda.Event):
         monkeypatch.setattr(kind, "synchronize", noting(seen, "synchronize", kind.synchronize))
@@ -132,12 +128,12 @@ def cupy_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture(params=["torch_looks", "cupy_looks"])
-def looks(request: pytest.FixtureRequest) -> Any:
+def looks(request):
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(autouse=True)
-def _own_names_end_with_the_test() -> Iterator[None]:
+def _own_names_end_with_the_test():
     """A model or dataset that a test registers is not known to the next one."""
     registries = (models.catalog.MODELS, data.catalog.DATASETS)
     before = [dict(one._own) for one in registries]

@@ -1,12 +1,9 @@
 """The contract of docs/architecture.md on imports, read from syntax trees; what `import xpcnn` costs."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +14,7 @@ import xpcnn
 PACKAGE = Path(xpcnn.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-DIRECT: dict[str, set[str]] = {
+DIRECT = {
     "errors": set(),
     "arguments": {"errors"},
     "lazy": set(),
@@ -66,7 +63,7 @@ NEVER_AT_IMPORT = {
 }
 
 
-def allowed(package: str) -> set[str]:
+def allowed(package):
     """Everything `package` may import, itself included."""
     return {package}.union(*map(allowed, DIRECT[package]))
 
@@ -78,10 +75,10 @@ class Import(NamedTuple):
     line: int
 
 
-def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]:
+def imports(tree, module, is_package):
     """Every import of a module, those inside functions and `importlib.import_module("…")` included."""
     for node in ast.walk(tree):
-        names: list[str] = []
+        names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -97,7 +94,7 @@ def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]
         yield from (Import(name, node.lineno) for name in names)
 
 
-def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
+def violations(source, module, *, is_package=False):
     """What `source`, the text of `module`, does against the contract."""
     tree = ast.parse(source)
     if module == "xpcnn":
@@ -137,10 +134,10 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
     return found
 
 
-def face_violations(tree: ast.Module) -> list[str]:
+def face_violations(tree):
     """What `xpcnn/__init__.py` holds beside a docstring, imports and a module's own names."""
 
-    def fits(node: ast.stmt) -> bool:
+    def fits(node):
         if isinstance(node, ast.Assign):
             return all(ast.unparse(target) in MODULE_NAMES for target in node.targets)
         if isinstance(node, ast.FunctionDef):
@@ -157,12 +154,12 @@ def face_violations(tree: ast.Module) -> list[str]:
     ]
 
 
-def module_name(path: Path) -> str:
+def module_name(path):
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def test_contract() -> None:
+def test_contract():
     found = [
         each
         for path in FILES
@@ -171,10 +168,10 @@ def test_contract() -> None:
     assert not found, "\n".join(found)
 
 
-def test_no_circle_of_imports() -> None:
+def test_no_circle_of_imports():
     """Imports inside functions count as well, since they can hide one."""
     modules = {module_name(path): path for path in FILES}
-    graph: dict[str, set[str]] = {}
+    graph = {}
     for module, path in modules.items():
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
@@ -241,7 +238,7 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("fits", "cases"), [(False, WRONG), (True, RIGHT)])
-def test_checker(fits: bool, cases: list[tuple[str, str]]) -> None:
+def test_checker(fits, cases):
     for module, source in cases:
         found = violations(source, module, is_package=module in ("xpcnn", "xpcnn.ops"))
         assert (not found) == fits, (module, source)
@@ -250,7 +247,7 @@ def test_checker(fits: bool, cases: list[tuple[str, str]]) -> None:
 # What `import xpcnn` does -------------------------------------------------------------------------------
 
 
-def run_python(code: str, *options: str) -> str:
+def run_python(code, *options):
     """What `code` prints in a fresh interpreter that finds this xpcnn."""
     code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{code}"
     done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
@@ -258,14 +255,14 @@ def run_python(code: str, *options: str) -> str:
     return done.stdout
 
 
-def loaded_by(statement: str) -> set[str]:
+def loaded_by(statement):
     """Which of NEVER_AT_IMPORT a statement loads."""
     tops = run_python(f"{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})").split()
     return NEVER_AT_IMPORT.intersection(tops)
 
 
 @pytest.mark.process
-def test_import_loads_no_heavy_library() -> None:
+def test_import_loads_no_heavy_library():
     assert loaded_by("import xpcnn") == set()
     assert loaded_by("import xpcnn, array_api_compat") == {"array_api_compat"}  # the test can fail
 
@@ -282,7 +279,7 @@ print(*sorted(set(sys.modules) - before))
 
 
 @pytest.mark.process
-def test_import_loads_few_modules() -> None:
+def test_import_loads_few_modules():
     loaded = run_python(COUNT.format("import xpcnn")).split()
     own = [name for name in loaded if name.partition(".")[0] == "xpcnn"]
     others = {name.partition(".")[0] for name in loaded} - {"xpcnn"}
@@ -302,11 +299,11 @@ def test_import_loads_few_modules() -> None:
         "import copy, pickle, xpcnn; pickle.loads(pickle.dumps(copy.deepcopy(xpcnn.nn.Linear(1, 1))))",
     ],
 )
-def test_what_loads_at_first_use(statement: str) -> None:
+def test_what_loads_at_first_use(statement):
     run_python(statement)
 
 
-def test_names() -> None:
+def test_names():
     assert dir(xpcnn) == xpcnn.__all__ == sorted(xpcnn.__all__)
     for name in ("nothing", "torch", "__wrapped__"):
         with pytest.raises(AttributeError, match=name):

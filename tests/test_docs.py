@@ -1,14 +1,11 @@
 """The examples of README.md and docs/ run as they stand, and their links lead to files."""
 
-from __future__ import annotations
-
 import doctest
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,42 +15,42 @@ README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
 
 
-def code_of(page: Path) -> list[str]:
+def code_of(page):
     """The Python blocks of a page."""
     return re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.S)
 
 
-def run(page: Path) -> dict[str, Any]:
+def run(page):
     """What is defined once all blocks of a page have run."""
-    names: dict[str, Any] = {"__name__": page.stem}
+    names = {"__name__": page.stem}
     for code in code_of(page):
         exec(compile(code, page.name, "exec"), names)
     return names
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.slow
-def test_the_ten_lines_run_and_learn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ten_lines_run_and_learn(capsys):
     run(README)
     assert float(capsys.readouterr().out.split("%")[0]) > 90
     assert Path("simple_convnet.safetensors").stat().st_size > 1_000_000
 
 
 @pytest.mark.slow
-def test_techniques() -> None:
+def test_techniques():
     history = run(DOCS / "techniques.md")["trainer"].history
     assert len(history.epochs) == 2
     assert history.losses[-1] < history.losses[0]
 
 
-def test_transfer_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transfer_learning(monkeypatch, capsys):
     digits, fit = xpcnn.data.synthetic_digits(220), xpcnn.Trainer.fit
 
-    def fit_briefly(self: Any, images: Any, *, epochs: int, batch_size: int) -> Any:
+    def fit_briefly(self, images, *, epochs, batch_size):
         return fit(self, images, epochs=1, batch_size=batch_size, progress=None)
 
     monkeypatch.setattr(xpcnn.Trainer, "fit", fit_briefly)
@@ -66,9 +63,9 @@ def test_transfer_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert names["source"].fc is names["head"].fc
 
 
-def test_hyperparameter_search(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hyperparameter_search(capsys):
     block, _ = code_of(DOCS / "hyperparameter-search.md")  # the other needs Optuna
-    names: dict[str, Any] = {}
+    names = {}
     exec(compile(block, "hyperparameter-search.md", "exec"), names)
     assert f"{names['trials'][0].accuracy:.1%}" in capsys.readouterr().out
 
@@ -91,7 +88,7 @@ np.testing.assert_allclose(grads[layer.weight], x.sum(axis=(0, 2, 3)), rtol=1e-5
 
 
 @pytest.mark.process
-def test_own_layer() -> None:
+def test_own_layer():
     """In a process of its own, as it registers a layer, a model and a dataset."""
     code = "\n".join([*code_of(DOCS / "own.md"), USES])
     path = str(Path(xpcnn.__file__).parents[1])
@@ -99,13 +96,13 @@ def test_own_layer() -> None:
     assert done.returncode == 0
 
 
-def test_weight_files() -> None:
+def test_weight_files():
     (block,) = code_of(DOCS / "weight-files.md")
     test = doctest.DocTestParser().get_doctest(block, {}, "weight-files.md", None, 0)
     assert doctest.DocTestRunner().run(test) == (0, 2)
 
 
-def test_links_lead_to_files() -> None:
+def test_links_lead_to_files():
     for document in [README, *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text("utf-8")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"

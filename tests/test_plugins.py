@@ -1,10 +1,6 @@
 """Entry points of other distributions: found by name, imported when asked for, and named when broken."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +8,7 @@ from xpcnn import plugins
 from xpcnn.errors import PluginError
 
 
-def install(folder: Path, name: str, group: str, points: dict[str, str]) -> None:
+def install(folder, name, group, points):
     """Install a distribution without code into a folder of `sys.path`."""
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir(parents=True)
@@ -22,14 +18,14 @@ def install(folder: Path, name: str, group: str, points: dict[str, str]) -> None
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     plugins._found.cache_clear()
     yield tmp_path
     plugins._found.cache_clear()
 
 
-def test_objects_by_name(site: Path) -> None:
+def test_objects_by_name(site):
     install(site, "acme", "xpcnn.things", {"two": "acme_code:b", "one": "acme_code:a"})
     install(site, "other", "xpcnn.else", {"three": "acme_code:c"})
     assert plugins.names("xpcnn.things") == ("one", "two")
@@ -43,7 +39,7 @@ def test_objects_by_name(site: Path) -> None:
 @pytest.mark.parametrize(
     "code", ["1 / 0", "raise OSError('of its own')", "import nowhere_to_be_found", "x ="]
 )
-def test_a_broken_one_is_named_and_others_are_not_affected(site: Path, code: str) -> None:
+def test_a_broken_one_is_named_and_others_are_not_affected(site, code):
     install(site, "broken-code", "xpcnn.things", {"bad": "broken_code:a"})
     install(site, "missing", "xpcnn.things", {"worse": "json:no_such_name"})
     install(site, "fine", "xpcnn.things", {"good": "json:loads"})
@@ -55,7 +51,7 @@ def test_a_broken_one_is_named_and_others_are_not_affected(site: Path, code: str
     assert plugins.load("xpcnn.things", "good").__name__ == "loads"
 
 
-def test_a_name_of_two_distributions(site: Path) -> None:
+def test_a_name_of_two_distributions(site):
     install(site, "a", "xpcnn.things", {"x": "json:loads"})
     install(site, "b", "xpcnn.things", {"x": "json:dumps"})
     assert plugins.names("xpcnn.things") == ("x",)
@@ -63,6 +59,6 @@ def test_a_name_of_two_distributions(site: Path) -> None:
         plugins.load("xpcnn.things", "x")
 
 
-def test_a_name_of_none(site: Path) -> None:
+def test_a_name_of_none(site):
     with pytest.raises(PluginError, match=r"xpcnn\.things: 'x': no distribution declares it"):
         plugins.load("xpcnn.things", "x")

@@ -4,13 +4,10 @@ Counted with `sys.setprofile`: calls of Python code under xpcnn/, generators and
 call of the op until the first function that multiplies matrices returns. All that it calls counts as well.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from types import CodeType
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -32,22 +29,22 @@ class Walk(NamedTuple):
     reached: bool
 
     @property
-    def functions(self) -> set[CodeType]:
+    def functions(self):
         return set(self.calls)
 
     @property
-    def files(self) -> set[str]:
+    def files(self):
         return {code.co_filename.removeprefix(PACKAGE) for code in self.calls}
 
 
-def walk(call: Callable[[], Any]) -> Walk:
+def walk(call):
     """Follow a call that has been made before: nothing is imported, compiled or planned."""
     for _ in range(3):
         call()
-    calls: list[CodeType] = []
+    calls = []
     reached = False
 
-    def profile(frame: FrameType, event: str, _: Any) -> None:
+    def profile(frame, event, _):
         nonlocal reached
         code = frame.f_code
         if reached or not code.co_filename.startswith(PACKAGE):
@@ -66,7 +63,7 @@ def walk(call: Callable[[], Any]) -> Walk:
     return Walk(calls, reached)
 
 
-def convolve(padding: int, algorithm: str = "auto") -> Callable[[], Any]:
+def convolve(padding, algorithm="auto"):
     """A convolution of two images, with a bias."""
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(shape, "f") for shape in ((2, 3, 8, 8), (4, 3, 3, 3), (4,)))
@@ -74,7 +71,7 @@ def convolve(padding: int, algorithm: str = "auto") -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-def test_conv2d(padding: int) -> None:
+def test_conv2d(padding):
     found = walk(convolve(padding, "im2col"))
     assert found.reached
     assert len(found.calls) <= 30, found.calls
@@ -90,7 +87,7 @@ def test_conv2d(padding: int) -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-def test_conv2d_in_reference(padding: int) -> None:
+def test_conv2d_in_reference(padding):
     with xpcnn.reference():
         found = walk(convolve(padding))
     assert found.reached
@@ -99,7 +96,7 @@ def test_conv2d_in_reference(padding: int) -> None:
     assert "/ops/conv/algorithms/im2col.py" in found.files
 
 
-def test_the_count_can_fail() -> None:
+def test_the_count_can_fail():
     """One more function of the package counts, a generator for each time that it goes on."""
     call = convolve(0, "im2col")
     alone = walk(call)

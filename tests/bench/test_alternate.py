@@ -1,15 +1,11 @@
 """Measuring in alternating processes: equal first, in turns, other checkouts, the published tables."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +26,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[dict[str, Worker]]:
+def workers():
     """A process for each contender; PyTorch takes seconds to start."""
     pytest.importorskip("torch")
     names = ("xpcnn", "NCHW", "channels-last")
@@ -44,13 +40,13 @@ def workers() -> Iterator[dict[str, Worker]]:
 
 
 @pytest.mark.parametrize("other", [[1.0, 2.001], [1.0], [1.0, np.nan]], ids=["off", "shape", "nan"])
-def test_what_is_different(other: list[float]) -> None:
+def test_what_is_different(other):
     with pytest.raises(DifferentError, match="sums: other "):
         require_equal("sums", {"ours": [np.array([1.0, 2.0])], "other": [np.array(other)]})
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_xpcnn_and_torch_compute_the_same(workers: dict[str, Worker], kind: str) -> None:
+def test_xpcnn_and_torch_compute_the_same(workers, kind):
     error = alternate.start(SMALL[kind], workers, workers["xpcnn"])
     assert 0 < error < 5e-5  # Adam's first steps are as long for gradients that are rounding alone
     seconds = alternate.in_turns(workers, 2, 0.0)
@@ -58,11 +54,11 @@ def test_xpcnn_and_torch_compute_the_same(workers: dict[str, Worker], kind: str)
     assert all(len(one) == 2 and min(one) > 0 for one in seconds.values())
 
 
-def test_a_wrong_update_is_seen(workers: dict[str, Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_update_is_seen(workers, monkeypatch):
     """PyTorch is given other weights."""
     ask = Worker.ask
 
-    def wrong(self: Worker, *request: Any) -> Any:
+    def wrong(self, *request):
         answer = ask(self, *request)
         return (answer[0], [1.1 * one for one in answer[1]]) if request[0] == "describe" else answer
 
@@ -71,7 +67,7 @@ def test_a_wrong_update_is_seen(workers: dict[str, Worker], monkeypatch: pytest.
         alternate.start(SMALL["train"], workers, workers["xpcnn"])
 
 
-def test_the_straightforward_network_is_the_same() -> None:
+def test_the_straightforward_network_is_the_same():
     work, names = SMALL["dropout"], ("xpcnn", "straightforward")
     made = worker.described(work, False)
     found = {name: worker.Server().results(name, work, made) for name in names}
@@ -82,14 +78,14 @@ def test_the_straightforward_network_is_the_same() -> None:
 # -- processes ---------------------------------------------------------------------------
 
 
-def test_an_error_comes_with_its_traceback_and_ends_nothing(workers: dict[str, Worker]) -> None:
+def test_an_error_comes_with_its_traceback_and_ends_nothing(workers):
     one = workers["xpcnn"]
     with pytest.raises(WorkerError, match=r"in the process of xpcnn:\nTraceback[^µ]*no such model"):
         one.ask("describe", Work("w", "train", (1, 1, 28, 28), "no such model"), False)
     assert Path(one.ask("origin")).is_relative_to(ROOT.resolve())
 
 
-def test_it_ends_with_the_process_that_asks() -> None:
+def test_it_ends_with_the_process_that_asks():
     program = """
 import os, signal
 from benchmarks.alternate import Worker
@@ -106,18 +102,18 @@ os.kill(os.getpid(), signal.SIGKILL)
 class Scripted:
     """A worker that notes when its turns are."""
 
-    def __init__(self, name: str, turns: list[str]) -> None:
+    def __init__(self, name, turns):
         self.name, self.turns = name, turns
 
-    def ask(self, request: str, repeats: int) -> float:
+    def ask(self, request, repeats):
         assert request == "seconds"
         self.turns.append(f"{self.name}{repeats}")
         return 0.25
 
 
-def test_the_order_turns_around_from_round_to_round() -> None:
-    turns: list[str] = []
-    scripted: Any = {name: Scripted(name, turns) for name in "ab"}
+def test_the_order_turns_around_from_round_to_round():
+    turns = []
+    scripted = {name: Scripted(name, turns) for name in "ab"}
     seconds = alternate.in_turns(scripted, 3, turn=1.0)
     assert turns == ["a1", "b1", "a4", "b4", "b4", "a4", "a4", "b4"]
     assert alternate.in_turns(scripted, 1, 1.0, into=seconds)["a"] == [0.25] * 4
@@ -126,14 +122,14 @@ def test_the_order_turns_around_from_round_to_round() -> None:
 # -- two commits -------------------------------------------------------------------------
 
 
-def test_another_checkout_is_what_is_imported(tmp_path: Path) -> None:
+def test_another_checkout_is_what_is_imported(tmp_path):
     shutil.copytree(ROOT / "xpcnn", tmp_path / "xpcnn")
     with Worker("xpcnn", 1, tmp_path) as one:
         assert Path(one.ask("origin")).is_relative_to(tmp_path.resolve())
         assert len(one.ask("results", "xpcnn", SMALL["conv"], None)) == 3
 
 
-def test_a_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison(monkeypatch, capsys):
     runs = iter([(0.010, 0.011, 1.1), (0.010, 0.009, 0.9), (0.010, 0.010, 1.0)])
     monkeypatch.setattr(compare_commits, "run", lambda *arguments: next(runs))
     monkeypatch.setattr(compare_commits, "checkout", lambda commit, folder: None)
@@ -141,7 +137,7 @@ def test_a_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == "| simple_convnet, training step, batch 100 | 2 | 10 | 10 | 1.000 | 0.900 – 1.100 |"
 
-    def different(*arguments: Any) -> Any:
+    def different(*arguments):
         raise DifferentError("losses: now is off")
 
     monkeypatch.setattr(compare_commits, "run", different)
@@ -151,7 +147,7 @@ def test_a_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="is no git checkout")
-def test_the_package_of_a_commit(tmp_path: Path) -> None:
+def test_the_package_of_a_commit(tmp_path):
     compare_commits.checkout("HEAD", tmp_path)
     assert (tmp_path / "xpcnn" / "__init__.py").exists()
     with pytest.raises(SystemExit, match="no-such-commit: "):
@@ -163,7 +159,7 @@ def test_the_package_of_a_commit(tmp_path: Path) -> None:
 SECONDS = {"xpcnn": [1.0, 2.0, 3.0], "NCHW": [9.0, 1.0, 9.0], "channels-last": [4.0, 4.0, 5.0]}
 
 
-def test_the_ratio_is_to_the_better() -> None:
+def test_the_ratio_is_to_the_better():
     found = against_torch.result("deep", "w", 2, SECONDS)
     assert (found["rival"], found["rounds"], found["threads"], found["ratio"]) == ("channels-last", 3, 2, 0.5)
     assert found["ms"] == {"xpcnn": 2000, "NCHW": 9000, "channels-last": 4000}
@@ -171,10 +167,8 @@ def test_the_ratio_is_to_the_better() -> None:
     assert (found["low_ratio"], found["high_ratio"]) == pytest.approx((0.375, 0.55))  # of 0.25, 0.5, 0.6
 
 
-def test_a_run_keeps_its_rows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def contest(row: str, threads: int, rounds: int) -> dict[str, Any]:
+def test_a_run_keeps_its_rows(monkeypatch, tmp_path, capsys):
+    def contest(row, threads, rounds):
         if row == "inference":
             raise DifferentError("probabilities")
         if row == "resnet":
@@ -195,7 +189,7 @@ def test_a_run_keeps_its_rows(
     assert "interrupted; what was measured is kept" in said.err
 
 
-def test_the_published_tables_are_those_of_the_kept_results(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_published_tables_are_those_of_the_kept_results(capsys):
     docs = ROOT / "docs" / "benchmarks"
     assert against_torch.main(["--show", str(docs / "results" / "cpu.json"), "--markdown"]) == 0
     shown = capsys.readouterr().out.strip()
@@ -205,7 +199,7 @@ def test_the_published_tables_are_those_of_the_kept_results(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("arguments", [["--rows", "com"], ["--threads", "0"]])
-def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments(arguments, capsys):
     with pytest.raises(SystemExit):
         against_torch.main(arguments)
     assert arguments[0] in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """The command that trains an ensemble: stopped by Ctrl-C, it goes on to the same bits."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,18 +39,18 @@ sys.exit(main(["run", "--members", "2", "--processes", "2"], {TINY!r}))
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings(monkeypatch):
     for name in [name for name in os.environ if name.startswith("XPCNN_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-def trained(run: RunDirectory) -> int:
+def trained(run):
     """The epochs of a run that are saved."""
     return len(run.history().epochs) if run.history_file.exists() else 0
 
 
-def is_free(run: RunDirectory) -> bool:
+def is_free(run):
     """Whether no other process writes there."""
     try:
         with run.writing():
@@ -62,14 +59,14 @@ def is_free(run: RunDirectory) -> bool:
         return False
 
 
-def wait_for(condition: Any, runs: list[RunDirectory]) -> None:
+def wait_for(condition, runs):
     until = time.monotonic() + 120
     while not all(map(condition, runs)):
         assert time.monotonic() < until
         time.sleep(0.05)
 
 
-def test_it_goes_on_to_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_goes_on_to_the_same_bits(tmp_path, capsys):
     runs = [RunDirectory(tmp_path / "run" / f"member-{number}") for number in range(2)]
     command = [sys.executable, "-c", PROGRAM]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE) as process:
@@ -106,16 +103,16 @@ def test_it_goes_on_to_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
 
 
-def test_a_member_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_member_that_fails(tmp_path, capsys):
     assert ensemble.main([str(tmp_path), "--members", "1"], f"{TINY} --model no-such") == 1
     assert "error: member 0 failed; see " in capsys.readouterr().err
     assert "no-such" in (tmp_path / "member-0.log").read_text()
 
 
-def test_the_recipe_is_that_of_the_kept_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_is_that_of_the_kept_results(monkeypatch):
     """What `xpcnn train` makes of it is what docs/results/ensemble.json was trained by."""
-    kept: dict[str, Any] = json.loads((ROOT / "docs" / "results" / "ensemble.json").read_text())["settings"]
-    made: list[Any] = []
+    kept = json.loads((ROOT / "docs" / "results" / "ensemble.json").read_text())["settings"]
+    made = []
     monkeypatch.setattr(train, "begin", lambda settings, out: made.append(settings) or 0)
     for seed in range(5):
         options = ["--seed", str(seed), "--augment", ensemble.AUGMENT[seed % 2], *ensemble.RECIPE.split()]

@@ -1,13 +1,10 @@
 """What `pytest benchmarks` compares: the loops, the layers' answers, PyTorch's side, the counts of memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ from benchmarks.torch_reference import TorchReference
 from xpcnn import models
 from xpcnn.backend import get_backend
 from xpcnn.cli import bench_cases
-from xpcnn.cli.bench_cases import ModelCase, Problem, conv_answer, require_close, some_of
+from xpcnn.cli.bench_cases import ModelCase, conv_answer, require_close, some_of
 from xpcnn.ops import ConvGeometry
 
 pytestmark = pytest.mark.slow
@@ -32,12 +29,12 @@ GROUPS = ConvGeometry.of((2, 4, 7, 7), (6, 2, 3, 3), stride=2, padding=1, groups
 
 
 @pytest.fixture(scope="module")
-def torch() -> TorchReference:
+def torch():
     pytest.importorskip("torch")
     return TorchReference()
 
 
-def errors_of(problem: Problem, *names: str) -> dict[tuple[str, str, str], float | None]:
+def errors_of(problem, *names):
     """Verify the candidates of these algorithms, or all."""
     return {
         (one.algorithm, one.variant, one.pass_name): problem.verified(one)[1]
@@ -47,7 +44,7 @@ def errors_of(problem: Problem, *names: str) -> dict[tuple[str, str, str], float
 
 
 @pytest.mark.process
-def test_the_suite_runs(tmp_path: Path) -> None:
+def test_the_suite_runs(tmp_path):
     """One geometry, the three algorithms that the project is about, and the plain loop."""
     path = tmp_path / "bench.json"
     chosen = "test_conv and tiny and grad_weight and (im2col or as_strided or loop)"
@@ -71,7 +68,7 @@ def test_the_suite_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_loops(name: str) -> None:
+def test_loops(name):
     geometry = GEOMETRIES[name]
     arrays = bench_cases.conv_arrays(geometry, "float64")
     for pass_name, loop in naive.PASSES.items():
@@ -81,12 +78,12 @@ def test_loops(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_three_ways_of_im2col(name: str) -> None:
+def test_three_ways_of_im2col(name):
     errors = errors_of(test_im2col.problem(name, GEOMETRIES[name], get_backend()))
     assert list(errors.values()) == [0.0] * 3
 
 
-def test_torchs_convolution(torch: TorchReference) -> None:
+def test_torchs_convolution(torch):
     errors = errors_of(test_conv.problem("g", GROUPS, get_backend(), torch), "torch")
     assert len(errors) == 6
     assert all(error is not None and error < 1e-5 for error in errors.values())
@@ -106,7 +103,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_of_xpcnn_and_torch(torch: TorchReference, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_xpcnn_and_torch(torch, name, monkeypatch):
     monkeypatch.setattr(test_layers, "LAYERS", LAYERS)
     problem = test_layers.problem(name, get_backend(), torch)
     errors = errors_of(problem)
@@ -125,9 +122,7 @@ def test_layers_of_xpcnn_and_torch(torch: TorchReference, name: str, monkeypatch
     ids=lambda case: case.model,
 )
 @pytest.mark.slow
-def test_models_of_xpcnn_and_torch(
-    torch: TorchReference, case: ModelCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_of_xpcnn_and_torch(torch, case, monkeypatch):
     monkeypatch.setattr(test_models, "MODELS", {"m": case})
     test_models.problem.cache_clear()
     errors = errors_of(test_models.problem("m", torch))
@@ -138,9 +133,9 @@ def test_models_of_xpcnn_and_torch(
 # -- memory ------------------------------------------------------------------------------
 
 
-def test_arrays_are_counted_once() -> None:
+def test_arrays_are_counted_once():
     x = np.zeros(100)
-    around: list[Any] = [x, (x.reshape(10, 10).T, {"part": x[::2]}), None, "text"]
+    around = [x, (x.reshape(10, 10).T, {"part": x[::2]}), None, "text"]
     around.append(around)
     assert peak_memory.array_bytes(around) == 800
     model = models.tiny_convnet()
@@ -148,14 +143,14 @@ def test_arrays_are_counted_once() -> None:
     assert peak_memory.array_bytes(model, model) == parameters
 
 
-def test_memory_of_a_step() -> None:
+def test_memory_of_a_step():
     peak, contexts = peak_memory.step_memory(ModelCase("simple_convnet", {"hidden": 5}, (3, 1, 28, 28)))
     assert contexts > 4 * 3 * 30 * 24 * 24  # the ReLU's and the pooling's at least
     assert peak > 0.5 * contexts
 
 
 @pytest.mark.parametrize("step", [False, True])
-def test_the_memory_command(step: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_memory_command(step, capsys):
     peak_memory.main(["--step"] if step else ["--model", "tiny_convnet", "--samples", "20"])
     out = capsys.readouterr().out
     assert ("simple_convnet, training step, batch 100: peak " if step else "20 images evaluated, ") in out
@@ -164,7 +159,7 @@ def test_the_memory_command(step: bool, capsys: pytest.CaptureFixture[str]) -> N
 # -- reports -----------------------------------------------------------------------------
 
 
-def test_the_published_tables_are_those_of_the_kept_results(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_published_tables_are_those_of_the_kept_results(capsys):
     docs = ROOT / "docs" / "benchmarks"
     for name in ("conv", "pool", "model"):
         report.main([str(docs / "results" / f"{name}-cpu.json")])
@@ -173,7 +168,7 @@ def test_the_published_tables_are_those_of_the_kept_results(capsys: pytest.Captu
         assert "\n".join(lines.strip().splitlines()[2:]) in (docs / "conv.md").read_text("utf-8"), name
 
 
-def test_a_report_of_pytest_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_of_pytest_benchmark(tmp_path, capsys):
     machine = {"processor": "P", "device": "GPU"}
     what = {"geometry": "tiny", "pass_name": "forward", "backend": "cupy", "threads": 1, "machine": machine}
     times = {"gemm floor": 2.0, "mec": 4.0, "im2col": 3.0, "torch": 9.0, "auto": 3.0, "loop": 900.0}
@@ -196,7 +191,7 @@ def test_a_report_of_pytest_benchmark(tmp_path: Path, capsys: pytest.CaptureFixt
     ]
 
 
-def test_the_plot_of_the_series(tmp_path: Path) -> None:
+def test_the_plot_of_the_series(tmp_path):
     pytest.importorskip("matplotlib")
     kept = ROOT / "docs" / "benchmarks" / "results" / "conv-cpu.json"
     report.main([str(kept), "--plot", str(tmp_path / "s.png")])

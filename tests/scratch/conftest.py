@@ -1,11 +1,8 @@
 """What the tests of the book's names share: a seeded generator, and a MNIST of a few drawn digits."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +13,13 @@ from xpcnn.data.mnist import MNIST
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seeded():
     """The book's scripts draw from NumPy's global generator."""
     np.random.seed(0)
 
 
 @pytest.fixture(scope="session")
-def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mnist_folder(tmp_path_factory):
     """A folder ``mnist`` with IDX files of 300 training and 100 test digits."""
     folder = tmp_path_factory.mktemp("data") / "mnist"
     folder.mkdir()
@@ -34,7 +31,7 @@ def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_mnist(mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_mnist(mnist_folder, monkeypatch):
     """Lets `data.mnist` take the small files for the right ones, and find them where $XPCNN_DATA_DIR says."""
     files = {name: (mnist_folder / name).read_bytes() for name in MNIST.sha256}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -1,9 +1,5 @@
 """The book's batch normalisation: its own conventions, and statistics per channel."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -14,21 +10,21 @@ from xpcnn.scratch.layers import BatchNormalization
 EPS = 10e-7
 
 
-def by_the_book(x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
+def by_the_book(x, gamma, beta):
     """(y, mean, biased variance) over the batch, for features (N, D): the formula as it is printed."""
     mean = x.mean(axis=0)
     var = ((x - mean) ** 2).mean(axis=0)
     return gamma * (x - mean) / np.sqrt(var + EPS) + beta, mean, var
 
 
-def rows(x: Any, features: int) -> Any:
+def rows(x, features):
     """Images (N, C, H, W) as rows: (N·H·W, C), which is what "per channel" means, or (N, C·H·W)."""
     if x.ndim == 2 or features != x.shape[1]:
         return x.reshape(-1, features)
     return x.transpose(0, 2, 3, 1).reshape(-1, features)
 
 
-def images(y: Any, shape: tuple[int, ...], features: int) -> Any:
+def images(y, shape, features):
     if len(shape) == 2 or features != shape[1]:
         return y.reshape(shape)
     return y.reshape(shape[0], *shape[2:], features).transpose(0, 3, 1, 2)
@@ -39,7 +35,7 @@ every_case = pytest.mark.parametrize(("shape", "features"), CASES.values(), ids=
 
 
 @every_case
-def test_training(make: Any, dtype: str, shape: tuple[int, ...], features: int) -> None:
+def test_training(make, dtype, shape, features):
     x, gamma, beta = draw(*shape) * 3 + 1, draw(features), draw(features, seed=1)
     layer = BatchNormalization(make.array(gamma, dtype), make.array(beta, dtype))
     y, mean, var = by_the_book(rows(x, features), gamma, beta)
@@ -54,9 +50,7 @@ def test_training(make: Any, dtype: str, shape: tuple[int, ...], features: int) 
 
 
 @every_case
-def test_in_use_the_running_statistics_count(
-    make: Any, dtype: str, shape: tuple[int, ...], features: int
-) -> None:
+def test_in_use_the_running_statistics_count(make, dtype, shape, features):
     x, gamma, beta, mean = draw(*shape), *(draw(features, seed=seed) for seed in range(3))
     var = np.linspace(0.01, 2.0, features)
     arrays = [make.array(values, dtype) for values in (gamma, beta, mean, var)]
@@ -68,7 +62,7 @@ def test_in_use_the_running_statistics_count(
     assert layer.running_mean is arrays[2]
 
 
-def test_momentum_is_the_weight_of_the_old(make: Any) -> None:
+def test_momentum_is_the_weight_of_the_old(make):
     x, old = draw(5, 2), make.array([1.0, 2.0])
     layer = BatchNormalization(make.array([1.0, 1.0]), make.array([0.0, 0.0]), 0.75, old, old)
     layer.forward(make.array(x))
@@ -78,11 +72,11 @@ def test_momentum_is_the_weight_of_the_old(make: Any) -> None:
 
 @every_case
 @pytest.mark.parametrize("train", [True, False])
-def test_backward(make: Any, shape: tuple[int, ...], features: int, train: bool) -> None:
+def test_backward(make, shape, features, train):
     x, gamma, beta, dout = draw(*shape), draw(features), draw(features, seed=1), draw(*shape, seed=2)
     running = draw(features, seed=3), np.full(features, 0.7)
 
-    def forward(x: Any, gamma: Any, beta: Any) -> Any:
+    def forward(x, gamma, beta):
         return BatchNormalization(gamma, beta, 0.9, *running).forward(x, train)
 
     on_device = [make.array(values) for values in (gamma, beta, *running)]
@@ -99,7 +93,7 @@ def test_backward(make: Any, shape: tuple[int, ...], features: int, train: bool)
         make.check(found, right, "float64", rtol=1e-7)
 
 
-def test_a_batch_of_one(make: Any) -> None:
+def test_a_batch_of_one(make):
     """Its script checks gradients with one sample: every value is its own mean."""
     gamma, beta, dout = draw(3), draw(3, seed=1), draw(1, 3, seed=2)
     layer = BatchNormalization(make.array(gamma), make.array(beta))
@@ -111,7 +105,7 @@ def test_a_batch_of_one(make: Any) -> None:
     make.check(layer.dbeta, dout[0], "float64")
 
 
-def test_half_precision_keeps_its_dtype_and_a_wide_variance(make: Any) -> None:
+def test_half_precision_keeps_its_dtype_and_a_wide_variance(make):
     if not make.has("float16"):
         pytest.skip("no float16")
     x = draw(50, 2) * 1000
@@ -124,7 +118,7 @@ def test_half_precision_keeps_its_dtype_and_a_wide_variance(make: Any) -> None:
     make.check_kind(layer.forward(make.array(x, "float16"), False), (50, 2), "float16")
 
 
-def test_a_gamma_of_another_size_is_refused(make: Any) -> None:
+def test_a_gamma_of_another_size_is_refused(make):
     layer = BatchNormalization(make.array(np.ones(4)), make.array(np.zeros(4)))
     for shape in [(5, 3), (5, 3, 2, 2)]:
         with pytest.raises(ShapeError, match="C=3"):

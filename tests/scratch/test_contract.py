@@ -1,7 +1,5 @@
 """The names and signatures of the book, what its star imports bring, and what importing them costs."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import re
@@ -25,7 +23,7 @@ DEEP = ", ".join(
     f"conv_param_{i}={CONV.format(n, 3, pad)}"
     for i, (n, pad) in enumerate([(16, 1), (16, 1), (32, 1), (32, 2), (64, 1), (64, 1)], start=1)
 )
-SIGNATURES: dict[str, dict[str, str]] = {
+SIGNATURES = {
     "layers": {
         "Relu": "()",
         "Sigmoid": "()",
@@ -57,11 +55,7 @@ SIGNATURES: dict[str, dict[str, str]] = {
         "im2col": "(input_data, filter_h, filter_w, stride=1, pad=0)",
         "col2im": "(col, input_shape, filter_h, filter_w, stride=1, pad=0)",
     },
-    "gradient": {
-        "numerical_gradient": "(f, x)",
-        "numerical_gradient_2d": "(f, X)",
-        "_numerical_gradient_1d": "(f, x)",
-    },
+    "gradient": {"numerical_gradient": "(f, x)", "numerical_gradient_2d": "(f, X)"},
     "optimizer": {
         **dict.fromkeys(("SGD", "AdaGrad"), "(lr=0.01)"),
         **dict.fromkeys(("Momentum", "Nesterov"), "(lr=0.01, momentum=0.9)"),
@@ -88,16 +82,16 @@ SIGNATURES: dict[str, dict[str, str]] = {
 }
 
 
-def signature_of(thing: object) -> str:
+def signature_of(thing):
     found = inspect.signature(thing)  # type: ignore[arg-type]
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
     return str(found.replace(parameters=plain, return_annotation=inspect.Signature.empty))
 
 
 @pytest.mark.parametrize("module", SIGNATURES)
-def test_signatures(module: str) -> None:
+def test_signatures(module):
     for name, signature in SIGNATURES[module].items():
-        thing: object = importlib.import_module(f"xpcnn.scratch.{module}")
+        thing = importlib.import_module(f"xpcnn.scratch.{module}")
         for part in name.split("."):
             thing = getattr(thing, part)
         assert signature_of(thing) == signature, name
@@ -110,15 +104,15 @@ STARS = {
 
 
 @pytest.mark.parametrize("module", STARS)
-def test_star_imports_bring_what_the_books_scripts_take_from_them(module: str) -> None:
-    names: dict[str, object] = {}
+def test_star_imports_bring_what_the_books_scripts_take_from_them(module):
+    names = {}
     exec(f"from xpcnn.scratch.{module} import *", names)
     public = {name for name in SIGNATURES[module] if "." not in name and not name.startswith("_")}
     assert STARS[module] | public <= names.keys()
 
 
 @pytest.mark.process
-def test_importing_xpcnn_does_not_import_the_book_nor_the_book_a_heavy_library() -> None:
+def test_importing_xpcnn_does_not_import_the_book_nor_the_book_a_heavy_library():
     modules = ", ".join(f"xpcnn.scratch.{module}" for module in SIGNATURES)
     heavy = "{'pickle', 'matplotlib', 'torch', 'cupy', 'pooch', 'safetensors', 'tqdm'}"
     code = (
@@ -136,11 +130,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "from-scratch.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_examples_of_the_page_run_in_order_and_print_what_they_should(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_examples_of_the_page_run_in_order_and_print_what_they_should(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "page"}
+    names = {"__name__": "page"}
     for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
         exec(compile(block, PAGE.name, "exec"), names)
     out, err = capsys.readouterr()

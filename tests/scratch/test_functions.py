@@ -1,9 +1,6 @@
 """The book's functions: their values on every backend, and what they accept."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from xpcnn.scratch import functions
 
 X = np.array([[-800.0, -2.5, -0.0, 0.0], [0.5, 3.0, 800.0, -1.0]])
 
-CLOSED_FORMS: dict[str, Any] = {
+CLOSED_FORMS = {
     "identity_function": lambda x: x,
     "sigmoid": oracles.sigmoid,
     "sigmoid_grad": lambda x: oracles.sigmoid(x) * (1 - oracles.sigmoid(x)),
@@ -27,13 +24,13 @@ CLOSED_FORMS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_values_on_every_backend(make: Any, dtype: str, name: str) -> None:
+def test_values_on_every_backend(make, dtype, name):
     x = make.array(X, dtype)
     with make.unchanged(x):
         make.check(getattr(functions, name)(x), CLOSED_FORMS[name](X), dtype)
 
 
-def test_step_function_and_relu_give_integers(make: Any) -> None:
+def test_step_function_and_relu_give_integers(make):
     y, z = functions.step_function(make.array(X, "float32")), functions.relu(make.array(np.array([-3, 0, 7])))
     for found, expected in ((y, [[0, 0, 0, 0], [1, 1, 1, 0]]), (z, [0, 0, 7])):
         make.check_kind(found, np.shape(expected), "int64")
@@ -42,14 +39,14 @@ def test_step_function_and_relu_give_integers(make: Any) -> None:
 
 @pytest.mark.parametrize("name", ["sigmoid", "sigmoid_grad", "softmax", "relu_grad"])
 @pytest.mark.parametrize("kind", ["int64", "uint8"])
-def test_integers_are_computed_as_floats(make: Any, name: str, kind: str) -> None:
+def test_integers_are_computed_as_floats(make, name, kind):
     values = np.array([[0, 1, 3], [250, 2, 249]]).astype(kind)
     default = str(make.xp.zeros(1).dtype).rpartition(".")[-1]
     y = getattr(functions, name)(make.array(values))
     make.check(y, CLOSED_FORMS[name](values.astype(np.float64)), default)
 
 
-def test_numbers_and_lists_go_to_the_current_backend(make: Any) -> None:
+def test_numbers_and_lists_go_to_the_current_backend(make):
     with make.use():
         for name in ("sigmoid", "sigmoid_grad", "relu", "relu_grad", "softmax", "step_function"):
             y = getattr(functions, name)([1.0, -2.0])
@@ -59,13 +56,13 @@ def test_numbers_and_lists_go_to_the_current_backend(make: Any) -> None:
         assert float(functions.cross_entropy_error([0.5, 0.5], 1)) == pytest.approx(math.log(2), abs=1e-6)
 
 
-def test_softmax_of_one_sample_and_of_a_batch() -> None:
+def test_softmax_of_one_sample_and_of_a_batch():
     one = np.array([0.3, 2.9, 4.0])
     np.testing.assert_allclose(functions.softmax(one), np.exp(one) / np.exp(one).sum())
     np.testing.assert_allclose(functions.softmax(np.stack([one, one + 1e4]))[1], functions.softmax(one))
 
 
-def test_squared_error_is_half_the_sum(make: Any, dtype: str) -> None:
+def test_squared_error_is_half_the_sum(make, dtype):
     y, t = draw(3, 4), draw(3, 4, seed=1)
     found = functions.mean_squared_error(make.array(y, dtype), make.array(t, dtype))
     make.check(found, 0.5 * ((y - t) ** 2).sum(), dtype)
@@ -78,7 +75,7 @@ LABELS = np.array([2, 0, 1, 1])
 
 
 @pytest.mark.parametrize("form", LABEL_FORMS)
-def test_losses_take_labels_in_all_forms(make: Any, dtype: str, form: str) -> None:
+def test_losses_take_labels_in_all_forms(make, dtype, form):
     logits, t = draw(4, 3), make.array(LABEL_FORMS[form](LABELS, 3))
     y = oracles.softmax(logits)
     expected = -np.log(y[range(4), LABELS] + 1e-7).mean()
@@ -87,26 +84,26 @@ def test_losses_take_labels_in_all_forms(make: Any, dtype: str, form: str) -> No
     make.check(functions.softmax_loss(make.array(logits, dtype), t), expected, dtype)
 
 
-def test_a_probability_of_zero_is_cut_off_as_in_the_book() -> None:
+def test_a_probability_of_zero_is_cut_off_as_in_the_book():
     y, t = np.array([[1.0, 0.0]]), np.array([1])
     assert functions.cross_entropy_error(y, t) == pytest.approx(-math.log(1e-7))
     assert functions.cross_entropy_error(y[0], t) == functions.cross_entropy_error(y, t)
 
 
 @pytest.mark.parametrize("t", [[0, 0, 1, 0], [2], 2], ids=["one-hot", "label", "number"])
-def test_a_single_sample(t: Any) -> None:
+def test_a_single_sample(t):
     y = np.array([0.1, 0.05, 0.6, 0.25])
     assert functions.cross_entropy_error(y, np.asarray(t)) == pytest.approx(-math.log(0.6), abs=1e-6)
 
 
-def test_half_precision_is_summed_in_float32(make: Any) -> None:
+def test_half_precision_is_summed_in_float32(make):
     if not make.has("float16"):
         pytest.skip("no float16")
     y, labels = make.array(np.full((4000, 2), 0.5), "float16"), make.array(np.zeros(4000, np.int64))
     make.check(functions.cross_entropy_error(y, labels), math.log(2), "float16", rtol=1e-3)
 
 
-def test_numpy_gets_numbers_not_arrays() -> None:
+def test_numpy_gets_numbers_not_arrays():
     """As in the book, so that a script may add to a loss without changing the layer's."""
     y, t = np.array([[0.5, 0.5]]), np.array([0])
     for name in ("cross_entropy_error", "softmax_loss"):
@@ -114,7 +111,7 @@ def test_numpy_gets_numbers_not_arrays() -> None:
     assert isinstance(functions.mean_squared_error(y, y), np.float64)
 
 
-def test_what_does_not_fit_is_refused(make: Any) -> None:
+def test_what_does_not_fit_is_refused(make):
     y = make.array(draw(4, 3))
     if xpcnn.backend_of(y).is_host:
         for label in (3, -1):

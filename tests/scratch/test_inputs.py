@@ -1,10 +1,5 @@
 """What the book's names accept and refuse: dtypes, byte orders, biases, arrays of other backends."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -25,12 +20,12 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 weighted_layers = pytest.mark.parametrize("name", ["Affine", "Convolution"])
 
 
-def build(make: Any, name: str, W: str, b: str | None = None) -> Any:
+def build(make, name, W, b=None):
     kind, shape, bias_shape, _ = LAYERS[name]
     return kind(make.array(draw(*shape), W), make.array(draw(*bias_shape), b or W))
 
 
-def gradients(layer: Any) -> tuple[Any, Any]:
+def gradients(layer):
     return (layer.dgamma, layer.dbeta) if hasattr(layer, "gamma") else (layer.dW, layer.db)
 
 
@@ -48,7 +43,7 @@ MIXED = [
 
 @every_layer
 @pytest.mark.parametrize(("x", "W", "b", "result"), MIXED)
-def test_mixed_dtypes_take_the_result_type(make: Any, name: str, x: str, W: str, b: str, result: str) -> None:
+def test_mixed_dtypes_take_the_result_type(make, name, x, W, b, result):
     """Gradients have the dtype of their parameter, so that an update in place needs no cast."""
     if not all(make.has(kind) for kind in (x, W, b)):
         pytest.skip("no float16")
@@ -66,7 +61,7 @@ def test_mixed_dtypes_take_the_result_type(make: Any, name: str, x: str, W: str,
         make.check(array, make.to_numpy(exact), kind, rtol=rtol)
 
 
-def test_integers_alone_are_computed_as_floats(make: Any) -> None:
+def test_integers_alone_are_computed_as_floats(make):
     """W and x of integers, as in the worked examples."""
     W, x = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 2]])
     layer = layers.Affine(make.array(W), make.array(np.array([1, 1, 1])))
@@ -76,7 +71,7 @@ def test_integers_alone_are_computed_as_floats(make: Any) -> None:
         assert "float" in str(z.dtype)
 
 
-BIASES: dict[str, Any] = {
+BIASES = {
     "a number": 0.5,
     "an integer": 2,
     "a row": np.arange(5.0).reshape(1, 5),
@@ -86,7 +81,7 @@ BIASES: dict[str, Any] = {
 
 @pytest.mark.parametrize("b", BIASES.values(), ids=BIASES.keys())
 @weighted_layers
-def test_biases_of_other_shapes(make: Any, name: str, b: Any) -> None:
+def test_biases_of_other_shapes(make, name, b):
     """The book's arithmetic broadcasts them: its ``apply_filter.py`` says ``Convolution(w, 0)``."""
     plain, layer = build(make, name, "float32"), build(make, name, "float32")
     plain.b = make.array(np.broadcast_to(np.ravel(b), (5,)), "float32")
@@ -101,7 +96,7 @@ def test_biases_of_other_shapes(make: Any, name: str, b: Any) -> None:
 
 
 @weighted_layers
-def test_updates_in_place_are_seen(make: Any, name: str) -> None:
+def test_updates_in_place_are_seen(make, name):
     """The layer holds the very arrays of ``params``."""
     kind, shape, bias_shape, x_shape = LAYERS[name]
     W, b, x = writable(make, draw(*shape)), writable(make, draw(*bias_shape)), make.array(draw(*x_shape))
@@ -116,7 +111,7 @@ def test_updates_in_place_are_seen(make: Any, name: str) -> None:
     assert not np.allclose(after, before)
 
 
-def test_arrays_of_two_backends_are_refused() -> None:
+def test_arrays_of_two_backends_are_refused():
     with xpcnn.use_backend("array_api_strict"):
         W, b, t = xpcnn.asarray(draw(6, 5)), xpcnn.asarray(draw(5)), xpcnn.asarray([1, 2, 0])
     with pytest.raises(BackendError, match=r"Affine: x is on numpy \(cpu\), W on array_api_strict"):
@@ -142,27 +137,27 @@ ONES, ZEROS, LABELS = np.ones(6, "f4"), np.zeros(6, "f4"), np.array([0, 1, 2, 0]
 NETWORK = SimpleConvNet((2, 6, 6), TINY, 5, 3)
 
 
-def both_ways(layer: Any, x: Any) -> Any:
+def both_ways(layer, x):
     y = layer.forward(x)
     found = [y, layer.backward(np.ones(y.shape, y.dtype))]
     return found + [getattr(layer, name) for name in ("dW", "db", "dgamma", "dbeta") if hasattr(layer, name)]
 
 
-def loss_and_back(y: Any, t: Any) -> Any:
+def loss_and_back(y, t):
     layer = layers.SoftmaxWithLoss()
     return [layer.forward(y, t), layer.backward(1), layer.y]
 
 
-def train(x: Any, t: Any) -> None:
+def train(x, t):
     network = SimpleConvNet((2, 6, 6), TINY, 5, 3)
     Trainer(network, x, t, x, t, epochs=1, mini_batch_size=2, verbose=False).train()
 
 
-def cubes(x: Any) -> Any:
+def cubes(x):
     return numerical_gradient(lambda z: float((z**3).sum()), x.copy())
 
 
-CALLS: dict[str, tuple[Any, Any]] = {
+CALLS = {
     "Convolution": (lambda v: both_ways(layers.Convolution(FILTERS, BIAS, 1, 1), v), IMAGES),
     "Convolution W": (lambda v: both_ways(layers.Convolution(v, BIAS, 1, 1), IMAGES), FILTERS),
     "Convolution b": (lambda v: both_ways(layers.Convolution(FILTERS, v, 1, 1), IMAGES), BIAS),
@@ -199,7 +194,7 @@ NAMES = ("sigmoid", "sigmoid_grad", "relu", "relu_grad", "softmax", "step_functi
 CALLS |= {name: (getattr(functions, name), ROWS) for name in NAMES}
 
 
-def flat(found: Any) -> Iterator[Any]:
+def flat(found):
     if isinstance(found, list | tuple):
         for part in found:
             yield from flat(part)
@@ -208,7 +203,7 @@ def flat(found: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_other_byte_order(name: str) -> None:
+def test_the_other_byte_order(name):
     call, values = CALLS[name]
     for kind in ("f4", "f8") if values.dtype.kind == "f" else ("i8", "i2"):
         expected, found = call(values.astype(kind)), call(values.astype(f">{kind}"))
@@ -219,7 +214,7 @@ def test_the_other_byte_order(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CALLS.keys() - {"numerical_gradient"}))
-def test_what_is_no_real_number_is_refused(name: str) -> None:
+def test_what_is_no_real_number_is_refused(name):
     call, values = CALLS[name]
     dates, records = np.zeros(values.shape, "M8[s]"), np.zeros(values.shape, [("a", "f4")])
     arrays = [values.astype(kind) for kind in ("c8", object, "U5")]

@@ -1,9 +1,5 @@
 """The book's layers: forward and backward against loops, on every backend, which is not the current one."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -13,7 +9,7 @@ from xpcnn.errors import ArgumentError
 from xpcnn.scratch import layers
 
 
-def check(make: Any, layer: Any, x: Any, dout: Any, dtype: str, y: Any, dx: Any) -> None:
+def check(make, layer, x, dout, dtype, y, dx):
     """Compare both directions, which must not change what they are given."""
     with make.unchanged(given := (make.array(x, dtype), make.array(dout, dtype))):
         make.check(layer.forward(given[0]), y, dtype)
@@ -27,13 +23,13 @@ SIMPLE = {
 
 
 @pytest.mark.parametrize("name", SIMPLE)
-def test_activations(make: Any, dtype: str, name: str) -> None:
+def test_activations(make, dtype, name):
     kind, forward, backward = SIMPLE[name]
     x, dout = draw(2, 3, 4, 2), draw(2, 3, 4, 2, seed=1)
     check(make, kind(), x, dout, dtype, forward(x), backward(x, dout))
 
 
-def test_what_activations_keep(make: Any) -> None:
+def test_what_activations_keep(make):
     relu, sigmoid, x = layers.Relu(), layers.Sigmoid(), make.array([[-1.0, 0.0, 2.0]])
     assert (relu.mask, sigmoid.out) == (None, None)
     relu.forward(x)
@@ -43,7 +39,7 @@ def test_what_activations_keep(make: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 2, 3), (1, 6), (0, 6)])
-def test_affine(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
+def test_affine(make, dtype, shape):
     """Images are laid out flat, and their gradient has their shape."""
     W, b, x, dout = draw(6, 5), draw(5), draw(*shape), draw(shape[0], 5, seed=1)
     layer = layers.Affine(make.array(W, dtype), make.array(b, dtype))
@@ -56,7 +52,7 @@ def test_affine(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("stride", "pad"), [(1, 0), (1, 2), (2, 1)])
-def test_convolution(make: Any, dtype: str, stride: int, pad: int) -> None:
+def test_convolution(make, dtype, stride, pad):
     x, W, b = draw(2, 3, 6, 7), draw(4, 3, 3, 2), draw(4)
     strides, pads = (stride, stride), (pad,) * 4
     expected = oracles.conv2d(x, W, b, strides, pads)
@@ -73,7 +69,7 @@ def test_convolution(make: Any, dtype: str, stride: int, pad: int) -> None:
 
 
 @pytest.mark.parametrize("pool", [(2, 2, 2, 0), (3, 2, 1, 1), (2, 3, 2, 1), (2, 2, 3, 0)])
-def test_pooling(make: Any, dtype: str, pool: tuple[int, int, int, int]) -> None:
+def test_pooling(make, dtype, pool):
     pool_h, pool_w, stride, pad = pool
     window = ((pool_h, pool_w), (stride, stride), (pad, pad))
     x = np.random.default_rng(0).permutation(2 * 3 * 6 * 7).reshape(2, 3, 6, 7) - 200.0
@@ -88,7 +84,7 @@ LABELS = np.array([2, 0, 1, 1])
 
 
 @pytest.mark.parametrize("form", LABEL_FORMS)
-def test_softmax_with_loss(make: Any, dtype: str, form: str) -> None:
+def test_softmax_with_loss(make, dtype, form):
     x, layer = draw(4, 3), layers.SoftmaxWithLoss()
     assert (layer.loss, layer.y, layer.t) == (None, None, None)
     t = make.array(LABEL_FORMS[form](LABELS, 3))
@@ -102,7 +98,7 @@ def test_softmax_with_loss(make: Any, dtype: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("t", [np.array(1), np.array([1]), np.array([0, 1, 0])], ids=str)
-def test_the_loss_of_a_single_sample(make: Any, t: Any) -> None:
+def test_the_loss_of_a_single_sample(make, t):
     """The book's backward divides by the length of a one-hot label."""
     x, label, layer = draw(3), np.array([1]), layers.SoftmaxWithLoss()
     loss = layer.forward(make.array(x), make.array(t))
@@ -111,7 +107,7 @@ def test_the_loss_of_a_single_sample(make: Any, t: Any) -> None:
     make.check(layer.backward(), oracles.softmax_cross_entropy_gradients(x[None], label)[0], "float64")
 
 
-def test_the_loss_agrees_with_the_books_to_its_small_number() -> None:
+def test_the_loss_agrees_with_the_books_to_its_small_number():
     x, t, layer = draw(50, 10), np.arange(50) % 10, layers.SoftmaxWithLoss()
     loss = layer.forward(x, t)
     assert loss == pytest.approx(layers.cross_entropy_error(layers.softmax(x), t), abs=2e-5)
@@ -120,7 +116,7 @@ def test_the_loss_agrees_with_the_books_to_its_small_number() -> None:
     assert layer.loss == before
 
 
-def test_dropout(make: Any, dtype: str) -> None:
+def test_dropout(make, dtype):
     """Not inverted: what is kept in training is kept as it is, and all is scaled in use."""
     x, dout, layer = draw(400, 50), draw(400, 50, seed=1), layers.Dropout(0.3)
     assert layer.mask is None
@@ -137,7 +133,7 @@ def test_dropout(make: Any, dtype: str) -> None:
             layers.Dropout(ratio)
 
 
-def test_dropouts_masks_follow_the_global_seed(make: Any) -> None:
+def test_dropouts_masks_follow_the_global_seed(make):
     masks = []
     for _ in range(2):
         with make.use():
@@ -164,6 +160,6 @@ FRESH = {
 
 
 @pytest.mark.parametrize("name", FRESH)
-def test_backward_before_forward_says_so(name: str) -> None:
+def test_backward_before_forward_says_so(name):
     with pytest.raises(ArgumentError, match=rf"{name}\.backward: there is no forward pass"):
         FRESH[name]().backward(np.ones((2, 2)))

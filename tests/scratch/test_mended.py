@@ -4,10 +4,6 @@ Sampling and missed epochs are in test_trainer.py, pickles in tests/io/test_pick
 answer 403 in tests/data/test_fetch.py.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -16,7 +12,7 @@ from xpcnn.scratch import layers, util
 from xpcnn.scratch.simple_convnet import SimpleConvNet
 
 
-def test_relus_backward_leaves_dout_alone(make: Any) -> None:
+def test_relus_backward_leaves_dout_alone(make):
     """In ``x + relu(x)`` both paths get the same dout; zeros written into it reach the other path too."""
     layer = layers.Relu()
     layer.forward(make.array([-1.0, 2.0]))
@@ -26,7 +22,7 @@ def test_relus_backward_leaves_dout_alone(make: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
-def test_columns_keep_the_dtype(make: Any, kind: str) -> None:
+def test_columns_keep_the_dtype(make, kind):
     """The book's are float64, twice or eight times as large, and so is all that follows."""
     x = make.array(np.ones((1, 2, 4, 4)), kind)
     make.check_kind(util.im2col(x, 2, 2), (9, 8), kind)
@@ -38,7 +34,7 @@ def test_columns_keep_the_dtype(make: Any, kind: str) -> None:
         make.check_kind(pool.backward(make.array(np.ones((1, 3, 2, 2)), kind)), (1, 3, 3, 3), kind)
 
 
-def test_pooling_counts_its_padding(make: Any) -> None:
+def test_pooling_counts_its_padding(make):
     """The book's output size forgets it, so that reshaping fails; its zeros would beat negative pixels."""
     layer = layers.Pooling(2, 2, stride=2, pad=1)
     x = make.array(np.full((1, 1, 4, 4), -3.0))
@@ -47,7 +43,7 @@ def test_pooling_counts_its_padding(make: Any) -> None:
     assert dx.sum() == 9  # nothing is lost to the padding
 
 
-def test_batch_statistics_are_per_channel_on_images(make: Any) -> None:
+def test_batch_statistics_are_per_channel_on_images(make):
     """Two images that differ by position alone have the same mean in each channel."""
     x = np.zeros((2, 1, 1, 2))
     x[0, 0, 0, 0] = x[1, 0, 0, 1] = 2.0
@@ -57,7 +53,7 @@ def test_batch_statistics_are_per_channel_on_images(make: Any) -> None:
     assert tuple(layer.running_mean.shape) == (1,)  # two in the book
 
 
-def test_accuracy_counts_the_last_incomplete_batch(make: Any) -> None:
+def test_accuracy_counts_the_last_incomplete_batch(make):
     """The book leaves it out of the hits, but not of the divisor: of 7 samples it would find 0 right."""
     with make.use():
         network = SimpleConvNet((1, 6, 6), TINY)
@@ -69,7 +65,7 @@ def test_accuracy_counts_the_last_incomplete_batch(make: Any) -> None:
         assert network.accuracy(x, make.array(wrong), batch_size) == pytest.approx(6 / 7)
 
 
-def test_odd_sizes_are_pooled_by_whole_numbers(make: Any) -> None:
+def test_odd_sizes_are_pooled_by_whole_numbers(make):
     """The book multiplies by (7/2)² and rounds afterwards: its second layer would have 24 inputs, not 18."""
     with make.use():
         network = SimpleConvNet((1, 9, 9), TINY)

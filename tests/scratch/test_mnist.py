@@ -1,9 +1,5 @@
 """load_mnist: its arguments, and the backend it loads to."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -13,7 +9,7 @@ from xpcnn.scratch.mnist import load_mnist
 pytestmark = pytest.mark.usefixtures("small_mnist")
 
 
-def test_the_defaults_are_the_books_and_the_arrays_the_scripts_own() -> None:
+def test_the_defaults_are_the_books_and_the_arrays_the_scripts_own():
     (x_train, t_train), (x_test, t_test) = load_mnist()
     train, test = data.mnist()
     assert (x_train.shape, x_test.shape) == ((300, 784), (100, 784))
@@ -31,7 +27,7 @@ def test_the_defaults_are_the_books_and_the_arrays_the_scripts_own() -> None:
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("flatten", [True, False])
 @pytest.mark.parametrize("one_hot", [True, False])
-def test_every_combination(make: Any, normalize: bool, flatten: bool, one_hot: bool) -> None:
+def test_every_combination(make, normalize, flatten, one_hot):
     with make.use():
         found = load_mnist(normalize, flatten, one_hot)
     for (x, t), part in zip(found, data.mnist(), strict=True):

@@ -1,11 +1,8 @@
 """The stand-in for ``import numpy as np``."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from types import ModuleType
-from typing import Any
 
 import numpy
 import pytest
@@ -16,18 +13,18 @@ from xpcnn.scratch._namespace import random_of
 
 
 @pytest.fixture(params=["array_api_strict", "torch"])
-def other(request: pytest.FixtureRequest) -> str:
+def other(request):
     """A backend whose library is not made like NumPy."""
     if reason := xpcnn.available_backends()[request.param]:
         pytest.skip(reason)
     return request.param
 
 
-def values(x: Any) -> Any:
+def values(x):
     return xpcnn.to_numpy(x).tolist()
 
 
-def test_with_numpy_it_is_numpy_and_a_module() -> None:
+def test_with_numpy_it_is_numpy_and_a_module():
     for name in ("array", "dot", "kaiser", "newaxis", "float32", "ndarray", "random", "linalg", "r_", "pi"):
         assert getattr(np, name) is getattr(numpy, name)
     assert isinstance(np, ModuleType)
@@ -36,7 +33,7 @@ def test_with_numpy_it_is_numpy_and_a_module() -> None:
     assert "NumPy" in np.__doc__
 
 
-def test_with_cupy_it_is_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_cupy_it_is_cupy(monkeypatch):
     """CuPy itself, not its array API namespace."""
 
     class Library(ModuleType):
@@ -55,7 +52,7 @@ def test_with_cupy_it_is_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = np.no_such_thing
 
 
-def test_names_are_looked_up_at_each_use_in_each_thread(other: str) -> None:
+def test_names_are_looked_up_at_each_use_in_each_thread(other):
     """In others that is the process default: a `use_backend` block belongs to its context."""
     seen = []
     with xpcnn.use_backend(other):
@@ -67,7 +64,7 @@ def test_names_are_looked_up_at_each_use_in_each_thread(other: str) -> None:
     assert isinstance(np.zeros(2), numpy.ndarray)
 
 
-def test_what_the_books_scripts_use(other: str) -> None:
+def test_what_the_books_scripts_use(other):
     with xpcnn.use_backend(other):
         x = np.array([[1.0, -2.0], [3.0, 4.0]])
         assert xpcnn.backend_of(x).name == other
@@ -95,14 +92,14 @@ def test_what_the_books_scripts_use(other: str) -> None:
         assert values(np.sqrt(np.array([4.0])) * scale) == [1]
 
 
-def test_arrays_are_made_on_the_backends_device() -> None:
+def test_arrays_are_made_on_the_backends_device():
     with xpcnn.use_backend("array_api_strict", device="device1") as backend:
         made = [np.zeros(2), np.ones(2), np.arange(2), np.array([1.0]), np.random.rand(2), np.full(2, 1.0)]
     assert {str(x.device) for x in made} == {str(backend.device)}
     assert str(np.zeros(1).device) == "cpu"
 
 
-def test_draws_follow_the_seed_on_every_backend(make: Any) -> None:
+def test_draws_follow_the_seed_on_every_backend(make):
     with make.use():
         drawn = []
         for _ in range(2):
@@ -117,7 +114,7 @@ def test_draws_follow_the_seed_on_every_backend(make: Any) -> None:
         numpy.testing.assert_allclose(make.to_numpy(drawn[0][0]), numpy.random.randn(2, 3), rtol=1e-6)
 
 
-def test_draws_of_other_libraries_and_what_they_have_not(other: str) -> None:
+def test_draws_of_other_libraries_and_what_they_have_not(other):
     with xpcnn.use_backend(other):
         assert np.random.rand(3).dtype == np.zeros(1).dtype
         assert "int" in str(np.random.permutation(3).dtype)

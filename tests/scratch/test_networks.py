@@ -1,12 +1,9 @@
 """SimpleConvNet and DeepConvNet: the core's models, finite differences, the book's conventions."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from collections import OrderedDict
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,18 +19,18 @@ from xpcnn.scratch.simple_convnet import SimpleConvNet
 DEEP = [{"filter_num": n, "filter_size": 3, "pad": 1, "stride": 1} for n in (2, 1, 1, 2, 2, 1)]
 
 
-def simple() -> SimpleConvNet:
+def simple():
     return SimpleConvNet((1, 8, 8), TINY, hidden_size=5, weight_init_std=0.3)
 
 
-def deep() -> DeepConvNet:
+def deep():
     return DeepConvNet((1, 8, 8), *DEEP, hidden_size=4)
 
 
 every_network = pytest.mark.parametrize("new", [simple, deep], ids=["SimpleConvNet", "DeepConvNet"])
 
 
-def float64_on(make: Any, new: Any) -> Any:
+def float64_on(make, new):
     """A network of float64 parameters that may be changed; biases are drawn: at 0, relu has a kink."""
     np.random.seed(0)
     network = new()
@@ -50,7 +47,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize(("new", "name"), [(SimpleConvNet, "simple_convnet"), (DeepConvNet, "deep_convnet")])
-def test_logits_of_the_cores_model(make: Any, new: Any, name: str) -> None:
+def test_logits_of_the_cores_model(make, new, name):
     """The book's dropout halves in use, once before the last layer and once after it."""
     network, state = new(), {}
     for i, path in enumerate(PATHS[name], start=1):
@@ -69,7 +66,7 @@ X, T = draw(2, 1, 8, 8), np.array([1, 7])
 
 
 @every_network
-def test_gradients_by_finite_differences(new: Any) -> None:
+def test_gradients_by_finite_differences(new):
     """With the same dropout masks: both draw theirs first of all."""
     network = float64_on(None, new)
     np.random.seed(4)
@@ -88,7 +85,7 @@ def test_gradients_by_finite_differences(new: Any) -> None:
 
 
 @every_network
-def test_gradients_on_every_backend(make: Any, new: Any) -> None:
+def test_gradients_on_every_backend(make, new):
     right, network = float64_on(None, new), float64_on(make, new)
     expected = right.gradient(X, T)
     for layer, other in zip(network._layer_list(), right._layer_list(), strict=True):
@@ -98,7 +95,7 @@ def test_gradients_on_every_backend(make: Any, new: Any) -> None:
         make.check(gradient, expected[key], "float64", scale=1.0)
 
 
-def test_the_books_layers_and_draws() -> None:
+def test_the_books_layers_and_draws():
     """After the same seed the initial weights are the book's, number for number."""
     np.random.seed(9)
     network, deep_network = SimpleConvNet(), DeepConvNet()
@@ -120,7 +117,7 @@ def test_the_books_layers_and_draws() -> None:
 
 
 @every_network
-def test_params_that_are_replaced_or_changed_in_place_are_seen(make: Any, new: Any) -> None:
+def test_params_that_are_replaced_or_changed_in_place_are_seen(make, new):
     network, x = float64_on(make, new), make.array(draw(3, 1, 8, 8))
     seen = [make.to_numpy(network.predict(x)).copy()]
     network.params["W1"] *= 2
@@ -137,7 +134,7 @@ def test_params_that_are_replaced_or_changed_in_place_are_seen(make: Any, new: A
 
 @every_network
 @pytest.mark.parametrize("kind", ["float16", "float32"])
-def test_narrow_parameters(make: Any, new: Any, kind: str) -> None:
+def test_narrow_parameters(make, new, kind):
     """As ``half_float_network.py`` makes them: no float64 comes in between."""
     if not make.has(kind):
         pytest.skip(f"no {kind}")
@@ -152,7 +149,7 @@ def test_narrow_parameters(make: Any, new: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("form", LABEL_FORMS)
-def test_accuracy_and_loss_take_labels_in_all_forms(make: Any, form: str) -> None:
+def test_accuracy_and_loss_take_labels_in_all_forms(make, form):
     network = float64_on(make, simple)
     x = make.array(draw(6, 1, 8, 8))
     best = make.to_numpy(network.predict(x)).argmax(axis=1)
@@ -162,14 +159,14 @@ def test_accuracy_and_loss_take_labels_in_all_forms(make: Any, form: str) -> Non
     make.check(network.loss(x, t), float(network.loss(x, make.array(best))), "float64")
 
 
-def test_dropout_works_in_training_alone() -> None:
+def test_dropout_works_in_training_alone():
     network, x = deep(), draw(3, 1, 8, 8)
     assert np.array_equal(network.predict(x), network.predict(x, train_flg=False))
     assert not np.array_equal(network.predict(x, train_flg=True), network.predict(x, train_flg=True))
     assert len({float(network.loss(x, np.array([1, 2, 3]))) for _ in range(5)}) > 1
 
 
-def test_networks_of_other_shapes_on_the_current_backend(make: Any) -> None:
+def test_networks_of_other_shapes_on_the_current_backend(make):
     conv_param = {"filter_num": 4, "filter_size": 3, "pad": 1, "stride": 2}
     with make.use():
         network = SimpleConvNet((3, 9, 12), conv_param, 7, 5)
@@ -186,7 +183,7 @@ def test_networks_of_other_shapes_on_the_current_backend(make: Any) -> None:
 
 
 @every_network
-def test_networks_can_be_copied_and_pickled_and_take_bytes(new: Any) -> None:
+def test_networks_can_be_copied_and_pickled_and_take_bytes(new):
     """``load_mnist(normalize=False)``: the arithmetic is that of the parameters."""
     network = new()
     pixels = np.random.randint(0, 256, (2, 1, 8, 8)).astype(np.uint8)
@@ -197,13 +194,17 @@ def test_networks_can_be_copied_and_pickled_and_take_bytes(new: Any) -> None:
         assert other.params["W1"] is not network.params["W1"]
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_refused():
     network, x = simple(), draw(3, 1, 8, 8)
     for error, message, call in (
         (ShapeError, r"SimpleConvNet: input_dim \(1, 5, 5\) leaves 1x1", lambda: SimpleConvNet((1, 5, 5))),
         (ShapeError, "SimpleConvNet: kernel 5x5 is larger", lambda: SimpleConvNet((1, 3, 3))),
         (ShapeError, r"DeepConvNet: images of \(1, 4, 4\) are too", lambda: DeepConvNet((1, 4, 4), *DEEP)),
-        (ArgumentError, "batch_size must be at least 1", lambda: network.accuracy(x, np.arange(3), 0)),
+        (
+            ArgumentError,
+            "batch_size must be an integer of at least 1",
+            lambda: network.accuracy(x, np.arange(3), 0),
+        ),
         (ShapeError, r"accuracy: 3 images .* labels \(4,\)", lambda: network.accuracy(x, np.arange(4))),
         (ShapeError, "accuracy: 0 images", lambda: network.accuracy(x[:0], np.arange(0))),
         (ShapeError, r"\(N, 1\) or one-hot", lambda: network.accuracy(x, np.zeros((3, 1, 1)))),

@@ -1,10 +1,7 @@
 """The book's optimisers against its formulas, written out number by number."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +17,11 @@ Rule = Callable[[float, list[float]], float]
 # The formulas as they are printed, number by number.
 
 
-def sgd(p: float, slopes: list[float]) -> float:
+def sgd(p, slopes):
     return p - 0.1 * sum(slopes)
 
 
-def momentum(p: float, slopes: list[float]) -> float:
+def momentum(p, slopes):
     v = 0.0
     for g in slopes:
         v = 0.8 * v - 0.1 * g
@@ -32,7 +29,7 @@ def momentum(p: float, slopes: list[float]) -> float:
     return p
 
 
-def nesterov(p: float, slopes: list[float]) -> float:
+def nesterov(p, slopes):
     v = 0.0
     for g in slopes:
         v = 0.8 * v - 0.1 * g
@@ -41,7 +38,7 @@ def nesterov(p: float, slopes: list[float]) -> float:
     return p
 
 
-def adagrad(p: float, slopes: list[float]) -> float:
+def adagrad(p, slopes):
     h = 0.0
     for g in slopes:
         h += g * g
@@ -49,7 +46,7 @@ def adagrad(p: float, slopes: list[float]) -> float:
     return p
 
 
-def rmsprop(p: float, slopes: list[float]) -> float:
+def rmsprop(p, slopes):
     h = 0.0
     for g in slopes:
         h = 0.9 * h + (1 - 0.9) * g * g
@@ -57,7 +54,7 @@ def rmsprop(p: float, slopes: list[float]) -> float:
     return p
 
 
-def adam(p: float, slopes: list[float]) -> float:
+def adam(p, slopes):
     m = v = 0.0
     for t, g in enumerate(slopes, start=1):
         m += (1 - 0.8) * (g - m)
@@ -66,7 +63,7 @@ def adam(p: float, slopes: list[float]) -> float:
     return p
 
 
-CASES: dict[str, tuple[Callable[[], Any], Rule]] = {
+CASES = {
     "SGD": (lambda: SGD(lr=0.1), sgd),
     "Momentum": (lambda: Momentum(lr=0.1, momentum=0.8), momentum),
     "Nesterov": (lambda: Nesterov(lr=0.1, momentum=0.8), nesterov),
@@ -79,7 +76,7 @@ every_optimizer = pytest.mark.parametrize(("new", "rule"), CASES.values(), ids=C
 SHAPES = {"W1": (2, 3), "b1": (3,), "gamma": (1, 2, 2), "zero": ()}
 
 
-def slopes_of(key: str, dtype: str) -> Any:
+def slopes_of(key, dtype):
     """Four gradients. In float64 every second element is so small that the 1e-7 counts."""
     drawn = np.array([draw(*SHAPES[key], seed=10 + i) for i in range(4)])
     tiny = 1e-7 if dtype == "float64" else 1.0
@@ -87,7 +84,7 @@ def slopes_of(key: str, dtype: str) -> Any:
 
 
 @every_optimizer
-def test_the_formulas(make: Any, dtype: str, new: Callable[[], Any], rule: Rule) -> None:
+def test_the_formulas(make, dtype, new, rule):
     """In place: the arrays stay the same objects, gradients stay as they are."""
     params = {key: writable(make, draw(*shape), dtype) for key, shape in SHAPES.items()}
     before, trained = dict(params), new()
@@ -104,9 +101,9 @@ def test_the_formulas(make: Any, dtype: str, new: Callable[[], Any], rule: Rule)
 
 
 @every_optimizer
-def test_plain_numbers(new: Callable[[], Any], rule: Rule) -> None:
+def test_plain_numbers(new, rule):
     """``optimizer_compare_naive.py`` steps two numbers, and keeps a list of where they have been."""
-    params: dict[str, Any] = {"x": -7.0, "y": 2}
+    params = {"x": -7.0, "y": 2}
     trained, seen, slopes = new(), [], []
     for _ in range(5):
         seen.append(params["x"])
@@ -118,7 +115,7 @@ def test_plain_numbers(new: Callable[[], Any], rule: Rule) -> None:
 
 
 @every_optimizer
-def test_the_rate_and_the_parameters_may_be_changed_on_the_way(new: Callable[[], Any], rule: Rule) -> None:
+def test_the_rate_and_the_parameters_may_be_changed_on_the_way(new, rule):
     """The rate enters Momentum's velocity, so what was gathered before is not scaled again."""
     params, trained, one = {"W": np.array([1.0])}, new(), {"W": np.array([1.0])}
     trained.update(params, one)
@@ -137,9 +134,7 @@ def test_the_rate_and_the_parameters_may_be_changed_on_the_way(new: Callable[[],
 
 @every_optimizer
 @pytest.mark.parametrize(("of_params", "of_grads"), [("float32", "float64"), ("float16", "float32")])
-def test_parameters_keep_their_dtype(
-    make: Any, new: Callable[[], Any], rule: Rule, of_params: str, of_grads: str
-) -> None:
+def test_parameters_keep_their_dtype(make, new, rule, of_params, of_grads):
     if not make.has(of_params):
         pytest.skip(f"no {of_params}")
     W = writable(make, [1.0, -2.0], of_params)
@@ -148,7 +143,7 @@ def test_parameters_keep_their_dtype(
 
 
 @every_optimizer
-def test_parameters_of_the_other_byte_order_keep_it(new: Callable[[], Any], rule: Rule) -> None:
+def test_parameters_of_the_other_byte_order_keep_it(new, rule):
     W = np.array([1.0, -2.0], ">f8")
     params = {"W": W}
     new().update(params, {"W": np.array([0.5, 0.25], ">f4")})
@@ -157,7 +152,7 @@ def test_parameters_of_the_other_byte_order_keep_it(new: Callable[[], Any], rule
 
 
 @every_optimizer
-def test_half_precision_follows_the_rule_in_float32(make: Any, new: Callable[[], Any], rule: Rule) -> None:
+def test_half_precision_follows_the_rule_in_float32(make, new, rule):
     """A gradient whose square is below float16's least number moves the weight as any other does."""
     if not make.has("float16"):
         pytest.skip("no float16")
@@ -172,7 +167,7 @@ def test_half_precision_follows_the_rule_in_float32(make: Any, new: Callable[[],
 
 
 @every_optimizer
-def test_numpy_numbers_as_options(new: Callable[[], Any], rule: Rule) -> None:
+def test_numpy_numbers_as_options(new, rule):
     """float64 scalars, as linspace gives them, would turn a float32 step into float64."""
     plain, numpy_s = new(), new()
     for name, value in vars(plain).items():
@@ -187,7 +182,7 @@ def test_numpy_numbers_as_options(new: Callable[[], Any], rule: Rule) -> None:
 
 
 @every_optimizer
-def test_one_optimizer_for_several_networks(new: Callable[[], Any], rule: Rule) -> None:
+def test_one_optimizer_for_several_networks(new, rule):
     """The book's comparisons step networks of different parameters by one SGD."""
     one, other, trained = {"W1": np.array([1.0])}, {"W2": np.array([3.0, 4.0])}, new()
     for _ in range(2):
@@ -199,7 +194,7 @@ def test_one_optimizer_for_several_networks(new: Callable[[], Any], rule: Rule) 
         np.testing.assert_allclose(other["W2"], [rule(3.0, [1.0, 1.0]), rule(4.0, [2.0, 2.0])], rtol=1e-12)
 
 
-def test_sgd_for_networks_of_other_shapes() -> None:
+def test_sgd_for_networks_of_other_shapes():
     trained, one, other = SGD(), {"W1": np.ones(2)}, {"W1": np.ones((3, 4))}
     for params in (one, other, one):
         trained.update(params, {"W1": np.ones(params["W1"].shape)})
@@ -207,7 +202,7 @@ def test_sgd_for_networks_of_other_shapes() -> None:
     np.testing.assert_allclose(other["W1"], np.full((3, 4), 0.99))
 
 
-def test_adam_is_the_books_also_where_it_differs_from_the_cores() -> None:
+def test_adam_is_the_books_also_where_it_differs_from_the_cores():
     """The book's 1e-7 stands beside the uncorrected root, which counts where gradients are tiny."""
     trained, nesterov_, tiny = Adam(), Nesterov(), 1e-7
     assert (trained.iter, trained.m, trained.v, nesterov_.v) == (0, None, None, None)
@@ -222,7 +217,7 @@ def test_adam_is_the_books_also_where_it_differs_from_the_cores() -> None:
 
 
 @every_optimizer
-def test_what_cannot_be_updated_is_refused(new: Callable[[], Any], rule: Rule) -> None:
+def test_what_cannot_be_updated_is_refused(new, rule):
     weights = {"W": np.array([1.0])}
     for dtype in ("int64", "uint8", "bool", "complex128"):
         params = {"b": np.array([1.0]), "W": np.array([1, 2], dtype)}

@@ -1,11 +1,7 @@
 """save_params and load_params: what is written, what is read, and what does not fit."""
 
-from __future__ import annotations
-
 import pickle
 import re
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +14,11 @@ from xpcnn.scratch.deep_convnet import DeepConvNet
 from xpcnn.scratch.simple_convnet import SimpleConvNet
 
 
-def network() -> SimpleConvNet:
+def network():
     return SimpleConvNet((1, 8, 8), TINY, hidden_size=5, weight_init_std=0.3)
 
 
-def same(params: dict[str, Any], expected: dict[str, Any]) -> None:
+def same(params, expected):
     assert list(params) == list(expected)
     for key, value in expected.items():
         assert params[key].dtype == value.dtype
@@ -31,7 +27,7 @@ def same(params: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kind", ["float16", "float64"])
 @pytest.mark.parametrize("name", ["params.pkl", "params.npz", "params.safetensors"])
-def test_saved_and_loaded(tmp_path: Path, name: str, kind: str) -> None:
+def test_saved_and_loaded(tmp_path, name, kind):
     saved, loaded, x = network(), network(), draw(2, 1, 8, 8, dtype=kind)
     saved.params = {key: value.astype(kind) for key, value in saved.params.items()}
     (tmp_path / name).write_bytes(pickle.dumps({"W1": np.zeros(1)}))  # an old one is replaced
@@ -45,7 +41,7 @@ def test_saved_and_loaded(tmp_path: Path, name: str, kind: str) -> None:
     assert loaded.layers["Affine2"].b is loaded.params["b3"]
 
 
-def test_what_is_written_is_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_is_no_pickle(tmp_path, monkeypatch):
     """NumPy reads it without being allowed to unpickle; an unpickler finds nothing to run."""
     monkeypatch.chdir(tmp_path)
     saved, loaded = DeepConvNet(), DeepConvNet()
@@ -60,7 +56,7 @@ def test_what_is_written_is_no_pickle(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("numpy", [1, 2])
-def test_old_pickles_are_read(tmp_path: Path, protocol: int, numpy: int) -> None:
+def test_old_pickles_are_read(tmp_path, protocol, numpy):
     """As the book's save_params wrote them, with either NumPy's names."""
     old, new, path = network(), network(), tmp_path / "params.pkl"
     content = pickle.dumps(old.params, protocol)
@@ -75,7 +71,7 @@ def test_old_pickles_are_read(tmp_path: Path, protocol: int, numpy: int) -> None
     same(new.params, old.params)
 
 
-def test_arrays_come_to_the_backend_of_the_network(make: Any, tmp_path: Path) -> None:
+def test_arrays_come_to_the_backend_of_the_network(make, tmp_path):
     saved = network()
     saved.save_params(tmp_path / "params.pkl")
     with make.use():
@@ -89,10 +85,10 @@ def test_arrays_come_to_the_backend_of_the_network(make: Any, tmp_path: Path) ->
     same(again.params, saved.params)
 
 
-def test_what_does_not_fit_is_named_at_once_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named_at_once_and_nothing_is_loaded(tmp_path):
     net, path = network(), tmp_path / "params.pkl"
     before = {key: value.copy() for key, value in net.params.items()}
-    wrong: dict[str, Any] = {**before, "W1": np.zeros((2, 1, 5, 5)), "b2": [0.0] * 5, "gamma": np.zeros(1)}
+    wrong = {**before, "W1": np.zeros((2, 1, 5, 5)), "b2": [0.0] * 5, "gamma": np.zeros(1)}
     wrong["W3"] = np.zeros((5, 10), dtype=bool)
     del wrong["b3"]
     path.write_bytes(pickle.dumps(wrong))
@@ -118,7 +114,7 @@ def test_what_does_not_fit_is_named_at_once_and_nothing_is_loaded(tmp_path: Path
         net.load_params(tmp_path / "p.npz")
 
 
-def test_files_that_are_missing_or_none(tmp_path: Path) -> None:
+def test_files_that_are_missing_or_none(tmp_path):
     net = network()
     (tmp_path / "list.pkl").write_bytes(pickle.dumps([np.zeros(2)]))
     for name, message in {

@@ -3,11 +3,9 @@
 In ``scripts/``, import lines alone tell them from scripts for the book's own modules.
 """
 
-from __future__ import annotations
-
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,7 @@ Run = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(params=["numpy", "torch", "array_api_strict"])
-def run(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_mnist: Any
-) -> Iterator[Run]:
+def run(request, tmp_path, monkeypatch, small_mnist):
     """Runs a script on one backend, in an empty folder, and gives its variables."""
     name = request.param
     if reason := xpcnn.available_backends()[name]:
@@ -50,7 +46,7 @@ numpy_and_torch = pytest.mark.parametrize("run", ["numpy", "torch"], indirect=Tr
 
 
 @numpy_and_torch
-def test_chapter_5_training(run: Run) -> None:
+def test_chapter_5_training(run):
     script = run("chapter5_train")
     assert len(script["train_acc_list"]) == len(script["test_acc_list"]) == 31
     assert float(script["train_loss_list"][-1]) < 0.5 * float(script["train_loss_list"][0])
@@ -58,7 +54,7 @@ def test_chapter_5_training(run: Run) -> None:
 
 
 @numpy_and_torch
-def test_chapter_6_optimizers(run: Run) -> None:
+def test_chapter_6_optimizers(run):
     script = run("chapter6_optimizers")
     for key, path in script["paths"].items():
         assert all(type(number) is float for point in path for number in point), key
@@ -72,7 +68,7 @@ def test_chapter_6_optimizers(run: Run) -> None:
 
 
 @numpy_and_torch
-def test_chapter_6_batch_normalisation_dropout_and_weight_decay(run: Run) -> None:
+def test_chapter_6_batch_normalisation_dropout_and_weight_decay(run):
     script = run("chapter6_regularised")
     trainer = script["trainer"]
     assert len(trainer.train_acc_list) == len(script["x"]) == 10
@@ -80,7 +76,7 @@ def test_chapter_6_batch_normalisation_dropout_and_weight_decay(run: Run) -> Non
     assert trainer.test_acc_list[-1] > 0.6
 
 
-def test_chapter_7_training(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chapter_7_training(run, capsys):
     script = run("chapter7_train_convnet")
     trainer, (accuracy, of_loaded) = script["trainer"], script["accuracies"]
     assert len(trainer.train_loss_list) == 60
@@ -93,7 +89,7 @@ def test_chapter_7_training(run: Run, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @numpy_and_torch
-def test_chapter_8_deep_network(run: Run) -> None:
+def test_chapter_8_deep_network(run):
     script = run("chapter8_deep_convnet")
     assert len(script["trainer"].train_loss_list) == 2
     assert float(script["acc"]) == pytest.approx(1 - len(script["mistakes"]) / 20)
@@ -103,7 +99,7 @@ def test_chapter_8_deep_network(run: Run) -> None:
     assert Path("deep_convnet_params.pkl").is_file()
 
 
-def test_the_scripts_differ_from_the_books_manner_by_import_lines_alone() -> None:
+def test_the_scripts_differ_from_the_books_manner_by_import_lines_alone():
     """xpcnn is named nowhere else in them."""
     for path in SCRIPTS.glob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,9 +1,5 @@
 """The book's trainer: each epoch shows every sample once and is measured at its end."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -18,7 +14,7 @@ from xpcnn.scratch.trainer import Trainer
 LABELS = np.arange(20) % 10
 
 
-def problem(make: Any) -> tuple[Any, Any, Any]:
+def problem(make):
     """A small network, and 20 images with labels, on the backend of `make`."""
     with make.use():
         scratch_np.random.seed(1)
@@ -26,7 +22,7 @@ def problem(make: Any) -> tuple[Any, Any, Any]:
     return network, make.array(draw(20, 1, 8, 8)), make.array(LABELS)
 
 
-def test_it_learns(make: Any) -> None:
+def test_it_learns(make):
     network, x, t = problem(make)
     with make.unchanged(x, t):
         trainer = Trainer(network, x, t, x, t, 15, 5, "Adam", {"lr": 0.03}, verbose=False)
@@ -39,7 +35,7 @@ def test_it_learns(make: Any) -> None:
     assert (trainer.iter_per_epoch, trainer.max_iter, trainer.train_size) == (4, 60, 20)
 
 
-def test_labels_in_all_forms_train_alike() -> None:
+def test_labels_in_all_forms_train_alike():
     results, x = [], draw(20, 1, 8, 8)
     for form in LABEL_FORMS.values():
         np.random.seed(1)
@@ -50,7 +46,7 @@ def test_labels_in_all_forms_train_alike() -> None:
     np.testing.assert_allclose(results, [results[0]] * len(results), rtol=1e-6)
 
 
-def test_a_seed_repeats_a_run_whatever_the_backend_of_new_arrays(make: Any) -> None:
+def test_a_seed_repeats_a_run_whatever_the_backend_of_new_arrays(make):
     losses = []
     for name in (make.backend, "numpy"):
         network, x, t = problem(make)
@@ -64,7 +60,7 @@ def test_a_seed_repeats_a_run_whatever_the_backend_of_new_arrays(make: Any) -> N
 
 
 @pytest.mark.parametrize("name", ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "adam", "sgd"])
-def test_optimizers_go_by_name(name: str) -> None:
+def test_optimizers_go_by_name(name):
     x = np.zeros(3)
     trainer = Trainer(object(), x, x, x, x, optimizer=name, optimizer_param={"lr": 0.5}, verbose=False)
     kinds = {kind.lower(): getattr(optimizer, kind) for kind in optimizer.__all__ if kind != "np"}
@@ -75,26 +71,26 @@ def test_optimizers_go_by_name(name: str) -> None:
 class Recorder:
     """A network that learns nothing and notes what it was shown, and when and on how much it is measured."""
 
-    def __init__(self) -> None:
-        self.params: dict[str, Any] = {"W1": np.zeros(1)}
-        self.batches: list[list[int]] = []
-        self.measured: list[tuple[int, int]] = []
+    def __init__(self):
+        self.params = {"W1": np.zeros(1)}
+        self.batches = []
+        self.measured = []
 
-    def gradient(self, x: Any, t: Any) -> dict[str, Any]:
+    def gradient(self, x, t):
         self.batches.append([int(value) for value in t])
         return {"W1": np.ones(1)}
 
-    def loss(self, x: Any, t: Any) -> Any:
+    def loss(self, x, t):
         return self.params["W1"].sum()
 
-    def accuracy(self, x: Any, t: Any) -> float:
+    def accuracy(self, x, t):
         assert t.shape == (len(x),)
         self.measured.append((len(self.batches), len(x)))
         return 0.5
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(10, 5), (10, 3), (7, 100), (6, 1)])
-def test_an_epoch_shows_every_sample_once_and_is_measured_at_its_end(samples: int, batch: int) -> None:
+def test_an_epoch_shows_every_sample_once_and_is_measured_at_its_end(samples, batch):
     """Mended: the book draws with replacement, so that a third of the samples are missed in an epoch.
 
     And it tests ``iteration % 3.33 == 0``: of such epochs it measures the first alone.
@@ -113,14 +109,14 @@ def test_an_epoch_shows_every_sample_once_and_is_measured_at_its_end(samples: in
     assert len(trainer.train_acc_list) == len(trainer.test_acc_list) == trainer.current_epoch == 3
 
 
-def test_accuracies_on_the_first_samples_alone() -> None:
+def test_accuracies_on_the_first_samples_alone():
     """Labels (N, 1) come as (N,), which the networks of the book's readers expect."""
     network, x, few = Recorder(), np.arange(10.0), np.arange(3.0)
     Trainer(network, x, x[:, None], few, few, 2, 5, evaluate_sample_num_per_epoch=4, verbose=False).train()
     assert network.measured == [(2, 4), (2, 3), (4, 4), (4, 3)]
 
 
-def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed(capsys):
     """The losses are those of the updated network on the same batch, as in the book."""
     x = np.arange(4.0)
     Trainer(Recorder(), x, x, x, x, epochs=1, mini_batch_size=2).train()
@@ -139,11 +135,11 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_refused():
     x, t = np.zeros((4, 2)), np.zeros(4)
     with pytest.raises(ArgumentError, match="unknown optimizer 'Adma'; known: sgd, momentum"):
         Trainer(object(), x, t, x, t, optimizer="Adma")
-    with pytest.raises(ArgumentError, match="mini_batch_size must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="mini_batch_size must be an integer of at least 1, got 0"):
         Trainer(object(), x, t, x, t, mini_batch_size=0)
     with pytest.raises(ShapeError, match=r"x_test has 4 samples .* but t_test has shape \(3,\)"):
         Trainer(object(), x, t, x, t[:3])

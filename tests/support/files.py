@@ -1,13 +1,8 @@
 """Weight files made without xpcnn, and a bound on the memory that reading takes."""
 
-from __future__ import annotations
-
 import tracemalloc
 import zipfile
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +14,7 @@ every_ending = pytest.mark.parametrize("ending", [".safetensors", ".npz"])
 
 
 @contextmanager
-def at_most_mib(most: float) -> Iterator[None]:
+def at_most_mib(most):
     """Bound the memory that a block takes; NumPy's arrays count."""
     tracemalloc.start()
     try:
@@ -30,7 +25,7 @@ def at_most_mib(most: float) -> Iterator[None]:
     assert peak < most * MIB, peak / MIB
 
 
-def write_foreign(path: Path, arrays: Mapping[str, Any], metadata: str | None = None) -> None:
+def write_foreign(path, arrays, metadata=None):
     """Write arrays as another tool would, with any text where xpcnn's own metadata stand."""
     if path.suffix == ".npz":
         np.savez(path, **arrays, **({} if metadata is None else {"__metadata__": np.array(metadata)}))
@@ -39,13 +34,13 @@ def write_foreign(path: Path, arrays: Mapping[str, Any], metadata: str | None = 
         safetensors.numpy.save_file(dict(arrays), path, noted)
 
 
-def npy(dtype: str, shape: Any, content: bytes = b"") -> bytes:
+def npy(dtype, shape, content=b""):
     """The bytes of an npy file whose header says so."""
     header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode("latin-1") + content
 
 
-def add_entries(path: Path, method: int = zipfile.ZIP_DEFLATED, **entries: bytes) -> None:
+def add_entries(path, method=zipfile.ZIP_DEFLATED, **entries):
     """Put entries of any content into an archive, which is made if there is none."""
     with zipfile.ZipFile(path, "a", method) as archive:
         for name, content in entries.items():

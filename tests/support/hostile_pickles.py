@@ -1,29 +1,26 @@
 """Pickles that would do something if they were run: one for each way there is."""
 
-from __future__ import annotations
-
 import pickle
 import struct
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 
-def text(value: str) -> bytes:
+def text(value):
     return pickle.SHORT_BINUNICODE + bytes([len(value)]) + value.encode()
 
 
-def data(value: bytes) -> bytes:
+def data(value):
     return pickle.SHORT_BINBYTES + bytes([len(value)]) + value
 
 
-def name(module: str, attribute: str) -> bytes:
+def name(module, attribute):
     return f"c{module}\n{attribute}\n".encode()
 
 
-def as_params(value: bytes) -> bytes:
+def as_params(value):
     """A pickle of ``{"W1": value}``."""
     return b"\x80\x04}" + text("W1") + value + b"s."
 
@@ -31,18 +28,18 @@ def as_params(value: bytes) -> bytes:
 class Calls:
     """What is pickled as a call."""
 
-    def __init__(self, *reduced: Any) -> None:
+    def __init__(self, *reduced):
         self.reduced = reduced
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return self.reduced
 
 
-def dtype(code: str = "f8", build: bytes = b"") -> bytes:
+def dtype(code="f8", build=b""):
     return name("numpy", "dtype") + text(code) + b"\x89\x88\x87R" + build
 
 
-def shape(*sizes: int) -> bytes:
+def shape(*sizes):
     return b"(" + b"".join(pickle.LONG1 + bytes([8]) + struct.pack("<q", size) for size in sizes) + b"t"
 
 
@@ -50,7 +47,7 @@ RECONSTRUCT = name("numpy.core.multiarray", "_reconstruct")
 EMPTY = RECONSTRUCT + name("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R"
 
 
-def filled(sizes: bytes, kind: bytes, content: bytes) -> bytes:
+def filled(sizes, kind, content):
     """The state of an array."""
     return b"(K\x01" + sizes + kind + b"\x89" + content + b"tb"
 
@@ -58,7 +55,7 @@ def filled(sizes: bytes, kind: bytes, content: bytes) -> bytes:
 ARRAY = EMPTY + filled(shape(1), dtype(), data(bytes(8)))
 
 
-def commands(canary: Path) -> dict[str, bytes]:
+def commands(canary):
     """Pickles that make the file `canary` when they are loaded by `pickle.load`."""
     touch, code = text(f"touch {canary}"), f"open({str(canary)!r}, 'w')"
     system = name("posix", "system")
@@ -93,7 +90,7 @@ END = b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"  # and from its sizes on
 WITH_FIELDS = dtype("f8", STATE + b"N" + text("a") + b"\x85}" + END)
 OF_SUBARRAYS = dtype("f8", STATE + dtype() + shape(2) + b"\x86NN" + END)
 
-_BY_HAND: dict[str, tuple[bytes, str]] = {
+_BY_HAND = {
     "EXT1": (b"\x82\x01", "uses the instruction EXT1"),
     "EXT2": (b"\x83\x01\x00", "uses the instruction EXT2"),
     "EXT4": (b"\x84\x01\x00\x00\x00", "uses the instruction EXT4"),
@@ -124,7 +121,7 @@ _BY_HAND: dict[str, tuple[bytes, str]] = {
     "calls a list": (b"])R", "calls a list"),
     "calls a text": (text("posix") + b")R", "calls a str"),
 }
-_BY_PYTHON: dict[str, tuple[Any, str]] = {
+_BY_PYTHON = {
     "a set": ({1, 2}, "uses the instruction EMPTY_SET"),
     "a frozen set": (frozenset([1]), "uses the instruction FROZENSET"),
     "None": (None, "holds a nonetype"),
@@ -147,7 +144,7 @@ HARMLESS = {"billion laughs", "a list in itself", "lists in lists in lists", "a 
 """Bombs that are data, if odd: `read_pickle` may give them."""
 
 
-def bombs() -> dict[str, bytes]:
+def bombs():
     """Small files that would take much memory or time."""
     huge = 1 << 40
     laughs = b"](K\x01e\x94" + b"".join(

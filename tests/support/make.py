@@ -4,13 +4,9 @@
 error; "array_api_strict" refuses whatever is not in the array API standard.
 """
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,13 +22,13 @@ LACKING = {"numpy": {"bfloat16"}, "array_api_strict": set(HALVES)}
 """The floating dtypes a library lacks: written down, so that no test skips what a backend has lost."""
 
 
-def backend_name(name: str) -> str:
+def backend_name(name):
     """The xpcnn backend behind a name of BACKENDS."""
     return name.removesuffix("-readonly")
 
 
 @functools.cache
-def why_unusable(name: str) -> str | None:
+def why_unusable(name):
     """None where the backend works here, else the reason."""
     return xpcnn.available_backends()[backend_name(name)]
 
@@ -44,37 +40,37 @@ class Make:
     name: str
 
     @property
-    def backend(self) -> str:
+    def backend(self):
         """The name xpcnn knows: "numpy" for "numpy-readonly"."""
         return backend_name(self.name)
 
     @property
-    def readonly(self) -> bool:
+    def readonly(self):
         return self.name != self.backend
 
     @functools.cached_property
-    def xp(self) -> Any:
+    def xp(self):
         """The array namespace."""
         return xpcnn.backend_of(self.array([0.0], "float32")).xp
 
     @functools.cached_property
-    def device(self) -> Any:
+    def device(self):
         """Where `array` puts things."""
         return self.array([0.0], "float32").device
 
-    def use(self) -> AbstractContextManager[Any]:
+    def use(self):
         """A block in which xpcnn creates its arrays on this backend."""
         return xpcnn.use_backend(self.backend)
 
-    def has(self, name: str) -> bool:
+    def has(self, name):
         """Whether this backend's library has a dtype."""
         return name not in LACKING.get(self.backend, ())
 
-    def dtype(self, name: str) -> Any:
+    def dtype(self, name):
         """The namespace's dtype of this name."""
         return getattr(self.xp, name)
 
-    def array(self, values: Any, dtype: str | None = None) -> Any:
+    def array(self, values, dtype=None):
         """A new array of this backend; keeps the dtype and, where it can, the layout of a NumPy array."""
         host = np.array(values) if dtype == "bfloat16" else np.array(values, dtype=dtype)
         with self.use():
@@ -83,22 +79,20 @@ class Make:
             array.flags.writeable = False
         return array
 
-    def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
+    def to_numpy(self, array):
         """The values on the host; bfloat16, which NumPy does not have, as float32."""
         if str(array.dtype).endswith("bfloat16"):
             array = self.xp.astype(array, self.xp.float32)
         return xpcnn.to_numpy(array)
 
-    def check_kind(self, y: Any, shape: tuple[int, ...], dtype: str) -> None:
+    def check_kind(self, y, shape, dtype):
         """Assert that y is an array of this backend and device, of exactly this shape and dtype."""
         assert xpcnn.backend_of(y).name == self.backend
         assert y.device == self.device
         assert tuple(y.shape) == tuple(shape)
         assert y.dtype == self.dtype(dtype)
 
-    def check(
-        self, y: Any, expected: Any, dtype: str, *, rtol: float | None = None, scale: float | None = None
-    ) -> None:
+    def check(self, y, expected, dtype, *, rtol=None, scale=None):
         """`check_kind`, then the values: errors are relative to `scale`, by default the largest expected.
 
         Infinities and NaNs must stand exactly where they are expected.
@@ -120,7 +114,7 @@ class Make:
             f"got {values[finite][worst]!r} at {tuple(int(i) for i in np.argwhere(finite)[worst])}"
         )
 
-    def snapshot(self, thing: Any) -> Any:
+    def snapshot(self, thing):
         """Copies of every array in a (nested) tuple, list or context, to compare later."""
         if isinstance(thing, tuple | list):
             return [self.snapshot(item) for item in thing]
@@ -129,7 +123,7 @@ class Make:
         return thing
 
     @contextmanager
-    def unchanged(self, *things: Any) -> Iterator[None]:
+    def unchanged(self, *things):
         """A block that must not change any of these arrays or contexts."""
         before = self.snapshot(things)
         yield

@@ -1,10 +1,7 @@
 """What the model tests share: narrow versions of every network, drawn inputs and drawn weights."""
 
-from __future__ import annotations
-
 import importlib
 import math
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -42,7 +39,7 @@ WIDTHS = {"alexnet": 1, "vgg": 2, "googlenet": 4, "resnet": 2}
 """Of the narrow versions; the published ones have 64."""
 
 
-def parametrize(names: str, cases: dict[str, tuple[Any, ...]]) -> Any:
+def parametrize(names, cases):
     """Parametrise a test over cases by name, of which the first entry is a model's name; some are slow."""
     rows = [
         pytest.param(*case, id=name, marks=[pytest.mark.slow] if case[0] in SLOW else [])
@@ -52,7 +49,7 @@ def parametrize(names: str, cases: dict[str, tuple[Any, ...]]) -> Any:
 
 
 @contextmanager
-def narrow(width: int | None = None) -> Iterator[None]:
+def narrow(width=None):
     """A block in which the networks for large images are built with a few filters only."""
     with ExitStack() as stack:
         for name, own in WIDTHS.items():
@@ -62,17 +59,17 @@ def narrow(width: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def without_drawing() -> Iterator[None]:
+def without_drawing():
     """A block in which initial weights are zeros, whose memory is never touched: for names and counts."""
 
-    def zeros(init: Any, seed: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    def zeros(init, seed, shape, fan_in, fan_out):
         return np.zeros(shape, dtype="float32")
 
     with mock.patch("xpcnn.nn.layer.draw", zeros):
         yield
 
 
-def tiny(name: str, **options: Any) -> nn.Sequential:
+def tiny(name, **options):
     """A network for `tiny_shape` images, small enough for finite differences, with weights of normal size."""
     if name in OF_ONE_SIZE:
         options = {"input_shape": (2, 9, 8), "filters": 3, "classes": 4, **options}
@@ -86,7 +83,7 @@ def tiny(name: str, **options: Any) -> nn.Sequential:
     return model
 
 
-def tiny_shape(name: str) -> tuple[int, int, int]:
+def tiny_shape(name):
     """The images that `tiny` takes: as small as leaves more than one pixel to the last batch-norm."""
     if name in OF_ONE_SIZE:
         return (2, 9, 8)
@@ -95,17 +92,17 @@ def tiny_shape(name: str) -> tuple[int, int, int]:
     return (2, 28, 28) if name == "deep_convnet" else (2, 16, 16)
 
 
-def count(model: nn.Layer) -> int:
+def count(model):
     """How many numbers are trained."""
     return sum(math.prod(parameter.shape) for parameter in model.parameters().values())
 
 
-def images(*shape: int, seed: int = 0, dtype: str = "float64") -> Array:
+def images(*shape, seed=0, dtype="float64"):
     """Pixels from −1 to 1."""
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(dtype)
 
 
-def drawn_state(model: nn.Layer, seed: int = 1) -> dict[str, Array]:
+def drawn_state(model, seed=1):
     """The model's state, with drawn values for the zeros and ones that biases and batch-norms start at.
 
     Weights of more than one axis stay: drawn at any other scale, they would blow up a deep network.

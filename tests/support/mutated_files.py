@@ -6,8 +6,6 @@ prints a JSON object: for each kind how many were "read" and how many "refused" 
 under "failures" what else happened. It runs in a process of its own, with little memory and an alarm.
 """
 
-from __future__ import annotations
-
 import collections
 import copy
 import gzip
@@ -40,7 +38,7 @@ MANY_DIGITS, DEEP = "9" * 5000, "[" * 2000 + "]" * 2000
 
 # Texts stand for what json.dumps cannot write; `dumped` puts it in their places.
 RAW = {"«inf»": "Infinity", "«nan»": "NaN", "«digits»": MANY_DIGITS, "«deep»": DEEP, "«1e999»": "1e999"}
-VALUES: list[Any] = [
+VALUES = [
     *RAW, None, True, False, 0, 1, -1, 2, 3.5, -0.5, 1e-320, 1e308, 10**9, 2**31, 2**63, 10**40, -(10**18),
     "", "x", "\x1b[2J", "\ud800", "int8", "float16", "1", "tiny_convnet", "ensemble", [], {}, [[]], [1],
     [0.5, 0.5], ["x"], [None], [1, 28, 28], [0, 0, 0], [10**9, 1, 1], {"x": 1}, {"name": "tiny_convnet"},
@@ -51,14 +49,14 @@ ODD = (np.zeros(0), np.ones((2, 3)), np.float64(1), np.full(3, np.nan), np.ones(
 Damage = Callable[[random.Random], Any]
 
 
-def dumped(tree: Any) -> str:
+def dumped(tree):
     text = json.dumps(tree)
     for mark, raw in RAW.items():
         text = text.replace(json.dumps(mark), raw)
     return text
 
 
-def changed(tree: Any, rng: random.Random) -> Any:
+def changed(tree, rng):
     """A copy of a JSON value in which one to three nodes are something else."""
     tree = json.loads(json.dumps(tree))
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -78,14 +76,14 @@ def changed(tree: Any, rng: random.Random) -> Any:
     return tree if rng.random() < 0.97 else rng.choice(VALUES)
 
 
-def nodes(tree: Any) -> Any:
+def nodes(tree):
     """Every place in a JSON value, as the list or dict it is in and its index or name."""
     for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
         yield tree, key
         yield from nodes(tree[key])
 
 
-def damaged(content: bytes, rng: random.Random) -> bytes:
+def damaged(content, rng):
     """Bytes with bits flipped, bytes changed, cut out, repeated or put in, or cut off."""
     bad = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4))):
@@ -109,7 +107,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     return bytes(bad)
 
 
-def check_plain(found: Any) -> None:
+def check_plain(found):
     """Require data: what a pickle may hold."""
     waiting = [found]
     for value in waiting:
@@ -122,24 +120,24 @@ def check_plain(found: Any) -> None:
             waiting += value.values() if isinstance(value, dict) else value
 
 
-def of_bytes(path: Path) -> Damage:
+def of_bytes(path):
     content = path.read_bytes()
     return lambda rng: path.write_bytes(damaged(content, rng))
 
 
-def of_gzip(path: Path) -> Damage:
+def of_gzip(path):
     """Damage content before it is compressed."""
     content = gzip.decompress(path.read_bytes())
     return lambda rng: path.write_bytes(gzip.compress(damaged(content, rng)))
 
 
-def of_json(path: Path) -> Damage:
+def of_json(path):
     """Damage the JSON on one of the lines, mostly; else bytes."""
     lines, other = path.read_text().splitlines(), of_bytes(path)
     if path.suffix == ".json":
         lines = ["".join(lines)]
 
-    def damage(rng: random.Random) -> None:
+    def damage(rng):
         bad, number = list(lines), rng.randrange(len(lines))
         bad[number] = dumped(changed(json.loads(lines[number]), rng))
         if rng.random() < 0.7:
@@ -150,11 +148,11 @@ def of_json(path: Path) -> Damage:
     return damage
 
 
-def of_metadata(path: Path) -> Damage:
+def of_metadata(path):
     """Damage what the metadata say, in a file that is whole: its digest is right."""
     arrays, metadata = io.load_arrays(path)
 
-    def damage(rng: random.Random) -> None:
+    def damage(rng):
         found, noted, name = dict(arrays), dict(metadata), rng.choice(list(metadata))
         try:
             noted[name] = dumped(changed(json.loads(noted[name]), rng))
@@ -167,13 +165,13 @@ def of_metadata(path: Path) -> Damage:
     return damage
 
 
-def trainer() -> Trainer:
+def trainer():
     model = models.tiny_convnet((1, 6, 6), filters=2, classes=3)
     adam = optim.Adam(model)
     return Trainer(model, adam, schedule=optim.StepLR(adam, 2), average=optim.WeightAverage(model, 0.9))
 
 
-def kinds(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Damage]]:
+def kinds(folder):
     """A small file of each kind in the folder, how it is read, and how it is damaged."""
     digits = data.synthetic_digits(20, seed=0)
     digits = data.Dataset(digits.images[:, :, ::5, ::5], digits.labels % 3, 3)
@@ -187,7 +185,7 @@ def kinds(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Damage]]
     for name in ("w.safetensors", "w.npz", "described.safetensors", "described.npz"):
         model.save(folder / name)
     both.save(folder / "ensemble.safetensors")
-    rows: Any = models.lenet5(seed=1)
+    rows = models.lenet5(seed=1)
     rows.squash6 = nn.Residual(nn.LeakyReLU(0.1), nn.Identity())
     rows.save(folder / "structure.npz")
     for name in ("c.safetensors", "described-c.safetensors"):
@@ -201,17 +199,17 @@ def kinds(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Damage]]
     (folder / "old" / "config.json").write_text(json.dumps(config))
     (folder / "old" / "history.json").write_text(json.dumps(old))
 
-    def settings_of(path: Path) -> None:
+    def settings_of(path):
         found = RunDirectory(path.parent)
         Settings.of_run(found.config(), found.config_file)
 
-    def cached(path: Path) -> None:
+    def cached(path):
         len(TuningCache(path).choices)
 
-    def history(path: Path) -> None:
+    def history(path):
         RunDirectory(path.parent).history()
 
-    def restore(path: Path) -> None:
+    def restore(path):
         restore_checkpoint(path, other)
 
     found = {
@@ -240,10 +238,10 @@ def kinds(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Damage]]
     return {name: (path, read, damage(path)) for name, (path, read, damage) in found.items()}
 
 
-def main(folder: Path, cases: int, seed: int) -> dict[str, Any]:
+def main(folder, cases, seed):
     """Damage each kind of file so many times."""
-    found: dict[str, Any] = {}
-    failures: collections.Counter[str] = collections.Counter()
+    found = {}
+    failures = collections.Counter()
     all_kinds = kinds(folder)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))

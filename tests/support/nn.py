@@ -1,31 +1,28 @@
 """What the layer tests share: drawn inputs, layers with drawn state, and running a pass."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpcnn import Key, nn
+from xpcnn import nn
 
 Array = np.ndarray[Any, Any]
 
 
-def draw(*shape: int, dtype: str = "float64", seed: int = 0) -> Array:
+def draw(*shape, dtype="float64", seed=0):
     """Normal numbers, a function of the shape and the seed alone."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
-def mentions(*parts: str) -> str:
+def mentions(*parts):
     """A regular expression for messages that hold all of these, in any order."""
     return r"(?s)\A" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
 
 
-def drawn_state(layer: nn.Layer, seed: int = 1) -> dict[str, Array]:
+def drawn_state(layer, seed=1):
     """Random values for every parameter and buffer of a layer; variances and counters are positive."""
-    state: dict[str, Array] = {}
+    state = {}
     for i, (path, old) in enumerate({**layer.parameters(), **layer.buffers()}.items()):
         if path.endswith("num_batches_tracked"):
             state[path] = np.asarray(7)
@@ -36,7 +33,7 @@ def drawn_state(layer: nn.Layer, seed: int = 1) -> dict[str, Array]:
     return state
 
 
-def build(make: Any, factory: Callable[[], nn.Layer], dtype: str = "float64") -> nn.Layer:
+def build(make, factory, dtype="float64"):
     """A layer on the backend of `make` whose whole state, biases included, is drawn."""
     with make.use():
         layer = factory().to(dtype=dtype)
@@ -52,7 +49,7 @@ class Pass(NamedTuple):
     gradients: dict[str, Array]
 
 
-def run_pass(make: Any, layer: nn.Layer, x: Any, *, train: bool = False, key: Key | None = None) -> Pass:
+def run_pass(make, layer, x, *, train=False, key=None):
     """Forward, and backward with a drawn dy."""
     y, ctx = layer.forward(x, train=train, key=key)
     grads = nn.Gradients()
@@ -62,7 +59,7 @@ def run_pass(make: Any, layer: nn.Layer, x: Any, *, train: bool = False, key: Ke
     return Pass(np.array(make.to_numpy(y)), np.array(make.to_numpy(dx)), gradients)
 
 
-def assert_same_bits(a: Pass, b: Pass) -> None:
+def assert_same_bits(a, b):
     """Assert that two passes gave exactly the same."""
     np.testing.assert_array_equal(a.y, b.y)
     np.testing.assert_array_equal(a.dx, b.dx)

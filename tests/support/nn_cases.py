@@ -1,7 +1,5 @@
 """Every layer, in the configurations worth testing, beside its PyTorch equivalent where there is one."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ class Case(NamedTuple):
     train: bool = False
 
 
-def small_net() -> nn.Layer:
+def small_net():
     """A model with each kind of container, and names of every depth."""
     return nn.Sequential(
         conv1=nn.Conv2d(1, 2, 3, padding=1, bias=False),
@@ -41,29 +39,29 @@ def small_net() -> nn.Layer:
 SMALL_NET_SHAPE = (2, 1, 4, 4)
 
 
-def torch_residual(t: Any) -> Any:
+def torch_residual(t):
     class Block(t.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.conv1 = t.Conv2d(2, 3, 3, padding=1)
             self.tanh = t.Tanh()
             self.downsample = t.Conv2d(2, 3, 1)
 
-        def forward(self, x: Any) -> Any:
+        def forward(self, x):
             return self.tanh(self.conv1(x)) + self.downsample(x)
 
     return Block()
 
 
-def torch_scaled_pool(t: Any) -> Any:
+def torch_scaled_pool(t):
     class Subsampling(t.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             start = t.BatchNorm2d(3)  # for its two parameters, which the test overwrites
             self.weight, self.bias = start.weight, start.bias
             self.pool = t.AvgPool2d((2, 3), (2, 1))
 
-        def forward(self, x: Any) -> Any:
+        def forward(self, x):
             return self.pool(x) * self.weight[:, None, None] + self.bias[:, None, None]
 
     return Subsampling()

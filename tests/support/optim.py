@@ -1,9 +1,6 @@
 """What the optimiser tests share: the combinations of options, the textbook's formulas, gradients, steps."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +8,7 @@ import numpy as np
 from xpcnn import nn, optim
 
 Case = tuple[type[optim.Optimizer], dict[str, Any]]
-CASES: dict[str, Case] = {
+CASES = {
     "SGD": (optim.SGD, {"lr": 0.1}),
     "SGD momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
     "SGD decay": (optim.SGD, {"lr": 0.1, "weight_decay": 0.2}),
@@ -34,15 +31,13 @@ CASES: dict[str, Case] = {
 """Every optimiser with every option away from its default at least once."""
 ONE_OF_EACH = ("SGD all", "AdaGrad", "RMSprop all", "Adam", "AdamW")
 
-SHAPES: dict[str, tuple[int, ...]] = {"conv.weight": (2, 3, 2, 2), "conv.bias": (2,), "fc.weight": (4, 5)}
+SHAPES = {"conv.weight": (2, 3, 2, 2), "conv.bias": (2,), "fc.weight": (4, 5)}
 
 Array = np.ndarray[Any, Any]
 Values = dict[str, Array]
 
 
-def formula(
-    kind: type, p: Array, gradients: list[Array], round_: Any = np.asarray, **options: Any
-) -> Iterator[Array]:
+def formula(kind, p, gradients, round_=np.asarray, **options):
     """The formulas of the docstrings in float64: `p` after each step, which alone is rounded."""
     lr, decay = options["lr"], options.get("weight_decay", 0.01 if kind is optim.AdamW else 0.0)
     momentum, nesterov = options.get("momentum", 0.0), options.get("nesterov", False)
@@ -74,7 +69,7 @@ def formula(
         yield p
 
 
-def draw(seed: int) -> Values:
+def draw(seed):
     """Normal numbers for each of SHAPES, from float32; the first of each is 0, as for a dead weight."""
     values = {}
     for number, (path, shape) in enumerate(SHAPES.items()):
@@ -84,13 +79,13 @@ def draw(seed: int) -> Values:
     return values
 
 
-def make_parameters(make: Any, dtype: str, seed: int = 0) -> dict[str, nn.Parameter]:
+def make_parameters(make, dtype, seed=0):
     """Parameters of SHAPES on the backend of `make`, whose arrays refuse writing where it can make such."""
     with make.use():
         return {path: nn.Parameter(make.array(values, dtype)) for path, values in draw(seed).items()}
 
 
-def store(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Any]) -> nn.Gradients:
+def store(parameters, values):
     """A store with these gradients, by path."""
     grads = nn.Gradients()
     for path, gradient in values.items():
@@ -98,9 +93,7 @@ def store(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Any]) -> 
     return grads
 
 
-def step(
-    make: Any, optimizer: optim.Optimizer, parameters: Mapping[str, nn.Parameter], values: Values
-) -> None:
+def step(make, optimizer, parameters, values):
     """One step with these gradients, in the dtype of each parameter, for those parameters that are named."""
     dtypes = {path: str(parameters[path].dtype).rpartition(".")[-1] for path in values}
     given = {path: make.array(gradient, dtypes[path]) for path, gradient in values.items()}
@@ -108,6 +101,6 @@ def step(
         optimizer.step(store(parameters, given))
 
 
-def mentions(*parts: str) -> str:
+def mentions(*parts):
     """A regular expression for messages that hold all of these, in any order."""
     return r"(?s)\A" + "".join(f"(?=.*{re.escape(part)})" for part in parts)

@@ -1,9 +1,5 @@
 """GoogLeNet and LeNet-5 as plain PyTorch modules; see `torch_models`."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,17 +9,17 @@ from torch.nn import functional as F  # noqa: E402
 
 
 class BasicConv2d(nn.Module):
-    def __init__(self, inputs: int, filters: int, **options: int) -> None:
+    def __init__(self, inputs, filters, **options):
         super().__init__()
         self.conv = nn.Conv2d(inputs, filters, bias=False, **options)
         self.bn = nn.BatchNorm2d(filters, eps=0.001)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         return F.relu(self.bn(self.conv(x)))
 
 
 class Inception(nn.Module):
-    def __init__(self, inputs: int, one: int, red3: int, three: int, red5: int, five: int, pool: int) -> None:
+    def __init__(self, inputs, one, red3, three, red5, five, pool):
         super().__init__()
         self.branch1 = BasicConv2d(inputs, one, kernel_size=1)
         self.branch2 = nn.Sequential(
@@ -36,19 +32,19 @@ class Inception(nn.Module):
             nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), BasicConv2d(inputs, pool, kernel_size=1)
         )
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
 class InceptionAux(nn.Module):
-    def __init__(self, inputs: int, classes: int, width: int, dropout: float) -> None:
+    def __init__(self, inputs, classes, width, dropout):
         super().__init__()
         self.conv = BasicConv2d(inputs, 2 * width, kernel_size=1)
         self.fc1 = nn.Linear(32 * width, 16 * width)
         self.fc2 = nn.Linear(16 * width, classes)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         x = torch.flatten(self.conv(F.adaptive_avg_pool2d(x, (4, 4))), 1)
         return self.fc2(self.dropout(F.relu(self.fc1(x))))
 
@@ -67,23 +63,14 @@ INCEPTION = {
 }
 
 
-def pool(x: Any, kernel: int = 3) -> Any:
+def pool(x, kernel=3):
     return F.max_pool2d(x, kernel, 2, ceil_mode=True)
 
 
 class GoogLeNet(nn.Module):
     """In training, with `aux`: the logits, then those of aux1 and aux2."""
 
-    def __init__(
-        self,
-        classes: int,
-        channels: int,
-        small: bool,
-        width: int,
-        aux: bool,
-        dropout: float = 0.2,
-        aux_dropout: float = 0.7,
-    ) -> None:
+    def __init__(self, classes, channels, small, width, aux, dropout=0.2, aux_dropout=0.7):
         super().__init__()
 
         stem = {"kernel_size": 3, "padding": 1} if small else {"kernel_size": 7, "stride": 2, "padding": 3}
@@ -100,7 +87,7 @@ class GoogLeNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1024 * width // 64, classes)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         x = self.conv1(x)
         x = self.conv3(self.conv2(x if self.small else pool(x)))
         x = self.inception3b(self.inception3a(x if self.small else pool(x)))
@@ -114,12 +101,12 @@ class GoogLeNet(nn.Module):
 
 
 class Subsampling(nn.Module):
-    def __init__(self, maps: int) -> None:
+    def __init__(self, maps):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(maps))
         self.bias = nn.Parameter(torch.zeros(maps))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         total = x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]
         return total * (self.weight / 4)[:, None, None] + self.bias[:, None, None]
 
@@ -136,7 +123,7 @@ XXX...XXX..X.XXX
 
 
 class LeNet5(nn.Module):
-    def __init__(self, variant: str, classes: int, channels: int) -> None:
+    def __init__(self, variant, classes, channels):
         super().__init__()
         self.variant = variant
         modern = variant == "modern"
@@ -151,12 +138,12 @@ class LeNet5(nn.Module):
         self.f6 = nn.Linear(120, 84)
         self.output = nn.Linear(84, classes)
 
-    def squash(self, x: Any) -> Any:
+    def squash(self, x):
         if self.variant == "modern":
             return F.relu(x)
         return torch.sigmoid(x) if self.variant == "sigmoid" else 1.7159 * torch.tanh(2 / 3 * x)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         height, width = x.shape[2:]
         top, left = (32 - height) // 2, (32 - width) // 2
         x = F.pad(x, (left, 32 - width - left, top, 32 - height - top))

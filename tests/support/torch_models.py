@@ -4,10 +4,7 @@ Written from the papers and from torchvision's published parameter lists, and im
 `width` below 64 narrows every layer in proportion, for quick comparisons.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from typing import Any
 
 import pytest
 
@@ -20,7 +17,7 @@ from torch.nn import functional as F  # noqa: E402
 class Residual(nn.Module):
     """A block of convolutions, (outputs, kernel, stride) each; the shortcuts for CIFAR have no weights."""
 
-    def __init__(self, inputs: int, convolutions: list[tuple[int, int, int]], cifar: bool) -> None:
+    def __init__(self, inputs, convolutions, cifar):
         super().__init__()
         channels, self.depth = inputs, len(convolutions)
         for i, (outputs, kernel, stride) in enumerate(convolutions, start=1):
@@ -33,7 +30,7 @@ class Residual(nn.Module):
             conv = nn.Conv2d(inputs, channels, 1, stride, bias=False)
             self.downsample = nn.Sequential(conv, nn.BatchNorm2d(channels))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         y = x
         for i in range(1, self.depth + 1):
             y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y if i == 1 else F.relu(y)))
@@ -44,25 +41,16 @@ class Residual(nn.Module):
         return F.relu(y + x)
 
 
-def basic(width: int, stride: int) -> list[tuple[int, int, int]]:
+def basic(width, stride):
     return [(width, 3, stride), (width, 3, 1)]
 
 
-def bottleneck(width: int, stride: int) -> list[tuple[int, int, int]]:
+def bottleneck(width, stride):
     return [(width, 1, 1), (width, 3, stride), (4 * width, 1, 1)]
 
 
 class ResNet(nn.Module):
-    def __init__(
-        self,
-        block: Any,
-        blocks: tuple[int, ...],
-        classes: int,
-        channels: int,
-        small: bool,
-        width: int,
-        cifar: bool = False,
-    ) -> None:
+    def __init__(self, block, blocks, classes, channels, small, width, cifar=False):
         super().__init__()
         self.small, self.stages = small, len(blocks)
         self.conv1 = nn.Conv2d(channels, width, *((3, 1, 1) if small else (7, 2, 3)), bias=False)
@@ -77,7 +65,7 @@ class ResNet(nn.Module):
             setattr(self, f"layer{number + 1}", nn.Sequential(*layers))
         self.fc = nn.Linear(inputs, classes)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))
         if not self.small:
             x = F.max_pool2d(x, 3, 2, 1)
@@ -87,9 +75,7 @@ class ResNet(nn.Module):
 
 
 class AlexNet(nn.Module):
-    def __init__(
-        self, classes: int, channels: int, small: bool, width: int, dropout: float, normalise: bool
-    ) -> None:
+    def __init__(self, classes, channels, small, width, dropout, normalise):
         super().__init__()
         pad, self.pixels = (1, 4) if small else (0, 6)
         self.normalise = normalise
@@ -119,7 +105,7 @@ class AlexNet(nn.Module):
             nn.Linear(64 * width, classes),
         )
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         for i, layer in enumerate(self.features):
             x = layer(x)
             if self.normalise and i in (1, 4):
@@ -127,7 +113,7 @@ class AlexNet(nn.Module):
         return self.classifier(torch.flatten(self.avgpool(x), 1))
 
 
-def neighbours_squared(x: Any, reach: int) -> Any:
+def neighbours_squared(x, reach):
     """For each channel, the sum of the squares of those at most `reach` away, as the paper of 2012 has it."""
     channels = x.shape[1]
     squares = [x[:, max(0, i - reach) : i + reach + 1].square().sum(1) for i in range(channels)]
@@ -144,11 +130,9 @@ VGG_LAYERS = {
 
 
 class VGG(nn.Module):
-    def __init__(
-        self, depth: int, bn: bool, classes: int, channels: int, small: bool, width: int, dropout: float
-    ) -> None:
+    def __init__(self, depth, bn, classes, channels, small, width, dropout):
         super().__init__()
-        layers: list[nn.Module] = []
+        layers = []
         for entry in VGG_LAYERS[depth][: -1 if small else None]:
             if entry == "M":
                 layers.append(nn.MaxPool2d(2, 2))
@@ -169,23 +153,14 @@ class VGG(nn.Module):
             nn.Linear(64 * width, classes),
         )
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
 class SimpleConvNet(nn.Sequential):
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        filters: int,
-        filter_size: int,
-        stride: int,
-        padding: int,
-        hidden: int,
-        classes: int,
-    ) -> None:
+    def __init__(self, shape, filters, filter_size, stride, padding, hidden, classes):
         oh, ow = ((side + 2 * padding - filter_size) // stride + 1 for side in shape[1:])
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
+        layers = OrderedDict(
             conv1=nn.Conv2d(shape[0], filters, filter_size, stride, padding),
             relu1=nn.ReLU(),
             pool1=nn.MaxPool2d(2),
@@ -198,9 +173,9 @@ class SimpleConvNet(nn.Sequential):
 
 
 class TinyConvNet(nn.Sequential):
-    def __init__(self, shape: tuple[int, int, int], filters: int, classes: int, bias: bool) -> None:
+    def __init__(self, shape, filters, classes, bias):
         channels, height, width = shape
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
+        layers = OrderedDict(
             conv1=nn.Conv2d(channels, filters, 3, bias=bias),
             pool1=nn.MaxPool2d(2),
             flatten=nn.Flatten(),
@@ -210,10 +185,8 @@ class TinyConvNet(nn.Sequential):
 
 
 class DeepConvNet(nn.Sequential):
-    def __init__(
-        self, classes: int, channels: int, dropout: float, batch_norm: bool, filters: tuple[int, int, int]
-    ) -> None:
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+    def __init__(self, classes, channels, dropout, batch_norm, filters):
+        layers = OrderedDict()
         for i in range(1, 7):
             outputs = filters[(i - 1) // 2]
             layers[f"conv{i}"] = nn.Conv2d(channels, outputs, 3, padding=2 if i == 4 else 1)

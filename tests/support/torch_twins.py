@@ -1,9 +1,5 @@
 """Which PyTorch module is the twin of which published model."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from tests.support.model_cases import WIDTHS
 from tests.support.torch_inception import GoogLeNet, LeNet5
 from tests.support.torch_models import (
@@ -30,16 +26,7 @@ TWINS = ("deep_convnet", "lenet5", "alexnet", *VGGS, "googlenet", *RESNETS, *CIF
 """Those that take any number of classes and channels, and have small_images."""
 
 
-def twin(
-    name: str,
-    *,
-    classes: int = 1000,
-    in_channels: int = 3,
-    small_images: bool = False,
-    narrow: bool = False,
-    dropout: float = 0.5,
-    **options: Any,
-) -> Any:
+def twin(name, *, classes=1000, in_channels=3, small_images=False, narrow=False, dropout=0.5, **options):
     """The PyTorch module of a published model; narrowed as `model_cases.tiny` narrows, and without dropout of
     its own choosing."""
     size = (classes, in_channels, small_images)

@@ -1,23 +1,18 @@
 """What the tests of training share beside their fixtures."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 from xpcnn import nn
 
 
 class PassOn(nn.Layer):
     """Passes everything on, and calls a function with each input or gradient, and whether it trains."""
 
-    def __init__(self, note: Callable[[Any, bool], Any] = lambda array, train: None) -> None:
+    def __init__(self, note=lambda array, train: None):
         self.note = note
 
-    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+    def forward(self, x, *, train=False, key=None):
         self.note(x, train)
         return x, None
 
-    def backward(self, ctx: Any, dy: Any, grads: Any = None, *, need_dx: bool = True) -> Any:
+    def backward(self, ctx, dy, grads=None, *, need_dx=True):
         self.note(dy, False)
         return dy

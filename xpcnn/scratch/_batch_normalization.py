@@ -80,18 +80,32 @@ class BatchNormalization(Layer):
         self._dtype, backend = x.dtype, backend_of(x)
         # Half precision is upcast as a whole: running variances would not fit it.
         wide, gamma, beta = (upcast(backend, array) for array in (x, gamma, beta))
-        elements = math.prod(x.shape[1:])
-        if size_of(gamma) == elements != x.shape[1]:
+        if size_of(gamma) == math.prod(x.shape[1:]):
             wide = ops.flatten(wide)[0]
+        zeros = backend.xp.zeros(wide.shape[1], dtype=wide.dtype, device=backend.device)
         if self.running_mean is None or self.running_var is None:
-            self.running_mean, self.running_var = (_zeros(wide) for _ in range(2))
-        if train_flg:
-            y, mean, var = self._normalise(wide, gamma, beta)
-            self.running_mean = self._blend(self.running_mean, mean)
-            self.running_var = self._blend(self.running_var, var)
-        else:
-            mean, var = (cast_like(array, wide) for array in (self.running_mean, self.running_var))
+            self.running_mean, self.running_var = zeros, zeros + 0.0
+        running = self.running_mean, self.running_var
+        if not train_flg:
+            mean, var = (cast_like(array, wide) for array in running)
             y, self._ctx = ops.batch_norm(wide, gamma, beta, mean, var, eps=_EPS)
+        else:
+            if size_of(wide) == wide.shape[1]:
+                # One value is its own mean. The core refuses such a batch; its formulas hold all the same.
+                mean, var = backend.xp.reshape(wide, (-1,)), zeros
+                y, ctx = ops.batch_norm(wide, gamma, beta, mean, var, eps=_EPS)
+                self._ctx = ctx._replace(train=True)
+            else:
+                # With momentum 1 the "running" statistics are those of this batch, the variance unbiased.
+                y, self._ctx = ops.batch_norm(
+                    wide, gamma, beta, zeros, zeros, train=True, momentum=1.0, eps=_EPS
+                )
+                mean = self._ctx.running_mean
+                var = self._ctx.running_var * (1 - wide.shape[1] / size_of(wide))
+            self.running_mean, self.running_var = (
+                self.momentum * old + (1 - self.momentum) * cast_like(new, old)
+                for old, new in zip(running, (mean, var), strict=True)
+            )
         return backend.xp.astype(backend.xp.reshape(y, self.input_shape), self._dtype, copy=False)
 
     def backward(self, dout: Array) -> Array:
@@ -101,26 +115,3 @@ class BatchNormalization(Layer):
         dx, dgamma, dbeta = ops.batch_norm.backward(ctx, wide)
         self.dgamma, self.dbeta = cast_like(dgamma, self.gamma), cast_like(dbeta, self.beta)
         return xp.astype(xp.reshape(dx, self.input_shape), self._dtype, copy=False)
-
-    def _normalise(self, x: Array, gamma: Array, beta: Array) -> tuple[Array, Array, Array]:
-        """Return y, and the mean and biased variance of the batch."""
-        zeros = _zeros(x)
-        count = size_of(x) // x.shape[1]
-        if count == 1:
-            # One value is its own mean. The core refuses such a batch; its formulas hold all the same.
-            mean = backend_of(x).xp.reshape(x, (-1,))
-            y, ctx = ops.batch_norm(x, gamma, beta, mean, zeros, eps=_EPS)
-            self._ctx = ctx._replace(train=True)
-            return y, mean, zeros
-        # With momentum 1 the "running" statistics are those of this batch, the variance unbiased.
-        y, self._ctx = ops.batch_norm(x, gamma, beta, zeros, zeros, train=True, momentum=1.0, eps=_EPS)
-        return y, self._ctx.running_mean, self._ctx.running_var * ((count - 1) / count)
-
-    def _blend(self, old: Array, new: Array) -> Array:
-        return self.momentum * old + (1 - self.momentum) * cast_like(new, old)
-
-
-def _zeros(x: Array) -> Array:
-    """Return a 0 for each feature of `x`."""
-    backend = backend_of(x)
-    return backend.xp.zeros(x.shape[1], dtype=x.dtype, device=backend.device)

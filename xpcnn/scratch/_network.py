@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from xpcnn import io
+from xpcnn.arguments import whole
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
-from xpcnn.errors import ArgumentError, CheckpointError, ShapeError, StateDictError
+from xpcnn.errors import CheckpointError, ShapeError, StateDictError
 from xpcnn.io.pickles import read_pickle
 from xpcnn.ops import ConvGeometry
 from xpcnn.ops.op import require_array
@@ -21,9 +22,6 @@ from xpcnn.scratch.gradient import numerical_gradient
 from xpcnn.scratch.layers import Convolution, Dropout, SoftmaxWithLoss
 
 __all__ = ["Network"]
-
-_PICKLE_ENDING = ".pkl"
-_ARCHIVE_MAGIC = b"PK"  # of zip files, which npz files are
 
 
 class Network:
@@ -60,10 +58,8 @@ class Network:
         n = x.shape[0]
         if n == 0 or t.shape[0] != n:
             raise ShapeError(f"accuracy: {n} images (shape {tuple(x.shape)}) with labels {tuple(t.shape)}")
-        if batch_size < 1:
-            raise ArgumentError(f"accuracy: batch_size must be at least 1, got {batch_size!r}")
         labels, hits = class_numbers(t), 0
-        for start in range(0, n, batch_size):
+        for start in range(0, n, batch_size := whole("accuracy: batch_size", batch_size, 1)):
             some = slice(start, min(start + batch_size, n))
             y = self.predict(x[some, ...])
             xp = backend_of(y, labels).xp
@@ -89,14 +85,11 @@ class Network:
         Dropout masks are drawn once and held, so that all differences are of one function.
         """
         self.loss(x, t)
-        dropouts = [layer for layer in self._layer_list() if isinstance(layer, Dropout)]
+        self._hold_masks(True)
         try:
-            for layer in dropouts:
-                layer.hold = True
             return {key: numerical_gradient(lambda _: self.loss(x, t), p) for key, p in self.params.items()}
         finally:
-            for layer in dropouts:
-                layer.hold = False
+            self._hold_masks(False)
 
     def save_params(self, file_name: str | PathLike[str] = "params.pkl") -> None:
         """Write `params` to a file: safetensors if the name ends so, else npz, and never a pickle.
@@ -110,7 +103,7 @@ class Network:
             For an ending other than .npz, .pkl or .safetensors, or when the file cannot be written.
         """
         arrays = {key: to_numpy(value) for key, value in self.params.items()}
-        if Path(file_name).suffix != _PICKLE_ENDING:
+        if Path(file_name).suffix != ".pkl":
             io.save_arrays(file_name, arrays, {})
             return
         # Under the script's own name: where it looks for its params.pkl again, the file is there.
@@ -132,8 +125,13 @@ class Network:
         StateDictError
             When names or shapes are not those of this network; nothing is changed then.
         """
-        self.params.update(_fit_params(file_name, _read_params(file_name, self.params), self.params))
+        self.params.update(_fit_params(file_name, self.params))
         self._assign_params()
+
+    def _hold_masks(self, hold: bool) -> None:
+        for layer in self._layer_list():
+            if isinstance(layer, Dropout):
+                layer.hold = hold
 
     def _layer_list(self) -> list[Any]:
         return list(self.layers.values() if isinstance(self.layers, dict) else self.layers)
@@ -181,7 +179,7 @@ def _read_params(path: str | PathLike[str], params: Mapping[str, Array]) -> dict
         return dict(io.load_arrays(path, wanted=wanted)[0])
     try:
         with open(path, "rb") as file:
-            if file.read(len(_ARCHIVE_MAGIC)) == _ARCHIVE_MAGIC:
+            if file.read(2) == b"PK":  # a zip file, which npz files are
                 return dict(io.load_arrays(path, ending=".npz", wanted=wanted)[0])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -191,16 +189,15 @@ def _read_params(path: str | PathLike[str], params: Mapping[str, Array]) -> dict
     return found
 
 
-def _fit_params(
-    path: str | PathLike[str], found: Mapping[str, Any], params: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Return `found` as arrays that can take the places of `params`: on their backends, in their own dtypes.
+def _fit_params(path: str | PathLike[str], params: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what a file has for `params`, as arrays on their backends, in the file's own dtypes.
 
     Raises
     ------
     StateDictError
         Naming every entry that is missing, not expected, no array of real numbers, or of another shape.
     """
+    found = _read_params(path, params)
     problems = [f"missing: {key}" for key in params if key not in found]
     for key, array in found.items():
         if key not in params:
@@ -213,4 +210,5 @@ def _fit_params(
             problems.append(f"{key}: shape {tuple(array.shape)}, expected {tuple(params[key].shape)}")
     if problems:
         raise StateDictError(f"{path} does not fit this network:\n  " + "\n  ".join(problems))
-    return {key: backend_of(params[key]).copy(backend_of(params[key]).asarray(found[key])) for key in params}
+    backends = {key: backend_of(value) for key, value in params.items()}
+    return {key: backend.copy(backend.asarray(found[key])) for key, backend in backends.items()}

@@ -67,9 +67,6 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array) -> Array:
     return grad
 
 
-_numerical_gradient_1d = numerical_gradient  # the book's helper for vectors
-
-
 def numerical_gradient_2d(f: Callable[[Array], Any], X: Array) -> Array:
     """Return the gradient of `f`, a function of vectors, at a vector (n,) or each row of a matrix (m, n)."""
     if require_array("numerical_gradient_2d", "X", X).ndim == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
 _EPS = 1e-7
 
 
+@dataclass(eq=False)
 class _BookOptimizer(ABC):
     """What the optimisers share: reading and writing the two dictionaries.
 
@@ -35,7 +37,7 @@ class _BookOptimizer(ABC):
     float64.
     """
 
-    lr: float
+    lr: float = 0.01
 
     def __setattr__(self, name: str, value: Any) -> None:
         option = name in ("lr", "momentum", "decay_rate", "beta1", "beta2")
@@ -63,9 +65,12 @@ class _BookOptimizer(ABC):
             else:
                 params[key][...] = cast_like(new, params[key])
 
-    @abstractmethod
     def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        """Return new arrays; those given belong to others and stay as they are."""
+        return {key: self._step(key, params[key], slope) for key, slope in grads.items()}
+
+    @abstractmethod
+    def _step(self, key: str, p: Array, g: Array) -> Array:
+        """Return a parameter after a step, as a new array."""
 
 
 def _as_array(where: str, key: str, value: Any) -> Array:
@@ -87,35 +92,29 @@ def _as_number(value: Any) -> Any:
     return native(asarray(float(value)) if isinstance(value, Real) else value)
 
 
+@dataclass(eq=False)
 class _CoreOptimizer(_BookOptimizer):
     """One of the core's optimisers for each key, made when the key is first seen.
 
     So one object may serve several networks, as in the book's comparisons.
     """
 
-    def __init__(self, lr: float = 0.01) -> None:
-        self.lr = lr
-        self._cores: dict[str, tuple[Parameter, optim.Optimizer]] = {}
+    _cores: dict[str, tuple[Parameter, optim.Optimizer]] = field(default_factory=dict, init=False, repr=False)
 
     @abstractmethod
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         """Return the core's optimiser of a parameter."""
 
-    def _new_values(
-        self, params: dict[str, Array], grads: dict[str, Array], lr: float | None = None
-    ) -> dict[str, Array]:
-        new = {}
-        for key, slope in grads.items():
-            if key not in self._cores:
-                parameter = Parameter(0.0)
-                self._cores[key] = parameter, self._make({key: parameter})
-            parameter, core = self._cores[key]
-            parameter.data, core.lr = params[key], self.lr if lr is None else lr
-            store = Gradients()
-            store.add(parameter, slope)
-            core.step(store)
-            new[key] = parameter.data
-        return new
+    def _step(self, key: str, p: Array, g: Array, lr: float | None = None) -> Array:
+        if key not in self._cores:
+            parameter = Parameter(0.0)
+            self._cores[key] = parameter, self._make({key: parameter})
+        parameter, core = self._cores[key]
+        parameter.data, core.lr = p, self.lr if lr is None else lr
+        grads = Gradients()
+        grads.add(parameter, g)
+        core.step(grads)
+        return parameter.data
 
 
 class SGD(_CoreOptimizer):
@@ -134,23 +133,20 @@ class SGD(_CoreOptimizer):
         return optim.SGD(parameters)
 
 
+@dataclass(eq=False)
 class Momentum(_CoreOptimizer):
     """Descent with momentum: ``v ← momentum · v − lr · g``, ``p ← p + v``.
 
     The learning rate enters the velocity; in the core it multiplies the velocity when that is applied.
     """
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        super().__init__(lr)
-        self.momentum = momentum
+    momentum: float = 0.9
 
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         return optim.SGD(parameters, momentum=self.momentum)
 
-    def _new_values(
-        self, params: dict[str, Array], grads: dict[str, Array], lr: float | None = 1.0
-    ) -> dict[str, Array]:
-        return super()._new_values(params, {key: self.lr * slope for key, slope in grads.items()}, lr)
+    def _step(self, key: str, p: Array, g: Array, lr: float | None = 1.0) -> Array:
+        return super()._step(key, p, self.lr * g, lr)
 
 
 class AdaGrad(_CoreOptimizer):
@@ -160,17 +156,17 @@ class AdaGrad(_CoreOptimizer):
         return optim.AdaGrad(parameters, eps=_EPS)
 
 
+@dataclass(eq=False)
 class RMSprop(_CoreOptimizer):
     """RMSprop: ``h ← decay_rate · h + (1 − decay_rate) · g²``, ``p ← p − lr · g / (√h + 1e-7)``."""
 
-    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
-        super().__init__(lr)
-        self.decay_rate = decay_rate
+    decay_rate: float = 0.99
 
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
         return optim.RMSprop(parameters, alpha=self.decay_rate, eps=_EPS)
 
 
+@dataclass(eq=False)
 class Nesterov(_BookOptimizer):
     """Nesterov's momentum in the book's form, of which PyTorch's and the core's is a close relative.
 
@@ -189,21 +185,17 @@ class Nesterov(_BookOptimizer):
     array([0.125])
     """
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        self.lr = lr
-        self.momentum = momentum
-        self.v: dict[str, Array] | None = None
+    momentum: float = 0.9
+    v: dict[str, Array] | None = field(default=None, init=False, repr=False)
 
-    def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+    def _step(self, key: str, p: Array, g: Array) -> Array:
         self.v = self.v or {}
-        momentum, new = self.momentum, {}
-        for key, slope in grads.items():
-            step = self.lr * slope
-            self.v[key] = momentum * self.v.get(key, 0.0) - step
-            new[key] = params[key] + momentum * momentum * self.v[key] - (1 + momentum) * step
-        return new
+        momentum, step = self.momentum, self.lr * g
+        self.v[key] = momentum * self.v.get(key, 0.0) - step
+        return p + momentum * momentum * self.v[key] - (1 + momentum) * step
 
 
+@dataclass(eq=False)
 class Adam(_BookOptimizer):
     """Adam with the book's small number, which is added to the root before the root is corrected.
 
@@ -223,22 +215,21 @@ class Adam(_BookOptimizer):
     array([0.5, 2.5])
     """
 
-    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
-        self.lr = lr
-        self.beta1, self.beta2 = beta1, beta2
-        self.iter = 0
-        self.m: dict[str, Array] | None = None
-        self.v: dict[str, Array] | None = None
+    lr: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    iter: int = field(default=0, init=False)
+    m: dict[str, Array] | None = field(default=None, init=False, repr=False)
+    v: dict[str, Array] | None = field(default=None, init=False, repr=False)
 
     def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
-        self.m, self.v = self.m or {}, self.v or {}
         self.iter += 1
+        return super()._new_values(params, grads)
+
+    def _step(self, key: str, p: Array, g: Array) -> Array:
+        self.m, self.v = self.m or {}, self.v or {}
+        m, v = self.m.get(key, 0.0), self.v.get(key, 0.0)
+        self.m[key] = m + (1 - self.beta1) * (g - m)
+        self.v[key] = v + (1 - self.beta2) * (g * g - v)
         rate = self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
-        new = {}
-        for key, slope in grads.items():
-            m, v = self.m.get(key, 0.0), self.v.get(key, 0.0)
-            self.m[key] = m + (1 - self.beta1) * (slope - m)
-            self.v[key] = v + (1 - self.beta2) * (slope * slope - v)
-            root = backend_of(slope).xp.sqrt(self.v[key])
-            new[key] = params[key] - rate * self.m[key] / (root + _EPS)
-        return new
+        return p - rate * self.m[key] / (backend_of(g).xp.sqrt(self.v[key]) + _EPS)

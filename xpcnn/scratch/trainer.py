@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xpcnn.arguments import whole
 from xpcnn.backend import Array, backend_of
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.op import require_array
@@ -89,23 +90,17 @@ class Trainer:
     ) -> None:
         if optimizer.lower() not in _OPTIMIZERS:
             raise ArgumentError(f"Trainer: unknown optimizer {optimizer!r}; known: {', '.join(_OPTIMIZERS)}")
-        if mini_batch_size < 1:
-            raise ArgumentError(f"Trainer: mini_batch_size must be at least 1, got {mini_batch_size!r}")
-        self.network = network
-        self.verbose = verbose
+        self.network, self.verbose, self.epochs = network, verbose, epochs
         self.x_train, self.t_train = x_train, _labels("train", x_train, t_train)
         self.x_test, self.t_test = x_test, _labels("test", x_test, t_test)
-        self.epochs = epochs
-        self.batch_size = mini_batch_size
+        self.batch_size = whole("Trainer: mini_batch_size", mini_batch_size, 1)
         self.evaluate_sample_num_per_epoch = evaluate_sample_num_per_epoch
         self.optimizer = _OPTIMIZERS[optimizer.lower()](**optimizer_param)
 
         self.train_size = x_train.shape[0]
-        self.iter_per_epoch = -(-self.train_size // mini_batch_size)
+        self.iter_per_epoch = -(-self.train_size // self.batch_size)
         self.max_iter = epochs * self.iter_per_epoch
-        self.current_iter = 0
-        self.current_epoch = 0
-
+        self.current_iter = self.current_epoch = 0
         self.train_loss_list: list[float] = []
         self.train_acc_list: list[float] = []
         self.test_acc_list: list[float] = []
@@ -143,17 +138,14 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         self.current_epoch += 1
-        train_acc = self._accuracy(self.x_train, self.t_train)
-        test_acc = self._accuracy(self.x_test, self.t_test)
-        self.train_acc_list.append(train_acc)
-        self.test_acc_list.append(test_acc)
+        accuracies = []
+        for x, t in ((self.x_train, self.t_train), (self.x_test, self.t_test)):
+            first = slice(min(self.evaluate_sample_num_per_epoch or x.shape[0], x.shape[0]))
+            accuracies.append(float(self.network.accuracy(x[first, ...], t[first, ...])))
+        self.train_acc_list.append(accuracies[0])
+        self.test_acc_list.append(accuracies[1])
         if self.verbose:
-            print(f"=== epoch:{self.current_epoch}, train acc:{train_acc}, test acc:{test_acc} ===")
-
-    def _accuracy(self, x: Array, t: Array) -> float:
-        wanted = self.evaluate_sample_num_per_epoch
-        samples = x.shape[0] if wanted is None else min(wanted, x.shape[0])
-        return float(self.network.accuracy(x[:samples, ...], t[:samples, ...]))
+            print(f"=== epoch:{self.current_epoch}, train acc:{accuracies[0]}, test acc:{accuracies[1]} ===")
 
 
 def _labels(part: str, x: Array, t: Array) -> Array:
