@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import oracles
-from tests.support.scratch import LABEL_FORMS, draw
+from tests.support.scratch import draw
 from xpcnn.errors import ArgumentError
 from xpcnn.scratch import layers
 
@@ -16,26 +16,15 @@ def check(make, layer, x, dout, dtype, y, dx):
         make.check(layer.backward(given[1]), dx, dtype)
 
 
-SIMPLE = {
-    "Relu": (layers.Relu, oracles.relu, oracles.relu_gradients),
-    "Sigmoid": (layers.Sigmoid, oracles.sigmoid, oracles.sigmoid_gradients),
-}
-
-
-@pytest.mark.parametrize("name", SIMPLE)
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
 def test_activations(make, dtype, name):
-    kind, forward, backward = SIMPLE[name]
-    x, dout = draw(2, 3, 4, 2), draw(2, 3, 4, 2, seed=1)
-    check(make, kind(), x, dout, dtype, forward(x), backward(x, dout))
-
-
-def test_what_activations_keep(make):
-    relu, sigmoid, x = layers.Relu(), layers.Sigmoid(), make.array([[-1.0, 0.0, 2.0]])
-    assert (relu.mask, sigmoid.out) == (None, None)
-    relu.forward(x)
-    y = sigmoid.forward(x)
-    np.testing.assert_array_equal(make.to_numpy(relu.mask), [[True, True, False]])
-    assert sigmoid.out is y
+    layer, x, dout = getattr(layers, name.title())(), draw(2, 3, 4, 2), draw(2, 3, 4, 2, seed=1)
+    forward, backward = getattr(oracles, name), getattr(oracles, f"{name}_gradients")
+    check(make, layer, x, dout, dtype, forward(x), backward(x, dout))
+    if name == "relu":
+        np.testing.assert_array_equal(make.to_numpy(layer.mask), x <= 0)
+    else:
+        make.check(layer.out, forward(x), dtype)
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 2, 3), (1, 6), (0, 6)])
@@ -43,7 +32,6 @@ def test_affine(make, dtype, shape):
     """Images are laid out flat, and their gradient has their shape."""
     W, b, x, dout = draw(6, 5), draw(5), draw(*shape), draw(shape[0], 5, seed=1)
     layer = layers.Affine(make.array(W, dtype), make.array(b, dtype))
-    assert (layer.x, layer.dW, layer.db) == (None, None, None)
     flat = x.reshape(shape[0], 6)
     check(make, layer, x, dout, dtype, flat @ W + b, (dout @ W.T).reshape(shape))
     make.check(layer.dW, flat.T @ dout, dtype)
@@ -59,7 +47,6 @@ def test_convolution(make, dtype, stride, pad):
     dout = draw(*expected.shape, seed=1)
     dx, dW, db = oracles.conv2d_gradients(x, W, dout, strides, pads)
     layer = layers.Convolution(make.array(W, dtype), make.array(b, dtype), stride, pad)
-    assert (layer.x, layer.dW, layer.db) == (None, None, None)
     check(make, layer, x, dout, dtype, expected, dx)
     make.check(layer.dW, dW, dtype)
     make.check(layer.db, db, dtype)
@@ -81,45 +68,30 @@ def test_pooling(make, dtype, pool):
 
 
 LABELS = np.array([2, 0, 1, 1])
+TARGETS = {
+    "labels": (LABELS, LABELS),
+    "one-hot integers": (np.eye(3, dtype=int)[LABELS], LABELS),
+    # The book's backward divides by the length of a one-hot label.
+    **{f"one sample: {t}": (np.array(t), np.array([1])) for t in (1, [1], [0, 1, 0])},
+}
 
 
-@pytest.mark.parametrize("form", LABEL_FORMS)
-def test_softmax_with_loss(make, dtype, form):
-    x, layer = draw(4, 3), layers.SoftmaxWithLoss()
-    assert (layer.loss, layer.y, layer.t) == (None, None, None)
-    t = make.array(LABEL_FORMS[form](LABELS, 3))
-    loss = layer.forward(make.array(x, dtype), t)
-    make.check(loss, oracles.softmax_cross_entropy(x, LABELS), dtype)
+@pytest.mark.parametrize(("t", "labels"), TARGETS.values(), ids=TARGETS.keys())
+def test_softmax_with_loss(make, dtype, t, labels):
+    x, layer = draw(4, 3) if len(labels) == 4 else draw(3), layers.SoftmaxWithLoss()
+    loss = layer.forward(make.array(x, dtype), given := make.array(t))
+    make.check(loss, oracles.softmax_cross_entropy(np.atleast_2d(x), labels), dtype)
     assert layer.loss is loss
-    assert layer.t is t
+    assert layer.t is given
     make.check(layer.y, oracles.softmax(x), dtype)
-    make.check(layer.backward(), oracles.softmax_cross_entropy_gradients(x, LABELS), dtype)
-    make.check(layer.backward(3), oracles.softmax_cross_entropy_gradients(x, LABELS, dy=3.0), dtype)
-
-
-@pytest.mark.parametrize("t", [np.array(1), np.array([1]), np.array([0, 1, 0])], ids=str)
-def test_the_loss_of_a_single_sample(make, t):
-    """The book's backward divides by the length of a one-hot label."""
-    x, label, layer = draw(3), np.array([1]), layers.SoftmaxWithLoss()
-    loss = layer.forward(make.array(x), make.array(t))
-    make.check(loss, oracles.softmax_cross_entropy(x[None], label), "float64")
-    make.check(layer.y, oracles.softmax(x), "float64")
-    make.check(layer.backward(), oracles.softmax_cross_entropy_gradients(x[None], label)[0], "float64")
-
-
-def test_the_loss_agrees_with_the_books_to_its_small_number():
-    x, t, layer = draw(50, 10), np.arange(50) % 10, layers.SoftmaxWithLoss()
-    loss = layer.forward(x, t)
-    assert loss == pytest.approx(layers.cross_entropy_error(layers.softmax(x), t), abs=2e-5)
-    before = float(loss)
-    loss += 1
-    assert layer.loss == before
+    for dout in ((), (3,)):
+        dx = oracles.softmax_cross_entropy_gradients(np.atleast_2d(x), labels, dy=float(*dout or (1,)))
+        make.check(layer.backward(*dout), dx.reshape(x.shape), dtype)
 
 
 def test_dropout(make, dtype):
     """Not inverted: what is kept in training is kept as it is, and all is scaled in use."""
     x, dout, layer = draw(400, 50), draw(400, 50, seed=1), layers.Dropout(0.3)
-    assert layer.mask is None
     with make.unchanged(given := (make.array(x, dtype), make.array(dout, dtype))):
         y, dx = layer.forward(given[0]), layer.backward(given[1])
     kept = make.to_numpy(layer.mask)
@@ -148,18 +120,20 @@ def test_dropouts_masks_follow_the_global_seed(make):
 
 
 FRESH = {
-    "Relu": layers.Relu,
-    "Sigmoid": layers.Sigmoid,
-    "Affine": lambda: layers.Affine(np.ones((2, 2)), np.ones(2)),
-    "SoftmaxWithLoss": layers.SoftmaxWithLoss,
-    "Dropout": layers.Dropout,
-    "BatchNormalization": lambda: layers.BatchNormalization(np.ones(2), np.zeros(2)),
-    "Convolution": lambda: layers.Convolution(np.ones((1, 1, 2, 2)), np.ones(1)),
-    "Pooling": lambda: layers.Pooling(2, 2),
+    layers.Relu: ("mask",),
+    layers.Sigmoid: ("out",),
+    lambda: layers.Affine(np.ones((2, 2)), np.ones(2)): ("x", "dW", "db", "original_x_shape"),
+    layers.SoftmaxWithLoss: ("loss", "y", "t"),
+    layers.Dropout: ("mask",),
+    lambda: layers.BatchNormalization(np.ones(2), np.zeros(2)): ("dgamma", "running_mean", "input_shape"),
+    lambda: layers.Convolution(np.ones((1, 1, 2, 2)), np.ones(1)): ("x", "dW", "db"),
+    lambda: layers.Pooling(2, 2): ("x",),
 }
 
 
-@pytest.mark.parametrize("name", FRESH)
-def test_backward_before_forward_says_so(name):
-    with pytest.raises(ArgumentError, match=rf"{name}\.backward: there is no forward pass"):
-        FRESH[name]().backward(np.ones((2, 2)))
+@pytest.mark.parametrize(("new", "names"), FRESH.items())
+def test_before_forward_there_is_nothing(new, names):
+    layer = new()
+    assert [getattr(layer, name) for name in names] == [None] * len(names)
+    with pytest.raises(ArgumentError, match=rf"{type(layer).__name__}\.backward: there is no forward pass"):
+        layer.backward(np.ones((2, 2)))

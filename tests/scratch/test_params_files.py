@@ -42,14 +42,12 @@ def test_saved_and_loaded(tmp_path, name, kind):
 
 
 def test_what_is_written_is_no_pickle(tmp_path, monkeypatch):
-    """NumPy reads it without being allowed to unpickle; an unpickler finds nothing to run."""
+    """NumPy reads it without being allowed to unpickle."""
     monkeypatch.chdir(tmp_path)
     saved, loaded = DeepConvNet(), DeepConvNet()
     saved.save_params()
     with np.load("params.pkl", allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["W1"], saved.params["W1"])
-    with pytest.raises(pickle.UnpicklingError), open("params.pkl", "rb") as file:
-        pickle.load(file)
     loaded.load_params()
     same(loaded.params, saved.params)
 
@@ -94,15 +92,14 @@ def test_what_does_not_fit_is_named_at_once_and_nothing_is_loaded(tmp_path):
     path.write_bytes(pickle.dumps(wrong))
     with pytest.raises(StateDictError) as caught:
         net.load_params(path)
-    for problem in (
+    assert sorted(str(caught.value).splitlines()) == [
+        "  W1: shape (2, 1, 5, 5), expected (2, 1, 3, 3)",
+        "  W3: an array of bool, not one of real numbers",
+        "  b2: a list, not an array of real numbers",
+        "  missing: b3",
+        "  unexpected: 'gamma'",
         f"{path} does not fit this network:",
-        "missing: b3",
-        "unexpected: 'gamma'",
-        "W1: shape (2, 1, 5, 5), expected (2, 1, 3, 3)",
-        "b2: a list, not an array of real numbers",
-        "W3: an array of bool, not one of real numbers",
-    ):
-        assert problem in str(caught.value)
+    ]
     path.write_bytes(commands(tmp_path / "canary")["after the data is whole"])
     with pytest.raises(CheckpointError, match="nothing was run"):
         net.load_params(path)

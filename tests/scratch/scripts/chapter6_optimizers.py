@@ -1,6 +1,4 @@
-"""The optimisers raced, on a bowl in the plane and on digits."""
-
-from collections import OrderedDict
+"""The optimisers raced on digits."""
 
 from two_layer_net import TwoLayerNet
 
@@ -8,22 +6,6 @@ from xpcnn.scratch.mnist import load_mnist
 from xpcnn.scratch.optimizer import *  # noqa: F403
 from xpcnn.scratch.util import smooth_curve
 
-# a bowl: f(x, y) = x²/20 + y²
-bowl = OrderedDict()
-bowl["SGD"] = SGD(lr=0.95)  # noqa: F405
-bowl["Momentum"] = Momentum(lr=0.1)  # noqa: F405
-bowl["AdaGrad"] = AdaGrad(lr=1.5)  # noqa: F405
-bowl["Adam"] = Adam(lr=0.3)  # noqa: F405
-paths = {}
-for key in bowl:
-    params, grads = {"x": -7.0, "y": 2.0}, {"x": 0, "y": 0}
-    paths[key] = []
-    for _ in range(30):
-        paths[key].append((params["x"], params["y"]))
-        grads["x"], grads["y"] = params["x"] / 10.0, 2.0 * params["y"]
-        bowl[key].update(params, grads)
-
-# digits
 (x_train, t_train), _ = load_mnist(normalize=True)
 train_size, batch_size, max_iterations = x_train.shape[0], 64, 40
 optimizers = {
