@@ -12,7 +12,7 @@ from xpcnn.data.augment import Compose, Cutout, Elastic, HorizontalFlip, Rotate,
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 
 SPECS = [
-    *("shift=2.5", "shift=0.5:3", "rotate=15", "scale=0.2", "shear=15", "elastic=34:4", "crop=3"),
+    *("shift=2.5", "rotate=15", "scale=0.2", "shear=15", "elastic=34:4", "crop=3"),
     *("hflip=0.5", "vflip=0.25", "brightness=0.5", "cutout=9"),
     "elastic=20:3,rotate=10,brightness=1e-07,crop=2,shift=1,hflip=0.5,cutout=5",
 ]
@@ -171,8 +171,7 @@ def test_every_transform_is_known_by_its_spec():
 
 
 def test_whole_numbers_and_fractions_are_the_same_transform():
-    assert Shift(2) == Shift(2.0) == Shift(np.float32(2))
-    assert Shift([1, 2]) == Shift((1.0, 2.0)) != Shift(1)
+    assert Shift(2) == Shift(2.0) == Shift(np.float32(2)) != Shift(1)
     assert len({Rotate(3), Rotate(3.0)}) == 1
 
 
@@ -185,38 +184,33 @@ def test_chains_are_their_parts_and_pixel_transforms_come_between_readings():
 
 
 REFUSED = {
-    "Shift: pixels must be a finite number of at least 0, got -1": lambda: Shift(-1),
-    "Shift: pixels must be a number or a pair, got (1, 2, 3)": lambda: Shift((1, 2, 3)),
-    "Shift: pixels must be a finite number of at least 0, got 'a'": lambda: Shift((1, "a")),
-    "Rotate: degrees must be a finite number of 0 to 180, got 181": lambda: Rotate(181),
-    "Rotate: degrees must be a finite number of 0 to 180, got nan": lambda: Rotate(float("nan")),
-    "Scale: amount must be a finite number of at least 0, got inf": lambda: Scale(float("inf")),
-    "Shear: degrees must be a finite number of 0 to 89, got 90": lambda: augment.Shear(90),
-    "Elastic: alpha must be a finite number of at least 0, got -1": lambda: Elastic(-1, 4),
-    "Elastic: sigma must be a finite number of at least 0.1, got 0": lambda: Elastic(8, 0),
+    "Shift: pixels must be at least 0, got -1": lambda: Shift(-1),
+    "Shift: pixels must be a finite number, got (1, 2)": lambda: Shift((1, 2)),
+    "Rotate: degrees must be from 0 to 180, got 181": lambda: Rotate(181),
+    "Scale: amount must be a finite number, got inf": lambda: Scale(float("inf")),
+    "Shear: degrees must be from 0 to 89, got 90": lambda: augment.Shear(90),
+    "Elastic: alpha must be at least 0, got -1": lambda: Elastic(-1, 4),
+    "Elastic: sigma must be at least 0.1, got 0": lambda: Elastic(8, 0),
     "RandomCrop: padding must be an integer of at least 0, got 1.5": lambda: parse("crop=1.5"),
-    "VerticalFlip: p must be a finite number of 0 to 1, got -0.1": lambda: augment.VerticalFlip(-0.1),
-    "Brightness: amount must be a finite number of 0 to 1, got None": lambda: augment.Brightness(None),
+    "HorizontalFlip: p must be from 0 to 1, got 1.1": lambda: HorizontalFlip(1.1),
+    "VerticalFlip: p must be from 0 to 1, got -0.1": lambda: augment.VerticalFlip(-0.1),
+    "Brightness: amount must be from 0 to 1, got 2": lambda: augment.Brightness(2),
     "Cutout: size must be an integer of at least 0, got -2": lambda: Cutout(-2),
     "Compose: transforms[1] must be a transform of xpcnn.data.augment": lambda: Compose([Shift(1), len]),
     "no transform is called 'twist'; known: brightness, crop, cutout, el": lambda: parse("shift=2,twist=3"),
     "no transform is called ''": lambda: parse("shift=2,"),
-    "no transform is called 'Shift'": lambda: parse("Shift=2"),
     "augment.parse: rotate takes 1 numbers, got 0 in 'rotate'": lambda: parse("rotate"),
     "augment.parse: elastic takes 2 numbers, got 1 in 'elastic=8'": lambda: parse("elastic=8"),
-    "augment.parse: shift takes 1 or 2 numbers, got 3 in 'shift=1:2:3'": lambda: parse("shift=1:2:3"),
     "augment.parse: hflip takes 0 or 1 numbers, got 2 in 'hflip=0.5:1'": lambda: parse("hflip=0.5:1"),
     "augment.parse: 'ten' is not a number in 'rotate=ten'": lambda: parse("rotate=ten"),
-    "augment.parse: '' is not a number in 'elastic=8:'": lambda: parse("elastic=8:"),
-    "augment.parse: expected a text such as 'shift=2,hflip', got 3": lambda: parse(3),
     "augment.parse: expected a text such as 'shift=2,hflip', got b'hflip'": lambda: parse(b"hflip"),
 }
 
 
-@pytest.mark.parametrize("message", REFUSED)
-def test_bad_arguments_are_named(message):
+@pytest.mark.parametrize(("message", "call"), REFUSED.items(), ids=REFUSED)
+def test_bad_arguments_are_named(message, call):
     with pytest.raises(ArgumentError, match=re.escape(message)):
-        REFUSED[message]()
+        call()
 
 
 @pytest.mark.parametrize("transform", [Rotate(5), parse("shift=1,hflip")], ids=str)

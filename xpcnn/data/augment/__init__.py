@@ -6,8 +6,16 @@ augment raw pixels, before subtracting a mean.
 """
 
 from xpcnn.data.augment.compose import Compose, parse
-from xpcnn.data.augment.elastic import Elastic
-from xpcnn.data.augment.geometric import HorizontalFlip, RandomCrop, Rotate, Scale, Shear, Shift, VerticalFlip
+from xpcnn.data.augment.geometric import (
+    Elastic,
+    HorizontalFlip,
+    RandomCrop,
+    Rotate,
+    Scale,
+    Shear,
+    Shift,
+    VerticalFlip,
+)
 from xpcnn.data.augment.pixel import Brightness, Cutout
 
 __all__ = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -11,42 +9,42 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xpcnn.arguments import whole
+from xpcnn.arguments import real, whole
 from xpcnn.data.augment.sampling import Map, read
-from xpcnn.errors import ArgumentError, DtypeError, ShapeError
+from xpcnn.errors import DtypeError, ShapeError
 
-__all__ = ["Geometric", "Transform"]
+__all__ = ["KNOWN", "Geometric", "Transform"]
 
 Array = NDArray[Any]
+
+KNOWN: dict[str, type[Transform]] = {}
+"""The transforms by the names that `parse` calls them."""
 
 
 @dataclass(frozen=True)
 class Transform(ABC):
-    """A random change of a batch of images, each image with its own draw."""
+    """A random change of a batch of images, each image with its own draw.
+
+    A subclass says what `parse` calls it, and the least and the largest value of its numbers, which are
+    otherwise from 0 on: ``class Rotate(Geometric, name="rotate", degrees=(0, 180))``.
+    """
 
     name: ClassVar[str]
-    """What `parse` calls it."""
-    limits: ClassVar[dict[str, tuple[float, float]]] = {}
-    """The least and the largest value of its numbers, by their names; from 0 on for the others."""
+    limits: ClassVar[dict[str, tuple[float, float | None]]]
+
+    def __init_subclass__(cls, name: str = "", **limits: tuple[float, float | None]) -> None:
+        cls.name, cls.limits = name, limits
+        if name:
+            KNOWN[name] = cls
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
+            what, value = f"{type(self).__name__}: {field.name}", getattr(self, field.name)
             if field.type == "int":
-                number: float = whole(f"{type(self).__name__}: {field.name}", value, 0)
+                value = whole(what, value, 0)
             else:
-                number = self._check(field.name, value)
-            object.__setattr__(self, field.name, number)
-
-    def _check(self, argument: str, value: object) -> float:
-        """Return a finite number within the limits, or raise ArgumentError."""
-        number = float(value) if isinstance(value, numbers.Real) else math.nan
-        low, high = self.limits.get(argument, (0, math.inf))
-        if math.isfinite(number) and low <= number <= high:
-            return number
-        span = f"{low} to {high}" if math.isfinite(high) else f"at least {low}"
-        where = type(self).__name__
-        raise ArgumentError(f"{where}: {argument} must be a finite number of {span}, got {value!r}")
+                value = real(what, value, *self.limits.get(field.name, (0, None)))
+            object.__setattr__(self, field.name, value)
 
     def __call__(self, images: Array, rng: np.random.Generator | int) -> Array:
         """Return changed copies of the images.
@@ -85,8 +83,8 @@ class Transform(ABC):
     @property
     def spec(self) -> str:
         """The text that `parse` reads back, such as ``"elastic=8:3"``."""
-        numbers = np.hstack([getattr(self, field.name) for field in fields(self)]).tolist()
-        return f"{self.name}={':'.join(repr(number).removesuffix('.0') for number in numbers)}"
+        numbers = [repr(getattr(self, field.name)).removesuffix(".0") for field in fields(self)]
+        return f"{self.name}={':'.join(numbers)}"
 
 
 class Geometric(Transform):

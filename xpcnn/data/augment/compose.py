@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from itertools import groupby
-from typing import ClassVar
 
 import numpy as np
 
-from xpcnn.data.augment.base import Array, Geometric, Transform
-from xpcnn.data.augment.elastic import Elastic
-from xpcnn.data.augment.geometric import HorizontalFlip, RandomCrop, Rotate, Scale, Shear, Shift, VerticalFlip
-from xpcnn.data.augment.pixel import Brightness, Cutout
+from xpcnn.data.augment.base import KNOWN, Array, Geometric, Transform
 from xpcnn.data.augment.sampling import read
 from xpcnn.errors import ArgumentError
 
 __all__ = ["Compose", "parse"]
-
-_ALL = (Shift, Rotate, Scale, Shear, Elastic, RandomCrop, HorizontalFlip, VerticalFlip, Brightness, Cutout)
-_KNOWN: dict[str, type[Transform]] = {known.name: known for known in _ALL}
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,6 @@ class Compose(Transform):
     True
     """
 
-    name: ClassVar[str] = "compose"
     transforms: tuple[Transform, ...]
 
     def __init__(self, transforms: Iterable[Transform]) -> None:
@@ -95,10 +87,10 @@ def parse(text: str) -> Compose:
     Parameters
     ----------
     text : str
-        ``name=number`` separated by commas, and colons between the numbers of one transform: ``shift=P`` or
-        ``shift=VERTICAL:HORIZONTAL``, ``rotate=DEGREES``, ``scale=AMOUNT``, ``shear=DEGREES``,
-        ``elastic=ALPHA:SIGMA``, ``crop=PADDING``, ``hflip`` or ``hflip=P``, ``vflip`` or ``vflip=P``,
-        ``brightness=AMOUNT``, ``cutout=SIZE``. An empty text is a chain that changes nothing.
+        ``name=number`` separated by commas, and a colon between two numbers of one transform:
+        ``shift=PIXELS``, ``rotate=DEGREES``, ``scale=AMOUNT``, ``shear=DEGREES``, ``elastic=ALPHA:SIGMA``,
+        ``crop=PADDING``, ``hflip`` or ``hflip=P``, ``vflip`` or ``vflip=P``, ``brightness=AMOUNT``,
+        ``cutout=SIZE``. An empty text is a chain that changes nothing.
 
     Returns
     -------
@@ -125,25 +117,22 @@ def parse(text: str) -> Compose:
 
 def _parse_one(item: str) -> Transform:
     name, given, values = (part.strip() for part in item.partition("="))
-    if name not in _KNOWN:
+    if name not in KNOWN:
         raise ArgumentError(
-            f"augment.parse: no transform is called {name!r}; known: {', '.join(sorted(_KNOWN))}"
+            f"augment.parse: no transform is called {name!r}; known: {', '.join(sorted(KNOWN))}"
         )
-    kind = _KNOWN[name]
     texts = values.split(":") if given else []
-    least = sum(field.default is MISSING for field in fields(kind))
-    most = 2 if kind is Shift else len(fields(kind))
+    most = len(fields(KNOWN[name]))
+    least = sum(field.default is MISSING for field in fields(KNOWN[name]))
     if not least <= len(texts) <= most:
         wanted = f"{least}" if least == most else f"{least} or {most}"
         raise ArgumentError(f"augment.parse: {name} takes {wanted} numbers, got {len(texts)} in {item!r}")
-    numbers = [_number(text, item) for text in texts]
-    return Shift((numbers[0], numbers[1])) if kind is Shift and len(numbers) == 2 else kind(*numbers)
+    return KNOWN[name](*(_number(text, item) for text in texts))
 
 
-def _number(text: str, item: str) -> int | float:
-    for read_as in (int, float):
-        try:
-            return read_as(text)
-        except ValueError:
-            continue
-    raise ArgumentError(f"augment.parse: {text!r} is not a number in {item!r}")
+def _number(text: str, item: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ArgumentError(f"augment.parse: {text!r} is not a number in {item!r}") from None
+    return int(number) if number.is_integer() else number

@@ -1,18 +1,17 @@
-"""Transforms that move, turn, stretch, slant, crop and flip."""
+"""Transforms that move, turn, stretch, slant, distort, crop and flip."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import lru_cache
 
 import numpy as np
 
 from xpcnn.data.augment.base import Array, Geometric
-from xpcnn.data.augment.sampling import Affine, affine
-from xpcnn.errors import ArgumentError
+from xpcnn.data.augment.sampling import Affine, Displacement, affine
 
-__all__ = ["HorizontalFlip", "RandomCrop", "Rotate", "Scale", "Shear", "Shift", "VerticalFlip"]
+__all__ = ["Elastic", "HorizontalFlip", "RandomCrop", "Rotate", "Scale", "Shear", "Shift", "VerticalFlip"]
 
 
 def _spread(rng: np.random.Generator, *shape: int) -> Array:
@@ -21,41 +20,31 @@ def _spread(rng: np.random.Generator, *shape: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Shift(Geometric):
+class Shift(Geometric, name="shift"):
     """Move each image by a distance drawn evenly from ``-pixels … pixels``, along each axis by itself.
 
     Distances are fractional; `RandomCrop` moves by whole pixels.
 
     Parameters
     ----------
-    pixels : float or (float, float)
-        The longest distance, at least 0; a pair is (vertical, horizontal).
+    pixels : float
+        The longest distance, at least 0.
 
     Raises
     ------
     ArgumentError
-        A negative or infinite distance, or a tuple of another length than 2.
+        A negative or infinite distance.
 
     Examples
     --------
     >>> from xpcnn import data
     >>> digits = data.synthetic_digits(100).images
     >>> moved = data.augment.Shift(2)(digits, rng=0)
-    >>> moved.shape, moved.dtype, data.augment.Shift((0, 1.5)).spec
-    ((100, 1, 28, 28), dtype('uint8'), 'shift=0:1.5')
+    >>> moved.shape, moved.dtype, data.augment.Shift(1.5).spec
+    ((100, 1, 28, 28), dtype('uint8'), 'shift=1.5')
     """
 
-    name: ClassVar[str] = "shift"
-    pixels: float | tuple[float, float]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.pixels, tuple | list):
-            super().__post_init__()
-        elif len(self.pixels) == 2:
-            pixels = tuple(self._check("pixels", distance) for distance in self.pixels)
-            object.__setattr__(self, "pixels", pixels)
-        else:
-            raise ArgumentError(f"Shift: pixels must be a number or a pair, got {self.pixels!r}")
+    pixels: float
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
         """Two numbers for each image."""
@@ -64,7 +53,7 @@ class Shift(Geometric):
 
 
 @dataclass(frozen=True)
-class Rotate(Geometric):
+class Rotate(Geometric, name="rotate", degrees=(0, 180)):
     """Turn each image about its centre by an angle drawn evenly from ``-degrees … degrees``.
 
     Parameters
@@ -84,8 +73,6 @@ class Rotate(Geometric):
     (100, 1, 28, 28)
     """
 
-    name: ClassVar[str] = "rotate"
-    limits: ClassVar[dict[str, tuple[float, float]]] = {"degrees": (0, 180)}
     degrees: float
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -96,7 +83,7 @@ class Rotate(Geometric):
 
 
 @dataclass(frozen=True)
-class Scale(Geometric):
+class Scale(Geometric, name="scale"):
     """Enlarge or shrink each image about its centre by a factor from ``1 / (1 + amount) … 1 + amount``.
 
     The factor's logarithm is drawn evenly, so enlarging and shrinking are equally likely and equally strong.
@@ -118,7 +105,6 @@ class Scale(Geometric):
     (100, 1, 28, 28)
     """
 
-    name: ClassVar[str] = "scale"
     amount: float
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -128,7 +114,7 @@ class Scale(Geometric):
 
 
 @dataclass(frozen=True)
-class Shear(Geometric):
+class Shear(Geometric, name="shear", degrees=(0, 89)):
     """Slant each image sideways by an angle drawn evenly from ``-degrees … degrees``, as italics are.
 
     Parameters
@@ -148,8 +134,6 @@ class Shear(Geometric):
     (100, 1, 28, 28)
     """
 
-    name: ClassVar[str] = "shear"
-    limits: ClassVar[dict[str, tuple[float, float]]] = {"degrees": (0, 89)}
     degrees: float
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -158,7 +142,68 @@ class Shear(Geometric):
 
 
 @dataclass(frozen=True)
-class RandomCrop(Geometric):
+class Elastic(Geometric, name="elastic", sigma=(0.1, None)):
+    """Displace each pixel by random noise that a Gaussian has smoothed.
+
+    The noise is even over -1 … 1, one field for each axis of each image. Smoothed and multiplied by `alpha`
+    it displaces by about ``alpha / (6.14 * sigma)`` pixels (root mean square, along each axis), at the edges
+    as much as inside.
+
+    Parameters
+    ----------
+    alpha : float
+        Strength, at least 0.
+    sigma : float
+        The Gaussian's standard deviation in pixels, at least 0.1: larger is smoother.
+
+    Raises
+    ------
+    ArgumentError
+        A negative `alpha`, or a `sigma` below 0.1.
+
+    Notes
+    -----
+    Simard, Steinkraus & Platt, "Best Practices for Convolutional Neural Networks Applied to Visual Document
+    Analysis", 2003, who took alpha 34 and sigma 4 on MNIST: 1.4 pixels. Of the two smoothings that they
+    describe this is the one without normalisation by the field's norm.
+
+    Examples
+    --------
+    >>> from xpcnn import data
+    >>> data.augment.Elastic(alpha=34, sigma=4)(data.synthetic_digits(100).images, rng=0).shape
+    (100, 1, 28, 28)
+    """
+
+    alpha: float
+    sigma: float
+
+    def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Displacement:
+        """Two fields of ``height * width`` numbers for each image."""
+        noise = rng.random((n, 2, height, width), dtype=np.float32)
+        noise -= 0.5
+        rows, columns = _smoothing(height, self.sigma), _smoothing(width, self.sigma)
+        smoothed = rows * np.float32(2 * self.alpha) @ noise
+        return Displacement(np.matmul(smoothed, columns.T, out=noise))
+
+
+@lru_cache(maxsize=8)
+def _smoothing(size: int, sigma: float) -> Array:
+    """The matrix (size, size) that smooths along one axis.
+
+    Near an end part of the Gaussian falls outside, and the rest is enlarged so that smoothed noise has the
+    same variance in all places.
+    """
+    reach = math.ceil(6 * sigma)
+    whole = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    norm = np.linalg.norm(whole / whole.sum())
+    distance = np.arange(size)[:, None] - np.arange(size)
+    matrix = np.exp(-(distance**2) / (2 * sigma**2))
+    matrix *= norm / np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RandomCrop(Geometric, name="crop"):
     """Pad each image with zeros on all sides, then cut a window of the old size at a random place.
 
     So each image moves by whole pixels, and none is interpolated.
@@ -185,7 +230,6 @@ class RandomCrop(Geometric):
     (100, 1, 28, 28)
     """
 
-    name: ClassVar[str] = "crop"
     padding: int
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -195,7 +239,7 @@ class RandomCrop(Geometric):
 
 
 @dataclass(frozen=True)
-class HorizontalFlip(Geometric):
+class HorizontalFlip(Geometric, name="hflip", p=(0, 1)):
     """Swap left and right in each image with probability `p`.
 
     Parameters
@@ -217,8 +261,6 @@ class HorizontalFlip(Geometric):
     True
     """
 
-    name: ClassVar[str] = "hflip"
-    limits: ClassVar[dict[str, tuple[float, float]]] = {"p": (0, 1)}
     p: float = 0.5
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:
@@ -227,7 +269,7 @@ class HorizontalFlip(Geometric):
 
 
 @dataclass(frozen=True)
-class VerticalFlip(Geometric):
+class VerticalFlip(Geometric, name="vflip", p=(0, 1)):
     """Swap top and bottom in each image with probability `p`.
 
     Parameters
@@ -249,8 +291,6 @@ class VerticalFlip(Geometric):
     True
     """
 
-    name: ClassVar[str] = "vflip"
-    limits: ClassVar[dict[str, tuple[float, float]]] = {"p": (0, 1)}
     p: float = 0.5
 
     def draw(self, rng: np.random.Generator, n: int, height: int, width: int) -> Affine:

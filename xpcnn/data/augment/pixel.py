@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +12,7 @@ __all__ = ["Brightness", "Cutout"]
 
 
 @dataclass(frozen=True)
-class Brightness(Transform):
+class Brightness(Transform, name="brightness", amount=(0, 1)):
     """Multiply each image by a factor drawn evenly from ``1 - amount … 1 + amount``.
 
     uint8 values are rounded and stop at 255; floating ones are not clipped, as their range is unknown.
@@ -37,8 +36,6 @@ class Brightness(Transform):
     (dtype('uint8'), True)
     """
 
-    name: ClassVar[str] = "brightness"
-    limits: ClassVar[dict[str, tuple[float, float]]] = {"amount": (0, 1)}
     amount: float
 
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:
@@ -51,7 +48,7 @@ class Brightness(Transform):
 
 
 @dataclass(frozen=True)
-class Cutout(Transform):
+class Cutout(Transform, name="cutout"):
     """Set a square of each image to 0, all channels alike.
 
     The square's centre is any pixel, evenly drawn, so part of the square may fall outside.
@@ -79,7 +76,6 @@ class Cutout(Transform):
     64
     """
 
-    name: ClassVar[str] = "cutout"
     size: int
 
     def _apply(self, images: Array, rng: np.random.Generator) -> Array:
