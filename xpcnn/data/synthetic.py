@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xpcnn.arguments import whole
-from xpcnn.data._strokes import POINTS, Styles, styles
+from xpcnn.data._strokes import STYLES
 from xpcnn.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ __all__ = ["synthetic_digits"]
 _STREAM = 2  # sets these random numbers apart from others of the same seed
 _BLOCK = 250  # images drawn together, always whole, so that a longer set begins with the shorter one
 _SIZE = 28
-
-_styles = cache(styles)
+_POINTS = 96  # points that a digit is drawn with, shared among its strokes by length
 
 
 def synthetic_digits(n: int, seed: int = 0) -> Dataset:
@@ -94,6 +93,51 @@ class _Random:
         return total * (2 / 3) - 1
 
 
+class _Styles(NamedTuple):
+    """All styles as arrays: every drawn point is a weighted sum of four control points."""
+
+    control: Floats
+    """(styles, points at most, 2)"""
+    neighbours: NDArray[np.int64]
+    weights: Floats
+    """(styles, drawn points, 4) both, in drawing order"""
+    first: NDArray[np.int64]
+    number: NDArray[np.int64]
+    """(10,) both: digit d has the ``number[d]`` styles from ``first[d]`` on."""
+
+
+@cache
+def _styles() -> _Styles:
+    lines = STYLES.splitlines()
+    number = np.bincount([int(line[0]) for line in lines])
+    control, neighbours, weights = zip(*(_compile(line[1:]) for line in lines), strict=True)
+    padded = np.zeros((len(lines), max(map(len, control)), 2))
+    for row, points in zip(padded, control, strict=True):
+        row[: len(points)] = points
+    return _Styles(padded, np.stack(neighbours), np.stack(weights), np.cumsum(number) - number, number)
+
+
+def _compile(style: str) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """The control points of a style, and of each drawn point its four neighbours and their weights."""
+    strokes = [[tuple(map(int, point.split(","))) for point in stroke.split()] for stroke in style.split("/")]
+    control = list(dict.fromkeys(point for stroke in strokes for point in stroke))
+    lengths = [sum(map(math.dist, stroke[:-1], stroke[1:])) for stroke in strokes]
+    counts = [round(_POINTS * length / sum(lengths)) for length in lengths[:-1]]
+    counts.append(_POINTS - sum(counts))
+    neighbours, positions = [], []
+    for stroke, count in zip(strokes, counts, strict=True):
+        points = np.array([control.index(point) for point in stroke])
+        segments = np.flatnonzero(np.diff(points))  # a corner's has no length and gets no points
+        steps = np.arange(count) * len(segments)
+        chosen = np.minimum(steps // (count - 1), len(segments) - 1)
+        near = np.clip(segments[chosen][:, None] + np.arange(-1, 3), 0, len(points) - 1)
+        neighbours.append(points[near])
+        positions.append(steps / (count - 1) - chosen)
+    t = np.concatenate(positions)
+    weights = (((-t + 2) * t - 1) * t, (3 * t - 5) * t * t + 2, ((-3 * t + 4) * t + 1) * t, (t - 1) * t * t)
+    return np.array(control) / 100, np.concatenate(neighbours), np.stack(weights, axis=1) / 2
+
+
 def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     random, table = _Random(seed, block), _styles()
     labels = np.argsort(random.raw(_BLOCK // 10, 10), axis=1, kind="stable").reshape(-1)
@@ -104,11 +148,11 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.in
     return _ink(random, x, y, scale), labels
 
 
-def _curves(random: _Random, table: Styles, style: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """The curves of the chosen styles with jittered control points; x and y (POINTS, images)."""
+def _curves(random: _Random, table: _Styles, style: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The curves of the chosen styles with jittered control points; x and y (points, images)."""
     control = table.control[style] + 0.115 * random.bell(_BLOCK, *table.control.shape[1:])
     neighbours, weights = table.neighbours[style], table.weights[style]
-    points = np.zeros((_BLOCK, POINTS, 2))
+    points = np.zeros((_BLOCK, _POINTS, 2))
     for k in range(4):
         points += weights[:, :, k, None] * np.take_along_axis(control, neighbours[:, :, k, None], axis=1)
     return points[..., 0].T - 0.5, points[..., 1].T - 0.5
@@ -138,7 +182,7 @@ def _place(random: _Random, x: Floats, y: Floats) -> tuple[Floats, Floats, Float
 def _ink(random: _Random, x: Floats, y: Floats, scale: Floats) -> NDArray[np.uint8]:
     """Ink every pixel by its distance from the nearest point of the curve, over the pen's radius there."""
     radius = 1.25 + 0.65 * random.bell(_BLOCK)
-    along = np.linspace(-1, 1, POINTS)[:, None]
+    along = np.linspace(-1, 1, _POINTS)[:, None]
     fade, swell = 0.35 * random.bell(2, _BLOCK)
     pressure = 1 + fade * along + swell * (along * along - 1 / 3)
     inverse = (1 / (radius * pressure)).astype(np.float32)
