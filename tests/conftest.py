@@ -136,8 +136,8 @@ def looks(request):
 def _own_names_end_with_the_test():
     """A model or dataset that a test registers is not known to the next one."""
     registries = (models.catalog.MODELS, data.catalog.DATASETS)
-    before = [dict(one._own) for one in registries]
+    before = [dict(one.data) for one in registries]
     yield
     for one, known in zip(registries, before, strict=True):
-        one._own.clear()
-        one._own.update(known)
+        one.data.clear()
+        one.data.update(known)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections import UserDict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpcnn.errors import ArgumentError, PluginError
 
@@ -75,7 +76,7 @@ def _distribution(point: EntryPoint) -> str:
     return "an unknown one" if point.dist is None else f"{point.dist.name} {point.dist.version}"
 
 
-class Registry(MutableMapping[str, Object], Generic[Object]):
+class Registry(UserDict[str, Object]):
     """Objects by name: those put in here, and those that other distributions declare in a group.
 
     The latter are imported when they are asked for by name, and asked about when no other name fits.
@@ -88,57 +89,43 @@ class Registry(MutableMapping[str, Object], Generic[Object]):
     """
 
     def __init__(self, group: str, adopted: Callable[[str, Any], Object]) -> None:
+        super().__init__()
         self._group, self._adopted = group, adopted
-        self._own: dict[str, Object] = {}
 
-    def __getitem__(self, name: str) -> Object:
-        if name not in self._own:
-            if name not in self:
-                raise KeyError(name)
-            found = load(self._group, name)
-            try:
-                self._own[name] = self._adopted(name, found)
-            except ArgumentError as error:
-                raise PluginError(f"{self._group}: {name!r:.60}: {error}") from error
-        return self._own[name]
-
-    def __setitem__(self, name: str, value: Object) -> None:
-        self._own[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self._own[name]
+    def __missing__(self, name: str) -> Object:
+        if name not in self:
+            raise KeyError(name)
+        found = load(self._group, name)
+        try:
+            self.data[name] = self._adopted(name, found)
+        except ArgumentError as error:
+            raise PluginError(f"{self._group}: {name!r:.60}: {error}") from error
+        return self.data[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._own or name in names(self._group)
+        return name in self.data or name in names(self._group)
 
     def __iter__(self) -> Iterator[str]:
-        yield from list(self._own)
-        yield from (name for name in names(self._group) if name not in self._own)
+        return iter(dict.fromkeys((*self.data, *names(self._group))))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def add(self, what: str, name: Any, value: Object, same: Callable[[Object], bool]) -> None:
-        """Put an object in under a name that none has, or that it has itself.
-
-        Parameters
-        ----------
-        what : str
-            What it is, for messages.
-        name : str
-        value : object
-        same : callable
-            Whether the one that is there is the same: as when a file or a cell is run again.
+    def add(self, what: str, name: str, value: Object) -> None:
+        """Put a function in under a name that no other has; the same one may come again, as from a cell.
 
         Raises
         ------
         ArgumentError
-            For a name that is taken or is none.
+            For a name that is taken; `what` asks for it.
         """
-        check_name(what, name)
-        if name in self._own and not same(self._own[name]):
+        if name in self.data and _place(self.data[name]) != _place(value):
             raise ArgumentError(f"{what}: the name {name!r} is taken; choose another one")
-        self._own[name] = value
+        self.data[name] = value
+
+
+def _place(function: Any) -> tuple[Any, Any]:
+    return getattr(function, "__module__", None), getattr(function, "__qualname__", None)
 
 
 def check_name(what: str, name: Any) -> None:

@@ -158,7 +158,7 @@ ODD_DATASETS: list[tuple[Any, Any, str]] = [
     ("mnist", lambda: None, "the name 'mnist' is taken"),
     ("import-three", 3, "must be a function that returns a training and a test set"),
     (lambda: None, None, "its name is missing"),
-    ("import-four", lambda path: None, r"is called without arguments, but it lacks some: .*'path'"),
+    ("import-four", lambda path: None, r"is called without arguments: .*'path'"),
 ]
 
 

@@ -117,17 +117,10 @@ def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable
             return model
 
         built.model_name = name  # type: ignore[attr-defined]
-        place = builder.__module__, builder.__qualname__
-        MODELS.add(
-            "register_model", name, built, lambda other: (other.__module__, other.__qualname__) == place
-        )
+        MODELS.add("register_model", name, built)
         return built
 
     return decorate
-
-
-def _place(function: Any) -> tuple[str, str]:
-    return function.__module__, function.__qualname__
 
 
 def register_variant(
