@@ -6,12 +6,12 @@ import http.server
 import re
 import threading
 import time
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
+from tests.support.files import at_most_mib
 from xpcnn.data import fetch
 from xpcnn.data.fetch import Source, load_file
 from xpcnn.errors import DatasetError
@@ -122,6 +122,7 @@ BAD = {
     "an error page": sends(b"<html>Sorry</html>"),
     "half a gzip file": sends(GOOD[:-9]),
     "a connection that breaks off": sends(GOOD[:-9], length=len(GOOD)),
+    "a length that is no number": sends(GOOD, length="many"),
     "no answer": sleeps,
 }
 
@@ -148,8 +149,8 @@ def test_when_all_mirrors_fail_each_is_listed_with_its_reason(server, cache, mon
     with pytest.raises(DatasetError) as caught:
         load_file(replace(source, mirrors=(*source.mirrors, dead)), FILE)
     message = str(caught.value)
-    assert message.startswith(f"toy: cannot get {FILE}: {a}: HTTP 403 Forbidden; {b}: no answer within 0.7 s")
-    assert f"; {c}: {WRONG}; {d}: truncated: the gzip stream breaks off after {len(GOOD) - 9} byt" in message
+    assert message.startswith(f"toy: cannot get {FILE}: {a}: 403 Client Error: Forbidden")
+    assert re.search(rf"; {b}: .*timed out.*; {re.escape(f'{c}: {WRONG}')}; {d}: truncated: the gz", message)
     assert re.search(rf"{dead}{FILE}\.gz: .*refused", message)
     assert f"put {FILE}.gz into {cache} or into a folder toy under $XPCNN_DATA_DIR" in message
     assert "\n" not in message
@@ -170,25 +171,19 @@ def test_an_interrupted_download_leaves_nothing_behind(server, cache, monkeypatc
     assert files(cache) == []
 
 
-def test_a_damaged_cached_file_is_fetched_again(server, cache, caplog):
+def test_a_damaged_cached_file_is_fetched_again(server, cache):
     write(cache / f"{FILE}.gz", GOOD[:-9])
     write(cache / FILE, b"junk")
-    with pytest.raises(DatasetError, match=rf"{cache / FILE}: wrong content: .*; http.*HTTP 403"):
+    with pytest.raises(DatasetError, match=rf"{cache / FILE}: wrong content: .*; http.*403"):
         load_file(server.source(a=refuses), FILE)
     assert files(cache) == [FILE, f"{FILE}.gz"]  # kept as long as there is nothing better
     assert load_file(server.source(a=sends(GOOD)), FILE) == CONTENT
     assert files(cache) == [f"{FILE}.gz"]
-    assert "truncated: the gzip stream breaks off" in caplog.text
-    assert "fetching it again" in caplog.text
 
 
-def test_a_cache_folder_that_cannot_be_used_is_named(server, cache, monkeypatch):
+def test_a_cache_folder_that_cannot_be_used_is_named(server, cache):
     write(cache.parent, b"a file where the folder should be")
-    with pytest.raises(DatasetError, match=rf"cannot use the cache folder {cache}: .*by hand"):
-        load_file(server.source(a=sends(GOOD)), FILE)
-    cache.parent.unlink()
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(DatasetError, match=rf"cannot use the cache folder {cache}: not writable; .*by hand"):
+    with pytest.raises(DatasetError, match=rf"http\S*: .*'{cache}'; to provide the files by hand"):
         load_file(server.source(a=sends(GOOD)), FILE)
 
 
@@ -259,13 +254,14 @@ def test_a_wrong_file_in_the_users_folder_is_an_error_and_left_alone(server, min
     assert load_file(server.source(a=refuses), FILE, root) == CONTENT
 
 
-def test_another_datasets_file_of_that_name_is_passed_over(server, tmp_path, monkeypatch, caplog):
+def test_another_datasets_file_of_that_name_is_passed_over(server, tmp_path, monkeypatch):
     """Files directly in $XPCNN_DATA_DIR may be Fashion-MNIST's, where MNIST is asked for."""
     root = tmp_path / "mine"
     path = write(root / f"{FILE}.gz", OTHER)
     monkeypatch.setenv("XPCNN_DATA_DIR", str(root))
+    with pytest.raises(DatasetError, match=rf"{path}: wrong content.*403"):
+        load_file(server.source(a=refuses), FILE)
     assert load_file(server.source(a=sends(GOOD)), FILE) == CONTENT
-    assert f"{path}: wrong content" in caplog.text
     assert path.read_bytes() == OTHER
     raw = write(root / "raw" / FILE, CONTENT)
     assert load_file(server.source(a=refuses), FILE, root) == CONTENT  # content decides
@@ -277,14 +273,14 @@ def test_another_datasets_file_of_that_name_is_passed_over(server, tmp_path, mon
 def test_a_missing_file_is_fetched_unless_a_root_is_named(server, cache, tmp_path, monkeypatch):
     for path in ("toy/toy.csv", *(f"crowded/{number:02d}.png" for number in range(30))):
         write(tmp_path / path, b"")
-    (tmp_path / "raw").mkdir()
-    looked = f"toy: no {FILE} or toy.idx1-ubyte, with or without .gz, in toy/, raw/ or directly under"
     for root, told in {
-        tmp_path: f"{tmp_path}; toy/ holds toy.csv; raw/ holds nothing; the latter holds crowded, raw, toy",
-        tmp_path / "none": f"{tmp_path / 'none'}, which is no folder",
-        tmp_path / "crowded": ", 06.png, 07.png and 22 more",
+        tmp_path: rf"toy: no {FILE} or toy\.idx1-ubyte, with or without \.gz, in {tmp_path}/toy, "
+        rf"{tmp_path}/raw, {tmp_path}; {tmp_path}/toy holds 'toy.csv'; {tmp_path} holds 'crowded', 'toy'$",
+        tmp_path / "none": "; none of these is a folder$",
+        tmp_path / "crowded": ", '06.png', '07.png' and 22 more$",
+        "~nobody-of-this-name": r"\$XPCNN_DATA_DIR or root: '~nobody-of-this-name'",
     }.items():
-        with pytest.raises(DatasetError, match=re.escape(looked) + ".*" + re.escape(told) + "$"):
+        with pytest.raises(DatasetError, match=told):
             load_file(server.source(a=sends(GOOD)), FILE, root)
     assert server.asked == []
     monkeypatch.setenv("XPCNN_DATA_DIR", str(tmp_path / "crowded"))
@@ -292,11 +288,6 @@ def test_a_missing_file_is_fetched_unless_a_root_is_named(server, cache, tmp_pat
         load_file(server.source(a=refuses), FILE)
     assert load_file(server.source(a=sends(GOOD)), FILE) == CONTENT
     assert files(cache) == [f"{FILE}.gz"]
-
-
-def test_a_user_who_is_not_there():
-    with pytest.raises(DatasetError, match=r"\$XPCNN_DATA_DIR or root: '~nobody-of-this-name'"):
-        load_file(SOURCE, FILE, "~nobody-of-this-name")
 
 
 # -- bounds ----------------------------------------------------------------------------
@@ -327,13 +318,9 @@ def test_no_more_is_decompressed_than_the_file_has(server, cache):
     """A few kB that become 16 MB: refused after the size that is known, and not kept."""
     bomb = gzip.compress(CONTENT[:8] + bytes(1 << 24), mtime=0)
     source = replace(server.source(a=sends(bomb)), sizes={FILE: 1 << 17})
-    tracemalloc.start()
-    try:
-        with pytest.raises(DatasetError, match="more than the 131,072 bytes it should decompress to"):
-            load_file(source, FILE)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 22
-    finally:
-        tracemalloc.stop()
+    message = "more than the 131,072 bytes it should decompress to"
+    with at_most_mib(4), pytest.raises(DatasetError, match=message):
+        load_file(source, FILE)
     assert files(cache) == []
 
 

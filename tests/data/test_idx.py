@@ -2,11 +2,11 @@
 
 import gzip
 import re
-import tracemalloc
 
 import numpy as np
 import pytest
 
+from tests.support.files import at_most_mib
 from xpcnn.data import read_idx
 from xpcnn.data.idx import write_idx
 from xpcnn.errors import DatasetError, DtypeError, ShapeError
@@ -49,9 +49,8 @@ def test_gzip_is_recognised_by_content_not_by_name(tmp_path):
 
 DAMAGED = {
     "empty": (b"", "truncated: its header takes 8 bytes, found 0"),
-    "magic": (b"\x89PNG" + CONTENT[4:], "not an IDX file: it should begin with 00 00 TT DD"),
-    "magic found": (b"\x89PNG" + CONTENT[4:], "found 89 50 4e 47"),
-    "no dimension": (b"\0\0\x08\0" + CONTENT[4:], "not an IDX file"),
+    "magic": (b"\x89PNG" + CONTENT[4:], "at least 1), found 89 50 4e 47"),
+    "no dimension": (b"\0\0\x08\0" + CONTENT[4:], "not an IDX file: it should begin with 00 00 TT DD"),
     "type": (b"\0\0\x0a\x03" + CONTENT[4:], "(type: one of 08, 09, 0b, 0c, 0d, 0e; dimensions: at least 1)"),
     "header": (CONTENT[:15], "truncated: its header takes 16 bytes, found 15"),
     "body": (CONTENT[:-1], "truncated: shape (4, 3, 2) of uint8 takes 40 bytes, found 39"),
@@ -100,10 +99,5 @@ def test_a_bomb_is_left_before_it_has_grown(tmp_path, sizes):
     """Some 30 kB that become 32 MB: no more memory is taken than the header says, nor than is plausible."""
     header = HEADER[:4] + np.array(sizes, ">u4").tobytes()
     (tmp_path / "x").write_bytes(gzip.compress(header + bytes(1 << 25), 1))
-    tracemalloc.start()
-    try:
-        with pytest.raises(DatasetError, match="decompress"):
-            read_idx(tmp_path / "x")
-        assert tracemalloc.get_traced_memory()[1] < 1 << 22
-    finally:
-        tracemalloc.stop()
+    with at_most_mib(4), pytest.raises(DatasetError, match="decompress"):
+        read_idx(tmp_path / "x")

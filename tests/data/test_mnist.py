@@ -64,21 +64,13 @@ def test_the_real_files_wherever_they_are(tmp_path, layout):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(DatasetError) as caught:
-        mnist(tmp_path)
-    assert str(caught.value) == (
-        "mnist: no train-images-idx3-ubyte or train-images.idx3-ubyte, with or without .gz, in mnist/, "
-        f"MNIST/raw/, MNIST/, raw/ or directly under {tmp_path}; the latter holds nothing"
-    )
-    with pytest.raises(DatasetError, match="fashion-mnist: no train-images-idx3-ubyte"):
+    with pytest.raises(DatasetError, match=r"^fashion-mnist: no train-images-idx3-ubyte .* holds nothing$"):
         fashion_mnist(tmp_path)
     (tmp_path / "a\n\x1b[31m").touch()
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError, match=r"^mnist: .*, \S*/MNIST/raw, .* holds 'a\\n\\x1b\[31m'$"):
         mnist(tmp_path)
-    assert str(caught.value).isprintable()
-    assert r"a\n\x1b[31m" in str(caught.value)
     for root in ("n" * 5000, "a\0b"):
-        with pytest.raises(DatasetError, match=r"(?s)no train-images-idx3-ubyte .*which is no folder"):
+        with pytest.raises(DatasetError, match=r"(?s)no train-images-idx3-ubyte .*none of these is a folder"):
             mnist(root)
 
 
@@ -114,7 +106,7 @@ def test_a_folder_that_may_not_be_entered():
         (root / "mnist").mkdir(mode=0)
         os.seteuid(65534)
         try:
-            with pytest.raises(DatasetError, match=r"mnist/ cannot be read: Permission denied"):
+            with pytest.raises(DatasetError, match=r"mnist holds what cannot be read: Permission denied"):
                 mnist(root)
         finally:
             os.seteuid(0)

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,29 +106,19 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     problems: list[str] = []
     if user_root:
         top = expand(user_root)
-        own = [top / folder for folder in source.folders]
-        content, damaged = _look_in([*own, *(top / folder for folder in SHARED)], source, file)
-        if content is not None:
-            return content
-        problems = list(damaged.values())
         # Datasets share file names: what is wrong in a shared folder may be another's, and right.
-        is_own = any(path.is_relative_to(folder) for path in damaged for folder in own)
-        if is_own or (damaged and root is not None):
-            raise DatasetError(f"{'; '.join(problems)}; replace or remove it (xpcnn leaves it alone)")
+        for folders, is_own in ((source.folders, True), (SHARED, root is not None)):
+            content = _look_in((top / folder for folder in folders), source, file, problems)
+            if content is not None:
+                return content
+            if problems and is_own:
+                raise DatasetError(f"{'; '.join(problems)}; replace or remove it (xpcnn leaves it alone)")
+        problems = problems or [f"${DATA_DIR_VARIABLE}: {_not_found(top, source, file)}"]
         if root is not None:
             raise DatasetError(f"{source.name}: {_not_found(top, source, file)}")
-        for problem in problems:
-            _log.warning("%s; looking for %s elsewhere", problem, source.name)
-        problems = problems or [f"${DATA_DIR_VARIABLE}: {_not_found(top, source, file)}"]
     folder = cache_dir() / source.name
-    content, damaged = _look_in([folder], source, file)
-    if content is None:
-        for problem in damaged.values():
-            _log.warning("%s; fetching it again", problem)
-        content, kept = _fetch(source, file, folder, [*problems, *damaged.values()])
-        for path in damaged.keys() - {kept}:
-            path.unlink(missing_ok=True)
-    return content
+    content = _look_in([folder], source, file, problems)
+    return _fetch(source, file, folder, problems) if content is None else content
 
 
 def has_names(folder: Path, source: Source) -> bool:
@@ -139,18 +129,13 @@ def has_names(folder: Path, source: Source) -> bool:
 def holds(folder: Path, source: Source) -> bool:
     """Whether a folder holds all files of a dataset, by their content."""
     return has_names(folder, source) and all(
-        _look_in([folder], source, file)[0] is not None for file in source.sha256
+        _look_in([folder], source, file, []) is not None for file in source.sha256
     )
-
-
-def _names_of(file: str) -> tuple[str, ...]:
-    """The names a file goes by: its own, and with a dot for the hyphen before ``idx``."""
-    return tuple(dict.fromkeys((file, file.replace("-idx", ".idx"))))
 
 
 def _candidates(folder: Path, file: str) -> Iterator[Path]:
     """The files of a folder that may be `file`, by their names; Kaggle has some in a folder of that name."""
-    for name in _names_of(file):
+    for name in dict.fromkeys((file, file.replace("-idx", ".idx"))):
         for path in (folder / name, folder / f"{name}.gz", folder / name / name):
             if os.path.isfile(path):
                 yield path
@@ -158,36 +143,29 @@ def _candidates(folder: Path, file: str) -> Iterator[Path]:
 
 def _not_found(root: Path, source: Source, file: str) -> str:
     """What was looked for under a root, where, and what is there instead."""
-    folders = [folder for folder in (*source.folders, *SHARED) if folder]
-    where = ", ".join(f"{folder}/" for folder in folders)
-    looked = f"no {' or '.join(_names_of(file))}, with or without .gz, in {where} or directly under {root}"
-    if not os.path.isdir(root):
-        return f"{looked}, which is no folder"
-    there = [(root / folder, f"{folder}/") for folder in folders if os.path.isdir(root / folder)]
-    listed = [f"{name} {_list_folder(folder)}" for folder, name in [*there, (root, "the latter")]]
-    return "; ".join([looked, *listed])
+    places = [root / folder for folder in (*source.folders, *SHARED)]
+    held = [f"{place} holds {_names_in(place)}" for place in places if os.path.isdir(place)]
+    looked = f"no {file} or {file.replace('-idx', '.idx')}, with or without .gz, in"
+    return f"{looked} {', '.join(map(str, places))}; {'; '.join(held) or 'none of these is a folder'}"
 
 
-def _list_folder(folder: Path) -> str:
-    """Say what a folder holds."""
+def _names_in(folder: Path) -> str:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_MOST_NAMES]]
-    more = "" if len(names) <= _MOST_NAMES else f" and {len(names) - _MOST_NAMES} more"
-    return f"holds {', '.join(shown) or 'nothing'}{more}"
+        return f"what cannot be read: {error.strerror}"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return (", ".join(map(repr, names[:_MOST_NAMES])) or "nothing") + more
 
 
-def _look_in(folders: list[Path], source: Source, file: str) -> tuple[bytes | None, dict[Path, str]]:
-    """The first good copy of `file` in some folders, and what is wrong with the copies before it."""
-    damaged: dict[Path, str] = {}
+def _look_in(folders: Iterable[Path], source: Source, file: str, problems: list[str]) -> bytes | None:
+    """The first good copy of `file` in some folders; a list takes what is wrong with those before it."""
     for path in (path for folder in folders for path in _candidates(folder, file)):
         try:
-            return _verify(path, str(path), source, file), damaged
+            return _verify(path, str(path), source, file)
         except DatasetError as error:
-            damaged[path] = str(error)
-    return None, damaged
+            problems.append(str(error))
+    return None
 
 
 def _verify(path: Path, name: str, source: Source, file: str) -> bytes:
@@ -198,36 +176,33 @@ def _verify(path: Path, name: str, source: Source, file: str) -> bytes:
     return content
 
 
-def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> tuple[bytes, Path]:
-    """Download `file` into `folder` from the first mirror that has it right; its content and path."""
-    by_hand = (
-        f"to provide the files by hand, put {', '.join(f'{name}.gz' for name in source.sha256)} into "
-        f"{folder} or into a folder {source.folders[0]} under ${DATA_DIR_VARIABLE}"
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(None, "not writable")
-    except OSError as error:
-        raise DatasetError(
-            f"{source.name}: cannot use the cache folder {folder}: {error.strerror}; {by_hand}"
-        ) from error
+def _fetch(source: Source, file: str, folder: Path, problems: list[str]) -> bytes:
+    """Download `file` into `folder` from the first mirror that has it right, and remove damaged copies."""
     for mirror in source.mirrors:
         url = f"{mirror.rstrip('/')}/{file}.gz"
-        part = folder / f".{file}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = folder / f".{file}.{secrets.token_hex(8)}.part"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             _log.info("fetching %s", url)
             _download(url, part, source.sizes[file])
             content = _verify(part, url, source, file)
             gzipped = part.read_bytes().startswith(GZIP_MAGIC)  # unless decompressed on the way
             target = folder / (f"{file}.gz" if gzipped else file)
             os.replace(part, target)
-            return content, target
-        except OSError as error:  # every requests exception is one
-            problems.append(str(error) if isinstance(error, DatasetError) else f"{url}: {_reason(error)}")
+            for damaged in set(_candidates(folder, file)) - {target}:
+                damaged.unlink(missing_ok=True)
+            return content
+        except (OSError, ValueError) as error:  # every requests exception is an OSError
+            reason = " ".join(str(error).split())
+            problems.append(reason if isinstance(error, DatasetError) else f"{url}: {reason}")
         finally:  # also on Ctrl-C
-            part.unlink(missing_ok=True)
-    raise DatasetError(f"{source.name}: cannot get {file}: {'; '.join(problems)}; {by_hand}")
+            if os.path.exists(part):
+                part.unlink()
+    raise DatasetError(
+        f"{source.name}: cannot get {file}: {'; '.join(problems)}; to provide the files by hand, put "
+        f"{', '.join(f'{name}.gz' for name in source.sha256)} into {folder} or into a folder "
+        f"{source.folders[0]} under ${DATA_DIR_VARIABLE}"
+    )
 
 
 def _download(url: str, path: Path, most: int) -> None:
@@ -240,26 +215,11 @@ def _download(url: str, path: Path, most: int) -> None:
         response.raise_for_status()
         if url.startswith("https:") and not response.url.startswith("https:"):
             raise DatasetError(f"{url}: leads to {response.url}, which is not encrypted")
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() and len(length) < 20 else None
+        total = int(response.headers.get("Content-Length", 0)) or None
         silent = sys.stderr is None or not sys.stderr.isatty()
         with path.open("wb") as file, tqdm(total=total, unit="B", unit_scale=True, disable=silent) as bar:
-            got = 0
             for chunk in response.iter_content(_CHUNK):
-                got += len(chunk)
-                if got > most:
-                    raise DatasetError(f"{url}: sends more than {most:,} bytes, more than the file has")
                 file.write(chunk)
                 bar.update(len(chunk))
-
-
-def _reason(error: OSError) -> str:
-    """One line from a requests exception, whose own text repeats the URL and wraps the cause thrice."""
-    import requests
-
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"HTTP {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {_TIMEOUT_SECONDS} seconds"
-    cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else error
-    return " ".join(str(getattr(cause, "reason", cause)).split()) or type(error).__name__
+                if file.tell() > most:
+                    raise DatasetError(f"{url}: sends more than {most:,} bytes, more than the file has")

@@ -33,7 +33,6 @@ __all__ = ["parse_idx", "read_content", "read_idx", "write_idx"]
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST_HEADER = 4 + 4 * 255
-_CHUNK = 1 << 20
 _ALWAYS, _RATIO = 1 << 28, 100
 """Without a known size, a file may decompress to 256 MiB, and to 100 times its size."""
 
@@ -82,21 +81,15 @@ def read_content(path: str | os.PathLike[str], name: str | None = None, most: in
     them says that there are. A stream that goes on is refused.
     """
     name = os.fspath(path) if name is None else name
-    size = 0
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            file.seek(0)
+            gzipped = file.peek(2).startswith(GZIP_MAGIC)
             stream = gzip.GzipFile(fileobj=file) if gzipped else file
-            content = bytearray(stream.read(_LONGEST_HEADER))
+            start = stream.read(_LONGEST_HEADER)
             if most is None:
-                most = _declared_size(content, size, name) if gzipped else size
-            while len(content) <= most:
-                chunk = stream.read(min(_CHUNK, most + 1 - len(content)))
-                if not chunk:
-                    return bytes(content)
-                content += chunk
+                most = _declared_size(start, size, name) if gzipped else size
+            content = start + stream.read(max(0, most + 1 - len(start)))
     except EOFError as error:
         raise DatasetError(f"{name}: truncated: the gzip stream breaks off after {size} bytes") from error
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -105,13 +98,14 @@ def read_content(path: str | os.PathLike[str], name: str | None = None, most: in
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{name}: cannot be read: {error.strerror or error}") from error
-    raise DatasetError(f"{name}: wrong content: more than the {most:,} bytes it should decompress to")
+    if len(content) > most:
+        raise DatasetError(f"{name}: wrong content: more than the {most:,} bytes it should decompress to")
+    return content
 
 
-def _declared_size(content: bytearray, compressed: int, name: str) -> int:
+def _declared_size(content: bytes, compressed: int, name: str) -> int:
     """How many bytes a gzipped file decompresses to by its header, as far as that is plausible."""
-    _, shape, dtype = _header(content, name)
-    declared = _size(shape, dtype)
+    declared = _header(content, name)[0]
     if declared > max(_ALWAYS, _RATIO * compressed):
         raise DatasetError(
             f"{name}: {compressed:,} bytes should decompress to {declared:,}, more than {_RATIO} times as "
@@ -122,8 +116,7 @@ def _declared_size(content: bytearray, compressed: int, name: str) -> int:
 
 def parse_idx(content: bytes, name: str) -> NDArray[Any]:
     """The array in the decompressed `content` of an IDX file; `name` stands for the file in errors."""
-    start, shape, dtype = _header(content, name)
-    expected = _size(shape, dtype)
+    expected, shape, dtype = _header(content, name)
     if len(content) != expected:
         problem = "truncated" if len(content) < expected else f"{len(content) - expected} trailing bytes"
         raise DatasetError(
@@ -131,14 +124,14 @@ def parse_idx(content: bytes, name: str) -> NDArray[Any]:
             f"found {len(content)}"
         )
     try:
-        array = np.frombuffer(content, dtype, offset=start).reshape(shape)
+        array = np.frombuffer(content, dtype, offset=4 + 4 * len(shape)).reshape(shape)
     except ValueError as error:  # too many axes for NumPy, or 0 elements in sizes whose product overflows
         raise DatasetError(f"{name}: an array of {len(shape)} axes, which cannot be made: {error}") from error
     return array.astype(dtype.newbyteorder("="))
 
 
-def _header(content: bytes | bytearray, name: str) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-    """Where the elements of an IDX file start, their shape, and their type in the file."""
+def _header(content: bytes, name: str) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    """How many bytes an IDX file has by its header, the array's shape, and its type in the file."""
     code, dimensions = (content[2], content[3]) if len(content) >= 4 else (0x08, 1)
     if content[:2].strip(b"\0") or code not in _DTYPES or dimensions == 0:
         known = ", ".join(f"{known:02x}" for known in _DTYPES)
@@ -149,13 +142,9 @@ def _header(content: bytes | bytearray, name: str) -> tuple[int, tuple[int, ...]
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise DatasetError(f"{name}: truncated: its header takes {start} bytes, found {len(content)}")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=dimensions, offset=4))
-    return start, shape, np.dtype(_DTYPES[code])
-
-
-def _size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """How many bytes an IDX file of an array has."""
-    return 4 + 4 * len(shape) + math.prod(shape) * dtype.itemsize
+    shape = tuple(np.frombuffer(content, ">u4", count=dimensions, offset=4).tolist())
+    dtype = np.dtype(_DTYPES[code])
+    return start + math.prod(shape) * dtype.itemsize, shape, dtype
 
 
 def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
