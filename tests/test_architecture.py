@@ -25,7 +25,7 @@ DIRECT = {
     "nn": {"ops"},
     "models": {"nn"},
     "optim": {"nn"},
-    "data": {"arguments", "plugins"},
+    "data": {"arguments", "lazy", "plugins"},
     "train": {"models", "optim", "data"},
     "viz": {"train"},
     "scratch": {"train"},
@@ -295,6 +295,7 @@ def test_import_loads_few_modules():
     [
         "import xpcnn; [getattr(xpcnn, name) for name in xpcnn.__all__]",
         "from xpcnn import *; nn.Conv2d; Trainer",
+        "import xpcnn; xpcnn.data.augment.parse('crop=2')",
         "import xpcnn.ops, xpcnn; assert xpcnn.conv_algorithm is xpcnn.ops.conv_algorithm",
         "import copy, pickle, xpcnn; pickle.loads(pickle.dumps(copy.deepcopy(xpcnn.nn.Linear(1, 1))))",
     ],

@@ -126,7 +126,6 @@ BAD = [
     ((IMAGES, LABELS, 0), {}, ArgumentError, "classes must be an integer of at least 1, got 0"),
     ((IMAGES, LABELS, "toy"), {}, ArgumentError, "classes must be an integer of at least 1, got 'toy'"),
     ((IMAGES, LABELS, 2**31), {}, ArgumentError, "classes must be at most 2147483647, got 2147483648"),
-    ((IMAGES, LABELS), {"name": 10}, ArgumentError, "name must be a string, got 10"),
     (
         (IMAGES, LABELS),
         {"preparation": 3},

@@ -5,8 +5,7 @@ a network, `Dataset` holds images and labels, and `Loader` cuts them into batche
 `augment` may change.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xpcnn.data.catalog import load_dataset, register_dataset
 from xpcnn.data.dataset import Dataset
@@ -14,9 +13,12 @@ from xpcnn.data.idx import read_idx
 from xpcnn.data.loader import Loader
 from xpcnn.data.mnist import fashion_mnist, mnist
 from xpcnn.data.synthetic import synthetic_digits
+from xpcnn.lazy import lazily
 
 if TYPE_CHECKING:
     from xpcnn.data import augment
+
+__getattr__ = lazily(__name__, {__name__: ("augment",)})
 
 __all__ = [
     "Dataset",
@@ -29,10 +31,3 @@ __all__ = [
     "register_dataset",
     "synthetic_digits",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Load `augment` when it is first named, which keeps ``import xpcnn`` quick."""
-    if name == "augment":
-        return import_module("xpcnn.data.augment")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -100,8 +100,6 @@ class Dataset:
             raise DtypeError(f"Dataset: targets must be integers, bools or floats, got {targets.dtype}")
         if len(images) != len(targets):
             raise ShapeError(f"Dataset: {len(images)} images but {len(targets)} targets")
-        if not isinstance(self.name, str):
-            raise ArgumentError(f"Dataset: name must be a string, got {self.name!r}")
         if self.preparation not in (None, *PREPARATIONS):
             known = ", ".join(map(repr, PREPARATIONS))
             raise ArgumentError(

@@ -15,6 +15,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from xpcnn.errors import DatasetError
 
@@ -206,7 +207,7 @@ def _is_visible(ink: Grey, edge: float) -> bool:
     Noise is as dark as it is light; ink is on one side of the ground. Of a frame that differed by `edge`,
     something is left near: what was round, or JPEG's on blocks of 8 pixels.
     """
-    smooth = _smooth(ink)
+    smooth = sliding_window_view(np.pad(ink, 1, mode="edge"), (3, 3)).mean(axis=(2, 3))
     border = _border(smooth)
     ground = np.median(border)
     if edge:
@@ -227,15 +228,6 @@ def _spread(values: Grey) -> float:
     """Return the standard deviation of normal noise, from those of the values that are no ink."""
     low, middle = np.percentile(values, (16, 50))
     return float(middle - low)
-
-
-def _smooth(grey: Grey) -> Grey:
-    """Return the means of 3×3 pixels."""
-    for axis in (0, 1):
-        padded = np.pad(grey, [(1, 1) if axis == i else (0, 0) for i in (0, 1)], mode="edge")
-        parts = [np.take(padded, range(i, i + grey.shape[axis]), axis=axis) for i in range(3)]
-        grey = (parts[0] + parts[1] + parts[2]) / np.float32(3)
-    return grey
 
 
 def _fit_box(ink: Grey) -> Grey:

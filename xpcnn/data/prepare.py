@@ -159,16 +159,14 @@ def _drawing(picture: Image) -> Grey:
     values themselves show it if they differ.
     """
     picture = _original_size(picture)
-    by_value = picture.mode in ("1", "L", "RGB") and _differ(picture)
+    by_value = picture.mode in ("1", "L", "RGB") and any(
+        np.ptp(channel.getextrema()) >= 3 for channel in picture.split()
+    )
     convert = partial(_digit_mode, transparent=picture.has_transparency_data and not by_value)
     image = _convert(picture, convert, math.ceil(max(picture.size) / _WORKING_SIZE), _DEPTHS)
     if image.mode == "RGBA":
         return _composite(_grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32))
     return np.asarray(image) if image.mode == "F" else _grey(image)
-
-
-def _differ(picture: Image) -> bool:
-    return any(int(np.ptp(channel.getextrema())) >= 3 for channel in picture.split())
 
 
 def _original_size(picture: Image) -> Image:
@@ -254,8 +252,8 @@ def _range(picture: Image, whites: tuple[int, ...]) -> tuple[float, float] | Non
     """
     if not picture.mode.startswith(("I", "F")):
         return None
-    values = np.asarray(picture) if picture.mode == "I;16B" else picture  # which Pillow does not measure
-    low, high = (values.min(), values.max()) if isinstance(values, np.ndarray) else values.getextrema()
+    values = np.asarray(picture)
+    low, high = values.min().item(), values.max().item()
     for white in (1, 255, 65535) if picture.mode == "F" else whites:
         if low >= 0 and high <= white:
             return 0, white
