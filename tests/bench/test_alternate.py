@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,11 +31,8 @@ SMALL = {
 def workers():
     """A process for each contender; PyTorch takes seconds to start."""
     pytest.importorskip("torch")
-    names = ("xpcnn", "NCHW", "channels-last")
-    found = {name: Worker(name, 1) for name in names}
-    yield found
-    for one in found.values():
-        one.close()
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(Worker(name, 1)) for name in ("xpcnn", "NCHW", "channels-last")}
 
 
 # -- what counts as equal ----------------------------------------------------------------
@@ -99,24 +98,21 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-class Scripted:
-    """A worker that notes when its turns are."""
-
-    def __init__(self, name, turns):
-        self.name, self.turns = name, turns
-
-    def ask(self, request, repeats):
-        assert request == "seconds"
-        self.turns.append(f"{self.name}{repeats}")
-        return 0.25
-
-
 def test_the_order_turns_around_from_round_to_round():
     turns = []
-    scripted = {name: Scripted(name, turns) for name in "ab"}
-    seconds = alternate.in_turns(scripted, 3, turn=1.0)
+
+    def scripted(name):
+        def ask(request, repeats):
+            assert request == "seconds"
+            turns.append(f"{name}{repeats}")
+            return 0.25
+
+        return SimpleNamespace(ask=ask)
+
+    workers = {name: scripted(name) for name in "ab"}
+    seconds = alternate.in_turns(workers, 3, turn=1.0)
     assert turns == ["a1", "b1", "a4", "b4", "b4", "a4", "a4", "b4"]
-    assert alternate.in_turns(scripted, 1, 1.0, into=seconds)["a"] == [0.25] * 4
+    assert alternate.in_turns(workers, 1, 1.0, into=seconds)["a"] == [0.25] * 4
 
 
 # -- two commits -------------------------------------------------------------------------

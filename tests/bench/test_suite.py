@@ -50,14 +50,8 @@ def test_the_suite_runs(tmp_path):
     chosen = "test_conv and tiny and grad_weight and (im2col or as_strided or loop)"
     command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "--backend", "numpy", "-k", chosen]
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", "--benchmark-json", str(path)],
-        cwd=ROOT,
-        env=own,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += ["-p", "no:cacheprovider", "--benchmark-json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [one["extra_info"] for one in json.loads(path.read_text())["benchmarks"]]
     assert {one["algorithm"] for one in found} == {"im2col", "as_strided", "loop", "plain loop"}
@@ -83,51 +77,36 @@ def test_three_ways_of_im2col(name):
     assert list(errors.values()) == [0.0] * 3
 
 
-def test_torchs_convolution(torch):
-    errors = errors_of(test_conv.problem("g", GROUPS, get_backend(), torch), "torch")
-    assert len(errors) == 6
-    assert all(error is not None and error < 1e-5 for error in errors.values())
-
-
+WINDOW = {"kernel_size": 3, "stride": 2, "padding": 1}
 LAYERS = {
     "max pool": test_layers.LayerCase("max_pool2d", (2, 3, 6, 6), {"kernel_size": 2}),
-    "max pool, overlapping": test_layers.LayerCase(
-        "max_pool2d", (5, 2, 7, 7), {"kernel_size": 3, "stride": 2, "padding": 1}
-    ),
-    "avg pool": test_layers.LayerCase(
-        "avg_pool2d", (2, 3, 7, 7), {"kernel_size": 3, "stride": 2, "padding": 1}
-    ),
+    "max pool, overlapping": test_layers.LayerCase("max_pool2d", (5, 2, 7, 7), WINDOW),
+    "avg pool": test_layers.LayerCase("avg_pool2d", (2, 3, 7, 7), WINDOW),
     "batch norm": test_layers.LayerCase("batch_norm", (5, 3, 4, 4), {}),
     "relu": test_layers.LayerCase("relu", (5, 3, 4, 4), {}),
 }
+MODELS = {
+    "simple_convnet": ModelCase("simple_convnet", {"hidden": 5}, (5, 1, 28, 28)),
+    "deep_convnet": ModelCase("deep_convnet", {"hidden": 5, "dropout": 0.5}, (5, 1, 28, 28)),
+    "resnet18": ModelCase("resnet18", {"classes": 10, "small_images": True}, (4, 3, 16, 16)),
+}
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_of_xpcnn_and_torch(torch, name, monkeypatch):
+@pytest.mark.parametrize("name", ["convolution", *LAYERS, *MODELS])
+def test_xpcnn_and_torch(torch, name, monkeypatch):
     monkeypatch.setattr(test_layers, "LAYERS", LAYERS)
-    problem = test_layers.problem(name, get_backend(), torch)
-    errors = errors_of(problem)
+    monkeypatch.setattr(test_models, "MODELS", MODELS)
+    if name == "convolution":
+        errors = errors_of(test_conv.problem("g", GROUPS, get_backend(), torch), "torch")
+    elif name in MODELS:
+        errors = errors_of(test_models.problem(name, torch))
+        test_models.problem.cache_clear()
+    else:
+        problem = test_layers.problem(name, get_backend(), torch)
+        errors = errors_of(problem)
+        assert all(np.abs(problem.answer(one)).max() > 0 for one in test_layers.PASSES)
     assert len(errors) == 6
-    assert all(error is not None and error < 1e-5 for error in errors.values()), errors
-    assert all(np.abs(problem.answer(one)).max() > 0 for one in test_layers.PASSES)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        ModelCase("simple_convnet", {"hidden": 5}, (5, 1, 28, 28)),
-        ModelCase("deep_convnet", {"hidden": 5, "dropout": 0.5}, (5, 1, 28, 28)),
-        ModelCase("resnet18", {"classes": 10, "small_images": True}, (4, 3, 16, 16)),
-    ],
-    ids=lambda case: case.model,
-)
-@pytest.mark.slow
-def test_models_of_xpcnn_and_torch(torch, case, monkeypatch):
-    monkeypatch.setattr(test_models, "MODELS", {"m": case})
-    test_models.problem.cache_clear()
-    errors = errors_of(test_models.problem("m", torch))
-    assert len(errors) == 6
-    assert all(error is not None and error < 1e-3 for error in errors.values()), errors
+    assert all(error is not None and error < (1e-3 if name in MODELS else 1e-5) for error in errors.values())
 
 
 # -- memory ------------------------------------------------------------------------------
@@ -172,14 +151,11 @@ def test_a_report_of_pytest_benchmark(tmp_path, capsys):
     machine = {"processor": "P", "device": "GPU"}
     what = {"geometry": "tiny", "pass_name": "forward", "backend": "cupy", "threads": 1, "machine": machine}
     times = {"gemm floor": 2.0, "mec": 4.0, "im2col": 3.0, "torch": 9.0, "auto": 3.0, "loop": 900.0}
+    rows = [(name, "im2col" if name == "auto" else "", ms) for name, ms in times.items()]
     kept = [
-        {
-            "extra_info": {**what, "algorithm": name, "variant": "im2col" if name == "auto" else ""},
-            "stats": {"median": ms},
-        }
-        for name, ms in times.items()
+        {"extra_info": {**what, "algorithm": name, "variant": variant}, "stats": {"median": ms}}
+        for name, variant, ms in [*rows, ("torch", "NCHW", 8.0)]
     ]
-    kept.append({"extra_info": {**what, "algorithm": "torch", "variant": "NCHW"}, "stats": {"median": 8.0}})
     (tmp_path / "b.json").write_text(json.dumps({"benchmarks": kept}))
     report.main([str(tmp_path / "b.json")])
     assert capsys.readouterr().out.strip().splitlines() == [
