@@ -66,7 +66,7 @@ def test_inference_runs_no_head(make: Any) -> None:
 @pytest.mark.parametrize("small_images", [True, False])
 def test_three_logits_and_their_gradients_are_pytorchs(small_images: bool) -> None:
     torch = pytest.importorskip("torch")
-    from tests.support.torch_twins import twin
+    from tests.support.torch_models import twin
 
     options: dict[str, Any] = {"small_images": small_images, "dropout": 0.0}
     model = with_heads(**options)

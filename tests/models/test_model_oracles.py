@@ -16,8 +16,7 @@ from tests.support.model_cases import (
     tiny,
     tiny_shape,
 )
-from tests.support.torch_models import torch
-from tests.support.torch_twins import twin
+from tests.support.torch_models import torch, twin
 from xpcnn import models, nn, ops
 from xpcnn.testing import assert_close
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.model_cases import ALL, OF_ONE_SIZE, count, without_drawing
-from tests.support.torch_models import torch
-from tests.support.torch_twins import CIFAR_RESNETS, TWINS, twin
+from tests.support.torch_models import CIFAR_RESNETS, TWINS, torch, twin
 from xpcnn import models, nn
 
 # As torchvision's documentation and the papers' implementations publish them.

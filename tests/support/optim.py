@@ -1,10 +1,10 @@
 """What the optimiser tests share: the combinations of options, the textbook's formulas, gradients, steps."""
 
-import re
 from typing import Any
 
 import numpy as np
 
+from tests.support.nn import mentions  # noqa: F401 - for the tests
 from xpcnn import nn, optim
 
 Case = tuple[type[optim.Optimizer], dict[str, Any]]
@@ -99,8 +99,3 @@ def step(make, optimizer, parameters, values):
     given = {path: make.array(gradient, dtypes[path]) for path, gradient in values.items()}
     with make.unchanged(*given.values()):
         optimizer.step(store(parameters, given))
-
-
-def mentions(*parts):
-    """A regular expression for messages that hold all of these, in any order."""
-    return r"(?s)\A" + "".join(f"(?=.*{re.escape(part)})" for part in parts)

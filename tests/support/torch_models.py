@@ -13,6 +13,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from tests.support.model_cases import WIDTHS  # noqa: E402
+from tests.support.torch_inception import GoogLeNet, LeNet5  # noqa: E402
+
 
 class Residual(nn.Module):
     """A block of convolutions, (outputs, kernel, stride) each; the shortcuts for CIFAR have no weights."""
@@ -79,21 +82,14 @@ class AlexNet(nn.Module):
         super().__init__()
         pad, self.pixels = (1, 4) if small else (0, 6)
         self.normalise = normalise
-        self.features = nn.Sequential(
-            nn.Conv2d(channels, width, *((3, 1, 1) if small else (11, 4, 2))),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, pad),
-            nn.Conv2d(width, 3 * width, 5, 1, 2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, pad),
-            nn.Conv2d(3 * width, 6 * width, 3, 1, 1),
-            nn.ReLU(),
-            nn.Conv2d(6 * width, 4 * width, 3, 1, 1),
-            nn.ReLU(),
-            nn.Conv2d(4 * width, 4 * width, 3, 1, 1),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, pad),
-        )
+        layers = []
+        stem = (1, 3, 1, 1) if small else (1, 11, 4, 2)
+        for filters, *window in (stem, (3, 5, 1, 2), (6, 3, 1, 1), (4, 3, 1, 1), (4, 3, 1, 1)):
+            layers += [nn.Conv2d(channels, filters * width, *window), nn.ReLU()]
+            channels = filters * width
+            if len(layers) in (2, 5, 12):
+                layers.append(nn.MaxPool2d(3, 2, pad))
+        self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d((self.pixels, self.pixels))
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
@@ -157,45 +153,84 @@ class VGG(nn.Module):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
-class SimpleConvNet(nn.Sequential):
-    def __init__(self, shape, filters, filter_size, stride, padding, hidden, classes):
-        oh, ow = ((side + 2 * padding - filter_size) // stride + 1 for side in shape[1:])
-        layers = OrderedDict(
-            conv1=nn.Conv2d(shape[0], filters, filter_size, stride, padding),
-            relu1=nn.ReLU(),
-            pool1=nn.MaxPool2d(2),
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(filters * (oh // 2) * (ow // 2), hidden),
-            relu2=nn.ReLU(),
-            fc2=nn.Linear(hidden, classes),
-        )
-        super().__init__(layers)
+def simple_convnet(shape, filters, filter_size, stride, padding, hidden, classes):
+    oh, ow = ((side + 2 * padding - filter_size) // stride + 1 for side in shape[1:])
+    layers = OrderedDict(
+        conv1=nn.Conv2d(shape[0], filters, filter_size, stride, padding),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(filters * (oh // 2) * (ow // 2), hidden),
+        relu2=nn.ReLU(),
+        fc2=nn.Linear(hidden, classes),
+    )
+    return nn.Sequential(layers)
 
 
-class TinyConvNet(nn.Sequential):
-    def __init__(self, shape, filters, classes, bias):
-        channels, height, width = shape
-        layers = OrderedDict(
-            conv1=nn.Conv2d(channels, filters, 3, bias=bias),
-            pool1=nn.MaxPool2d(2),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(filters * ((height - 2) // 2) * ((width - 2) // 2), classes),
-        )
-        super().__init__(layers)
+def tiny_convnet(shape, filters, classes, bias):
+    channels, height, width = shape
+    layers = OrderedDict(
+        conv1=nn.Conv2d(channels, filters, 3, bias=bias),
+        pool1=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(filters * ((height - 2) // 2) * ((width - 2) // 2), classes),
+    )
+    return nn.Sequential(layers)
 
 
-class DeepConvNet(nn.Sequential):
-    def __init__(self, classes, channels, dropout, batch_norm, filters):
-        layers = OrderedDict()
-        for i in range(1, 7):
-            outputs = filters[(i - 1) // 2]
-            layers[f"conv{i}"] = nn.Conv2d(channels, outputs, 3, padding=2 if i == 4 else 1)
-            if batch_norm:
-                layers[f"norm{i}"] = nn.BatchNorm2d(outputs)
-            layers[f"relu{i}"] = nn.ReLU()
-            if i % 2 == 0:
-                layers[f"pool{i // 2}"] = nn.MaxPool2d(2)
-            channels = outputs
-        layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(16 * channels, 50), "relu7": nn.ReLU()}
-        layers |= {"dropout1": nn.Dropout(dropout), "fc2": nn.Linear(50, classes)}
-        super().__init__(layers)
+def deep_convnet(classes, channels, dropout, batch_norm, filters):
+    layers = OrderedDict()
+    for i in range(1, 7):
+        outputs = filters[(i - 1) // 2]
+        layers[f"conv{i}"] = nn.Conv2d(channels, outputs, 3, padding=2 if i == 4 else 1)
+        if batch_norm:
+            layers[f"norm{i}"] = nn.BatchNorm2d(outputs)
+        layers[f"relu{i}"] = nn.ReLU()
+        if i % 2 == 0:
+            layers[f"pool{i // 2}"] = nn.MaxPool2d(2)
+        channels = outputs
+    layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(16 * channels, 50), "relu7": nn.ReLU()}
+    layers |= {"dropout1": nn.Dropout(dropout), "fc2": nn.Linear(50, classes)}
+    return nn.Sequential(layers)
+
+
+# Which is the twin of which published model.
+
+RESNETS = {
+    "resnet18": (basic, (2, 2, 2, 2)),
+    "resnet34": (basic, (3, 4, 6, 3)),
+    "resnet50": (bottleneck, (3, 4, 6, 3)),
+    "resnet101": (bottleneck, (3, 4, 23, 3)),
+    "resnet152": (bottleneck, (3, 8, 36, 3)),
+}
+CIFAR_RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+VGGS = tuple(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn"))
+TWINS = ("deep_convnet", "lenet5", "alexnet", *VGGS, "googlenet", *RESNETS, *CIFAR_RESNETS)
+"""Those that take any number of classes and channels, and have small_images."""
+
+
+def twin(name, *, classes=1000, in_channels=3, small_images=False, narrow=False, dropout=0.5, **options):
+    """The PyTorch module of a published model; narrowed as `model_cases.tiny` narrows, and without dropout of
+    its own choosing."""
+    size = (classes, in_channels, small_images)
+    if name == "simple_convnet":
+        kind = {"filters": 3, "filter_size": 3, "hidden": 5, "stride": 1, "padding": 0, **options}
+        return simple_convnet(kind.pop("input_shape"), **kind, classes=classes)
+    if name == "tiny_convnet":
+        return tiny_convnet(options["input_shape"], 3, classes, options.get("bias", False))
+    if name == "deep_convnet":
+        filters = options.get("filters", (16, 32, 64))
+        return deep_convnet(classes, in_channels, dropout, options.get("batch_norm", False), filters)
+    if name == "lenet5":
+        return LeNet5(options.get("variant", "tanh"), classes, in_channels)
+    if name in CIFAR_RESNETS:
+        return ResNet(basic, ((int(name[6:]) - 2) // 6,) * 3, classes, in_channels, True, 16, cifar=True)
+    family = "vgg" if name in VGGS else "resnet" if name in RESNETS else name
+    width = WIDTHS[family] if narrow else 64
+    if name in RESNETS:
+        return ResNet(*RESNETS[name], *size, width)
+    if name in VGGS:
+        return VGG(int(name[3:5]), name.endswith("_bn"), *size, width, dropout)
+    if name == "alexnet":
+        return AlexNet(*size, width, dropout, options.get("local_response_norm", False))
+    return GoogLeNet(*size, width, options.get("aux", False), dropout, dropout)
