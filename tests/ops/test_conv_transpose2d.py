@@ -16,7 +16,8 @@ from tests.support.conv_cases import Transposed, arrays, check_passes
 from tests.support.conv_cases import transposed_reference as reference
 from tests.support.ops import LAYOUTS, draw, mentions, pair
 from xpcnn import errors, ops
-from xpcnn.testing import gradcheck_op
+from xpcnn.ops.op import op
+from xpcnn.testing import gradcheck
 
 # All algorithms and both dtypes, not each with each: test_conv2d.py goes through those.
 WAYS = [("auto", "float32"), ("auto", "float64"), ("as_strided", "float64"), ("loop", "float64")]
@@ -53,11 +54,12 @@ def test_finite_differences(make: Any, name: str) -> None:
     case = CASES[name]
     r = reference(case)
 
-    def op(x: Any, w: Any, b: Any) -> Any:
+    @op
+    def transposed(x: Any, w: Any, b: Any) -> Any:
         return ops.conv_transpose2d(x, w, b, **case.options)
 
-    bias = make.array(draw(case.w[1] * case.groups))
-    gradcheck_op(op, ops.conv_transpose2d.backward, make.array(r.x[:1]), make.array(r.w), bias)
+    transposed.def_backward(lambda ctx, dy: ops.conv_transpose2d.backward(ctx, dy))
+    gradcheck(transposed, *map(make.array, (r.x[:1], r.w, draw(case.w[1] * case.groups))))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())

@@ -12,7 +12,6 @@ is eps² times the third derivative, plus rounding divided by eps.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -24,12 +23,13 @@ from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.nn import Gradients, Layer, Parameter
 from xpcnn.ops.op import Op
 
-__all__ = ["GradcheckResult", "gradcheck", "gradcheck_op"]
+__all__ = ["GradcheckResult", "gradcheck"]
 
 _DIRECTIONS = 4
 
-# A point is a value for every input by its name; a function takes those that are to be changed.
+# Values by the names of inputs: on the host, and as the layer or op has them.
 Point = dict[str, np.ndarray]
+Arrays = dict[str, Array]
 
 
 class GradcheckResult(NamedTuple):
@@ -59,8 +59,8 @@ def gradcheck(
     Parameters
     ----------
     layer : Layer or op
-        A layer with float64 parameters, on any backend; or an op, such as `xpcnn.ops.gelu`, which goes to
-        `gradcheck_op` with its ``backward``.
+        A layer with float64 parameters, on any backend; or an op with its ``backward``, such as
+        `xpcnn.ops.gelu`.
     x : array, float64
         On the layer's backend.
     *more : array, float64
@@ -88,7 +88,7 @@ def gradcheck(
     Raises
     ------
     AssertionError
-        Naming the parameter's path (or ``x``), the index, and both derivatives.
+        Naming the parameter's path (``x``, or an op's ``arrays[0]``), the index, and both derivatives.
     DtypeError
         When `x` or a parameter is not float64.
 
@@ -103,109 +103,71 @@ def gradcheck(
     >>> gradcheck(xpcnn.ops.gelu, xpcnn.asarray([1.0, 2.0])).compared
     2
     """
-    if not isinstance(layer, Layer):
-        backward = functools.partial(_backward_of, layer, 1 + len(more))
-        return gradcheck_op(layer, backward, x, *more, seed=seed, eps=eps, rtol=rtol, atol=atol)
-    if more:
-        raise ArgumentError(f"gradcheck: a layer has one input, got {1 + len(more)}")
-    parameters = _distinct(layer.parameters())
-    for name, array in {"x": x, **{path: p.data for path, p in parameters.items()}}.items():
-        _require_float64("gradcheck", name, array, "layer.to(dtype='float64')")
     key = Key(seed) if key is None else key
+    if not isinstance(layer, Layer):
+        arrays = {f"arrays[{i}]": array for i, array in enumerate((x, *more))}
+        remedy, (forward, backward) = "xpcnn.asarray(x, dtype='float64')", _of_op(layer, list(arrays))
+    elif more:
+        raise ArgumentError(f"gradcheck: a layer has one input, got {1 + len(more)}")
+    else:
+        arrays = {"x": x, **{path: p.data for path, p in layer.parameters().items()}}
+        remedy, (forward, backward) = "layer.to(dtype='float64')", _of_layer(layer, train, key)
+    for name, array in arrays.items():
+        found = dtype_name(array.dtype)
+        if found != "float64":
+            raise DtypeError(f"gradcheck: {name} is {found}, too coarse for finite differences; use {remedy}")
+
+    def moved(changed: Point) -> np.ndarray:
+        given = {name: backend_of(arrays[name]).asarray(value) for name, value in changed.items()}
+        return to_numpy(forward({**arrays, **given})[0])
+
     rng = np.random.default_rng(seed)
-    backend = backend_of(x)
-
-    def forward(changed: Point) -> np.ndarray:
-        with _restoring(layer):
-            for path, value in changed.items():
-                if path != "x":
-                    data = parameters[path].data
-                    parameters[path].data = backend_of(data).asarray(value)
-            here = backend.asarray(changed["x"]) if "x" in changed else x
-            return to_numpy(layer.forward(here, train=train, key=key)[0])
-
-    with _restoring(layer):
-        y, ctx = layer.forward(x, train=train, key=key)
-        dy = rng.standard_normal(tuple(y.shape))
-        grads = Gradients()
-        dx = layer.backward(ctx, backend_of(y).asarray(dy), grads)
-    point, analytic = {"x": to_numpy(x)}, {"x": dx}
-    for path, parameter in parameters.items():
-        if parameter.trainable:
-            point[path] = to_numpy(parameter.data)
-            analytic[path] = grads.get(parameter)
-    check = _Check("gradcheck", forward, dy, point, _on_host("gradcheck", point, analytic), eps, rtol, atol)
+    y, ctx = forward(arrays)
+    dy = rng.standard_normal(tuple(y.shape))
+    gradients = backward(ctx, backend_of(y).asarray(dy))
+    point = {name: to_numpy(arrays[name]) for name in gradients}
+    check = _Check(moved, dy, point, _on_host(point, gradients), eps, rtol, atol)
     return check.along_directions(rng) if directional else check.each_element()
 
 
-def gradcheck_op(
-    op: Callable[..., tuple[Array, Any]],
-    backward: Callable[[Any, Array], Any],
-    *arrays: Array,
-    seed: int = 0,
-    eps: float = 1e-6,
-    rtol: float = 1e-6,
-    atol: float = 1e-8,
-) -> GradcheckResult:
-    """Check ``backward(ctx, dy)`` of ``op(*arrays) -> (y, ctx)`` by finite differences, element by element.
+def _of_op(op: Op[..., Any], names: list[str]) -> tuple[Callable[[Arrays], Any], Callable[[Any, Array], Any]]:
+    def backward(ctx: Any, dy: Array) -> dict[str, Array | None]:
+        found = op.backward(ctx, dy)
+        gradients = list(found) if isinstance(found, tuple) else [found]
+        while len(gradients) > len(names) and gradients[-1] is None:  # of a bias that was left out
+            gradients.pop()
+        if len(gradients) != len(names):
+            raise AssertionError(f"gradcheck: {len(names)} arrays but {len(gradients)} gradients")
+        return dict(zip(names, gradients, strict=True))
 
-    Parameters
-    ----------
-    op : callable
-    backward : callable
-        Returns the gradient of the one array, or a tuple with one for each of `arrays`.
-    *arrays : array, float64
-    seed, eps, rtol, atol
-        As for `gradcheck`.
-
-    Returns
-    -------
-    GradcheckResult
-
-    Raises
-    ------
-    AssertionError, DtypeError
-        As `gradcheck` does; arguments are named by position: ``arrays[0]``.
-
-    Examples
-    --------
-    >>> import xpcnn
-    >>> from xpcnn import ops
-    >>> x, weight = xpcnn.asarray([[1.0, 2.0]]), xpcnn.asarray([[3.0, 4.0]])
-    >>> gradcheck_op(ops.linear, lambda ctx, dy: ops.linear.backward(ctx, dy)[:2], x, weight).compared
-    4
-    """
-    named = {f"arrays[{i}]": array for i, array in enumerate(arrays)}
-    for name, array in named.items():
-        _require_float64("gradcheck_op", name, array, "xpcnn.asarray(x, dtype='float64')")
-
-    def forward(changed: Point) -> np.ndarray:
-        moved = {name: backend_of(named[name]).asarray(value) for name, value in changed.items()}
-        return to_numpy(op(*{**named, **moved}.values())[0])
-
-    y, ctx = op(*arrays)
-    dy = np.random.default_rng(seed).standard_normal(tuple(y.shape))
-    gradients = backward(ctx, backend_of(y).asarray(dy))
-    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-    if len(gradients) != len(arrays):
-        raise AssertionError(f"gradcheck_op: {len(arrays)} arrays but {len(gradients)} gradients")
-    point = {name: to_numpy(array) for name, array in named.items()}
-    analytic = _on_host("gradcheck_op", point, dict(zip(named, gradients, strict=True)))
-    return _Check("gradcheck_op", forward, dy, point, analytic, eps, rtol, atol).each_element()
+    return lambda arrays: op(*arrays.values()), backward
 
 
-def _backward_of(op: Op[..., Any], arrays: int, ctx: Any, dy: Array) -> Any:
-    """Return an op's gradients without the None of a bias that was left out."""
-    gradients = op.backward(ctx, dy)
-    while isinstance(gradients, tuple) and len(gradients) > arrays and gradients[-1] is None:
-        gradients = gradients[:-1]
-    return gradients
+def _of_layer(
+    layer: Layer, train: bool, key: Key
+) -> tuple[Callable[[Arrays], Any], Callable[[Any, Array], Any]]:
+    """Return both passes; a parameter with several paths has its first."""
+    paths: dict[Parameter, str] = {}
+    for path, parameter in layer.parameters().items():
+        paths.setdefault(parameter, path)
+
+    def forward(arrays: Arrays) -> Any:
+        with _restoring(layer):
+            for parameter, path in paths.items():
+                parameter.data = arrays[path]
+            return layer.forward(arrays["x"], train=train, key=key)
+
+    def backward(ctx: Any, dy: Array) -> dict[str, Array | None]:
+        grads = Gradients()
+        dx = layer.backward(ctx, dy, grads)
+        return {"x": dx, **{path: grads.get(p) for p, path in paths.items() if p.trainable}}
+
+    return forward, backward
 
 
 class _Check(NamedTuple):
     """One function at one point, with the derivatives that are to be confirmed."""
 
-    caller: str
     forward: Callable[[Point], np.ndarray]
     dy: np.ndarray
     point: Point
@@ -230,7 +192,7 @@ class _Check(NamedTuple):
                 numeric, analytic = self.slope({name: unit}), float(self.analytic[name][index])
                 error = abs(analytic - numeric)
                 if not error <= self.atol + self.rtol * abs(numeric):  # NaN fails
-                    raise AssertionError(f"{self.caller}: {name}{list(index)}: {_both(analytic, numeric)}")
+                    raise AssertionError(f"gradcheck: {name}{list(index)}: {_both(analytic, numeric)}")
                 worst, compared = max(worst, error), compared + 1
         return GradcheckResult(worst, compared)
 
@@ -244,7 +206,7 @@ class _Check(NamedTuple):
             error = abs(analytic - numeric)
             if not error <= self._allowed(parts):
                 raise AssertionError(
-                    f"{self.caller}: along a random direction through {', '.join(parts)}: "
+                    f"gradcheck: along a random direction through {', '.join(parts)}: "
                     f"{_both(analytic, numeric)}{self._blame(direction, parts)}"
                 )
             worst = max(worst, error)
@@ -274,19 +236,7 @@ def _restoring(layer: Layer) -> Iterator[None]:
             state.data = data
 
 
-def _distinct(parameters: dict[str, Parameter]) -> dict[str, Parameter]:
-    """Leave out further paths of a shared parameter."""
-    seen: dict[int, str] = {}
-    return {path: p for path, p in parameters.items() if seen.setdefault(id(p), path) == path}
-
-
-def _require_float64(caller: str, name: str, array: Array, remedy: str) -> None:
-    found = dtype_name(array.dtype)
-    if found != "float64":
-        raise DtypeError(f"{caller}: {name} is {found}, too coarse for finite differences; use {remedy}")
-
-
-def _on_host(caller: str, point: Point, gradients: dict[str, Array | None]) -> Point:
+def _on_host(point: Point, gradients: dict[str, Array | None]) -> Point:
     """Return the gradients as NumPy arrays, 0 where there is none, after a look at shapes and dtypes."""
     host = {}
     for name, gradient in gradients.items():
@@ -296,7 +246,7 @@ def _on_host(caller: str, point: Point, gradients: dict[str, Array | None]) -> P
         host[name] = to_numpy(gradient)
         if host[name].shape != point[name].shape or dtype_name(gradient.dtype) != "float64":
             raise AssertionError(
-                f"{caller}: the gradient of {name} is {dtype_name(gradient.dtype)} {host[name].shape} "
+                f"gradcheck: the gradient of {name} is {dtype_name(gradient.dtype)} {host[name].shape} "
                 f"but {name} is float64 {point[name].shape}"
             )
     return host
