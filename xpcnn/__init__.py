@@ -33,16 +33,10 @@ __version__ = "0.1.0"
 __getattr__ = lazily(
     __name__,
     {
-        "xpcnn": ("data", "models", "nn", "ops", "optim"),
-        "xpcnn.nn": ("summary",),
-        "xpcnn.ops": (
-            "autotune",
-            "conv_algorithm",
-            "get_workspace_limit",
-            "reference",
-            "set_workspace_limit",
-        ),
-        "xpcnn.train": ("Trainer", "load_model"),
+        "xpcnn": "data models nn ops optim",
+        "xpcnn.nn": "summary",
+        "xpcnn.ops": "autotune conv_algorithm get_workspace_limit reference set_workspace_limit",
+        "xpcnn.train": "Trainer load_model",
     },
 )
 

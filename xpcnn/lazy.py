@@ -10,17 +10,17 @@ from typing import Any
 __all__ = ["lazily"]
 
 
-def lazily(package: str, names: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
+def lazily(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a ``__getattr__`` for a package.
 
     Parameters
     ----------
     package : str
         Its ``__name__``.
-    names : mapping of str to tuple of str
-        Modules -> the attributes that are found in each; of the package itself, its submodules.
+    names : mapping of str to str
+        Modules -> the attributes found in each, parted by spaces; of the package itself, its submodules.
     """
-    places = {name: module for module, found in names.items() for name in found}
+    places = {name: module for module, found in names.items() for name in found.split()}
 
     def get(name: str) -> Any:
         if name not in places:

@@ -18,7 +18,7 @@ from xpcnn.lazy import lazily
 if TYPE_CHECKING:
     from xpcnn.data import augment
 
-__getattr__ = lazily(__name__, {__name__: ("augment",)})
+__getattr__ = lazily(__name__, {__name__: "augment"})
 
 __all__ = [
     "Dataset",
