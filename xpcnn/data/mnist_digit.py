@@ -272,12 +272,9 @@ def _threshold(ink: Grey) -> float:
 
 def _center(boxed: Grey) -> NDArray[np.uint8]:
     """Return the picture on black, (28, 28) uint8, its centre of mass in the middle."""
-    whole = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    total = boxed.sum()
-    corner = []
+    margins = []
     for axis, size in enumerate(boxed.shape):
-        mass = boxed.sum(axis=1 - axis) @ np.arange(size) / total
-        corner.append(min(max(round((SIZE - 1) / 2 - float(mass)), 0), SIZE - size))
-    top, left = corner
-    whole[top : top + boxed.shape[0], left : left + boxed.shape[1]] = np.rint(boxed)
-    return whole
+        mass = boxed.sum(axis=1 - axis) @ np.arange(size) / boxed.sum()
+        before = min(max(round((SIZE - 1) / 2 - float(mass)), 0), SIZE - size)
+        margins.append((before, SIZE - size - before))
+    return np.pad(np.rint(boxed).astype(np.uint8), margins)

@@ -20,8 +20,6 @@ one is negative or larger, the smallest becomes black and the largest white.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -97,22 +95,7 @@ def flatten(picture: Image) -> Image:
 
     Pictures of more than 16 million pixels are shrunk by a whole factor.
     """
-    return _convert(picture, _opaque, math.ceil(math.sqrt(picture.width * picture.height / _LARGE)))
-
-
-def _opaque(picture: Image, range_: tuple[float, float] | None) -> Image:
-    from PIL import Image
-
-    if range_ is not None:
-        grey = np.rint(_deep(picture, range_)).astype(np.uint8)
-        if (key := picture.info.get("transparency")) is not None:
-            grey[np.asarray(picture) == key] = 255
-        return Image.fromarray(grey)
-    if picture.has_transparency_data:
-        paper = Image.new("RGBA", picture.size, "white")
-        paper.alpha_composite(picture.convert("RGBA"))
-        return paper.convert("RGB")
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    return _convert(picture, "paper", math.ceil(math.sqrt(picture.width * picture.height / _LARGE)))
 
 
 def _crop(image: Image, width: int, height: int) -> Image:
@@ -162,8 +145,8 @@ def _drawing(picture: Image) -> Grey:
     by_value = picture.mode in ("1", "L", "RGB") and any(
         np.ptp(channel.getextrema()) >= 3 for channel in picture.split()
     )
-    convert = partial(_digit_mode, transparent=picture.has_transparency_data and not by_value)
-    image = _convert(picture, convert, math.ceil(max(picture.size) / _WORKING_SIZE), _DEPTHS)
+    transparency = "kept" if picture.has_transparency_data and not by_value else "ignored"
+    image = _convert(picture, transparency, math.ceil(max(picture.size) / _WORKING_SIZE), _DEPTHS)
     if image.mode == "RGBA":
         return _composite(_grey(image.convert("RGB")), np.asarray(image.getchannel("A"), np.float32))
     return np.asarray(image) if image.mode == "F" else _grey(image)
@@ -179,16 +162,6 @@ def _original_size(picture: Image) -> Image:
     small = picture.resize((SIZE, SIZE), Image.Resampling.NEAREST)
     again = small.resize(picture.size, Image.Resampling.NEAREST)
     return small if again.tobytes() == picture.tobytes() else picture
-
-
-def _digit_mode(picture: Image, range_: tuple[float, float] | None, transparent: bool) -> Image:
-    from PIL import Image
-
-    if range_ is not None:
-        return Image.fromarray(_deep(picture, range_))
-    if transparent:
-        return picture.convert("RGBA")
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
 def _composite(grey: Grey, alpha: Grey) -> Grey:
@@ -221,28 +194,43 @@ def _grey(image: Image) -> Grey:
 # -- values ----------------------------------------------------------------------------
 
 
-def _convert(
-    picture: Image,
-    convert: Callable[[Image, tuple[float, float] | None], Image],
-    factor: int,
-    whites: tuple[int, ...] = (65535,),
-) -> Image:
-    """Return the picture converted and shrunk by a factor: band by band, as it takes more memory then."""
+def _convert(picture: Image, transparency: str, factor: int, whites: tuple[int, ...] = (65535,)) -> Image:
+    """Return the picture flattened and shrunk by a factor: band by band, as it takes more memory then."""
     from PIL import Image
 
     range_ = _range(picture, whites)
     if factor <= 1:
-        return convert(picture, range_)
-    width, height = picture.size
-    whole = None
-    for top in range(0, height, 64 * factor):
-        band = picture.crop((0, top, width, min(top + 64 * factor, height)))
-        band = convert(band, range_).reduce(factor)
-        if whole is None:
-            whole = Image.new(band.mode, (band.width, -(-height // factor)))
-        whole.paste(band, (0, top // factor))
-    assert whole is not None
+        return _flatten(picture, range_, transparency)
+    (width, height), step = picture.size, 64 * factor
+    parts = (picture.crop((0, top, width, min(top + step, height))) for top in range(0, height, step))
+    bands = [_flatten(part, range_, transparency).reduce(factor) for part in parts]
+    whole = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    for number, band in enumerate(bands):
+        whole.paste(band, (0, 64 * number))
     return whole
+
+
+def _flatten(picture: Image, range_: tuple[float, float] | None, transparency: str) -> Image:
+    """Return a picture of the mode L or RGB; of deep values that are no photograph's, F.
+
+    What is transparent is put on white paper, ignored, or kept (RGBA).
+    """
+    from PIL import Image
+
+    if range_ is not None:
+        grey = _deep(picture, range_)
+        if transparency == "paper":
+            grey = np.rint(grey).astype(np.uint8)
+            if (key := picture.info.get("transparency")) is not None:
+                grey[np.asarray(picture) == key] = 255
+        return Image.fromarray(grey)
+    if transparency == "kept":
+        return picture.convert("RGBA")
+    if transparency == "paper" and picture.has_transparency_data:
+        paper = Image.new("RGBA", picture.size, "white")
+        paper.alpha_composite(picture.convert("RGBA"))
+        return paper.convert("RGB")
+    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
 def _range(picture: Image, whites: tuple[int, ...]) -> tuple[float, float] | None:
