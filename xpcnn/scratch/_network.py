@@ -19,7 +19,7 @@ from xpcnn.ops.op import require_array
 from xpcnn.scratch._arrays import class_numbers
 from xpcnn.scratch._namespace import np
 from xpcnn.scratch.gradient import numerical_gradient
-from xpcnn.scratch.layers import Convolution, Dropout, SoftmaxWithLoss
+from xpcnn.scratch.layers import Convolution, Dropout, Pooling, SoftmaxWithLoss
 
 __all__ = ["Network"]
 
@@ -162,6 +162,12 @@ class Network:
         shape = (conv_param["filter_num"], input_shape[0], size, size)
         geometry = ConvGeometry.of((1, *input_shape), shape, stride, pad, op=type(self).__name__)
         return Convolution(*self._draw(std, *shape), stride, pad), geometry.output_shape[1:]
+
+    def _pooling(self, input_shape: tuple[int, ...]) -> tuple[Pooling, tuple[int, ...]]:
+        """Return a pooling by 2×2, and the (C, H, W) that it makes of `input_shape`."""
+        shape = (input_shape[0], input_shape[0], 2, 2)
+        geometry = ConvGeometry.of((1, *input_shape), shape, 2, op=type(self).__name__)
+        return Pooling(pool_h=2, pool_w=2, stride=2), geometry.output_shape[1:]
 
 
 def _read_params(path: str | PathLike[str], params: Mapping[str, Array]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xpcnn.errors import ShapeError
 from xpcnn.scratch._network import Network
-from xpcnn.scratch.layers import Affine, Dropout, Pooling, Relu, SoftmaxWithLoss
+from xpcnn.scratch.layers import Affine, Dropout, Relu, SoftmaxWithLoss
 
 __all__ = ["DeepConvNet"]
 
@@ -67,12 +66,8 @@ class DeepConvNet(Network):
             for conv_param in pair:
                 convolution, shape = self._convolution(shape, conv_param)
                 self.layers += [convolution, Relu()]
-            shape = (shape[0], shape[1] // 2, shape[2] // 2)
-            if min(shape) < 1:
-                raise ShapeError(
-                    f"DeepConvNet: images of {tuple(input_dim)} are too small to be pooled three times"
-                )
-            self.layers.append(Pooling(pool_h=2, pool_w=2, stride=2))
+            pooling, shape = self._pooling(shape)
+            self.layers.append(pooling)
         self.layers += [Affine(*self._draw(None, math.prod(shape), hidden_size)), Relu(), Dropout(0.5)]
         self.layers += [Affine(*self._draw(None, hidden_size, output_size)), Dropout(0.5)]
         self.last_layer = SoftmaxWithLoss()

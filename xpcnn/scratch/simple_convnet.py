@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from xpcnn.errors import ShapeError
 from xpcnn.scratch._network import Network
-from xpcnn.scratch.layers import Affine, Pooling, Relu, SoftmaxWithLoss
+from xpcnn.scratch.layers import Affine, Relu, SoftmaxWithLoss
 
 __all__ = ["SimpleConvNet"]
 
@@ -52,18 +52,13 @@ class SimpleConvNet(Network):
         weight_init_std: float = 0.01,
     ) -> None:
         self.params = {}
-        convolution, (filters, oh, ow) = self._convolution(input_dim, conv_param, weight_init_std)
-        if min(oh, ow) < 2:
-            raise ShapeError(
-                f"SimpleConvNet: input_dim {tuple(input_dim)} leaves {oh}x{ow} after the convolution, "
-                f"too little for the 2x2 pooling"
-            )
-        inputs = filters * (oh // 2) * (ow // 2)
+        convolution, shape = self._convolution(input_dim, conv_param, weight_init_std)
+        pooling, shape = self._pooling(shape)
         self.layers = OrderedDict(
             Conv1=convolution,
             Relu1=Relu(),
-            Pool1=Pooling(pool_h=2, pool_w=2, stride=2),
-            Affine1=Affine(*self._draw(weight_init_std, inputs, hidden_size)),
+            Pool1=pooling,
+            Affine1=Affine(*self._draw(weight_init_std, math.prod(shape), hidden_size)),
             Relu2=Relu(),
             Affine2=Affine(*self._draw(weight_init_std, hidden_size, output_size)),
         )
