@@ -137,8 +137,8 @@ def test_what_does_not_fit_is_refused():
     for message, arguments, options in (
         ("unknown optimizer 'Adma'; known: sgd, momentum", (X, X, X, X), {"optimizer": "Adma"}),
         ("mini_batch_size must be an integer of at least 1, got 0", (X, X, X, X), {"mini_batch_size": 0}),
-        (r"x_test has 4 samples .* but t_test has shape \(3,\)", (X, X, X, X[:3]), {}),
-        ("x_train has no samples", (X[:0], X[:0], X, X), {}),
+        (r"Trainer, test set: samples of shape \(4,\) with labels of shape \(3,\)", (X, X, X, X[:3]), {}),
+        (r"Trainer, train set: samples of shape \(0,\)", (X[:0], X[:0], X, X), {}),
     ):
         with pytest.raises((ArgumentError, ShapeError), match=message):
             Trainer(object(), *arguments, **options)

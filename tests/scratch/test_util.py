@@ -58,7 +58,9 @@ def test_shuffling_keeps_samples_with_their_labels(make):
     expected = np.random.permutation(30)
     np.random.seed(7)
     np.testing.assert_array_equal(util.shuffle_dataset(np.arange(30), np.arange(30))[0], expected)
-    with pytest.raises(ShapeError, match=r"3 samples \(shape \(3, 2\)\) but 4 labels \(shape \(4,\)\)"):
+    with pytest.raises(
+        ShapeError, match=r"shuffle_dataset: samples of shape \(3, 2\) with labels of shape \(4,\)"
+    ):
         util.shuffle_dataset(np.zeros((3, 2)), np.zeros(4))
 
 

@@ -59,6 +59,14 @@ def promote(op: str, **arguments: Any) -> list[Array]:
     return [backend.xp.astype(array, dtype, copy=False) for array in given]
 
 
+def samples(op: str, x: Any, t: Any) -> tuple[Array, Array]:
+    """Return samples and their labels as arrays, of which there must be as many, and at least one."""
+    x, t = require_array(op, "x", x), require_array(op, "t", t)
+    if min(x.ndim, t.ndim) < 1 or not 0 < x.shape[0] == t.shape[0]:
+        raise ShapeError(f"{op}: samples of shape {tuple(x.shape)} with labels of shape {tuple(t.shape)}")
+    return x, t
+
+
 def class_numbers(t: Array) -> Array:
     """Return labels (N,) of labels (N,) or (N, 1), or of one-hot rows (N, classes)."""
     xp = backend_of(t).xp

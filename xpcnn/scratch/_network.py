@@ -12,11 +12,10 @@ from typing import Any
 from xpcnn import io
 from xpcnn.arguments import whole
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
-from xpcnn.errors import CheckpointError, ShapeError, StateDictError
+from xpcnn.errors import CheckpointError, StateDictError
 from xpcnn.io.pickles import read_pickle
 from xpcnn.ops import ConvGeometry
-from xpcnn.ops.op import require_array
-from xpcnn.scratch._arrays import class_numbers
+from xpcnn.scratch._arrays import class_numbers, samples
 from xpcnn.scratch._namespace import np
 from xpcnn.scratch.gradient import numerical_gradient
 from xpcnn.scratch.layers import Convolution, Dropout, Pooling, SoftmaxWithLoss
@@ -54,11 +53,8 @@ class Network:
 
     def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
         """Return the fraction of images classified correctly, those of an incomplete last batch included."""
-        x, t = require_array("accuracy", "x", x), require_array("accuracy", "t", t)
-        n = x.shape[0]
-        if n == 0 or t.shape[0] != n:
-            raise ShapeError(f"accuracy: {n} images (shape {tuple(x.shape)}) with labels {tuple(t.shape)}")
-        labels, hits = class_numbers(t), 0
+        x, t = samples("accuracy", x, t)
+        n, labels, hits = x.shape[0], class_numbers(t), 0
         for start in range(0, n, batch_size := whole("accuracy: batch_size", batch_size, 1)):
             some = slice(start, min(start + batch_size, n))
             y = self.predict(x[some, ...])

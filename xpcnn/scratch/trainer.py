@@ -7,10 +7,9 @@ from typing import Any
 
 from xpcnn.arguments import whole
 from xpcnn.backend import Array, backend_of
-from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.op import require_array
+from xpcnn.errors import ArgumentError
 from xpcnn.scratch import optimizer as optimizers
-from xpcnn.scratch._arrays import size_of
+from xpcnn.scratch._arrays import samples, size_of
 from xpcnn.scratch._namespace import random_of
 
 __all__ = ["Trainer"]
@@ -57,9 +56,9 @@ class Trainer:
     Raises
     ------
     ArgumentError
-        For an unknown optimiser, or an empty set or batch.
+        For an unknown optimiser, or an empty batch.
     ShapeError
-        For other numbers of labels than of samples.
+        For an empty set, or other numbers of labels than of samples.
 
     Examples
     --------
@@ -150,12 +149,5 @@ class Trainer:
 
 def _labels(part: str, x: Array, t: Array) -> Array:
     """Return `t` with labels (N, 1) as (N,), which every network of the book's kind takes."""
-    x, t = require_array("Trainer", f"x_{part}", x), require_array("Trainer", f"t_{part}", t)
-    if x.shape[0] == 0:
-        raise ArgumentError(f"Trainer: x_{part} has no samples (shape {tuple(x.shape)})")
-    if t.ndim < 1 or t.shape[0] != x.shape[0]:
-        raise ShapeError(
-            f"Trainer: x_{part} has {x.shape[0]} samples (shape {tuple(x.shape)}) but t_{part} has shape "
-            f"{tuple(t.shape)}"
-        )
+    _, t = samples(f"Trainer, {part} set", x, t)
     return backend_of(t).xp.reshape(t, (-1,)) if size_of(t) == t.shape[0] else t

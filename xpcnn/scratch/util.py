@@ -10,9 +10,8 @@ import numpy
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array, to_numpy
 from xpcnn.backend.base import host_array
-from xpcnn.errors import ShapeError
 from xpcnn.ops.op import require_array
-from xpcnn.scratch._arrays import as_floating, cast_like
+from xpcnn.scratch._arrays import as_floating, cast_like, samples
 from xpcnn.scratch._namespace import np, random_of
 
 __all__ = ["col2im", "conv_output_size", "im2col", "np", "shuffle_dataset", "smooth_curve"]
@@ -54,13 +53,8 @@ def shuffle_dataset(x: Array, t: Array) -> tuple[Array, Array]:
     x : array (N, ...)
     t : array (N, ...)
     """
-    x, t = require_array("shuffle_dataset", "x", x), require_array("shuffle_dataset", "t", t)
+    x, t = samples("shuffle_dataset", x, t)
     backend = backend_of(x, t)
-    if x.shape[0] != t.shape[0]:
-        raise ShapeError(
-            f"shuffle_dataset: {x.shape[0]} samples (shape {tuple(x.shape)}) but {t.shape[0]} labels "
-            f"(shape {tuple(t.shape)})"
-        )
     order = random_of(backend).permutation(x.shape[0])
     return backend.xp.take(x, order, axis=0), backend.xp.take(t, order, axis=0)
 
