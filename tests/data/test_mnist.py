@@ -1,17 +1,13 @@
-"""MNIST itself, where its files are at hand, and what importing the package loads."""
+"""MNIST itself, where its files are at hand."""
 
 import os
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from xpcnn.data import fashion_mnist, mnist
-from xpcnn.data.idx import write_idx
 from xpcnn.data.mnist import FASHION_MNIST, MNIST
 from xpcnn.errors import DatasetError
 
@@ -41,29 +37,7 @@ def test_the_real_data(load, first):
     assert train.images.max() == 255
 
 
-LAYOUTS = {
-    "dotted": lambda name: f"mnist/{name.replace('-idx', '.idx')}",
-    "torchvision": lambda name: f"MNIST/raw/{name}",
-    "kaggle": lambda name: f"{name}/{name}",
-}
-
-
-@pytest.mark.slow
-@needs("mnist")
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_the_real_files_wherever_they_are(tmp_path, layout):
-    for name in MNIST.sha256:
-        (real,) = (FOLDER / "mnist").glob(f"{name}*")
-        link = tmp_path / layout(name)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(real.absolute())
-    train, test = mnist(tmp_path)
-    assert (len(train), len(test)) == (60000, 10000)
-    with pytest.raises(DatasetError, match=r"fashion-mnist: no train|wrong content"):
-        fashion_mnist(tmp_path)
-
-
-def test_what_is_not_there_is_named(tmp_path):
+def test_what_is_not_there_is_named(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match=r"^fashion-mnist: no train-images-idx3-ubyte .* holds nothing$"):
         fashion_mnist(tmp_path)
     (tmp_path / "a\n\x1b[31m").touch()
@@ -73,11 +47,11 @@ def test_what_is_not_there_is_named(tmp_path):
         with pytest.raises(DatasetError, match=r"(?s)no train-images-idx3-ubyte .*none of these is a folder"):
             mnist(root)
 
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
 
-def test_a_file_of_other_content_is_refused(tmp_path):
-    (tmp_path / "mnist").mkdir()
-    write_idx(tmp_path / "mnist" / "train-images-idx3-ubyte.gz", np.zeros((5, 28, 28), np.uint8))
-    with pytest.raises(DatasetError, match=r"wrong content: SHA-256 .* expected ba891046e650"):
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(DatasetError, match="holds what cannot be read: Permission denied"):
         mnist(tmp_path)
 
 
@@ -89,24 +63,3 @@ def test_sources_are_well_formed(source):
     assert source.sizes.keys() == source.sha256.keys()
     assert len(set(source.sha256.values())) == 4
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in source.sha256.values())
-
-
-@pytest.mark.process
-def test_importing_the_package_loads_no_downloader():
-    code = "import sys, xpcnn.data; print({'pooch', 'tqdm', 'requests'} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "set()"
-
-
-@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="needs root, to give up its rights")
-def test_a_folder_that_may_not_be_entered():
-    with tempfile.TemporaryDirectory() as name:  # which others may enter, unlike what is above tmp_path
-        root = Path(name)
-        root.chmod(0o755)
-        (root / "mnist").mkdir(mode=0)
-        os.seteuid(65534)
-        try:
-            with pytest.raises(DatasetError, match=r"mnist holds what cannot be read: Permission denied"):
-                mnist(root)
-        finally:
-            os.seteuid(0)

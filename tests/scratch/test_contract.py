@@ -4,8 +4,6 @@ import importlib
 import inspect
 import operator
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,19 +73,6 @@ def test_star_imports_bring_what_the_books_scripts_take_from_them(module):
     exec(f"from xpcnn.scratch.{module} import *", names)
     public = {signature.partition("(")[0] for signature in SIGNATURES[module].split("; ")}
     assert STARS[module] | {name for name in public if "." not in name} <= names.keys()
-
-
-@pytest.mark.process
-def test_importing_xpcnn_does_not_import_the_book_nor_the_book_a_heavy_library():
-    modules = ", ".join(f"xpcnn.scratch.{module}" for module in SIGNATURES)
-    heavy = "{'pickle', 'matplotlib', 'torch', 'cupy', 'pooch', 'safetensors', 'tqdm'}"
-    code = (
-        "import numpy, sys; old = set(sys.modules); import xpcnn; "
-        "print([name for name in sys.modules if name.startswith('xpcnn.scratch')]); "
-        f"import {modules}; print({heavy} & (set(sys.modules) - old))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["[]", "set()"]
 
 
 # -- docs/from-scratch.md --------------------------------------------------------------

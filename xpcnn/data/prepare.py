@@ -200,17 +200,17 @@ def _convert(picture: Image, transparency: str, factor: int, whites: tuple[int, 
 
     range_ = _range(picture, whites)
     if factor <= 1:
-        return _flatten(picture, range_, transparency)
+        return _plain_mode(picture, range_, transparency)
     (width, height), step = picture.size, 64 * factor
     parts = (picture.crop((0, top, width, min(top + step, height))) for top in range(0, height, step))
-    bands = [_flatten(part, range_, transparency).reduce(factor) for part in parts]
+    bands = [_plain_mode(part, range_, transparency).reduce(factor) for part in parts]
     whole = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
     for number, band in enumerate(bands):
         whole.paste(band, (0, 64 * number))
     return whole
 
 
-def _flatten(picture: Image, range_: tuple[float, float] | None, transparency: str) -> Image:
+def _plain_mode(picture: Image, range_: tuple[float, float] | None, transparency: str) -> Image:
     """Return a picture of the mode L or RGB; of deep values that are no photograph's, F.
 
     What is transparent is put on white paper, ignored, or kept (RGBA).
