@@ -41,8 +41,6 @@ def test_the_first_matching_group_alone_applies(parameters: dict[str, nn.Paramet
     assert optimizer.options_of("fc.weight") == base
     assert optimizer.options_of("conv.bias") == {**base, "weight_decay": 0.0}
     assert optimizer.options_of("conv.weight") == {**base, "lr": 0.05, "betas": (0.5, 0.75)}
-    with pytest.raises(ArgumentError, match=mentions("options_of", "'fc'", "conv.weight, conv.bias")):
-        optimizer.options_of("fc")
 
 
 def test_group_slots_follow_the_group_options(parameters: dict[str, nn.Parameter]) -> None:
@@ -107,6 +105,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "negative beta": (optim.Adam, {"betas": (-0.9, 0.9)}, ("Adam: betas[0]", "at least 0", "-0.9")),
     "one beta": (optim.Adam, {"betas": 0.9}, ("Adam: betas", "two numbers", "0.9")),
     "nesterov alone": (optim.SGD, {"nesterov": True}, ("SGD: nesterov=True", "momentum=0.9")),
+    "unknown": (optim.SGD, {"beta": 0.9}, ("SGD: got an unexpected keyword argument 'beta'",)),
     "nesterov 1": (optim.SGD, {"nesterov": 1}, ("SGD: nesterov", "True or False", "got 1")),
     "no groups": (optim.SGD, {"groups": ["*"]}, ("SGD: groups", "path patterns", "['*']")),
     "no options": (optim.SGD, {"groups": {"*": 0.1}}, ("SGD: groups", "{'*': 0.1}")),
@@ -114,12 +113,12 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "pattern without match": (
         optim.SGD,
         {"groups": {"FC.*": {"lr": 0.1}}},  # capitals count
-        ("SGD: groups['FC.*']", "matches no parameter", "conv.weight, conv.bias, fc.weight"),
+        ("SGD: groups['FC.*']", "applies to no parameter", "conv.weight, conv.bias, fc.weight"),
     ),
     "pattern behind others": (
         optim.SGD,
         {"groups": {"conv.*": {}, "*.bias": {"weight_decay": 0.0}}},
-        (f"SGD: {BIAS}", "first matching pattern wins", "before"),
+        (f"SGD: {BIAS}", "that an earlier pattern does not match"),
     ),
     "unknown option": (
         optim.SGD,
@@ -145,7 +144,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
 def test_refused(
     kind: Any, options: dict[str, Any], parts: tuple[str, ...], parameters: dict[str, nn.Parameter]
 ) -> None:
-    with pytest.raises(ArgumentError, match=mentions(*parts)):
+    with pytest.raises((ArgumentError, TypeError), match=mentions(*parts)):
         kind(parameters, **options)
 
 

@@ -138,7 +138,7 @@ def test_every_difference_is_named_at_once() -> None:
         "unexpected: fc8.weight\n",
         "missing: conv.weight m\n",
         "unexpected: conv.weight velocity\n",
-        "wrong shape: fc.weight v is (5, 4) but the parameter has (4, 5)",
+        "wrong shape: fc.weight v is (5, 4), not (4, 5)",
     )
 
 

@@ -11,7 +11,7 @@ from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer
 from xpcnn.nn.parameter import State
 from xpcnn.ops.op import whole
-from xpcnn.optim.options import copy_like, differences, fraction, saved_state
+from xpcnn.optim.options import copy_like, fraction, load_arrays, saved_state
 
 __all__ = ["WeightAverage"]
 
@@ -138,14 +138,7 @@ class WeightAverage:
             updates, decay = whole("count", state["count"], 0), fraction("decay", state["decay"])
             if decay != self.decay:
                 problems.append(f"decay: saved {decay}, here {self.decay}")
-            saved = dict(state["averages"])
-            problems += differences(self._sources, saved)
-            loaded = {path: copy_like(of, saved[path]) for path, of in self._sources.items() if path in saved}
-            problems += [
-                f"wrong shape: {path} is {tuple(array.shape)} but the model has {self._sources[path].shape}"
-                for path, array in loaded.items()
-                if tuple(array.shape) != self._sources[path].shape
-            ]
+            loaded = load_arrays(problems, self._sources, state["averages"])
         self.count = updates
         self._set(loaded)
 

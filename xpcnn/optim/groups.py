@@ -11,20 +11,17 @@ from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Layer, Parameter
 from xpcnn.ops.op import in_words
-from xpcnn.optim.options import non_negative
 
 __all__ = ["Group", "ParamState", "Slots", "group_at", "new_groups", "parameters_by_path"]
 
 Slots = dict[str, Array]
 """What an optimiser keeps of a parameter, by name."""
-Check = Callable[[str, Mapping[str, Any]], dict[str, Any]]
-"""Takes where a whole set of options stands (for the message) and the options; returns them cleaned."""
 
 
 class Group(NamedTuple):
-    """All options of the parameters whose path matches a pattern.
+    """The options of the parameters whose path matches a pattern, but for the learning rate.
 
-    It keeps the ratio of its learning rate to the optimiser's, as schedules change that one.
+    That has a ratio to the optimiser's, which is kept when schedules change that one.
     """
 
     pattern: str
@@ -32,12 +29,15 @@ class Group(NamedTuple):
     options: dict[str, Any]
 
 
+_DEFAULT = Group("*", 1.0, {})
+
+
 @dataclass
 class ParamState:
     """One parameter with the options that apply to it, how often it was updated, and its state by slot."""
 
     parameter: Parameter
-    group: Group
+    group: Group = _DEFAULT
     slots: tuple[str, ...] = ()
     steps: int = 0
     state: Slots = field(default_factory=dict)
@@ -50,9 +50,14 @@ def group_at(path: str, options: dict[str, Any], groups: Iterable[Group]) -> Gro
 
 
 def new_groups(
-    name: str, groups: Any, base: dict[str, Any], lr: float, paths: list[str], check: Check
+    name: str,
+    groups: Any,
+    base: dict[str, Any],
+    paths: list[str],
+    check: Callable[[str, Mapping[str, Any]], dict[str, Any]],
 ) -> list[Group]:
-    """Return the groups that a user gave to the optimiser `name`, each with all options."""
+    """Return the groups that a user gave to the optimiser `name`; `check` cleans all options of each."""
+    groups = {} if groups is None else groups
     if not isinstance(groups, Mapping) or not all(
         isinstance(pattern, str) and isinstance(own, Mapping) for pattern, own in groups.items()
     ):
@@ -63,26 +68,21 @@ def new_groups(
     made: list[Group] = []
     left = paths
     for pattern, own in groups.items():
-        where, ratio = f"{name}: groups[{pattern!r}]", 1.0
-        if "lr" in own:
-            group_lr = non_negative(f"{where}: lr", own["lr"])
-            if lr == 0:
-                raise ArgumentError(
-                    f"{where}: a group with its own lr keeps its ratio to the base lr, which must not be 0; "
-                    f"to train some parameters only, set trainable=False on the others"
-                )
-            ratio = group_lr / lr
-        options = {**base, **{option: value for option, value in own.items() if option != "lr"}}
-        made.append(Group(pattern, ratio, check(where, options)))
-        matching = [path for path in paths if fnmatchcase(path, pattern)]
-        if not matching:
-            raise ArgumentError(f"{where} matches no parameter; there are {', '.join(paths)}")
-        if not set(matching) & set(left):
+        where = f"{name}: groups[{pattern!r}]"
+        options = check(where, {**base, **own})
+        lr = options.pop("lr")
+        if "lr" in own and base["lr"] == 0:
             raise ArgumentError(
-                f"{where} applies to no parameter, since the first matching pattern wins and earlier ones "
-                f"match all of its own; put it before them"
+                f"{where}: a group with its own lr keeps its ratio to the base lr, which must not be 0; "
+                f"to train some parameters only, set trainable=False on the others"
             )
-        left = [path for path in left if path not in matching]
+        made.append(Group(pattern, lr / base["lr"] if "lr" in own else 1.0, options))
+        if not any(fnmatchcase(path, pattern) for path in left):
+            raise ArgumentError(
+                f"{where} applies to no parameter that an earlier pattern does not match; "
+                f"there are {', '.join(paths)}"
+            )
+        left = [path for path in left if not fnmatchcase(path, pattern)]
     return made
 
 

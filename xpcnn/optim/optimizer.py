@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from xpcnn.backend import Array, Backend, array_dtype_name, backend_of, home_of, native
 from xpcnn.backend.reference import in_reference
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn import Gradients, Layer, Parameter
+from xpcnn.nn import Gradients, Layer
 from xpcnn.ops.op import accumulator, common_backend
 from xpcnn.optim.groups import Group, ParamState, Slots, group_at, new_groups, parameters_by_path
-from xpcnn.optim.options import Rule, copy_like, differences, non_negative, saved_state
+from xpcnn.optim.options import Configured, Rules, differences, load_arrays, non_negative, saved_state
 
-__all__ = ["Groups", "Optimizer", "Slots", "Trained", "foreach", "require_store"]
+__all__ = ["Optimizer", "Slots", "foreach", "require_store"]
 
 Update = TypeVar("Update", bound=Callable[..., Any])
-
-Trained = Layer | Mapping[str, Parameter]
-Groups = Mapping[str, Mapping[str, Any]] | None
 
 
 class Due(NamedTuple):
@@ -30,7 +27,7 @@ class Due(NamedTuple):
     backend: Backend
 
 
-class Optimizer:
+class Optimizer(Configured):
     """The base of every optimiser. A subclass declares `rules` and `slots`, and defines `update`.
 
     Parameters
@@ -63,17 +60,14 @@ class Optimizer:
     (0.02, 0.2)
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {}
-    """The options beside lr, each with its allowed values."""
+    rules = Rules(lr=(..., non_negative))
+    subject, more = "model", {"groups": None}
 
     # -- what a subclass defines ------------------------------------------------------
 
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the arrays kept for each parameter, all of them 0 at first."""
         return ()
-
-    def check_together(self, where: str, options: Mapping[str, Any]) -> None:
-        """Raise `ArgumentError` for options that are allowed each, but not with one another."""
 
     def update(self, data: Array, gradient: Array, state: Slots, steps: int, **options: Any) -> Array:
         """Return `data` after the parameter's update number `steps` (the first is 1).
@@ -85,16 +79,17 @@ class Optimizer:
 
     # -- using it ---------------------------------------------------------------------
 
-    def __init__(self, model: Trained, *, lr: float, groups: Groups = None, **options: Any) -> None:
-        self._name = type(self).__name__
+    def __init__(self, *args: Any, **options: Any) -> None:
+        given = self._bind(args, options)
+        model, groups = given.pop("model"), given.pop("groups")
         self._steps = 0
         self._model = model if isinstance(model, Layer) else None
         parameters = parameters_by_path(self._name, model)
-        self._entries = {path: ParamState(p, Group("*", 1.0, {})) for path, p in parameters.items()}
-        self.lr = lr
-        own = self._check(self._name, options)
-        given = {} if groups is None else groups
-        self._apply(own, new_groups(self._name, given, own, self._lr, list(parameters), self._check))
+        self._entries = {path: ParamState(parameter) for path, parameter in parameters.items()}
+        own = self._checked(self._name, given)
+        made = new_groups(self._name, groups, dict(own), list(parameters), self._checked)
+        self._lr: float = own.pop("lr")
+        self._apply(own, made)
 
     @property
     def lr(self) -> float:
@@ -107,10 +102,6 @@ class Optimizer:
 
     def options_of(self, path: str) -> dict[str, Any]:
         """Return the options in force for the parameter at `path`, its learning rate first."""
-        if path not in self._entries:
-            raise ArgumentError(
-                f"{self._name}.options_of: no parameter {path!r}; there are {', '.join(self._entries)}"
-            )
         return self._options_of(self._entries[path])
 
     def step(self, grads: Gradients) -> None:
@@ -129,7 +120,13 @@ class Optimizer:
             When a gradient is unlike its parameter. Nothing is updated then.
         """
         require_store(f"{self._name}.step", grads)
-        due = self._due(grads)
+        due = [
+            self._due(path, entry, gradient)
+            for path, entry in self._entries.items()
+            if (gradient := grads.get(entry.parameter)) is not None and entry.parameter.trainable
+        ]
+        if len(grads) > len(due):
+            self._require_known(grads)
         by_dtype: dict[tuple[Backend, str], list[Due]] = {}
         for one in due:
             self._prepare_state(one)
@@ -164,25 +161,7 @@ class Optimizer:
     def _options_of(self, entry: ParamState) -> dict[str, Any]:
         return {"lr": self._lr * entry.group.lr_ratio, **entry.group.options}
 
-    def _due(self, grads: Gradients) -> list[Due]:
-        due, known = [], 0
-        for path, entry in self._entries.items():
-            gradient = grads.get(entry.parameter)
-            if gradient is None:
-                continue
-            known += 1
-            if entry.parameter.trainable:
-                due.append(self._checked(path, entry, gradient))
-        if len(grads) and not known:
-            raise ArgumentError(
-                f"{self._name}.step: none of the {len(grads)} gradients is for one of the "
-                f"{len(self._entries)} parameters of this optimiser; was it made for another model?"
-            )
-        if len(grads) > known:
-            self._require_known(grads)
-        return due
-
-    def _checked(self, path: str, entry: ParamState, gradient: Array) -> Due:
+    def _due(self, path: str, entry: ParamState, gradient: Array) -> Due:
         where, data = f"{self._name}.step: the gradient of {path}", entry.parameter.data
         if not getattr(data.dtype, "isnative", False):  # as NumPy's nearly all are
             data = native(data)
@@ -204,16 +183,16 @@ class Optimizer:
         root = grads.root
         paths = {} if root is None else {parameter: path for path, parameter in root.parameters().items()}
         # Where this was made for a part of the model, other optimisers may have the rest.
-        rest = set(paths) if root is not self._model and own <= set(paths) else set()
+        is_part = root is not self._model and own <= set(paths)
+        rest = set(paths) if is_part and any(parameter in grads for parameter in own) else set()
         unknown = [parameter for parameter, _ in grads.items() if parameter not in own | rest]
         if unknown:
             shown = [f"{paths.get(each, 'without a path')} {each.shape}" for each in unknown[:5]]
             raise ArgumentError(
                 f"{self._name}.step: {len(unknown)} of the {len(grads)} gradients are for parameters that "
-                f"this optimiser does not have, and would not be trained: {', '.join(shown)}; make the "
-                f"optimiser after all layers are in place, keep layers in attributes, lists or dicts of the "
-                f"model, freeze what is not to be trained, and where other optimisers train it, begin "
-                f"backward of your own layer with grads.bind(self)"
+                f"this optimiser does not have: {', '.join(shown)}; make it for this model when all layers "
+                f"are in place, in attributes, lists or dicts of it, and freeze what is not to be trained; "
+                f"where other optimisers train it, begin backward of your own layer with grads.bind(self)"
             )
 
     def _prepare_state(self, due: Due) -> None:
@@ -224,19 +203,6 @@ class Optimizer:
                 state[slot] = backend.xp.zeros(data.shape, dtype=data.dtype, device=backend.device)
             elif home_of(state[slot]) is not backend or state[slot].dtype != data.dtype:
                 state[slot] = backend.copy(backend.asarray(state[slot], data.dtype))
-
-    # -- options and groups -----------------------------------------------------------
-
-    def _check(self, where: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a whole set of options, cleaned by the rules."""
-        for name in options:
-            if name not in self.rules:
-                raise ArgumentError(
-                    f"{where}: {self._name} has no option {name!r}; it has {', '.join(['lr', *self.rules])}"
-                )
-        checked = {name: rule(f"{where}: {name}", options[name]) for name, rule in self.rules.items()}
-        self.check_together(where, checked)
-        return checked
 
     def _apply(self, options: dict[str, Any], groups: list[Group]) -> None:
         self._options, self._groups = options, groups
@@ -293,31 +259,22 @@ class Optimizer:
         arrays: dict[str, Slots] = {}
         with saved_state(f"{self._name}.load_state_dict", "an optimiser") as problems:
             saved, steps = state["state"], {path: int(count) for path, count in state["steps"].items()}
-            same = state["kind"] == self._name
-            if not same:
+            if state["kind"] != self._name:
                 problems.append(f"wrong kind: saved by {state['kind']}, loaded into {self._name}")
             problems += differences(self._entries, steps)
             problems += [f"unexpected: {path}" for path in saved if path not in {**self._entries, **steps}]
-            if same:
-                step, lr = int(state["step"]), non_negative("lr", state["lr"])
-                options = self._check("options", state["options"])
-                groups = [
-                    Group(str(one["pattern"]), non_negative("lr_ratio", one["lr_ratio"]), one["options"])
-                    for one in state["groups"]
-                ]
-                groups = [group._replace(options=self._check("groups", group.options)) for group in groups]
+            if state["kind"] == self._name:
+                step = int(state["step"])
+                options = self._checked("options", {"lr": state["lr"], **state["options"]})
+                lr = options.pop("lr")
+                groups = []
+                for one in state["groups"]:
+                    own = self._checked("groups", {"lr": one["lr_ratio"], **one["options"]})
+                    groups.append(Group(str(one["pattern"]), own.pop("lr"), own))
                 for path, entry in self._entries.items():
                     slots = self.slots(group_at(path, options, groups).options) if steps.get(path) else ()
-                    arrays[path] = {
-                        slot: copy_like(entry.parameter, one) for slot, one in saved.get(path, {}).items()
-                    }
-                    problems += differences(slots, arrays[path], f"{path} ")
-                    for slot, array in arrays[path].items():
-                        if tuple(array.shape) != entry.parameter.shape:
-                            problems.append(
-                                f"wrong shape: {path} {slot} is {tuple(array.shape)} but the parameter has "
-                                f"{entry.parameter.shape}"
-                            )
+                    states = dict.fromkeys(slots, entry.parameter)
+                    arrays[path] = load_arrays(problems, states, saved.get(path, {}), f"{path} ")
         self._steps, self._lr = step, lr
         self._apply(options, groups)
         for path, entry in self._entries.items():

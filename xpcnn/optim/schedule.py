@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.op import whole
 from xpcnn.optim.optimizer import Optimizer
-from xpcnn.optim.options import Rule, differences, non_negative, saved_state
+from xpcnn.optim.options import Configured, differences, non_negative, saved_state
 
 __all__ = ["Schedule"]
 
 
-class Schedule:
+class Schedule(Configured):
     """The base of every schedule. A subclass declares `rules` and defines `formula`.
 
     Everything is counted in **optimisation steps**: a run of 20 epochs with 600 batches each has
@@ -46,20 +46,18 @@ class Schedule:
         When an option is outside its allowed values, or the first argument is no optimiser.
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {}
-    """The options, each with its allowed values."""
+    subject = "optimizer"
 
-    def __init__(self, optimizer: Optimizer, **options: Any) -> None:
-        self._name = type(self).__name__
+    def __init__(self, *args: Any, **options: Any) -> None:
+        given = self._bind(args, options)
+        optimizer = given.pop("optimizer")
         if not isinstance(optimizer, Optimizer):
             raise ArgumentError(
                 f"{self._name}: the first argument must be an optimiser, such as optim.SGD(model), "
                 f"got {type(optimizer).__name__}"
             )
         self.optimizer = optimizer
-        self.options = {
-            name: rule(f"{self._name}: {name}", options[name]) for name, rule in self.rules.items()
-        }
+        self.options = self._checked(self._name, given)
         self.base_lr = optimizer.lr
         self.last_step = 0
         optimizer.lr = self.lr_at(0)
@@ -88,10 +86,7 @@ class Schedule:
         self.last_step += 1
 
     def __repr__(self) -> str:
-        return f"{self._name}({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
-
-    def _shown(self) -> dict[str, Any]:
-        return self.options
+        return f"{self._name}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
 
     # -- saved state ------------------------------------------------------------------
 
@@ -114,23 +109,27 @@ class Schedule:
             and nothing is loaded.
         """
         with saved_state(f"{self._name}.load_state_dict", "a schedule") as problems:
-            problems += self._differences(state)
+            whole("step", state["step"], 0)
+            non_negative("base_lr", state["base_lr"])
+            own, saved = dict(_settings(self.state_dict())), dict(_settings(state))
+            problems += differences(own, saved)
+            problems += [
+                f"{name}: saved {saved[name]!r}, here {value!r}"
+                for name, value in own.items()
+                if saved.get(name, value) != value
+            ]
         self._adopt(state)
         self.optimizer.lr = self.lr_at(self.last_step)
-
-    def _differences(self, state: Mapping[str, Any]) -> list[str]:
-        """Return what of a saved state is unlike this schedule; raise where it is no such state."""
-        whole("step", state["step"], 0)
-        non_negative("base_lr", state["base_lr"])
-        if state["kind"] != self._name:
-            return [f"wrong kind: saved by {state['kind']}, loaded into {self._name}"]
-        saved: dict[str, Any] = dict(state["options"])
-        return differences(self.options, saved) + [
-            f"{name}: saved {saved[name]!r}, here {value!r}"
-            for name, value in self.options.items()
-            if saved.get(name, value) != value
-        ]
 
     def _adopt(self, state: Mapping[str, Any]) -> None:
         self.last_step = int(state["step"])
         self.base_lr = float(state["base_lr"])
+
+
+def _settings(state: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what of a schedule's state does not change as it goes on, by name."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, of if name == "options" else f"{of}{name}.")
+        elif name not in ("step", "base_lr"):
+            yield of + name, value

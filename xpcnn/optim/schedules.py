@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from xpcnn.errors import ArgumentError
 from xpcnn.ops.op import positive, real, whole
-from xpcnn.optim.optimizer import Optimizer
-from xpcnn.optim.options import Rule, non_negative
+from xpcnn.optim.options import Rules, non_negative
 from xpcnn.optim.schedule import Schedule
 
 __all__ = ["CosineAnnealingLR", "ExponentialLR", "LinearWarmup", "OneCycleLR", "StepLR"]
 
 _count = partial(whole, least=1)
+_part = partial(real, least=0, most=1)
+
+
+def _as_given(what: str, value: Any) -> Any:
+    return value
 
 
 class StepLR(Schedule):
@@ -44,10 +48,7 @@ class StepLR(Schedule):
     [0.5, 0.5, 0.25, 0.125]
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {"step_size": _count, "gamma": positive}
-
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        super().__init__(optimizer, step_size=step_size, gamma=gamma)
+    rules = Rules(step_size=(..., _count), gamma=(0.1, positive))
 
     def formula(self, step: int, *, step_size: int, gamma: float) -> float:
         return self.base_lr * gamma ** (step // step_size)
@@ -77,10 +78,7 @@ class ExponentialLR(Schedule):
     [0.5, 0.25, 0.125, 0.0625]
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {"gamma": positive}
-
-    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        super().__init__(optimizer, gamma=gamma)
+    rules = Rules(gamma=(..., positive))
 
     def formula(self, step: int, *, gamma: float) -> float:
         return self.base_lr * gamma**step
@@ -117,20 +115,11 @@ class CosineAnnealingLR(Schedule):
     [0.5, 0.427, 0.25, 0.073, 0.0]
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {"T_max": _count, "eta_min": non_negative}
-
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        super().__init__(optimizer, T_max=T_max, eta_min=eta_min)
+    rules = Rules(T_max=(..., _count), eta_min=(0.0, non_negative))
 
     def formula(self, step: int, *, T_max: int, eta_min: float) -> float:
         high = (1 + math.cos(math.pi * step / T_max)) / 2
         return self.base_lr * high + eta_min * (1 - high)
-
-
-def _strategy(what: str, value: Any) -> str:
-    if value not in ("cos", "linear"):
-        raise ArgumentError(f"{what} must be 'cos' or 'linear', got {value!r}")
-    return str(value)
 
 
 class OneCycleLR(Schedule):
@@ -138,7 +127,7 @@ class OneCycleLR(Schedule):
 
     With ``initial = max_lr / div_factor`` and ``final = initial / final_div_factor``, the rate goes from
     `initial` at step 0 to `max_lr` at step ``pct_start · total_steps − 1``, and on to `final` at step
-    ``total_steps − 1``, along half a cosine wave each or in straight lines. Afterwards it stays at `final`
+    ``total_steps − 1``, along half a cosine wave each. Afterwards it stays at `final`
     (PyTorch ends with an error), so a run may be longer than planned, though it learns next to nothing then.
 
     Parameters
@@ -151,7 +140,6 @@ class OneCycleLR(Schedule):
         In optimisation steps: epochs × batches of the whole run.
     pct_start : float
         The fraction of the steps in which the rate rises, in [0, 1].
-    anneal_strategy : {"cos", "linear"}
     div_factor, final_div_factor : float
 
     Raises
@@ -175,34 +163,13 @@ class OneCycleLR(Schedule):
     0.02
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {
-        "max_lr": positive,
-        "total_steps": _count,
-        "pct_start": partial(real, least=0, most=1),
-        "anneal_strategy": _strategy,
-        "div_factor": positive,
-        "final_div_factor": positive,
-    }
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        max_lr: float,
-        total_steps: int,
-        pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
-        div_factor: float = 25.0,
-        final_div_factor: float = 1e4,
-    ) -> None:
-        super().__init__(
-            optimizer,
-            max_lr=max_lr,
-            total_steps=total_steps,
-            pct_start=pct_start,
-            anneal_strategy=anneal_strategy,
-            div_factor=div_factor,
-            final_div_factor=final_div_factor,
-        )
+    rules = Rules(
+        max_lr=(..., positive),
+        total_steps=(..., _count),
+        pct_start=(0.3, _part),
+        div_factor=(25.0, positive),
+        final_div_factor=(1e4, positive),
+    )
 
     def formula(self, step: int, **options: Any) -> float:
         max_lr, last = options["max_lr"], options["total_steps"] - 1
@@ -214,16 +181,8 @@ class OneCycleLR(Schedule):
         else:
             start, end = max_lr, initial / options["final_div_factor"]
             done = (step - peak) / (last - peak)
-        if options["anneal_strategy"] == "cos":
-            done = (1 - math.cos(math.pi * done)) / 2
+        done = (1 - math.cos(math.pi * done)) / 2
         return float(start * (1 - done) + end * done)
-
-
-def _start_factor(what: str, value: Any) -> float:
-    factor = positive(what, value)
-    if factor > 1:
-        raise ArgumentError(f"{what} must be at most 1, got {value!r}")
-    return factor
 
 
 class LinearWarmup(Schedule):
@@ -242,7 +201,7 @@ class LinearWarmup(Schedule):
         What follows, counted from the end of the warm-up: made just before, for the same optimiser, and never
         stepped itself. The steps it is told of are those that remain of the run.
     start_factor : float
-        The rate of step 0 over the base rate, in (0, 1]; a third, as in PyTorch.
+        The rate of step 0 over the base rate, in [0, 1]; a third, as in PyTorch.
 
     Raises
     ------
@@ -266,50 +225,30 @@ class LinearWarmup(Schedule):
     0.1
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {"steps": _count, "start_factor": _start_factor}
+    rules = Rules(steps=(..., _count), then=(None, _as_given), start_factor=(1 / 3, _part))
 
-    def __init__(
-        self, optimizer: Optimizer, steps: int, then: Schedule | None = None, start_factor: float = 1 / 3
-    ) -> None:
-        if not isinstance(then, Schedule | None):
-            raise ArgumentError(f"LinearWarmup: then must be a schedule or None, got {then!r}")
-        if then is not None and then.optimizer is not optimizer:
+    def check_together(self, where: str, options: Mapping[str, Any]) -> None:
+        then = options["then"]
+        if then is None:
+            return
+        if not isinstance(then, Schedule) or then.optimizer is not self.optimizer or then.last_step:
             raise ArgumentError(
-                f"LinearWarmup: then={then!r} is for another optimiser; make it for the same one"
+                f"{where}: then must be a new schedule of the same optimiser, at step 0, got {then!r}"
             )
-        if then is not None and then.last_step:
-            raise ArgumentError(
-                f"LinearWarmup: then={then!r} is at step {then.last_step}, but the warm-up comes before its "
-                f"step 0; make a new one"
-            )
-        self.then = then
-        super().__init__(optimizer, steps=steps, start_factor=start_factor)
 
-    def formula(self, step: int, *, steps: int, start_factor: float) -> float:
+    def formula(self, step: int, *, steps: int, then: Schedule | None, start_factor: float) -> float:
         if step >= steps:
-            return self.base_lr if self.then is None else self.then.lr_at(step - steps)
-        top = self.base_lr if self.then is None else self.then.lr_at(0)
+            return self.base_lr if then is None else then.lr_at(step - steps)
+        top = self.base_lr if then is None else then.lr_at(0)
         return top * (start_factor + (1 - start_factor) * step / steps)
-
-    def _shown(self) -> dict[str, Any]:
-        return {**self.options, "then": self.then}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what every schedule's state has, and ``then``: that one's state, or None."""
-        return {**super().state_dict(), "then": None if self.then is None else self.then.state_dict()}
-
-    def _differences(self, state: Mapping[str, Any]) -> list[str]:
-        problems = super()._differences(state)
-        if problems:
-            return problems
-        saved, own = state["then"], self.then
-        if saved is None or own is None:
-            return (
-                [] if saved is own else [f"then: saved {saved and saved['kind']}, here {own and own._name}"]
-            )
-        return [f"then: {problem}" for problem in own._differences(saved)]
+        state = super().state_dict()
+        then = state["options"].pop("then")
+        return {**state, "then": None if then is None else then.state_dict()}
 
     def _adopt(self, state: Mapping[str, Any]) -> None:
         super()._adopt(state)
-        if self.then is not None:
-            self.then._adopt(state["then"])
+        if self.options["then"] is not None:
+            self.options["then"]._adopt(state["then"])
