@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,8 @@ from xpcnn.train import (
     ProgressBar,
     ProgressLines,
     RunDirectory,
-    describe,
-    progress_for,
 )
-
-NewTrainer = Callable[..., Trainer]
+from xpcnn.train.callback import describe
 
 
 class Recorder(Callback):
@@ -60,7 +57,7 @@ class Recorder(Callback):
         self.note(trainer, "stop", trainer.steps)
 
 
-def fit(trainer: Trainer, digits: Dataset, *callbacks: Callback, epochs: int = 1, **options: Any) -> History:
+def fit(trainer: Trainer, digits: Dataset, *callbacks: Any, epochs: int = 1, **options: Any) -> History:
     """Two steps an epoch."""
     given = {"progress": None, "test": digits[:10], **options}
     return trainer.fit(digits[:40], epochs=epochs, batch_size=20, callbacks=callbacks, **given)
@@ -103,54 +100,47 @@ class Terminal(io.StringIO):
 class Full(io.StringIO):
     """A log on a full disk."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error, self.writes = error, 0
-
     def write(self, text: str) -> int:
-        self.writes += 1
-        raise self.error
+        raise OSError(28, "No space left on device")
 
 
-NO_SPACE, CLOSED = OSError(28, "No space left on device"), ValueError("closed")
-
-
-# tqdm itself passes over what a closed file raises.
-@pytest.mark.parametrize(
-    ("display", "error"), [(ProgressLines, NO_SPACE), (ProgressLines, CLOSED), (ProgressBar, NO_SPACE)]
-)
+@pytest.mark.parametrize("display", [ProgressLines, ProgressBar])
+@pytest.mark.parametrize("closed", [False, True])
 def test_a_display_that_fails_is_dropped(
-    display: Any, error: Exception, new_trainer: Any, digits: Dataset, tmp_path: Path, caplog: Any
+    display: Any, closed: bool, new_trainer: Any, digits: Dataset, tmp_path: Path, caplog: Any
 ) -> None:
-    run, stream = RunDirectory(tmp_path, {}), Full(error)
+    run, stream = RunDirectory(tmp_path, {}), Full()
+    if closed:
+        stream.close()
     history = fit(new_trainer(), digits, run, epochs=3, progress=display(stream))
     assert run.history() == history
     assert len(history.epochs) == 3
     notes = [record.getMessage() for record in caplog.records]
-    assert notes == [f"the progress display failed and shows nothing more: {error}"]
-    assert stream.writes == 1
+    if not (closed and display is ProgressBar):  # tqdm itself passes over what a closed file raises
+        assert len(notes) == 1
+        assert notes[0].startswith("the progress display failed and shows nothing more: ")
 
 
-@pytest.mark.parametrize("stderr", ["missing", "closed"])
+@pytest.mark.parametrize("missing", [False, True])
 def test_without_a_console_nothing_is_shown(
-    new_trainer: Any, digits: Dataset, monkeypatch: Any, capsys: Any, stderr: str
+    new_trainer: Any, digits: Dataset, monkeypatch: Any, capsys: Any, caplog: Any, missing: bool
 ) -> None:
     stream = io.StringIO()
     stream.close()
-    assert progress_for(None) is progress_for(stream) is None
-    monkeypatch.setattr(sys, "stderr", None if stderr == "missing" else stream)
-    for progress in ("auto", ProgressLines(), ProgressBar()):
+    monkeypatch.setattr(sys, "stderr", None if missing else stream)
+    for progress in ("auto", ProgressLines(), ProgressBar()) if missing else ("auto",):
         assert len(fit(new_trainer(), digits, progress=progress).epochs) == 1
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == caplog.text == ""
 
 
-def test_lines_in_a_log_and_a_bar_on_a_terminal(new_trainer: Any, digits: Dataset, capsys: Any) -> None:
+def test_lines_in_a_log_and_a_bar_on_a_terminal(
+    new_trainer: Any, digits: Dataset, capsys: Any, monkeypatch: Any
+) -> None:
     history = fit(new_trainer(), digits, epochs=2, progress="auto")
     out, err = capsys.readouterr()
     assert (out, err.splitlines()) == ("", [describe(record) for record in history.epochs])
-    screen = Terminal()
-    assert isinstance(progress_for(screen), ProgressBar)
-    fit(new_trainer(), digits, epochs=2, progress=ProgressBar(screen))
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    fit(new_trainer(), digits, epochs=2, progress="auto")
     shown = screen.getvalue()
     assert "4/4" in shown
     assert "loss " in shown
@@ -190,7 +180,7 @@ def test_every_on_stop_is_called(new_trainer: Any, digits: Dataset) -> None:
     with pytest.raises(RuntimeError, match="first") as caught:
         fit(new_trainer(), digits, *failures, last, progress=display)
     assert last.told[-1] == display.told[-1] == ("stop", 2)
-    assert caught.value.__notes__ == ["Recorder.on_stop: second"]
+    assert caught.value.__notes__ == ["another on_stop: second"]
 
 
 # -- weights that the last update ruins ------------------------------------------------------
@@ -213,7 +203,7 @@ def test_an_update_that_ruins_the_weights_saves_nothing(
 
     monkeypatch.setattr(trainer.optimizer, "step", ruin)
     message = (
-        rf"fc\.weight became NaN or infinite by step {ruined} \(epoch 2\) with learning rate 0\.001; lower"
+        rf"fc\.weight became NaN or infinite at step {ruined} \(epoch 2\) with learning rate 0\.001; low"
     )
     with pytest.raises(DivergenceError, match=message):
         fit(trainer, digits, run, epochs=2)
@@ -258,40 +248,36 @@ def test_a_full_disk_costs_nothing_that_was_saved(new_trainer: Any, digits: Data
 
 
 NAN = float("nan")
+RULE: list[tuple[bool, list[float | None], int, bool]] = [  # accuracies where there are classes, else losses
+    (True, [], 1, False),
+    (True, [0.5, 0.6, 0.7], 1, False),
+    (True, [0.5, 0.5], 1, True),  # as good is not better
+    (True, [0.5, 0.4, 0.6], 2, False),
+    (True, [0.5, 0.4, 0.45], 2, True),  # better than the one before, but not than the best
+    (True, [0.5, None, None, 0.6], 1, False),
+    (True, [None, 0.5, None, 0.4], 1, True),
+    (False, [1.0, 0.9, 0.8], 1, False),
+    (False, [1.0, 1.1, 0.9], 2, False),
+    (False, [1.0, 1.1, 1.05], 2, True),
+    (False, [NAN, 1.0], 1, False),
+    (False, [1.0, NAN], 1, True),
+]
 
 
-@pytest.mark.parametrize(
-    ("classes", "scores", "patience", "min_delta", "stops"),
-    [
-        (True, [], 1, 0.0, False),
-        (True, [0.5, 0.6, 0.7], 1, 0.0, False),
-        (True, [0.5, 0.5], 1, 0.0, True),  # as good is not better
-        (True, [0.5, 0.4, 0.6], 2, 0.0, False),
-        (True, [0.5, 0.4, 0.45], 2, 0.0, True),  # better than the one before, but not than the best
-        (True, [0.5, 0.54, 0.58], 2, 0.05, False),  # measured from the best that counted
-        (True, [0.5, 0.54, 0.55], 2, 0.05, True),
-        (True, [0.5, None, None, 0.6], 1, 0.0, False),
-        (True, [None, 0.5, None, 0.4], 1, 0.0, True),
-        (False, [1.0, 0.9, 0.8], 1, 0.0, False),
-        (False, [1.0, 1.1, 0.9], 2, 0.0, False),
-        (False, [1.0, 1.1, 1.05], 2, 0.0, True),
-        (False, [1.0, 0.96, 0.95], 2, 0.05, True),
-        (False, [NAN, 1.0], 1, 0.0, False),
-        (False, [1.0, NAN], 1, 0.0, True),
-    ],
-)
+@pytest.mark.parametrize(("classes", "scores", "patience", "stops"), RULE)
 def test_the_rule_of_early_stopping(
-    classes: bool, scores: Sequence[float | None], patience: int, min_delta: float, stops: bool
+    classes: bool, scores: list[float | None], patience: int, stops: bool, new_trainer: Any
 ) -> None:
-    """Accuracies where there are classes, else losses."""
     pairs = [(score, None) if classes else (None, score) for score in scores]
-    records = [EpochRecord(i, 1.0, None, a, 1.0, 1.0, test_loss=b) for i, (a, b) in enumerate(pairs, 1)]
-    reason = EarlyStopping(patience, min_delta=min_delta).reason(History(epochs=records))
-    assert (reason is not None) is stops
-    if reason is not None:
-        epochs = "1 epoch" if patience == 1 else f"{patience} epochs"
-        what = f"no better test accuracy in {epochs}" if classes else f"no lower test loss in {epochs}"
-        assert reason.startswith(f"{what} than the {'50.00%' if classes else '1'} of epoch ")
+    trainer = new_trainer()
+    trainer.history.epochs = [
+        EpochRecord(i, 1.0, None, a, 1.0, 1.0, test_loss=b) for i, (a, b) in enumerate(pairs, 1)
+    ]
+    EarlyStopping(patience).on_start(trainer, 0)
+    epochs = "1 epoch" if patience == 1 else f"{patience} epochs"
+    what = f"no better test accuracy in {epochs}" if classes else f"no lower test loss in {epochs}"
+    start = f"{what} than the {'50.00%' if classes else '1'} of epoch "
+    assert (trainer.stopped or "").startswith(start) is stops
 
 
 def test_fit_ends_early_and_a_resumed_run_likewise(
@@ -329,6 +315,5 @@ def test_a_stop_waits_for_the_end_of_an_epoch(
 def test_what_early_stopping_refuses(new_trainer: Any, digits: Dataset) -> None:
     with pytest.raises(ArgumentError, match="fit: EarlyStopping needs a test set"):
         fit(new_trainer(), digits, EarlyStopping(1), test=None)
-    for patience, min_delta in ((0, 0.0), (1, -0.1), (1, NAN)):
-        with pytest.raises(ArgumentError, match=r"EarlyStopping: (patience|min_delta) must be .*got"):
-            EarlyStopping(patience, min_delta=min_delta)
+    with pytest.raises(ArgumentError, match=r"EarlyStopping: patience must be .*got 0"):
+        EarlyStopping(0)

@@ -17,14 +17,7 @@ from tests.support.train import PassOn
 from xpcnn import Key, Trainer, io, models, nn, ops, optim
 from xpcnn.cli import main
 from xpcnn.data import Dataset
-from xpcnn.errors import (
-    ArgumentError,
-    BackendError,
-    CheckpointError,
-    DivergenceError,
-    DtypeError,
-    StateDictError,
-)
+from xpcnn.errors import ArgumentError, BackendError, CheckpointError, DivergenceError, DtypeError
 from xpcnn.train import amp, evaluate, restore_checkpoint, save_checkpoint
 
 NewModel = Callable[..., Any]
@@ -153,14 +146,6 @@ def test_the_scale_against_pytorch(make: Any, monkeypatch: Any) -> None:
         ours.update(make.array(bool(finite)))
         torch._amp_update_scale_(scale, growth, torch.tensor(float(not finite)), 2.0, 0.5, 4)
         assert ours.state_dict() == {"scale": float(scale), "good_steps": int(growth)}
-
-
-@pytest.mark.parametrize("value", [3.0, 0.0, math.inf])
-def test_what_is_no_scale(value: float) -> None:
-    scale = amp.LossScale()
-    with pytest.raises(StateDictError, match=r"power of two"):
-        scale.load_state_dict({"scale": value, "good_steps": 1})
-    assert scale.state_dict() == {"scale": 2.0**16, "good_steps": 0}
 
 
 # -- a step that is taken back -----------------------------------------------------------
@@ -339,7 +324,8 @@ def test_frozen_parameters_and_layers_replaced_later(f16: Any, new_model: Any, d
     trainer.step(*digits[:8])
     model.freeze("conv1.*")
     inputs = xpcnn.asarray(digits.images[:8] / 255, "float32"), xpcnn.asarray(digits.labels[:8], "int64")
-    _, grads = trainer._value_and_grad(*inputs, key=Key(0))
+    compute = nn.value_and_grad(trainer._low, trainer.loss)
+    _, grads = compute(*inputs, key=Key(0))
     free = {"bn1.weight", "bn1.bias", "fc.weight", "fc.bias"}
     assert {path for path in model.parameters() if path in grads} == free
     before = bits(model.state_dict())
@@ -354,7 +340,7 @@ def test_frozen_parameters_and_layers_replaced_later(f16: Any, new_model: Any, d
     trainer.step(*digits[:8])
     assert model.relu1.seen == ["float16", "float16"]
     model["drop"].p = 1.0  # an attribute that changes later: no gradient passes
-    _, grads = trainer._value_and_grad(*inputs, key=Key(0))
+    _, grads = compute(*inputs, key=Key(0))
     assert not xpcnn.to_numpy(grads["conv1.weight"]).any()
 
 
@@ -412,15 +398,20 @@ def test_a_batch_that_overflows_is_passed_over(f16: Any, new_model: Any, digits:
     json.dumps(history.to_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize(("batch", "at"), [(10, 10), (50, 5)], ids=["ten in a row", "a whole short epoch"])
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (5, r"losses or gradients overflow float16 even with .* at step (30|40) \(epoch 1\) .* 0\.5; lower"),
+        (50, r"no loss of this epoch was finite at step 5 \(epoch 1\) with learning rate 0\.5; lower"),
+    ],
+    ids=["many in a row", "a whole short epoch"],
+)
 def test_losses_that_stay_infinite_are_a_divergence(
-    f16: Any, new_model: Any, digits: Dataset, batch: int, at: int
+    f16: Any, new_model: Any, digits: Dataset, batch: int, message: str
 ) -> None:
     trainer = Trainer(model := new_model(), optim.SGD(model, lr=0.5), dtype="float16")
-    model.fc.bias.data = model.fc.bias.data + math.inf
-    with pytest.raises(
-        DivergenceError, match=rf"became (nan|inf) at step {at} \(epoch 1\) with .* 0\.5; lower"
-    ):
+    model.conv1.bias.data = model.conv1.bias.data + 1e30
+    with pytest.raises(DivergenceError, match=message):
         trainer.fit(digits, None, 2, batch, progress=None)
     assert len(trainer.history.losses) == trainer.steps
 
@@ -441,14 +432,13 @@ def test_gradients_beyond_float16_are_a_divergence(f16: Any) -> None:
 @pytest.mark.parametrize(
     ("saved", "own", "precision", "message"),
     [
-        (None, "float16", None, "trained with dtype=None, but this trainer has dtype='float16'"),
-        ("float16", None, None, "trained with dtype='float16', but this trainer has dtype=None"),
+        (None, "float16", None, "trained with dtype: None, but this trainer has 'float16'"),
+        ("float16", None, None, "trained with dtype: 'float16', but this trainer has None"),
         ("float16", "float16", "[1]", "damaged checkpoint"),
         ("float16", "float16", "{}", "damaged checkpoint"),
         ("float16", "float16", '{"dtype": "float16"}', "damaged checkpoint"),
         ("float16", "float16", '{"dtype": "float16", "scale": 2.0, "good_steps": -1}', "damaged checkpoint"),
         ("float16", "float16", '{"dtype": "float16", "scale": 1e-9, "good_steps": 1}', "damaged checkpoint"),
-        ("float16", "float16", '{"dtype": "float16", "scale": 3.0, "good_steps": 1}', "power of two"),
     ],
 )
 def test_a_checkpoint_of_another_dtype_or_scale(

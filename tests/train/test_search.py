@@ -103,7 +103,7 @@ def test_ranks() -> None:
 
 def test_arguments(parts: tuple[Dataset, Dataset]) -> None:
     for option in ("trials", "epochs", "batch_size"):
-        with pytest.raises(ArgumentError, match=r"trials, epochs and batch_size must be at least 1"):
+        with pytest.raises(ArgumentError, match=f"random_search: {option} must be an integer of at least 1"):
             random_search(build, *parts, **{option: 0})
     for bounds in ((0, 1), (-1, 1), (1, 0.1), (1, math.inf), (math.nan, 1), (1, math.nan)):
         for name in ("lr", "weight_decay"):
@@ -112,5 +112,3 @@ def test_arguments(parts: tuple[Dataset, Dataset]) -> None:
     heights = Dataset(parts[0].images, np.zeros((len(parts[0]), 10), "float32"))
     with pytest.raises(ArgumentError, match="validation has no classes, so there is no accuracy"):
         list(random_search(lambda **v: build(**v, loss=ops.mean_squared_error), heights, heights, trials=1))
-    with pytest.raises(ArgumentError, match="build must return a Trainer, got NoneType"):
-        list(random_search(lambda **values: None, *parts, trials=1))  # type: ignore[arg-type, return-value]

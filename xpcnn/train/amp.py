@@ -12,23 +12,14 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from xpcnn.backend import (
-    Array,
-    Backend,
-    Key,
-    backend_of,
-    dtype_name,
-    get_backend,
-    home_of,
-    is_floating,
-    namespace,
-)
-from xpcnn.errors import ArgumentError, BackendError, DtypeError, StateDictError
+from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend, home_of, is_floating
+from xpcnn.errors import ArgumentError, BackendError, DtypeError
 from xpcnn.nn import Gradients, Layer, Preprocess
 from xpcnn.nn.parameter import Buffer, State
+from xpcnn.nn.tree import walk
 
 __all__ = ["LARGEST_SCALE", "SMALLEST_SCALE", "LossScale", "LowPrecisionModel", "low_precision"]
 
@@ -63,7 +54,7 @@ class LossScale:
     good_steps: Array
 
     def __init__(self) -> None:
-        self._set(INITIAL_SCALE, 0)
+        self.load_state_dict({"scale": INITIAL_SCALE, "good_steps": 0})
 
     def move(self, backend: Backend) -> None:
         """Move both to a backend, if they are not there."""
@@ -89,22 +80,10 @@ class LossScale:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned.
-
-        Raises
-        ------
-        StateDictError
-            When its scale is no power of two; nothing is loaded then.
-        """
-        scale, good_steps = float(state["scale"]), int(state["good_steps"])
-        if math.frexp(scale)[0] != 0.5:
-            raise StateDictError(f"LossScale.load_state_dict: scale must be a power of two, got {scale!r}")
-        self._set(scale, good_steps)
-
-    def _set(self, scale: float, good_steps: int) -> None:
+        """Go on from what `state_dict` returned."""
         backend = get_backend()
-        self.scale = backend.asarray(scale, "float32")
-        self.good_steps = backend.asarray(good_steps, "int64")
+        self.scale = backend.asarray(float(state["scale"]), "float32")
+        self.good_steps = backend.asarray(int(state["good_steps"]), "int64")
 
 
 def low_precision(model: Layer, dtype: Any) -> LowPrecisionModel | None:
@@ -169,7 +148,6 @@ class LowPrecisionModel(Layer):
 
     def __init__(self, model: Layer, dtype: str, loss_scale: LossScale | None = None) -> None:
         self.model, self.dtype, self.loss_scale = model, dtype, loss_scale
-        self._layers: list[Layer] = []
         self._copy_model()
 
     def children(self) -> dict[str, Layer]:
@@ -205,7 +183,7 @@ class LowPrecisionModel(Layer):
         if self.loss_scale is None or not gradients:
             return gradients
         # As one array: a few kernels, where launching some for each would take the time.
-        xp = namespace(gradients[0])
+        xp = backend_of(gradients[0]).xp
         joined = xp.concat([xp.reshape(one, (-1,)) for one in gradients]) * (1 / self.loss_scale.scale)
         self.finite = xp.all(xp.isfinite(joined))
         ends = itertools.accumulate(math.prod(one.shape) for one in gradients)
@@ -216,19 +194,20 @@ class LowPrecisionModel(Layer):
 
     def _round_weights(self) -> None:
         """Give the copy the model's present weights, and its present layers."""
-        layers = list(_walk(self.model))
-        if [id(layer) for layer in layers] != [id(layer) for layer in self._layers]:  # some were replaced
+        layers = [layer for _, layer in walk(self.model)]
+        if list(map(id, layers)) != list(map(id, self._layers)):  # some were replaced
             self._copy_model()
         for own, master in self._masters.items():
             own.data = cast(master.data, self.dtype)
             own.trainable = master.trainable
 
     def _copy_model(self) -> None:
-        self._layers = list(_walk(self.model))
+        self._layers = [layer for _, layer in walk(self.model)]
         memo: dict[int, Any] = {}  # what deepcopy finds here, it takes for the copy of what has that id
         for layer in self._layers:
             states = layer.own_states().values()
-            if isinstance(layer, Preprocess) or any(map(_is_statistic, states)):
+            statistics = [one for one in states if isinstance(one, Buffer) and is_floating(one.dtype)]
+            if isinstance(layer, Preprocess) or statistics:
                 memo[id(layer)] = _InFloat32(layer, self.dtype)
             elif not states and not layer.children():
                 memo[id(layer)] = layer
@@ -254,17 +233,6 @@ class _InFloat32(Layer):
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         dx = self.layer.backward(ctx, cast(dy, "float32"), grads, need_dx=need_dx)
         return None if dx is None else cast(dx, self.dtype)
-
-
-def _walk(layer: Layer) -> Iterator[Layer]:
-    """Yield a layer and all that are in it."""
-    yield layer
-    for child in layer.children().values():
-        yield from _walk(child)
-
-
-def _is_statistic(state: State) -> bool:
-    return isinstance(state, Buffer) and is_floating(state.dtype)
 
 
 def map_arrays(function: Callable[[Array], Array], value: Any) -> Any:

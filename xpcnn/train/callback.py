@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xpcnn.arguments import in_words, real, whole
+from xpcnn.arguments import in_words, whole
 from xpcnn.errors import ArgumentError
-from xpcnn.train.history import EpochRecord, History
+from xpcnn.train.history import EpochRecord
 
 if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
 
-__all__ = [
-    "Callback",
-    "Callbacks",
-    "EarlyStopping",
-    "ProgressBar",
-    "ProgressLines",
-    "describe",
-    "progress_for",
-]
+__all__ = ["Callback", "Callbacks", "EarlyStopping", "ProgressBar", "ProgressLines", "describe"]
 
 _log = logging.getLogger(__name__)
 
@@ -113,18 +104,6 @@ class ProgressBar(ProgressLines):
             super().on_stop(trainer)
             self._bar.close()
 
-    def give_up(self) -> None:
-        """Draw nothing from now on, when the bar is deleted either."""
-        if self._bar is not None:
-            self._bar.disable = True
-
-
-def progress_for(stream: TextIO | None) -> Callback | None:
-    """Return a bar for a terminal, lines for anything else; nothing where there is no console (None)."""
-    if stream is None or getattr(stream, "closed", False):
-        return None
-    return ProgressBar(stream) if hasattr(stream, "isatty") and stream.isatty() else ProgressLines(stream)
-
 
 class Callbacks:
     """The callbacks of one call of ``fit``: those that save the run first, the display last.
@@ -138,21 +117,21 @@ class Callbacks:
         and there is none.
     """
 
-    def __init__(
-        self, progress: Callback | str | None, callbacks: Sequence[Callback], with_test: bool
-    ) -> None:
-        automatic = isinstance(progress, str) and progress == "auto"
-        display = progress_for(sys.stderr) if automatic else progress
-        if display is not None and not isinstance(display, Callback):
+    def __init__(self, progress: Any, callbacks: Any, with_test: bool) -> None:
+        if isinstance(progress, str) and progress == "auto":
+            stream, progress = sys.stderr, None
+            if stream is not None and not stream.closed:
+                progress = ProgressBar(stream) if stream.isatty() else ProgressLines(stream)
+        if progress is not None and not isinstance(progress, Callback):
             raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {in_words(progress)}")
         known = isinstance(callbacks, (list, tuple)) and all(isinstance(one, Callback) for one in callbacks)
         if not known:
             raise ArgumentError(f"fit: callbacks must be a list of Callbacks, got {in_words(callbacks)}")
-        for callback in (*callbacks, display):
+        for callback in (*callbacks, progress):
             if callback is not None and callback.needs_test and not with_test:
                 raise ArgumentError(f"fit: {type(callback).__name__} needs a test set; give one")
         self._callbacks = sorted(callbacks, key=lambda callback: not callback.saves)
-        self._display = display
+        self._display = progress
 
     def call(self, method: str, *arguments: Any) -> None:
         """Call a method of all callbacks."""
@@ -162,31 +141,26 @@ class Callbacks:
 
     def stop(self, trainer: Trainer) -> None:
         """Call each one's `on_stop`, whatever becomes of the others'; then raise the first error."""
-        first: BaseException | None = None
-        for callback in self._callbacks:
+        errors: list[BaseException] = []
+        for stop in (*(callback.on_stop for callback in self._callbacks), partial(self._show, "on_stop")):
             try:
-                callback.on_stop(trainer)
+                stop(trainer)
             except BaseException as error:
-                if first is None:
-                    first = error
-                else:
-                    first.add_note(f"{type(callback).__name__}.on_stop: {error}")
-        try:
-            self._show("on_stop", trainer)
-        finally:
-            if first is not None:
-                raise first
+                errors.append(error)
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"another on_stop: {other}")
+            raise errors[0]
 
     def _show(self, method: str, *arguments: Any) -> None:
-        display = self._display
-        if display is None:
+        if self._display is None:
             return
         try:
-            getattr(display, method)(*arguments)
+            getattr(self._display, method)(*arguments)
         except (OSError, ValueError) as error:  # ValueError is what a closed file raises
+            if isinstance(self._display, ProgressBar) and self._display._bar is not None:
+                self._display._bar.disable = True  # draws nothing when it is deleted either
             self._display = None
-            if isinstance(display, ProgressBar):
-                display.give_up()
             _log.warning("the progress display failed and shows nothing more: %s", error)
 
 
@@ -203,13 +177,11 @@ class EarlyStopping(Callback):
     ----------
     patience : int
         Epochs without a better accuracy or loss, at least 1.
-    min_delta : float
-        A better one is higher, or a loss lower, by more than this; at least 0.
 
     Raises
     ------
     ArgumentError
-        When an argument is outside its allowed values; from ``fit`` when there is no test set.
+        When `patience` is outside its allowed values; from ``fit`` when there is no test set.
 
     References
     ----------
@@ -228,35 +200,23 @@ class EarlyStopping(Callback):
 
     needs_test = True
 
-    def __init__(self, patience: int, *, min_delta: float = 0.0) -> None:
+    def __init__(self, patience: int) -> None:
         self.patience = whole("EarlyStopping: patience", patience, 1)
-        self.min_delta = real("EarlyStopping: min_delta", min_delta, 0)
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
-        self._judge(trainer)
+        records = trainer.history.epochs
+        records = [record for record in records if record.score is not None]
+        scores = [score for record in records if (score := record.score) is not None]
+        if not scores:
+            return
+        best = scores.index(max(scores))  # the first of equals
+        accuracy, since = records[best].test_accuracy, len(scores) - 1 - best
+        if since >= self.patience:
+            epochs = "1 epoch" if since == 1 else f"{since} epochs"
+            what, value = "lower test loss", f"{-scores[best]:.4g}"
+            if accuracy is not None:
+                what, value = "better test accuracy", f"{accuracy:.2%}"
+            trainer.stop(f"no {what} in {epochs} than the {value} of epoch {records[best].epoch}")
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        self._judge(trainer)
-
-    def _judge(self, trainer: Trainer) -> None:
-        reason = self.reason(trainer.history)
-        if reason is not None:
-            trainer.stop(reason)
-
-    def reason(self, history: History) -> str | None:
-        """Return why a run of this history should stop, or None if it should not."""
-        best: EpochRecord | None = None
-        best_score, since = -math.inf, 0
-        for record in history.epochs:
-            score = record.score
-            if score is None:
-                continue
-            since += 1
-            if best is None or score > best_score + self.min_delta:
-                best, best_score, since = record, score, 0
-        if best is None or since < self.patience:
-            return None
-        epochs = "1 epoch" if since == 1 else f"{since} epochs"
-        if best.test_accuracy is None:
-            return f"no lower test loss in {epochs} than the {best.test_loss:.4g} of epoch {best.epoch}"
-        return f"no better test accuracy in {epochs} than the {best.test_accuracy:.2%} of epoch {best.epoch}"
+        self.on_start(trainer, 0)

@@ -20,8 +20,41 @@ from xpcnn.train.trainer import Trainer
 __all__ = ["Checkpoint", "restore_checkpoint", "save_checkpoint"]
 
 _KIND = "xpcnn checkpoint"
-_OPTIONAL = {"schedule": "a schedule", "average": "an average of the weights"}
 _Count = Annotated[int, Range(0)]
+
+
+_ATTRIBUTES = {"samples": "epoch_samples"}
+"""What is called otherwise in a trainer than in a file."""
+
+
+class _Progress(NamedTuple):
+    """Where a trainer stood."""
+
+    seed: _Count
+    steps: _Count
+    epoch: _Count
+    epoch_seconds: float
+    samples: _Count = 0
+    epoch_steps: _Count = 0
+    data: str | None = None
+    batch_size: Annotated[int, Range(1)] | None = None
+
+
+class _Precision(NamedTuple):
+    dtype: str | None
+    scale: Annotated[float, Range(SMALLEST_SCALE, LARGEST_SCALE)] | None = None
+    good_steps: _Count | None = None
+
+
+class _Described(NamedTuple):
+    """What is in a checkpoint beside arrays."""
+
+    progress: _Progress
+    optimizer: dict[str, Any]
+    history: dict[str, Any]
+    precision: _Precision = _Precision(None)
+    schedule: dict[str, Any] | None = None
+    average: dict[str, Any] | None = None
 
 
 def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
@@ -40,7 +73,7 @@ def save_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         arrays |= {f"optimizer/{parameter}/{name}": to_numpy(array) for name, array in state.items()}
     arrays["history/losses"] = np.array(trainer.history.losses, dtype=np.float64)
     del history["losses"]
-    progress = {name: getattr(trainer, _attribute(name)) for name in _Progress._fields if name != "position"}
+    progress = {name: getattr(trainer, _ATTRIBUTES.get(name, name)) for name in _Progress._fields}
     metadata = {"progress": progress, "optimizer": optimizer, "history": history}
     if trainer.dtype is not None:
         scale = {} if trainer.loss_scale is None else trainer.loss_scale.state_dict()
@@ -67,37 +100,6 @@ def restore_checkpoint(path: str | PathLike[str], trainer: Trainer) -> None:
         When model, optimiser, schedule or average are built differently from the saved ones; likewise.
     """
     Checkpoint.load(path).restore(trainer)
-
-
-class _Progress(NamedTuple):
-    """Where a trainer stood. What has a default is unknown of runs of an earlier version."""
-
-    seed: _Count
-    steps: _Count
-    epoch: _Count
-    epoch_seconds: float
-    samples: _Count = 0
-    epoch_steps: _Count = 0
-    data: str | None = None
-    batch_size: Annotated[int, Range(1)] | None = None
-    position: Annotated[int, Range(0, 0)] = 0  # in batches, by an earlier version: 0 between epochs
-
-
-class _Precision(NamedTuple):
-    dtype: str | None
-    scale: Annotated[float, Range(SMALLEST_SCALE, LARGEST_SCALE)] | None = None
-    good_steps: _Count | None = None
-
-
-class _Described(NamedTuple):
-    """What is in a checkpoint beside arrays."""
-
-    progress: _Progress
-    optimizer: dict[str, Any]
-    history: dict[str, Any]
-    precision: _Precision = _Precision(None)
-    schedule: dict[str, Any] | None = None
-    average: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,18 +142,15 @@ class Checkpoint:
     def restore(self, trainer: Trainer) -> None:
         """Put a trainer where the saved one stood; see `restore_checkpoint`."""
         saved, precision = self.described, self.described.precision
-        for name, value in (("seed", saved.progress.seed), ("dtype", precision.dtype)):
-            if value != getattr(trainer, name):
+        was = {"seed": saved.progress.seed, "dtype": precision.dtype}
+        now = {"seed": trainer.seed, "dtype": trainer.dtype}
+        for name, what in (("schedule", "a schedule"), ("average", "an average of the weights")):
+            was[what], now[what] = (getattr(one, name) is not None for one in (saved, trainer))
+        for name, value in was.items():
+            if value != now[name]:
                 raise CheckpointError(
-                    f"{self.path}: was trained with {name}={value!r}, "
-                    f"but this trainer has {name}={getattr(trainer, name)!r}"
+                    f"{self.path}: was trained with {name}: {value!r}, but this trainer has {now[name]!r}"
                 )
-        for name, what in _OPTIONAL.items():
-            was, has = getattr(saved, name) is not None, getattr(trainer, name) is not None
-            if was != has:
-                own = "has one" if has else f"has none; give it {name}="
-                how = "with" if was else "without"
-                raise CheckpointError(f"{self.path}: was trained {how} {what}, but this trainer {own}")
         slots: dict[str, dict[str, Any]] = {}
         for name, array in self.arrays["optimizer"].items():
             parameter, _, slot = name.rpartition("/")
@@ -170,14 +169,8 @@ class Checkpoint:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.path}: damaged checkpoint: {error!r}") from error
         for name, value in saved.progress._asdict().items():
-            if name not in ("seed", "position"):
-                setattr(trainer, _attribute(name), value)
+            setattr(trainer, _ATTRIBUTES.get(name, name), value)
         trainer.history, trainer.resumed = self.history, True
-
-
-def _attribute(name: str) -> str:
-    """Return what an entry of `_Progress` is called in a trainer."""
-    return "epoch_samples" if name == "samples" else name
 
 
 def _load_all(states: list[tuple[Any, Any]]) -> None:

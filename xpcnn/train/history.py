@@ -6,13 +6,12 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from xpcnn.errors import CheckpointError
-from xpcnn.io import checked, parse_json
+from xpcnn.io import checked, parse_json, replacing
 
 __all__ = ["EpochRecord", "History", "HistoryFile"]
 
@@ -24,7 +23,8 @@ class EpochRecord:
     """One epoch. `seconds` and `images_per_second` are of training alone, without the evaluation.
 
     Accuracies are None where the targets have no classes or there was no such set; `test_loss` is None
-    without a test set. `lr` is the learning rate that the epoch ended with.
+    without a test set. `lr` is the learning rate that the epoch ended with, and `steps` the number of the
+    history's losses up to there.
     """
 
     epoch: int
@@ -35,6 +35,7 @@ class EpochRecord:
     images_per_second: float
     test_loss: float | None = None
     lr: float | None = None
+    steps: int = 0
 
     @property
     def score(self) -> float | None:
@@ -113,7 +114,7 @@ def _number(value: float | None) -> float | None:
 
 
 class HistoryFile:
-    """Reads ``history.jsonl``, and appends what a history has more: a line each epoch.
+    """Reads ``history.jsonl``, and writes it: a line each epoch, appended.
 
     Each line is an object: the fields of an `EpochRecord`, and ``losses``, those of the steps since the line
     before. What a run did after its last whole epoch is a line of ``losses`` alone. An interrupted run's last
@@ -128,7 +129,6 @@ class HistoryFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._losses = self._epochs = self._end = 0  # what the file has: of a history, and in bytes
-        self._interrupted = False
 
     def read(self) -> History:
         """Return the whole history; a last line that was not written whole is left out, with a note.
@@ -138,90 +138,69 @@ class HistoryFile:
         CheckpointError
             When the file is missing or unreadable.
         """
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: unreadable: {error.strerror or error}") from error
         history = History()
-        for line, _ in self._lines():
-            history.losses += line.losses
-            history.epochs += line.epochs
-            history.interrupted = line.interrupted
+        for number, line in enumerate(lines, start=1):
+            where = f"{self.path}: unreadable: line {number}"
+            if number == len(lines) and not line.endswith(b"\n"):
+                _log.warning("%s was not written whole; it is left out", where)
+                break
+            record = checked(dict[str, Any], parse_json(line, where), where)
+            own = {name: record.pop(name) for name in ("losses", "interrupted") if name in record}
+            told = History.from_json(
+                {"interrupted": False, **own, "epochs": [record] if record else []}, where
+            )
+            history.losses += told.losses
+            history.epochs += told.epochs
+            history.interrupted = told.interrupted
         return history
 
-    def follow(self, history: History) -> None:
-        """Keep the lines that tell the beginning of `history`, and append what it has more.
-
-        From a damaged line on the file is written again, with a note.
+    def begin(self, history: History) -> None:
+        """Write what `history` has in place of what is there.
 
         Raises
         ------
         CheckpointError
-            When the file cannot be read or written.
+            When the file cannot be written.
         """
         self._losses = self._epochs = self._end = 0
-        self._interrupted = False
-        for line, end in self._lines(repair=True) if self.path.exists() else ():
-            losses, epochs = self._losses + len(line.losses), self._epochs + len(line.epochs)
-            same = History(history.losses[self._losses : losses], history.epochs[self._epochs : epochs])
-            if replace(same, interrupted=line.interrupted).to_json() != line.to_json():
-                break
-            self._losses, self._epochs, self._end = losses, epochs, end
-            self._interrupted = line.interrupted
-        self.append(history)
+        content = self._more(history)
+        if content or self.path.exists():
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(content)
+        self._note(history, content)
 
     def append(self, history: History) -> None:
-        """Write what `history` has and the file has not; `follow` has to come first."""
-        lines, losses = [], history.losses[self._losses :]
-        for record in history.epochs[self._epochs :]:
-            lines.append(History(losses, [record]))
-            losses = []
-        if losses or history.interrupted or self._interrupted:
-            lines.append(History(losses, interrupted=history.interrupted))
-        if not lines and not self.path.exists():
-            return
-        content = b"".join(map(_encoded, lines))
+        """Write what `history` has and the file has not; `begin` has to come first."""
+        content = self._more(history)
         try:
             with open(self.path, "ab") as file:
-                file.truncate(self._end)  # what goes on otherwise, or a full disk has left of a line
+                file.truncate(self._end)  # a full disk may have left a part of a line
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise CheckpointError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self._note(history, content)
+
+    def _more(self, history: History) -> bytes:
+        """Return the lines that the file lacks."""
+        lines, told = [], self._losses
+        for record in history.epochs[self._epochs :]:
+            until = max(told, record.steps)
+            lines.append(History(history.losses[told:until], [record]).to_json())
+            told = until
+        if told < len(history.losses) or history.interrupted:
+            lines.append(History(history.losses[told:], interrupted=history.interrupted).to_json())
+        plain = [{**dict(*line.pop("epochs")), **line} for line in lines]
+        for line in plain:
+            if not line["interrupted"]:
+                del line["interrupted"]
+        return "".join(json.dumps(line, allow_nan=False) + "\n" for line in plain).encode()
+
+    def _note(self, history: History, content: bytes) -> None:
         self._losses, self._epochs = len(history.losses), len(history.epochs)
-        self._interrupted, self._end = history.interrupted, self._end + len(content)
-
-    def _lines(self, repair: bool = False) -> Iterator[tuple[History, int]]:
-        """Yield what each line tells, and where in the file it ends; if `repair`, up to a damaged one."""
-        try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{self.path}: no such file; is {self.path.parent} the folder of a run?"
-            ) from None
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: unreadable: {error.strerror or error}") from error
-        end = 0
-        for number, line in enumerate(lines, start=1):
-            end += len(line)
-            try:
-                if not line.endswith(b"\n"):
-                    raise CheckpointError(f"{self.path}: unreadable: line {number} was not written whole")
-                yield _decoded(line, f"{self.path}: unreadable: line {number}"), end
-            except CheckpointError as error:
-                if number < len(lines) and not repair:
-                    raise
-                _log.warning("%s; it and what follows are left out", error)
-                return
-
-
-def _encoded(part: History) -> bytes:
-    """Return the line that tells of at most one epoch, and the losses before it."""
-    plain = part.to_json()
-    (record,) = plain["epochs"] or [{}]
-    marks = {"interrupted": True} if part.interrupted else {}
-    return json.dumps({**record, "losses": plain["losses"], **marks}, allow_nan=False).encode() + b"\n"
-
-
-def _decoded(line: bytes, where: str) -> History:
-    record = checked(dict[str, Any], parse_json(line, where), where)
-    plain: dict[str, Any] = {"interrupted": False}
-    plain |= {name: record.pop(name) for name in ("losses", "interrupted") if name in record}
-    return History.from_json({**plain, "epochs": [record] if record else []}, where)
+        self._end += len(content)

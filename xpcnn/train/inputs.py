@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpcnn.backend import Array, Key, backend_of, itemsize, to_numpy
+from xpcnn.backend import Array, backend_of, itemsize, to_numpy
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer, ModelSpec, is_batch_independent
-from xpcnn.nn.preprocess import like_of, require_batch, to_images
+from xpcnn.nn.preprocess import require_batch
 from xpcnn.ops.op import upcast
 
 if TYPE_CHECKING:
@@ -36,37 +36,25 @@ _MOST_BYTES = 1 << 28
 _log = logging.getLogger(__name__)
 
 
-def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Yield batches, a last one of a single sample joined to the one before if the model refuses it.
+def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, ...]]:
+    """Yield batches, a last one of a single sample joined to the one before if the model takes statistics.
 
-    It does where batch statistics would be taken of one value for each channel.
+    Those of one sample may be of one value for each channel.
     """
     if is_batch_independent(model, train=True):
         yield from batches
         return
-    held = None
+    held: tuple[Any, ...] | None = None
     for batch in batches:
-        if held is not None:
-            if len(held[1]) > 1 == len(batch[1]) and _refuses(model, batch[0]):
-                batch = (np.concatenate([held[0], batch[0]]), np.concatenate([held[1], batch[1]]))
-            else:
+        if held is not None and len(held[1]) > 1 == len(batch[1]):
+            yield tuple(map(np.concatenate, zip(held, batch, strict=True)))
+            held = None
+        else:
+            if held is not None:
                 yield held
-        held = batch
+            held = batch
     if held is not None:
         yield held
-
-
-def _refuses(model: Layer, images: Any) -> bool:
-    """Return whether training on these images ends in a shape that statistics cannot be taken of."""
-    buffers = [(buffer, buffer.data) for buffer in model.buffers().values()]
-    try:
-        model.forward(to_images(model, images, like_of("fit", model)), train=True, key=Key(0))
-    except ShapeError:
-        return True
-    finally:
-        for buffer, old in buffers:
-            buffer.data = old
-    return False
 
 
 def pair_of(data: Any) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["Interrupt", "Interrupted", "graceful_interrupt", "ignore_signals", "interruptible", "status_of"]
+__all__ = ["Interrupted", "graceful_interrupt", "ignore_signals", "interruptible", "status_of"]
 
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
@@ -34,32 +34,26 @@ def status_of(interrupt: KeyboardInterrupt) -> int:
     return 128 + (interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT)
 
 
-class Interrupt:
-    """Whether a signal came."""
-
-    number: int | None = None
-
-    def check(self) -> None:
-        """Raise the `Interrupted` that was put off."""
-        if self.number is not None:
-            raise Interrupted(self.number)
-
-
 @contextmanager
-def graceful_interrupt() -> Iterator[Interrupt]:
-    """Put Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 off until `Interrupt.check` is called; a second acts at once.
+def graceful_interrupt() -> Iterator[Callable[[], None]]:
+    """Put Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 off until the function that it gives is called; it raises then.
 
-    Outside the main thread, and for signals that a program has a handler of its own for, nothing is changed.
+    A second one acts at once. Outside the main thread, and for signals that a program has a handler of its
+    own for, nothing is changed.
     """
-    interrupt = Interrupt()
+    received: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if interrupt.number is not None:
+        received.append(number)
+        if len(received) > 1:
             raise Interrupted(number)
-        interrupt.number = number
+
+    def check() -> None:
+        if received:
+            raise Interrupted(received[0])
 
     with _handled_by(remember):
-        yield interrupt
+        yield check
 
 
 def interruptible() -> AbstractContextManager[None]:

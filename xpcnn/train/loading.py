@@ -6,6 +6,7 @@ import logging
 import os
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from xpcnn import nn, plugins
 from xpcnn.errors import CheckpointError, PluginError, StateDictError, UnknownLayerError, XpcnnError
@@ -65,7 +66,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
         )
     try:
         with at_most(sum(array.size for array in arrays.values()) + LACKING):
-            model = _built(spec)
+            model: Layer = _built(spec)
         if "spec" not in metadata:
             set_preprocessing(model, older.mean, older.std)
     except Exception as error:  # of a newer xpcnn, or damaged: odd arguments fail in any way
@@ -82,20 +83,15 @@ def load_model(path: str | PathLike[str]) -> Layer:
     return model
 
 
-def _built(spec: ModelSpec) -> Layer:
+def _built(spec: ModelSpec) -> Any:
     if spec.builder is not None:
         return build(spec.builder, **spec.arguments)
-    model: Layer
     try:
-        model = nn.from_config(spec.structure)
+        return nn.from_config(spec.structure)
     except UnknownLayerError:
-        names = plugins.names("xpcnn.models")  # other distributions, which may register layers
-        for name in names:
+        for name in plugins.names("xpcnn.models"):  # other distributions, which may register layers
             try:
                 plugins.load("xpcnn.models", name)
             except PluginError as error:
                 _log.warning("%s", error)
-        if not names:
-            raise
-        model = nn.from_config(spec.structure)
-    return model
+    return nn.from_config(spec.structure)

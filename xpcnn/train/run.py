@@ -13,7 +13,7 @@ from xpcnn.errors import CheckpointError, DivergenceError
 from xpcnn.io import checked, keeping, locked_file, make_folder, read_json, sweep, write_json
 from xpcnn.train.callback import Callback
 from xpcnn.train.checkpoint import Checkpoint, save_checkpoint
-from xpcnn.train.divergence import require_finite
+from xpcnn.train.finite import require_finite
 from xpcnn.train.history import EpochRecord, History, HistoryFile
 from xpcnn.train.trainer import Trainer
 
@@ -79,7 +79,9 @@ class RunDirectory(Callback):
 
     def config(self) -> dict[str, Any]:
         """Return the settings the run was begun with."""
-        return _read_json(self.config_file)
+        path = _existing(self.config_file)
+        config: dict[str, Any] = checked(dict[str, Any], read_json(path), f"{path}: unreadable")
+        return config
 
     def save_config(self, config: dict[str, Any]) -> None:
         """Write the settings, in place of those the run was begun with."""
@@ -88,10 +90,10 @@ class RunDirectory(Callback):
 
     def history(self) -> History:
         """Return the history as it was last saved."""
-        path = self.history_file
+        path = _existing(self.history_file)
         if path == self._history.path:
             return self._history.read()
-        return History.from_json(_read_json(path), f"{path}: unreadable")
+        return History.from_json(read_json(path), f"{path}: unreadable")
 
     def restore(self, trainer: Trainer) -> None:
         """Put a trainer where the run stopped; a run that has no checkpoint yet starts at the beginning.
@@ -155,7 +157,7 @@ class RunDirectory(Callback):
             raise CheckpointError(f"{self.path}: another training of this process writes in this folder")
         with ExitStack() as stack:
             stack.enter_context(self.writing())
-            self._history.follow(trainer.history)
+            self._history.begin(trainer.history)
             self._trainer, self._fit = trainer, stack.pop_all()
 
     def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
@@ -193,8 +195,7 @@ class RunDirectory(Callback):
         return before if before.exists() and not own.exists() else own
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _existing(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; is {path.parent} the folder of a run?")
-    value: dict[str, Any] = checked(dict[str, Any], read_json(path), f"{path}: unreadable")
-    return value
+    return path

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from xpcnn.arguments import whole
 from xpcnn.backend import Key
 from xpcnn.data import Dataset
 from xpcnn.errors import ArgumentError, DivergenceError
@@ -74,7 +75,7 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
     count = round(fraction * len(dataset)) if 0 < fraction < 1 else 0
     if not 0 < count < len(dataset):
         raise ArgumentError(f"split: fraction {fraction} of {len(dataset)} samples leaves a part empty")
-    order = np.argsort(_bits(Key(seed).fold("split"), len(dataset)), kind="stable")
+    order = np.argsort(Key(seed).fold("split").generator().random(len(dataset)), kind="stable")
     return dataset[np.sort(order[count:])], dataset[np.sort(order[:count])]
 
 
@@ -116,8 +117,7 @@ def random_search(
     Raises
     ------
     ArgumentError
-        For arguments outside their allowed values, when `build` returns something else, or when the
-        validation set has no classes.
+        For arguments outside their allowed values, and when the validation set has no classes.
 
     Examples
     --------
@@ -130,11 +130,8 @@ def random_search(
     >>> found[0].accuracy >= found[-1].accuracy
     True
     """
-    if min(trials, epochs, batch_size) < 1:
-        raise ArgumentError(
-            f"random_search: trials, epochs and batch_size must be at least 1, "
-            f"got {trials}, {epochs} and {batch_size}"
-        )
+    for name, count in (("trials", trials), ("epochs", epochs), ("batch_size", batch_size)):
+        whole(f"random_search: {name}", count, 1)
     ranges = {"lr": lr, "weight_decay": weight_decay}
     for name, (low, high) in ranges.items():
         if not 0 < low <= high < math.inf:
@@ -146,8 +143,6 @@ def random_search(
         start, accuracy, failure = time.perf_counter(), None, ""
         values = {name: _draw(name, low, high, seed, number) for name, (low, high) in ranges.items()}
         trainer = build(**values, seed=seed)
-        if not isinstance(trainer, Trainer):
-            raise ArgumentError(f"random_search: build must return a Trainer, got {type(trainer).__name__}")
         try:
             trainer.fit(train, validation, epochs, batch_size, evaluate_train=False, progress=None)
             accuracy = trainer.history.test_accuracy[-1]
@@ -162,11 +157,6 @@ def random_search(
 
 
 def _draw(name: str, low: float, high: float, seed: int, trial: int) -> float:
-    bits = _bits(Key(seed).fold("random search").fold(trial).fold(name), 1)[0]
-    fraction = (bits >> 11) / (1 << 53)  # of the raw bits, which NumPy promises to keep between releases
+    fraction = Key(seed).fold("random search").fold(trial).fold(name).generator().random()
     exponent = math.log10(low) + fraction * (math.log10(high) - math.log10(low))
     return min(max(10**exponent, low), high)
-
-
-def _bits(key: Key, count: int) -> list[int]:
-    return [int(bits) for bits in key.generator().bit_generator.random_raw(count)]

@@ -15,16 +15,15 @@ from xpcnn.data import Loader
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Gradients, Layer, value_and_grad
 from xpcnn.nn.preprocess import backend_like, like_of, to_images, to_targets
-from xpcnn.ops.loss import Loss, as_loss
+from xpcnn.ops.loss import as_loss
 from xpcnn.optim import Optimizer, Schedule, WeightAverage, clip_grad_norm
 from xpcnn.train.amp import low_precision
 from xpcnn.train.callback import Callback, Callbacks
-from xpcnn.train.divergence import divergence, find_problem, finite_rows
 from xpcnn.train.evaluate import Evaluation, evaluate
+from xpcnn.train.finite import divergence, find_problem, finite_rows, finite_step, kept_if, select
 from xpcnn.train.history import History
 from xpcnn.train.inputs import as_dataset, note_input_shape, require_same_data
 from xpcnn.train.loop import UNREAD, train_epochs
-from xpcnn.train.rollback import finite_step, kept_if, select
 
 __all__ = ["Trainer"]
 
@@ -107,7 +106,7 @@ class Trainer:
         self._low = low_precision(model, dtype)
         self.dtype = None if self._low is None else self._low.dtype
         self.loss_scale = None if self._low is None else self._low.loss_scale
-        self.loss = loss
+        self.loss = as_loss("Trainer", loss)
         self.seed = whole("Trainer: seed", seed, 0)
         self.schedule = schedule
         self.clip_norm = None if clip_norm is None else positive("Trainer: clip_norm", clip_norm)
@@ -123,16 +122,6 @@ class Trainer:
         self._buffers = list(model.buffers().values())  # a walk that would slow each step
         # Of the last steps on a device, their numbers and which samples were finite.
         self._unread: deque[tuple[int, Array]] = deque(maxlen=UNREAD)
-
-    @property
-    def loss(self) -> Loss:
-        """What is minimised; to be set to an op or a pair (forward, backward)."""
-        return self._loss
-
-    @loss.setter
-    def loss(self, loss: Any) -> None:
-        self._loss = as_loss("Trainer", loss)
-        self._value_and_grad = value_and_grad(self._low or self.model, self._loss)
 
     @property
     def eval_model(self) -> Layer:
@@ -181,7 +170,8 @@ class Trainer:
         before = [(buffer, buffer.data) for buffer in self._buffers]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are found below
-                loss, grads = self._value_and_grad(x, t, key=self._key.fold(self.steps))
+                compute = value_and_grad(self._low or self.model, self.loss)
+                loss, grads = compute(x, t, key=self._key.fold(self.steps))
                 if backend.is_host:
                     self._require_finite(x, t, loss, grads)
                     if self.loss_scale is None:
@@ -203,11 +193,9 @@ class Trainer:
         arrays = [array for array in (x, t) if is_floating(array.dtype)]
         arrays += [loss, *(gradient for _, gradient in grads.items())]
         if not backend_of(x).has_finite_sums(arrays):
-            rows = finite_rows(x, t)
-            if self.loss_scale is None:
-                problem = find_problem(self.model, rows, loss, grads)
-            else:  # what overflows float16 is taken back
-                problem = find_problem(self.model, rows)
+            # With a loss scale, what overflows float16 is taken back.
+            found = (loss, grads) if self.loss_scale is None else ()
+            problem = find_problem(self.model, finite_rows(x, t), *found)
             if problem is not None:
                 raise divergence(self, problem, self.steps)
 
@@ -269,9 +257,9 @@ class Trainer:
             For arguments outside their allowed values, without a test set that a callback needs, and when an
             epoch that was broken off, or a restored checkpoint, is to go on with other data.
         DivergenceError
-            When a loss, a gradient or a sample is not finite; in float16, when ten losses in a row are not,
-            or gradients overflow whatever the loss scale. It names the step, the learning rate, and which
-            samples hold NaN or infinity. The weights stay finite.
+            When a loss, a gradient or a sample is not finite; in float16, when no loss of an epoch is, or
+            losses or gradients overflow whatever the loss scale. It names the step, the learning rate, and
+            which samples hold NaN or infinity. The weights stay finite.
         KeyboardInterrupt
             On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, after the step at hand is whole and the callbacks have run;
             a second signal does not wait. ``history.interrupted`` is True then.
@@ -309,15 +297,9 @@ class Trainer:
 
 def _require_parts(model: Layer, optimizer: Any, schedule: Any, average: Any) -> None:
     """Raise `ArgumentError` where one is of another kind, or was made for another model or optimiser."""
-    parts = (("optimizer", optimizer, Optimizer), ("schedule", schedule, Schedule))
-    for argument, part, kind in (*parts, ("average", average, WeightAverage)):
-        if not isinstance(part, kind) and (part is not None or argument == "optimizer"):
-            raise ArgumentError(
-                f"Trainer: {argument} must be an optim.{kind.__name__}, got {type(part).__name__}"
-            )
-    if schedule is not None and schedule.optimizer is not optimizer:
-        raise ArgumentError(
-            f"Trainer: schedule={schedule!r} is for another optimiser; make it for the one given"
-        )
-    if average is not None and average.source is not model:
-        raise ArgumentError("Trainer: average= is of another model; make it for the one given")
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(f"Trainer: optimizer must be an optim.Optimizer, got {type(optimizer).__name__}")
+    parts = {"schedule": (schedule, "optimizer", optimizer), "average": (average, "source", model)}
+    for name, (part, attribute, owner) in parts.items():
+        if part is not None and getattr(part, attribute, None) is not owner:
+            raise ArgumentError(f"Trainer: {name} must be made for the same {attribute}, got {part!r}")
