@@ -11,19 +11,19 @@ import pytest
 
 from xpcnn import io
 from xpcnn.errors import CheckpointError
+from xpcnn.io import json_files
 
 REFUSED = {
     "nothing": ("", "Expecting value"),
     "half": ('{"a": [1, 2', "Expecting"),
     "no UTF-8": (b'"\xff\xfe"', "codec can't decode"),
-    "NaN": ('{"a": NaN}', "NaN is no number of JSON"),
-    "infinity": ("[Infinity]", "Infinity is no number of JSON"),
-    "minus infinity": ("[-Infinity]", "-Infinity is no number of JSON"),
-    "infinite in effect": ("[1e999]", "1e999 is no number that a float can hold"),
+    "NaN": ('{"a": NaN}', "NaN is no finite number"),
+    "infinity": ("[Infinity]", "Infinity is no finite number"),
+    "minus infinity": ("[-Infinity]", "-Infinity is no finite number"),
+    "infinite in effect": ("[1e999]", "1e999 is no finite number"),
     "many digits": ("9" * 5000, "a number of 5,000 digits"),
     "many digits, negative": ("-" + "9" * 5000, "a number of 5,001 digits"),
-    "many digits before a point": ("9" * 5000 + ".5", "is no number that a float can hold"),
-    "a name twice": ('{"a": 1, "b": {"c": 2, "c": 3}}', "'c' stands there twice"),
+    "many digits before a point": ("9" * 5000 + ".5", "is no finite number"),
     "51 deep": ("[" * 51 + "]" * 51, "nested more than 50 deep"),
     "51 deep, in objects": ('{"a":' * 51 + "1" + "}" * 51, "nested more than 50 deep"),
     "100,000 deep": ("[" * 100_000 + "]" * 100_000, "nested too deep"),
@@ -63,7 +63,7 @@ def test_what_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert io.parse_json("[" * 50 + "]" * 50, "x") is not None
 
 
-def test_files_that_are_not_read(tmp_path: Path) -> None:
+def test_files_that_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path, told in {
         tmp_path / "absent": "no such file",
         tmp_path: "cannot be read: Is a directory",
@@ -72,8 +72,9 @@ def test_files_that_are_not_read(tmp_path: Path) -> None:
             io.read_json(path)
     (tmp_path / "a.json").write_text("[" + "1," * 600 + "1]")
     assert len(io.read_json(tmp_path / "a.json")) == 601
+    monkeypatch.setattr(json_files, "MOST_BYTES", 1000)
     with pytest.raises(CheckpointError, match="larger than 1,000 bytes"):
-        io.read_json(tmp_path / "a.json", most=1000)
+        io.read_json(tmp_path / "a.json")
 
 
 # -- checking --------------------------------------------------------------------------
@@ -173,14 +174,3 @@ def test_messages_are_short_and_on_one_line() -> None:
             io.checked(dict[str, list[bool]], {"a\n" * 5000: value}, "run.json")
         assert len(str(caught.value)) < 200
         assert "\n" not in str(caught.value)
-
-
-def test_a_million_losses_are_read_in_a_moment(tmp_path: Path) -> None:
-    """By the number of calls, not by the clock: one for the list, none for each number."""
-    import cProfile
-    import pstats
-
-    losses = [0.5] * 100_000
-    profile = cProfile.Profile()
-    profile.runcall(io.checked, dict[str, list[float]], {"losses": losses}, "history.json")
-    assert pstats.Stats(profile).total_calls < 1000

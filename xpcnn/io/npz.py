@@ -1,4 +1,4 @@
-"""NumPy's npz archives, looked at before they are unpacked: what is in them, and how large it becomes."""
+"""Which entries of a weight file are read; and NumPy's npz archives, looked at before they are unpacked."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import io
 import math
 import os
 import zipfile
+from collections.abc import Mapping
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpcnn.errors import CheckpointError
 from xpcnn.io.digest import is_ours
-from xpcnn.io.wanted import Wanted, is_wanted, placeholder
 
-__all__ = ["NUMBERS", "read_npz"]
+__all__ = ["NUMBERS", "Wanted", "is_wanted", "placeholder", "read_npz"]
 
 NUMBERS = "biuf"
 """The kinds of dtype that weight files hold: bool, signed, unsigned, floating."""
@@ -28,6 +28,31 @@ _HEADER = 1 << 14
 """Bytes in which an entry's header must end; NumPy reads none of more than 10,000."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """How numpy.savez and savez_compressed write; of other methods, a few bytes may unpack to a gigabyte."""
+
+
+Wanted = Mapping[str, tuple[int, ...]] | None
+"""A model's paths with their shapes; None for every entry."""
+
+
+def is_wanted(wanted: Wanted, name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a model may take an entry: under its name or without prefixes, and of its shape.
+
+    Examples
+    --------
+    >>> is_wanted({"fc.weight": (2, 3)}, "module.fc.weight", (2, 3))
+    True
+    >>> is_wanted({"fc.weight": (2, 3)}, "fc.weight", (4, 3))
+    False
+    """
+    if wanted is None:
+        return True
+    segments = name.split(".")
+    return any(wanted.get(".".join(segments[i:])) == shape for i in range(len(segments)))
+
+
+def placeholder(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return zeros that take no memory, for an entry that is not read: they say its shape and dtype."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 class _Header(NamedTuple):

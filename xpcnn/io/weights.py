@@ -29,12 +29,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpcnn.errors import CheckpointError, NonFiniteWarning
-from xpcnn.io.checks import checked
 from xpcnn.io.digest import DAMAGED, check_digest, digest_of, holds_digest, is_ours
 from xpcnn.io.files import replacing
-from xpcnn.io.json_files import parse_json
-from xpcnn.io.npz import NUMBERS, read_npz
-from xpcnn.io.wanted import Wanted, is_placeholder, is_wanted, placeholder
+from xpcnn.io.json_files import checked, parse_json
+from xpcnn.io.npz import NUMBERS, Wanted, is_wanted, placeholder, read_npz
 
 __all__ = ["FORMAT_VERSION", "WeightFile", "load_arrays", "load_weights", "save_arrays"]
 
@@ -98,7 +96,7 @@ def load_weights(path: str | PathLike[str], wanted: Wanted = None) -> WeightFile
     arrays, metadata = load_arrays(path, wanted=wanted)
     if metadata.get("kind", "").startswith("xpcnn "):
         raise CheckpointError(f"{path}: an {metadata['kind']}, not the weights of a model")
-    read = {name: array for name, array in arrays.items() if not is_placeholder(array)}
+    read = {name: array for name, array in arrays.items() if array.flags.writeable}  # no placeholder
     ruined = sorted(name for name, array in read.items() if not np.isfinite(array).all())
     if ruined:
         more = f" and {len(ruined) - _NAMED} more" if len(ruined) > _NAMED else ""
@@ -175,7 +173,14 @@ def load_arrays(
     """
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file")
-    arrays, metadata = _READERS[ending or _ending(path)](path, wanted)
+    if (ending or _ending(path)) == ".npz":
+        arrays, described = read_npz(path, _METADATA, wanted)
+    else:
+        arrays, described = _read_safetensors(path, wanted)
+    metadata: dict[str, str] = {}
+    if described is not None and is_ours(described):
+        where = f"{path}: its metadata is unreadable"
+        metadata = checked(dict[str, str], parse_json(described, where), where)
     try:
         metadata = check_digest(arrays, metadata)
     except ValueError as error:
@@ -189,9 +194,7 @@ def load_arrays(
     return arrays, metadata
 
 
-def _read_safetensors(
-    path: str | PathLike[str], wanted: Wanted
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read_safetensors(path: str | PathLike[str], wanted: Wanted) -> tuple[dict[str, np.ndarray], str | None]:
     from safetensors import SafetensorError, safe_open
 
     arrays = {}
@@ -216,27 +219,9 @@ def _read_safetensors(
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
     # What other tools say stands beside this entry: their format_version and recipe are not ours.
-    if _METADATA in metadata:
-        return arrays, _parse_metadata(path, metadata[_METADATA])
-    if any(map(holds_digest, metadata.values())):
+    if _METADATA not in metadata and any(map(holds_digest, metadata.values())):
         raise CheckpointError(f"{path}: {DAMAGED}")
-    return arrays, {}
-
-
-def _read_npz(path: str | PathLike[str], wanted: Wanted) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    arrays, described = read_npz(path, _METADATA, wanted)
-    return arrays, {} if described is None else _parse_metadata(path, described)
-
-
-_READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
-
-
-def _parse_metadata(path: str | PathLike[str], described: str) -> dict[str, str]:
-    if not is_ours(described):  # another program's
-        return {}
-    where = f"{path}: its metadata is unreadable"
-    metadata: dict[str, str] = checked(dict[str, str], parse_json(described, where), where)
-    return metadata
+    return arrays, metadata.get(_METADATA)
 
 
 def _ending(path: str | PathLike[str]) -> str:
