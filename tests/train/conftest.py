@@ -10,23 +10,10 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.train import small_model
 from xpcnn import Trainer, data, nn, optim
 from xpcnn.data import Dataset
 from xpcnn.train import EpochRecord
-
-
-def small_model(seed: int = 0, dtype: str = "float32") -> nn.Sequential:
-    """Convolution, batch statistics and dropout: all that a run's bits can depend on."""
-    rng = np.random.default_rng(seed)
-    return nn.Sequential(
-        conv1=nn.Conv2d(1, 4, 5, seed=rng, dtype=dtype),
-        bn1=nn.BatchNorm2d(4, dtype=dtype),
-        relu1=nn.ReLU(),
-        pool1=nn.MaxPool2d(4),
-        flatten=nn.Flatten(),
-        drop=nn.Dropout(0.3),
-        fc=nn.Linear(144, 10, seed=rng, dtype=dtype),
-    )
 
 
 @pytest.fixture

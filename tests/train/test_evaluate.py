@@ -26,19 +26,15 @@ def model_with_sizes() -> Any:
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 230, 1000])
 def test_any_batch_size_gives_the_same(digits: Dataset, batch_size: int) -> None:
     model, sizes = model_with_sizes()
-    result = evaluate(model, digits, batch_size=batch_size)
+    calls: list[int] = []
+    result = evaluate(model, digits, batch_size=batch_size, between=lambda: calls.append(1))
+    assert len(calls) == len(sizes) == -(-230 // batch_size)
     assert max(sizes) <= batch_size
     assert sum(sizes) == result.samples == 230
     y = model(digits.images / 255)
     correct = int((y.argmax(axis=1) == digits.labels).sum())
     assert (result.correct, result.accuracy) == (correct, correct / 230)
     assert result.loss == pytest.approx(float(ops.softmax_cross_entropy(y, digits.labels)[0]), rel=1e-12)
-
-
-def test_the_default_batch_is_bounded() -> None:
-    model, sizes = model_with_sizes()
-    evaluate(model, (np.zeros((1500, 1, 28, 28), np.uint8), np.zeros(1500, int)))
-    assert sizes == [1000, 500]
 
 
 def test_on_every_backend(make: Any, digits: Dataset) -> None:
@@ -66,12 +62,6 @@ def test_batches_are_smaller_for_larger_images(shape: tuple[int, ...], most: int
     images = np.broadcast_to(np.uint8(0), (2500, *shape))
     sizes = [rows.stop - rows.start for rows in _batches("evaluate", images, None)]
     assert sizes == [most] * (2500 // most) + [2500 % most] * (2500 % most > 0)
-
-
-def test_between_is_called_after_each_batch(digits: Dataset) -> None:
-    calls: list[int] = []
-    evaluate(model_with_sizes()[0], digits, batch_size=100, between=lambda: calls.append(1))
-    assert len(calls) == 3
 
 
 def test_predict(digits: Dataset) -> None:

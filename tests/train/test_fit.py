@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from xpcnn import Trainer, load_model, models, nn, ops, optim
 from xpcnn.data import Dataset, Loader
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.train import History
-
-NewTrainer = Callable[..., Trainer]
 
 
 def test_each_sample_is_seen_once_an_epoch(new_trainer: Any, digits: Dataset, monkeypatch: Any) -> None:
@@ -199,12 +196,3 @@ def test_backends_agree(backend: str, digits: Dataset) -> None:
     assert len(losses[0]) == 20
     assert losses[0][-1] < 0.8 * losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
-
-
-@pytest.mark.slow
-def test_it_learns(digits: Dataset) -> None:
-    model = models.simple_convnet(filters=8, weight_std="he")
-    trainer = Trainer(model, optim.Adam(model, lr=3e-3))
-    history = trainer.fit(digits[:200], digits[200:], 6, 20, progress=None)
-    assert history.train_accuracy[-1] > 0.95
-    assert history.test_accuracy[-1] > 0.6
