@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import xpcnn
-from xpcnn import Trainer, load_model, models, nn, ops, optim
+from xpcnn import Trainer, models, nn, ops, optim
 from xpcnn.data import Dataset, Loader
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.train import History
@@ -98,18 +97,6 @@ def test_no_data(new_trainer: Any, data: Any, error: type[Exception], message: s
 def test_arguments(new_trainer: Any, digits: Dataset, arguments: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         new_trainer().fit(digits, **arguments)
-
-
-def test_the_images_are_noted_in_the_spec(digits: Dataset, tmp_path: Path) -> None:
-    model = models.resnet20(in_channels=1, seed=0)
-    assert model.spec is not None
-    assert model.spec.input_shape is None
-    small = Dataset(digits.images[:20, :, 4:24, 4:20], digits.labels[:20], name="small")
-    Trainer(model, optim.SGD(model)).fit(small, None, 1, 20, evaluate_samples=1, progress=None)
-    model.save(tmp_path / "trained.npz")
-    spec = load_model(tmp_path / "trained.npz").spec
-    assert spec is not None
-    assert spec.input_shape == (1, 20, 16)
 
 
 def test_augmentation_changes_the_training_batches_and_nothing_else(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from xpcnn import Trainer, io, load_model, models, optim
 from xpcnn.data import Dataset
-from xpcnn.errors import CheckpointError, StateDictError
+from xpcnn.errors import CheckpointError
 from xpcnn.train import RunDirectory
 
 
@@ -36,21 +35,3 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "absent", tmp_path):  # a folder, but of no run
         with pytest.raises(CheckpointError, match="no such file"):
             load_model(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"builder": "resnet9000"}, CheckpointError, "unknown model 'resnet9000'"),
-        ({"arguments": {"depth": 9}}, CheckpointError, r"w\.npz: tiny_convnet: .*depth"),
-        ({"arguments": {"filters": "many"}}, CheckpointError, r"w\.npz"),
-        ({"arguments": {"filters": 3}}, StateDictError, r"conv1\.weight"),
-    ],
-)
-def test_specs_of_another_version(tmp_path: Path, changes: Any, error: Any, message: str) -> None:
-    model = models.tiny_convnet()
-    assert model.spec is not None
-    model.spec = model.spec._replace(**changes)
-    model.save(tmp_path / "w.npz")
-    with pytest.raises(error, match=message):
-        load_model(tmp_path / "w.npz")
