@@ -35,9 +35,7 @@ def write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def test_content_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: Any) -> None:
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -45,12 +43,8 @@ def test_content_is_on_the_disk_before_it_has_its_name(
         calls.append("folder" if os.path.samestat(os.fstat(handle), os.stat(tmp_path)) else "file")
         fsync(handle)
 
-    def noted_replace(a: Any, b: Any) -> None:
-        calls.append("rename")
-        replace(a, b)
-
     monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
     write(tmp_path / "a", "new")
     assert calls == ["file", "rename", "folder"]
     assert os.listdir(tmp_path) == ["a"]
@@ -65,11 +59,12 @@ def test_a_writer_may_replace_the_temporary_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
+def refuse(*_: Any) -> None:
+    raise OSError(95, "Operation not supported")
+
+
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
 def test_keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(1, "Operation not permitted")
-
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     a, b = tmp_path / "a", tmp_path / "b"
@@ -139,9 +134,7 @@ except BlockingIOError:
 
 
 @posix
-def test_a_lock_on_what_its_owner_has_removed_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_on_what_its_owner_has_removed_is_none(tmp_path: Path, monkeypatch: Any) -> None:
     path, lock, owner = tmp_path / "lock", files._lock, [Path.unlink]
 
     def late(handle: int) -> bool:
@@ -158,9 +151,6 @@ def test_a_lock_on_what_its_owner_has_removed_is_none(
 def test_without_locks_everybody_is_let_in_and_nothing_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: bool
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(95, "Operation not supported")
-
     fcntl = types.SimpleNamespace(flock=refuse, LOCK_EX=2, LOCK_NB=4)
     monkeypatch.setattr(files, "fcntl", fcntl if platform else None)
     (tmp_path / ".a.0abc.tmp").mkdir()

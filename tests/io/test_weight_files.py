@@ -55,17 +55,6 @@ def test_round_trip_keeps_every_bit_and_the_metadata(tmp_path: Path, ending: str
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@every_ending
-def test_the_same_weights_make_the_same_file(tmp_path: Path, ending: str) -> None:
-    """To the byte, so that runs can be compared by a checksum. (safetensors orders metadata at random.)"""
-    files = set()
-    for number in range(8):
-        path = tmp_path / f"{number}{ending}"
-        models.tiny_convnet().save(path)
-        files.add(path.read_bytes())
-    assert len(files) == 1
-
-
 # -- writing whole or not at all -------------------------------------------------------
 
 
@@ -96,15 +85,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_an_existing_file_is_replaced_and_links_beside_it_are_not_followed(tmp_path: Path) -> None:
-    path = tmp_path / "w.npz"
-    io.save_arrays(path, {"x": np.ones(2)}, {})
-    os.link(path, tmp_path / "kept.npz")  # a second name of the old content
-    io.save_arrays(path, {"x": np.zeros(2)}, {})
-    assert io.load_arrays(path)[0]["x"].tolist() == [0, 0]
-    assert io.load_arrays(tmp_path / "kept.npz")[0]["x"].tolist() == [1, 1]
-
-
 # -- refusing --------------------------------------------------------------------------
 
 
@@ -112,13 +92,8 @@ def test_an_existing_file_is_replaced_and_links_beside_it_are_not_followed(tmp_p
 def test_impossible_places(tmp_path: Path, ending: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / f"folder{ending}").mkdir()
-    for name in (
-        f"absent/w{ending}",
-        f"file/w{ending}",
-        f"folder{ending}",
-        "n" * 5000 + ending,
-        f"a\0b{ending}",
-    ):
+    for start in ("absent/w", "file/w", "folder", "n" * 5000, "a\0b"):
+        name = start + ending
         with pytest.raises(CheckpointError, match=f"cannot write .*{name}: "):
             io.save_arrays(tmp_path / name, {"x": np.ones(2)}, {})
         with pytest.raises(CheckpointError, match=f"{name}: no such file"):
@@ -138,22 +113,14 @@ def test_other_endings(tmp_path: Path, name: str) -> None:
 
 
 @every_ending
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\x00" * 64, b"\xff" * 64, b"PK\x03\x04", b'{"a": 1}'])
-def test_garbage(tmp_path: Path, ending: str, content: bytes) -> None:
+def test_garbage_and_what_was_cut(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"bad{ending}"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"not a readable {ending[1:]} file"):
-        io.load_arrays(path)
-
-
-@every_ending
-def test_truncated(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"short{ending}"
     io.save_arrays(path, ARRAYS, {})
-    content = path.read_bytes()
-    for part in (0.1, 0.5, 0.99):
-        path.write_bytes(content[: int(len(content) * part)])
-        with pytest.raises(CheckpointError, match=f"short{ending}: not a readable {ending[1:]} file"):
+    whole = path.read_bytes()
+    cut = [whole[: int(len(whole) * part)] for part in (0.1, 0.5, 0.99)]
+    for content in (b"", b"garbage", bytes(64), b"\xff" * 64, b"PK\x03\x04", b'{"a": 1}', *cut):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"bad{ending}: not a readable {ending[1:]} file"):
             io.load_arrays(path)
 
 
@@ -195,17 +162,13 @@ def test_weights_that_are_no_numbers_are_loaded_with_a_warning(
     with pytest.warns(NonFiniteWarning, match=message):
         loaded = load_model(path)
     np.testing.assert_equal(loaded.state_dict()["fc.bias"][-1], np.float32(value))
-    io.save_arrays(path, {f"layer{i}.weight": np.full(2, value, "f2") for i in range(20)}, {})
-    with pytest.warns(NonFiniteWarning, match=r"layer0.weight, layer1.weight, layer10.weight and 17 more; "):
-        io.load_weights(path)
-
-
-@every_ending
-def test_all_finite_numbers_are_fine(tmp_path: Path, ending: str) -> None:
-    largest = [np.finfo(kind).max for kind in (np.float16, np.float32, np.float64)]
-    arrays = {str(number.dtype): np.array([number, -number]) for number in largest}
-    arrays |= {"whole": np.array([2**62]), "yes": np.array([True]), "none": np.empty(0, np.float32)}
-    io.save_arrays(tmp_path / f"w{ending}", arrays, {})
+    largest = [np.finfo(kind).max for kind in (np.float16, np.float32, np.float64)]  # all fine
+    fine = {str(number.dtype): np.array([number, -number]) for number in largest}
+    fine |= {"whole": np.array([2**62]), "yes": np.array([True]), "none": np.empty(0, np.float32)}
+    io.save_arrays(path, fine, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        io.load_weights(tmp_path / f"w{ending}")
+        io.load_weights(path)
+    io.save_arrays(path, {f"layer{i}.weight": np.full(2, value, "f2") for i in range(20)} | fine, {})
+    with pytest.warns(NonFiniteWarning, match=r"layer0.weight, layer1.weight, layer10.weight and 17 more; "):
+        io.load_weights(path)
