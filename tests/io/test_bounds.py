@@ -16,8 +16,6 @@ from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.nn.init import at_most
 from xpcnn.train import load_model
 
-# -- descriptions of models ------------------------------------------------------------
-
 
 def described(path: Path, name: str = "tiny_convnet", **fields: Any) -> None:
     """Write a file of 24 numbers that describes another model."""
@@ -114,9 +112,6 @@ def test_descriptions_that_are_none(tmp_path: Path, recipe: str) -> None:
     io.save_arrays(tmp_path / "w.npz", {}, {"recipe": recipe})
     with pytest.raises(CheckpointError, match="the model's description is unreadable"):
         load_model(tmp_path / "w.npz")
-
-
-# -- archives --------------------------------------------------------------------------
 
 
 @pytest.mark.slow

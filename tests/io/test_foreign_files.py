@@ -122,8 +122,6 @@ def test_metadata_of_other_tools_are_passed_over(tmp_path: Path, ending: str, no
     np.testing.assert_array_equal(layer.weight.data, weights["weight"])
 
 
-# -- entries that no model asks for ----------------------------------------------------
-
 HUGE = 1 << 27  # numbers: more than the 256 MiB that any archive may unpack to
 
 

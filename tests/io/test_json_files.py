@@ -77,9 +77,6 @@ def test_files_that_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         io.read_json(tmp_path / "a.json")
 
 
-# -- checking --------------------------------------------------------------------------
-
-
 class Point(NamedTuple):
     x: int
     y: int = 0

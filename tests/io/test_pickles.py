@@ -64,8 +64,6 @@ def refused(path: Path, content: bytes) -> str:
     return str(caught.value)
 
 
-# -- data ------------------------------------------------------------------------------
-
 DRAWN = np.random.default_rng(0).standard_normal((6, 4))
 VALUES: dict[str, Any] = {
     "float16": DRAWN.astype("f2"),
@@ -121,9 +119,6 @@ def test_deep_data_is_freed_too(path: Path) -> None:
     while inner:
         inner, depth = inner[0], depth + 1
     assert depth == 19_999
-
-
-# -- commands --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", COMMANDS)

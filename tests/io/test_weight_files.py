@@ -55,9 +55,6 @@ def test_round_trip_keeps_every_bit_and_the_metadata(tmp_path: Path, ending: str
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-# -- writing whole or not at all -------------------------------------------------------
-
-
 @every_ending
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
 def test_a_failed_write_leaves_the_old_file_and_no_other(
@@ -83,9 +80,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         assert str(caught.value) == f"cannot write {path}: No space left on device"
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]
-
-
-# -- refusing --------------------------------------------------------------------------
 
 
 @every_ending
@@ -142,9 +136,6 @@ def test_metadata_that_is_none(tmp_path: Path, ending: str, metadata: str) -> No
     write_foreign(tmp_path / f"odd{ending}", {"w": np.ones(2)}, metadata)
     with pytest.raises(CheckpointError, match="metadata"):
         io.load_arrays(tmp_path / f"odd{ending}")
-
-
-# -- numbers that are none -------------------------------------------------------------
 
 
 @every_ending

@@ -142,8 +142,6 @@ def test_the_defaults_are_torchs(kind: type[optim.Optimizer]) -> None:
     assert own == {name: torchs[name] for name in own}
 
 
-# -- half precision: state and update in float32, parameters rounded once a step -------------------------
-
 MANTISSA = {"float16": 10, "bfloat16": 7}
 
 

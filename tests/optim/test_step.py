@@ -203,9 +203,6 @@ def test_a_gradient_unlike_its_parameter(gradient: Any, error: type, parts: tupl
     assert set(optimizer.state_dict()["steps"].values()) == {0}
 
 
-# -- steps that a backend does for all parameters at once -------------------------------------------------
-
-
 class Kernel:
     """Stands for a backend's kernel: notes what it was given, and returns new arrays of sevens, or none."""
 

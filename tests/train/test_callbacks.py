@@ -89,9 +89,6 @@ def test_what_is_no_callback(strange: Any, new_trainer: Any, digits: Dataset) ->
             new_trainer().fit(digits, epochs=0, progress=strange)
 
 
-# -- the display -------------------------------------------------------------------------
-
-
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -157,9 +154,6 @@ def test_an_epoch_in_a_line(new_equipped: Any, digits: Dataset) -> None:
     assert f"  lr {trainer.optimizer.lr:.2e}  " in log.getvalue()
 
 
-# -- others that fail --------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("method", ["epoch", "stop"])
 def test_another_callback_that_fails_costs_nothing(
     method: str, new_trainer: Any, digits: Dataset, tmp_path: Path
@@ -181,9 +175,6 @@ def test_every_on_stop_is_called(new_trainer: Any, digits: Dataset) -> None:
         fit(new_trainer(), digits, *failures, last, progress=display)
     assert last.told[-1] == display.told[-1] == ("stop", 2)
     assert caught.value.__notes__ == ["another on_stop: second"]
-
-
-# -- weights that the last update ruins ------------------------------------------------------
 
 
 @pytest.mark.parametrize("interrupt", [False, True])
@@ -242,9 +233,6 @@ def test_a_full_disk_costs_nothing_that_was_saved(new_trainer: Any, digits: Data
     run.restore(restored)
     assert restored.epoch == 1
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
-
-
-# -- stopping early ----------------------------------------------------------------------
 
 
 NAN = float("nan")

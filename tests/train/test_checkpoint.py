@@ -34,8 +34,6 @@ def test_everything_comes_back(saved: Path, new_equipped: Any, same_bits: Any) -
     restore_checkpoint(saved, trainer)
     assert (trainer.steps, trainer.epoch, trainer.epoch_samples) == (3, 1, 1)
     assert (len(trainer.history.losses), len(trainer.history.epochs)) == (3, 1)
-    assert trainer.schedule is not None
-    assert trainer.average is not None
     assert (trainer.schedule.last_step, trainer.average.count) == (3, 3)
     assert trainer.optimizer.lr == trainer.schedule.lr_at(3)
     save_checkpoint(saved.with_suffix(".npz"), trainer)
@@ -112,9 +110,6 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(
     fit(resumed, 3 - resumed.epoch)
     assert same_bits(whole, resumed)
     assert scale(whole) == scale(resumed)
-
-
-# -- refusals ----------------------------------------------------------------------------
 
 
 def changed(new: Any, **parts: Any) -> Trainer:

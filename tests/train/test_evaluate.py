@@ -91,8 +91,6 @@ def test_refusals(digits: Dataset) -> None:
         evaluate(model, digits.images)
 
 
-# -- memory: inference keeps no activations; it is that of two layers, however deep the network -------
-
 MEGABYTE = 10**6
 
 

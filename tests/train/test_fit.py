@@ -118,8 +118,6 @@ def test_augmentation_changes_the_training_batches_and_nothing_else(
     assert history.train_accuracy[-1] == trainer.evaluate(train).accuracy
 
 
-# -- a last batch of one sample ----------------------------------------------------------
-
 SMALL = Dataset(np.random.default_rng(0).integers(0, 256, (9, 1, 6, 6), dtype=np.uint8), np.arange(9) % 3, 3)
 
 
@@ -149,9 +147,6 @@ def test_a_last_sample_alone_joins_the_batch_before_where_statistics_are_taken(n
     ours, theirs = (one.model.state_dict() for one in (fitted, looped))
     for name, array in ours.items():
         np.testing.assert_array_equal(array, theirs[name])
-
-
-# -- the same again ----------------------------------------------------------------------
 
 
 def test_the_trainers_seed_decides_order_and_masks(new_model: Any, digits: Dataset) -> None:

@@ -23,7 +23,6 @@ def test_from_a_file_and_from_a_run(tmp_path: Path, digits: Dataset) -> None:
     for path in (run.path, run.weights_file, str(tmp_path / "w.npz")):
         loaded = load_model(path)
         assert loaded.spec == model.spec
-        assert loaded.spec is not None
         assert loaded.spec.input_shape == (1, 28, 28)
         for name, parameter in model.parameters().items():
             assert loaded.parameters()[name].dtype == "float64"
@@ -38,8 +37,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="no such file"):
             load_model(path)
 
-
-# -- NumPy's numbers, bools and small arrays as arguments and settings ------------------------
 
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ints": ("lenet5", {"seed": np.int64(1), "classes": np.array(4)}, {"seed": 1, "classes": 4}),
@@ -79,11 +76,9 @@ def test_a_spec_of_ones_own_with_nested_containers(tmp_path: Path) -> None:
     spec = parse_spec(io.load_weights(tmp_path / "m.npz").metadata["spec"], "m.npz")
     assert spec.arguments == {"blocks": ((1, 2), (0.5, (False,))), "table": {"a": (0, 1)}}
     layer = nn.preprocess_of(model)
-    assert layer is not None
     layer.mean, layer.std = np.float32(0.5), np.array([2.0])
     model.save(tmp_path / "m.npz")
     again = nn.preprocess_of(load_model(tmp_path / "m.npz"))
-    assert again is not None
     assert (again.mean, again.std) == (0.5, (2.0,))
 
 

@@ -51,9 +51,6 @@ def start(code: str, *arguments: Any) -> subprocess.Popen[str]:
     )
 
 
-# -- what it holds -------------------------------------------------------------------------
-
-
 def test_what_a_finished_run_leaves(tmp_path: Path, new_trainer: Any, digits: Dataset) -> None:
     run = RunDirectory(tmp_path / "made" / "for it", CONFIG)
     assert sorted(os.listdir(run.path)) == ["run.json"]
@@ -100,7 +97,6 @@ def test_an_average_is_what_is_saved(tmp_path: Path, digits: Dataset) -> None:
         for path, parameter in loaded.parameters().items():
             np.testing.assert_array_equal(parameter.data, trainer.eval_model.parameters()[path].data)
             assert not np.array_equal(parameter.data, model.parameters()[path].data)
-        assert loaded.spec is not None
         assert loaded.spec.input_shape == (1, 28, 28)
 
 
@@ -144,9 +140,6 @@ def test_files_of_an_earlier_version(tmp_path: Path, new_trainer: Any, digits: D
     assert run.history() == resumed.history
 
 
-# -- the lock ------------------------------------------------------------------------------
-
-
 HOLD = """
 import sys
 from xpcnn.train import RunDirectory
@@ -161,7 +154,6 @@ with RunDirectory(sys.argv[1]).writing():
 def test_one_process_at_a_time(tmp_path: Path, new_trainer: Any, digits: Dataset) -> None:
     run = RunDirectory(tmp_path, {"lr": 1})
     with start(HOLD, tmp_path) as other:
-        assert other.stdout is not None
         assert other.stdout.readline() == "inside\n"
         message = f"{tmp_path}: process {other.pid} is writing in this folder; wait for its end"
         before = sorted(os.listdir(tmp_path))
@@ -201,9 +193,6 @@ def test_two_trainings_of_one_process(tmp_path: Path, new_trainer: Any, digits: 
 
     fit(trainer, digits, run, after_each_epoch(nested), epochs=1)
     assert run.history() == trainer.history
-
-
-# -- going on ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "missing", "no checkpoint"])
@@ -276,9 +265,6 @@ def test_a_run_that_is_killed_while_saving_does_the_epoch_again(
     assert not run.checkpoint_file.exists()
 
 
-# -- the history ---------------------------------------------------------------------------
-
-
 HISTORIES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     "none": (lambda lines: [], ""),
     "an epoch less": (lambda lines: lines[:1], ""),
@@ -312,9 +298,6 @@ def test_a_resumed_run_mends_its_history(
     assert run.history() == resumed.history
     assert len(run.history().epochs) == 3
     assert run.history_file.read_bytes().startswith(whole)
-
-
-# -- other data, other batches --------------------------------------------------------------
 
 
 def other_pixel(digits: Dataset) -> Dataset:
@@ -369,9 +352,6 @@ def test_another_batch_size_is_told(tmp_path: Path, new_trainer: Any, digits: Da
     assert resumed.steps == 5 + 4
 
 
-# -- kills ---------------------------------------------------------------------------------
-
-
 TRAIN = """
 import sys
 from xpcnn import Trainer, data, models, optim
@@ -397,7 +377,6 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for _ in range(kills):
         with start(TRAIN, tmp_path / "broken", epochs) as process:
-            assert process.stdout is not None
             at.append(int(process.stdout.readline().split()[1]))
             time.sleep(rng.uniform(0, 0.3))
             process.kill()

@@ -117,9 +117,6 @@ def test_what_the_loss_is_given(make: Any, targets: Any, dtype: str, shape: tupl
     )
 
 
-# -- where there is an accuracy ----------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("targets", "loss", "known"),
     [
@@ -144,9 +141,6 @@ def test_accuracy_exists_for_classes_alone(make: Any, targets: Any, loss: Any, k
     else:
         assert (result.correct, result.accuracy) == (None, None)
     assert result.samples == N
-
-
-# -- a regression whole ------------------------------------------------------------------
 
 
 def test_the_best_weights_of_a_regression(tmp_path: Path, capsys: Any) -> None:
