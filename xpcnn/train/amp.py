@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from xpcnn.backend import Array, Backend, Key, backend_of, dtype_name, get_backend, home_of, is_floating
@@ -168,8 +168,7 @@ class LowPrecisionModel(Layer):
     def backward(self, ctx: Any, dy: Any, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         scale = 1 if self.loss_scale is None else self.loss_scale.scale
         found = None if grads is None else Gradients()
-        dy = map_arrays(lambda array: array * scale, dy)
-        dx = self._copy.backward(ctx, cast(dy, self.dtype), found, need_dx=need_dx)
+        dx = self._copy.backward(ctx, cast(dy, self.dtype, scale), found, need_dx=need_dx)
         if found is not None and grads is not None:
             grads.bind(self.model)
             for (own, _), gradient in zip(found.items(), self._unscaled(found), strict=True):
@@ -235,19 +234,10 @@ class _InFloat32(Layer):
         return None if dx is None else cast(dx, self.dtype)
 
 
-def map_arrays(function: Callable[[Array], Array], value: Any) -> Any:
-    """Return what a model or a loss gave, an array or a tuple of them, with each array changed."""
-    if not isinstance(value, tuple):
-        return function(value)
-    changed = [map_arrays(function, item) for item in value]
-    return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
-
-
-def cast(value: Any, dtype: str) -> Any:
-    """Return an array, or a tuple of them, in another dtype."""
-
-    def one(array: Array) -> Array:
-        backend = backend_of(array)
-        return backend.xp.astype(array, backend.dtype(dtype), copy=False)
-
-    return map_arrays(one, value)
+def cast(value: Any, dtype: str, factor: Any = None) -> Any:
+    """Return an array, or a tuple of them as models and losses give, times a factor, in another dtype."""
+    if isinstance(value, tuple):
+        changed = [cast(item, dtype, factor) for item in value]
+        return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
+    backend = backend_of(value)
+    return backend.xp.astype(value if factor is None else value * factor, backend.dtype(dtype), copy=False)

@@ -20,16 +20,9 @@ if TYPE_CHECKING:
     from xpcnn.train.trainer import Trainer
 
 __all__ = [
-    "are_probabilities",
-    "as_dataset",
-    "describe_data",
-    "joined",
-    "labelled",
-    "note_input_shape",
-    "pair_of",
+    "are_probabilities", "as_dataset", "describe_data", "joined", "labelled", "note_input_shape", "pair_of",
     "require_same_data",
-]
-
+]  # fmt: skip
 
 _MOST_BYTES = 1 << 28
 
@@ -46,12 +39,12 @@ def joined(model: Layer, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
         return
     held: tuple[Any, ...] | None = None
     for batch in batches:
-        if held is not None and len(held[1]) > 1 == len(batch[1]):
-            yield tuple(map(np.concatenate, zip(held, batch, strict=True)))
-            held = None
+        if held is None:
+            held = batch
+        elif len(held[1]) > 1 == len(batch[1]):
+            held = tuple(map(np.concatenate, zip(held, batch, strict=True)))
         else:
-            if held is not None:
-                yield held
+            yield held
             held = batch
     if held is not None:
         yield held

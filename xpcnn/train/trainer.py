@@ -272,8 +272,7 @@ class Trainer:
             evaluate_samples = whole("fit: evaluate_samples", evaluate_samples, 1)
         loader = Loader(train, batch_size, seed=self.seed, drop_last=drop_last, augment=augment)
         measured = [train if evaluate_train else None, test]
-        if evaluate_samples is not None:
-            measured = [None if data is None else data[:evaluate_samples] for data in measured]
+        measured = [None if data is None else data[:evaluate_samples] for data in measured]
         watching = Callbacks(progress, callbacks, with_test=test is not None)
         require_same_data(self, train, loader.batch_size)
         note_input_shape(train, self.model, self.eval_model)
