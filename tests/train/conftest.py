@@ -1,12 +1,10 @@
-"""What the tests of training share: a small model with every kind of state, small data, and Ctrl-C."""
+"""What the tests of training share: trainers of a small model, small data, and what is equal bit by bit."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 import xpcnn
@@ -54,14 +52,6 @@ def digits() -> Dataset:
 
 
 @pytest.fixture
-def ctrl_c() -> Iterator[Callable[[], None]]:
-    """Presses Ctrl-C, handled as in a program started from a terminal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
 def interrupted(monkeypatch: Any) -> Callable[[int, Callable[[], Any]], None]:
     """Calls a function that is interrupted when a trainer has done so many steps."""
 
@@ -94,36 +84,27 @@ def scripted(monkeypatch: Any) -> Callable[..., None]:
     return arrange
 
 
-def host_state(model: nn.Layer) -> dict[str, np.ndarray[Any, Any]]:
-    return {name: xpcnn.to_numpy(array) for name, array in model.state_dict().items()}
+def raw(value: Any) -> Any:
+    """Nested state with each array as its dtype, shape and bytes."""
+    if isinstance(value, dict):
+        return {name: raw(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [raw(item) for item in value]
+    if not hasattr(value, "shape"):
+        return value
+    array = xpcnn.to_numpy(value)
+    return array.dtype.str, array.shape, array.tobytes()
 
 
 @pytest.fixture
 def same_bits() -> Callable[[Trainer, Trainer], bool]:
     """Tells whether two trainers stand at the same place with the same bits."""
 
-    def everything(trainer: Trainer) -> list[Any]:
-        optimizer = trainer.optimizer.state_dict()
-        slots = optimizer.pop("state")
-        schedule = trainer.schedule and trainer.schedule.state_dict()
-        average = {} if trainer.average is None else trainer.average.state_dict()
-        arrays = {
-            **host_state(trainer.model),
-            **{f"evaluated {path}": array for path, array in host_state(trainer.eval_model).items()},
-            **{
-                f"average {path}": xpcnn.to_numpy(array)
-                for path, array in average.pop("averages", {}).items()
-            },
-            **{
-                f"{path}/{name}": xpcnn.to_numpy(array)
-                for path, entry in slots.items()
-                for name, array in entry.items()
-            },
-        }
-        raw = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
-        counters = (trainer.steps, trainer.epoch, trainer.epoch_samples)
-        accuracies = (trainer.history.train_accuracy, trainer.history.test_accuracy)
-        techniques = (schedule, average)
-        return [raw, optimizer, techniques, counters, trainer.history.losses, accuracies]
+    def everything(trainer: Trainer) -> Any:
+        parts = [trainer.model, trainer.eval_model, trainer.optimizer, trainer.schedule, trainer.average]
+        counters = [trainer.steps, trainer.epoch, trainer.epoch_samples]
+        history = trainer.history
+        measured = [history.losses, history.train_accuracy, history.test_accuracy]
+        return raw([[part and part.state_dict() for part in parts], counters, measured])
 
     return lambda a, b: everything(a) == everything(b)

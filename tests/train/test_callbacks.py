@@ -179,7 +179,7 @@ def test_every_on_stop_is_called(new_trainer: Any, digits: Dataset) -> None:
 
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_an_update_that_ruins_the_weights_saves_nothing(
-    new_trainer: Any, digits: Dataset, tmp_path: Path, monkeypatch: Any, ctrl_c: Any, interrupt: bool
+    new_trainer: Any, digits: Dataset, tmp_path: Path, monkeypatch: Any, interrupt: bool
 ) -> None:
     run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
     update, ruined = trainer.optimizer.step, 3 if interrupt else 4
@@ -190,7 +190,7 @@ def test_an_update_that_ruins_the_weights_saves_nothing(
             weight = trainer.model.parameters()["fc.weight"]
             weight.data = weight.data * np.float32(np.inf)
             if interrupt:
-                ctrl_c()
+                signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(trainer.optimizer, "step", ruin)
     message = (

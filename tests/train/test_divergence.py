@@ -173,15 +173,19 @@ def test_a_device_takes_the_step_back(waiting: None, dtype: str | None, bad: str
     assert any((a != b).any() for a, b in zip(everything(trainer), before, strict=True))
 
 
-@pytest.mark.parametrize("dtype", [None, "float16"])
-def test_on_a_device_the_message_comes_with_the_next_read(waiting: None, dtype: str | None) -> None:
-    trainer = equipped(small(), dtype=dtype)
+@pytest.mark.parametrize(("dtype", "bad"), [(None, "image"), ("float16", "image"), (None, "loss")])
+def test_on_a_device_the_message_comes_with_the_next_read(waiting: None, dtype: Any, bad: str) -> None:
+    def loss(y: Any, t: Any) -> Any:
+        value, ctx = ops.softmax_cross_entropy(y, t)
+        return value * (math.nan if bad == "loss" and trainer.steps == 20 else 1), ctx
+
+    trainer = equipped(small(), dtype=dtype, loss=(loss, ops.softmax_cross_entropy.backward))
     images = np.concatenate([IMAGES] * 30)
-    images[407] = math.nan
+    if bad == "image":
+        images[407] = math.nan
     data = Dataset(images, np.concatenate([LABELS] * 30))
-    with pytest.raises(
-        DivergenceError, match=r"became .*: 1 of the batch's samples .* at step \d+ \(epoch 1\)"
-    ) as found:
+    told = ": 1 of the batch's samples .*" if bad == "image" else ""
+    with pytest.raises(DivergenceError, match=rf"became .*{told} at step \d+ \(epoch 1\)") as found:
         trainer.fit(data, batch_size=20, progress=None)
     step = int(str(found.value).split("at step ")[1].split()[0])
     losses = trainer.history.losses

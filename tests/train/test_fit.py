@@ -15,22 +15,24 @@ from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.train import History
 
 
-def test_each_sample_is_seen_once_an_epoch(new_trainer: Any, digits: Dataset, monkeypatch: Any) -> None:
-    trainer = new_trainer()
-    seen: list[bytes] = []
-    sizes: list[int] = []
-    step = trainer.step
+def steps_of(trainer: Trainer, monkeypatch: Any) -> list[tuple[Any, Any]]:
+    """The images and targets of each step, as they come."""
+    seen, step = [], trainer.step
 
     def noting(x: Any, t: Any) -> Any:
-        seen.extend(image.tobytes() for image in x)
-        sizes.append(len(t))
+        seen.append((x.copy(), t.copy()))
         return step(x, t)
 
     monkeypatch.setattr(trainer, "step", noting)
+    return seen
+
+
+def test_each_sample_is_seen_once_an_epoch(new_trainer: Any, digits: Dataset, monkeypatch: Any) -> None:
+    seen = steps_of(trainer := new_trainer(), monkeypatch)
     trainer.fit(digits, epochs=3, batch_size=50, evaluate_samples=1, progress=None)
-    assert sizes == [50, 50, 50, 50, 30] * 3
+    assert [len(targets) for _, targets in seen] == [50, 50, 50, 50, 30] * 3
     whole = sorted(image.tobytes() for image in digits.images)
-    epochs = [seen[i * len(digits) : (i + 1) * len(digits)] for i in range(3)]
+    epochs = [[image.tobytes() for x, _ in seen[i : i + 5] for image in x] for i in (0, 5, 10)]
     assert [sorted(epoch) for epoch in epochs] == [whole] * 3
     assert epochs[0] != epochs[1]
 
@@ -56,9 +58,6 @@ def test_the_history(new_trainer: Any, digits: Dataset) -> None:
     assert history.epochs[2].train_accuracy == trainer.evaluate(train[:20]).accuracy
     assert history.test_accuracy[2] is None
     assert History.from_json(history.to_json()) == history
-
-
-def test_a_history_with_a_loss_that_is_no_number_survives_json() -> None:
     plain = History(losses=[1.0, math.nan, math.inf]).to_json()
     assert plain["losses"] == [1.0, None, None]
     assert math.isnan(History.from_json(plain).losses[1])
@@ -86,12 +85,9 @@ def test_no_data(new_trainer: Any, data: Any, error: type[Exception], message: s
         ({"epochs": -1}, "fit: epochs must be .*got -1"),
         ({"evaluate_samples": 0}, "fit: evaluate_samples must be .*got 0"),
         ({"epochs": "1"}, "fit: epochs must be an integer.*got '1'"),
-        ({"epochs": 1.0}, "fit: epochs must be an integer.*got 1.0"),
-        ({"epochs": True}, "fit: epochs must be an integer.*got True"),
         ({"batch_size": 0}, "batch_size"),
         ({"drop_last": "no"}, "drop_last must be True or False, got 'no'"),
         ({"evaluate_train": "no"}, "evaluate_train must be True or False, got 'no'"),
-        ({"progress": "bar"}, "progress must be .*'bar'"),
     ],
 )
 def test_arguments(new_trainer: Any, digits: Dataset, arguments: Any, message: str) -> None:
@@ -99,17 +95,11 @@ def test_arguments(new_trainer: Any, digits: Dataset, arguments: Any, message: s
         new_trainer().fit(digits, **arguments)
 
 
-def test_augmentation_changes_the_training_batches_and_nothing_else(
+def test_augmentation_changes_the_training_batches_alone(
     new_trainer: Any, digits: Dataset, monkeypatch: Any
 ) -> None:
-    trainer, seen, train = new_trainer(), [], digits[:100]
-    step, before = trainer.step, train.images.copy()
-
-    def noting(x: Any, t: Any) -> Any:
-        seen.append((x.copy(), t.copy()))
-        return step(x, t)
-
-    monkeypatch.setattr(trainer, "step", noting)
+    train, trainer = digits[:100], new_trainer()
+    seen, before = steps_of(trainer, monkeypatch), train.images.copy()
     history = trainer.fit(train, None, 1, 50, augment=lambda images, rng: 255 - images, progress=None)
     np.testing.assert_array_equal(train.images, before)
     known = {image.tobytes(): label for image, label in zip(train.images, train.labels, strict=True)}
