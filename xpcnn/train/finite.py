@@ -146,7 +146,7 @@ def kept_if(
     before = [
         (entry, entry.parameter.data, {slot: home_of(one).copy(one) for slot, one in entry.state.items()})
         for entry in optimizer._entries.values()
-        if entry.parameter in grads and entry.parameter.trainable
+        if entry.parameter in grads
     ]
     averages = {} if average is None else dict(average._averages)
     with np.errstate(over="ignore", invalid="ignore"):
