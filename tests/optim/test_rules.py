@@ -200,29 +200,9 @@ def test_halves_are_the_formula_rounded_once(make: Any, half: str, case: Case) -
             assert (np.abs(found - right) <= spacing).all()
             differing, total = differing + np.count_nonzero(found != right), total + right.size
     assert differing <= total // 50
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_state_is_float32_and_older_half_state_is_loaded(make: Any, half: str, name: str) -> None:
-    kind, options = CASES[name]
-    parameters = make_parameters(make, half)
-    optimizer = kind(parameters, **options)
-    step(make, optimizer, parameters, drawn_halves(0, half))
-    saved = optimizer.state_dict()
-    older = {
-        path: {slot: make.xp.astype(array, make.dtype(half)) for slot, array in slots.items()}
-        for path, slots in saved["state"].items()
-    }
-    resumed = kind(parameters, **options)
-    resumed.load_state_dict({**saved, "state": older})
-    for state in (saved, resumed.state_dict()):
-        for path, slots in state["state"].items():
-            for array in slots.values():
-                make.check_kind(array, SHAPES[path], "float32")
-    step(make, resumed, parameters, drawn_halves(1, half))
-    for path, parameter in parameters.items():
-        make.check_kind(parameter.data, SHAPES[path], half)
-        assert np.isfinite(make.to_numpy(parameter.data)).all()
+    for path, slots in optimizer.state_dict()["state"].items():
+        for array in slots.values():
+            make.check_kind(array, SHAPES[path], "float32")
 
 
 def test_small_steps_add_up_in_the_velocity(make: Any, half: str) -> None:

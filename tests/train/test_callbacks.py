@@ -15,7 +15,7 @@ import pytest
 from tests.support.train import PassOn
 from xpcnn import Trainer, nn, optim
 from xpcnn.data import Dataset
-from xpcnn.errors import ArgumentError, CheckpointError, DivergenceError
+from xpcnn.errors import ArgumentError, DivergenceError
 from xpcnn.io import load_weights
 from xpcnn.train import (
     Callback,
@@ -213,26 +213,6 @@ def test_frozen_parameters_may_hold_infinity(new_model: Any, digits: Dataset, tm
     run = RunDirectory(tmp_path, {})
     fit(Trainer(model, optim.Adam(model)), digits, run)
     assert run.weights_file.exists()
-
-
-def test_a_full_disk_costs_nothing_that_was_saved(new_trainer: Any, digits: Dataset, tmp_path: Path) -> None:
-    """By a limit on the size of files, as a full disk needs a mount."""
-    resource = pytest.importorskip("resource")
-    run, trainer, restored = RunDirectory(tmp_path, {}), new_trainer(), new_trainer()
-    fit(trainer, digits, run)
-    before, limits = run.checkpoint_file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
-        with pytest.raises(CheckpointError, match="cannot write"):
-            fit(trainer, digits, run)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
-    assert run.checkpoint_file.read_bytes() == before
-    run.restore(restored)
-    assert restored.epoch == 1
-    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
 
 
 NAN = float("nan")
