@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.model_cases import FAMILIES, OF_ONE_SIZE, images, narrow, without_drawing
+from tests.support.model_cases import FAMILIES, OF_ONE_SIZE, images, narrow
 from xpcnn import models, nn
 from xpcnn.errors import ShapeError, XpcnnError
+from xpcnn.nn.init import without_memory
 
 SIZED = [name for name in FAMILIES if name not in OF_ONE_SIZE]
 SMALLEST = {"alexnet": 63, "googlenet": 15, "vgg11": 32, "vgg19_bn": 32}
@@ -95,7 +96,7 @@ def test_small_images_changes_nothing_where_images_are_small_anyway(name: str) -
 )
 def test_full_width_at_the_published_size(name: str, billions: float) -> None:
     """The multiply-accumulates that torchvision publishes for 224×224, counted on a run."""
-    with without_drawing():
+    with without_memory():
         model = models.build(name)
     table = nn.summary(model, (3, 224, 224))
     assert table.rows[-1].output_shape == (1000,)

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.model_cases import FAMILIES, OF_ONE_SIZE, images, tiny, tiny_shape, without_drawing
+from tests.support.model_cases import FAMILIES, OF_ONE_SIZE, images, tiny, tiny_shape
 from xpcnn import Key, models, nn, ops, use_backend
 from xpcnn.backend._numpy import NumpyBackend
 from xpcnn.models import googlenet_loss
+from xpcnn.nn.init import without_memory
 
 Array = np.ndarray[Any, Any]
 
@@ -100,7 +101,7 @@ def test_published_widths(watch: Watch, case: tuple[str, dict[str, Any], int]) -
     small: dict[str, Any] = {"in_channels": 3, "small_images": True}
     if name in OF_ONE_SIZE:
         small = {"input_shape": (3, size, size)}
-    with without_drawing():
+    with without_memory():
         model = models.build(name, **{**small, "classes": 10, **options})
     check(watch, run(model, (3, size, size)))
 

@@ -24,7 +24,7 @@ from tests.support.model_cases import (
     tiny_shape,
 )
 from xpcnn import models, nn
-from xpcnn.errors import ArgumentError, CheckpointError, DtypeError, ShapeError, XpcnnError
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError, XpcnnError
 from xpcnn.models.catalog import MODELS, parameters_of
 from xpcnn.nn.spec import spec_of
 from xpcnn.train import predict
@@ -160,26 +160,6 @@ def test_a_file_gives_the_same_bits(tmp_path: Path, name: str, how: str) -> None
     np.testing.assert_array_equal(again(pixels), model(pixels))
 
 
-def test_files_that_name_removed_arguments(tmp_path: Path) -> None:
-    """Older files of deep_convnet name them, nearly always to say that they are not used."""
-    model = models.deep_convnet(hidden=7, seed=3)
-    spec = model.spec
-    assert spec is not None
-    x = images(2, 1, 28, 28).astype("float32")
-    model.spec = spec._replace(arguments={**spec.arguments, "deskew": False, "digit_size": None})
-    model.save(tmp_path / "old.npz")
-    np.testing.assert_array_equal(xpcnn.load_model(tmp_path / "old.npz")(x), model(x))
-    for removed in ({"deskew": True}, {"digit_size": (20, 16)}, {"digit_size": 20}):
-        model.spec = spec._replace(arguments={**spec.arguments, **removed})
-        model.save(tmp_path / "used.npz")
-        with pytest.raises(CheckpointError, match=r"used\.npz.*deep_convnet: .* was removed.*train"):
-            xpcnn.load_model(tmp_path / "used.npz")
-        with pytest.raises(ArgumentError, match="was removed"):
-            models.build("deep_convnet", **removed)
-        with pytest.raises(TypeError):
-            models.deep_convnet(**removed)  # type: ignore[arg-type]
-
-
 # -- messages -----------------------------------------------------------------------------
 
 
@@ -268,8 +248,6 @@ def test_every_builder_shows_its_arguments() -> None:
         if name not in OF_ONE_SIZE:
             assert list(signature.parameters)[:4] == ["classes", "in_channels", "small_images", "seed"]
             assert signature.parameters["classes"].default == (10 if name in FOR_SMALL_IMAGES else 1000)
-    assert ">>> model = vgg11(" in (models.vgg11.__doc__ or "")
-    assert ">>>" not in (models.vgg13.__doc__ or "")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.model_cases import ALL, OF_ONE_SIZE, count, without_drawing
+from tests.support.model_cases import ALL, OF_ONE_SIZE, count
 from tests.support.torch_models import CIFAR_RESNETS, TWINS, torch, twin
 from xpcnn import models, nn
+from xpcnn.nn.init import without_memory
 
 # As torchvision's documentation and the papers' implementations publish them.
 PARAMETERS = {
@@ -37,7 +38,7 @@ PARAMETERS = {
 
 
 def build(name: str, **options: Any) -> nn.Layer:
-    with without_drawing():
+    with without_memory():
         return models.build(name, **options)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import xpcnn
 from tests.nn.test_ensemble import VOTES, Answers
 from tests.support.nn import draw, mentions
 from xpcnn import Trainer, data, errors, load_model, models, nn, optim
-from xpcnn import io as xpcnn_io
 from xpcnn.train import evaluate, predict
 
 # -- as a model -----------------------------------------------------------------------------
@@ -126,70 +124,6 @@ def test_which_images_it_takes(tmp_path: Path) -> None:
     ensemble.spec = both._replace(preparation="squash")  # as a trainer notes it
     ensemble.save(tmp_path / "w.npz")
     assert load_model(tmp_path / "w.npz").spec == ensemble.spec
-
-
-# -- files of earlier versions: a description of each member ----------------------------------
-
-TINY: dict[str, Any] = {"name": "tiny_convnet", "arguments": {"filters": 2}, "mean": 0.25, "std": 0.5}
-
-
-def older(path: Path, ensemble: nn.Layer, **changed: Any) -> Path:
-    members = [{**TINY, "arguments": {"filters": 2, "seed": seed}} for seed in range(2)]
-    arguments = {"members": members, "vote": "geometric", **changed}
-    recipe = {"name": "ensemble", "arguments": arguments, "mean": 0.25, "std": 0.5}
-    xpcnn_io.save_arrays(path, ensemble.state_dict(), {"recipe": json.dumps(recipe)})
-    return path
-
-
-def test_files_of_earlier_versions(tmp_path: Path) -> None:
-    ensemble = nn.Ensemble(tiny(0), tiny(1), vote="geometric")
-    for member in ensemble.members:
-        layer = nn.preprocess_of(member)
-        assert layer is not None
-        layer.mean, layer.std = 0.25, 0.5
-    again = load_model(older(tmp_path / "w.npz", ensemble))
-    images = data.synthetic_digits(3).images
-    assert repr(again) == repr(ensemble)
-    np.testing.assert_array_equal(again(images), ensemble(images))
-    again.save(tmp_path / "now.npz")
-    np.testing.assert_array_equal(load_model(tmp_path / "now.npz")(images), ensemble(images))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"members": []}, "it has no members"),
-        ({"members": [3]}, "member 0 is no model's description: expected a mapping, got 3"),
-        ({"members": [{"name": "tiny_convnet"}]}, "member 0 is no model's description"),
-        ({"members": "name"}, "members must be a list of descriptions, got 'name'"),
-        ({"members": 3}, "members must be a list of descriptions, got 3"),
-        ({"vote": "loudest"}, "'mean', 'geometric', got 'loudest'"),
-        ({"depth": 3}, "unexpected keyword argument 'depth'"),
-        ({"members": [TINY, {**TINY, "name": "resnet9000"}]}, "unknown model 'resnet9000'"),
-        ({"members": [TINY, {**TINY, "arguments": {"depth": 9}}]}, "depth"),
-        ({"members": [TINY, {**TINY, "arguments": None}]}, "expected a mapping, got None"),
-    ],
-)
-def test_descriptions_that_cannot_be_followed(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    path = older(tmp_path / "w.npz", nn.Ensemble(tiny(0), tiny(1)), **change)
-    with pytest.raises(errors.CheckpointError, match=mentions("w.npz", message)):
-        load_model(path)
-
-
-def test_files_of_majority_votes(tmp_path: Path) -> None:
-    """They say that it was removed and what to do; which then works."""
-    ensemble = nn.Ensemble(tiny(0), tiny(1))
-    path = older(tmp_path / "w.npz", ensemble, vote="majority")
-    with pytest.raises(errors.CheckpointError, match=mentions("w.npz", "'majority' was removed", "'mean'")):
-        load_model(path)
-    with pytest.raises(errors.ArgumentError, match="vote='majority' was removed"):
-        nn.Ensemble(tiny(0), vote="majority")
-    again = nn.Ensemble(tiny(2), tiny(3), vote="mean")
-    again.load(path)
-    x = draw(2, 1, 28, 28, dtype="float32")
-    np.testing.assert_array_equal(again(x), ensemble(x))
-    again.save(path)
-    np.testing.assert_array_equal(load_model(path)(x), ensemble(x))
 
 
 # -- members that do not fit ----------------------------------------------------------------

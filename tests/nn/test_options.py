@@ -110,8 +110,6 @@ nn.Linear(2**31, 1)                             | Linear in_features 2147483648 
 nn.Linear(10**5000, 2)                          | Linear in_features number 4,300 digits
 nn.Conv2d(1, 1, 3, dtype=10**5000)              | Conv2d dtype 4,300 digits
 models.build(['tiny_convnet'])                  | ['tiny_convnet'] known
-models.build('ensemble', members=5)             | members 5
-models.build('ensemble', members=[{**TINY, 'mean': 10**400}]) | member 0 mean number
 nn.Residual(nn.ReLU(), nn.ReLU(), shortcut_name=[]) | Residual shortcut_name []
 nn.Linear(1, 1).to(backend=[])                  | backend []
 nn.Linear(1, 1).to(backend='')                  | backend ''
@@ -130,7 +128,6 @@ def scalar(rng: Any, shape: Any, fan_in: int, fan_out: int) -> Any:
 
 KINDS = (ArgumentError, DtypeError, AlgorithmError, BackendError)
 CASES = [tuple(part.strip() for part in line.split("|")) for line in IMPOSSIBLE.strip().splitlines()]
-TINY = {"name": "tiny_convnet", "arguments": {}, "mean": 0.5, "std": 1.0}
 NAMES = {
     "nn": nn,
     "models": models,
@@ -139,7 +136,6 @@ NAMES = {
     "np": np,
     "NAN": NAN,
     "INF": INF,
-    "TINY": TINY,
     "scalar": scalar,
 }
 

@@ -249,7 +249,7 @@ def test_a_file_with_an_impossible_mean_or_std(tmp_path: Path) -> None:
     for changed, told in (
         ({"mean": [], "std": 1}, "mean must be a finite number"),
         ({"mean": 0, "std": 0}, "std must be .*1e-06"),
-        ({"mean": "0"}, "mean: expected a number or a list, got '0'"),
+        ({"mean": "0"}, "mean must be a finite number, got '0'"),
     ):
         spec = json.loads(metadata["spec"])
         spec["structure"]["children"][""]["arguments"] |= changed
@@ -258,26 +258,18 @@ def test_a_file_with_an_impossible_mean_or_std(tmp_path: Path) -> None:
             load_model(tmp_path / "odd.npz")
 
 
-OLDER = Path(__file__).parents[1] / "io" / "files"
-FIRST = [[0.33056387, 0.33437124, 0.3350649], [0.3229541, 0.34327582, 0.3337701]]
-BOTH = [[0.3316579, 0.3328386, 0.33550346], [0.32702783, 0.33882862, 0.33414358]]
+OLDER = Path(__file__).parents[1] / "io" / "files" / "tiny_with_mean_and_std.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("tiny_with_mean_and_std.safetensors", FIRST), ("ensemble_with_mean_and_std.npz", BOTH)],
-)
-def test_older_files_have_them_in_the_recipe(tmp_path: Path, name: str, expected: Any) -> None:
+def test_older_files_have_them_in_the_recipe(tmp_path: Path) -> None:
     """Written before models normalised bytes themselves; and what such a model answered."""
-    model = load_model(OLDER / name)
-    members = model.members if isinstance(model, nn.Ensemble) else (model,)
-    assert [(preprocess_of(one).mean, preprocess_of(one).std) for one in members] == [(0.25, 0.5)] * len(
-        members
-    )
+    model = load_model(OLDER)
+    assert (preprocess_of(model).mean, preprocess_of(model).std) == (0.25, 0.5)
     x = (np.arange(288) * 7 % 256).astype(np.uint8).reshape(2, 1, 12, 12)
+    expected = [[0.33056387, 0.33437124, 0.3350649], [0.3229541, 0.34327582, 0.3337701]]
     np.testing.assert_allclose(predict(model, x), expected, rtol=1e-6)
-    model.save(tmp_path / name)
-    np.testing.assert_array_equal(load_model(tmp_path / name)(x), model(x))
+    model.save(tmp_path / "w.npz")
+    np.testing.assert_array_equal(load_model(tmp_path / "w.npz")(x), model(x))
 
 
 # -- floating images that nobody prepared -----------------------------------------------------

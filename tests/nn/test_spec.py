@@ -210,12 +210,9 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Holder(nested_lists(60)),
         "no file can hold its description: .*nested more than 50",
     ),
-    "a type": (lambda: Holder({"type": "x"}), "Holder.value: a mapping with the key 'type' would be read as"),
-    "an error": (Broken, "it: Broken.config_arguments: RuntimeError: half built"),
-    "no arguments": (
-        lambda: Broken("x"),
-        "it: Broken.config_arguments must return arguments by name, got 'x'",
-    ),
+    "a type": (lambda: Holder({"type": "x"}), "not 'type', which makes a layer"),
+    "an error": (Broken, r"it: RuntimeError\('half built'\)"),
+    "no arguments": (lambda: Broken("x"), "it: dictionary update sequence"),
 }
 
 
@@ -268,14 +265,14 @@ def test_a_large_head_that_was_replaced_by_a_small_one(tmp_path: Path) -> None:
     described: Any = json.loads(describe_spec(spec_of(Classifier())))
     described["structure"]["arguments"] = {"classes": 10**9}
     io.save_arrays(tmp_path / "m.npz", {"w": np.ones(3, np.float32)}, {"spec": json.dumps(described)})
-    with pytest.raises(CheckpointError, match=r"are more than the .* that are there"):
+    with pytest.raises(CheckpointError, match=r"are more than "):
         load_model(tmp_path / "m.npz")
     many = {str(i): {"type": "tests.spec.Classifier", "children": {}} for i in range(9)}
     described["structure"] = {"type": "Sequential", "children": many}
     for layer in many.values():
         layer["children"] = described_children()
     io.save_arrays(tmp_path / "m.npz", {"w": np.ones(3, np.float32)}, {"spec": json.dumps(described)})
-    with pytest.raises(CheckpointError, match="its 502,500 weights are more than the 10,003 that are there"):
+    with pytest.raises(CheckpointError, match="weights, more than the 10,003 that are there"):
         load_model(tmp_path / "m.npz")
 
 
@@ -356,15 +353,15 @@ ODD: dict[str, tuple[Any, str]] = {
     "another field": ({"builder": "lenet5", "code": "x"}, "unreadable: has the unknown entry 'code'"),
     "a list": ([], "unreadable: expected a mapping"),
     "a structure of text": ({"structure": "ReLU"}, "unreadable: structure: expected a mapping"),
-    "no layer": ({"structure": {"a": 1}}, "from_config: the model: has the unknown entry 'a'"),
+    "no layer": ({"structure": {"a": 1}}, "from_config: the model: lacks type"),
     "an unknown layer": ({"structure": {"type": "No.Body"}}, "the model is a 'No.Body', which is no known"),
     "a huge layer": (
         {"structure": {"type": "Linear", "arguments": {"in_features": 10**8, "out_features": 10}}},
-        r"weights of shape \(10, 100000000\) are more than",
+        r"weights of shape \(10, 100000000\) are more than 16,777,216",
     ),
     "a preparation": ({"structure": RELU, "preparation": "stretch"}, "unreadable: preparation: expected one"),
     "large images": ({"structure": RELU, "input_shape": [1, 50_000, 50_000]}, "are too large"),
-    "a seed": ({"builder": "lenet5", "arguments": {"seed": -1}}, "arguments.seed: expected a whole number"),
+    "a seed": ({"builder": "lenet5", "arguments": {"seed": -1}}, "seed must be"),
     "a builder of numbers": ({"builder": 3}, "builder: expected text, got 3"),
 }
 

@@ -58,18 +58,7 @@ def narrow(width=None):
         yield
 
 
-@contextmanager
-def without_drawing():
-    """A block in which initial weights are zeros, whose memory is never touched: for names and counts."""
-
-    def zeros(init, seed, shape, fan_in, fan_out):
-        return np.zeros(shape, dtype="float32")
-
-    with mock.patch("xpcnn.nn.layer.draw", zeros):
-        yield
-
-
-def tiny(name, **options):
+def tiny(name: str, **options: Any) -> nn.Sequential:
     """A network for `tiny_shape` images, small enough for finite differences, with weights of normal size."""
     if name in OF_ONE_SIZE:
         options = {"input_shape": (2, 9, 8), "filters": 3, "classes": 4, **options}

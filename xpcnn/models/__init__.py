@@ -5,8 +5,18 @@ from xpcnn.models.catalog import build, model_names, register_model
 from xpcnn.models.deep_convnet import deep_convnet
 from xpcnn.models.googlenet import googlenet, googlenet_loss
 from xpcnn.models.lenet5 import lenet5
-from xpcnn.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
-from xpcnn.models.resnet_cifar import resnet20, resnet32, resnet44, resnet56, resnet110
+from xpcnn.models.resnet import (
+    resnet18,
+    resnet20,
+    resnet32,
+    resnet34,
+    resnet44,
+    resnet50,
+    resnet56,
+    resnet101,
+    resnet110,
+    resnet152,
+)
 from xpcnn.models.simple_convnet import simple_convnet
 from xpcnn.models.tiny_convnet import tiny_convnet
 from xpcnn.models.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from xpcnn.backend import Array, Key, backend_of
@@ -64,7 +63,7 @@ class Images(Preprocess):
         self.pad_to = pad_to
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        x = require_array(self.model, "x", x)
+        x, most = require_array(self.model, "x", x), self.largest
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ShapeError(
                 f"{self.model}: x must have shape (N, {self.channels}, H, W), got {tuple(x.shape)}; "
@@ -72,11 +71,11 @@ class Images(Preprocess):
             )
         height, width = x.shape[2:]
         small = min(height, width) < self.smallest
-        if small or max(height, width) > (self.largest or math.inf):
+        if small or (most is not None and max(height, width) > most):
             way_out = (self.hint or "enlarge or pad them") if small else "crop or shrink them"
             raise ShapeError(
                 f"{self.model}: images of {height}x{width} are too {'small' if small else 'large'}, it takes "
-                f"{self._range()}; {way_out}"
+                f"{self.smallest}x{self.smallest} {f'to {most}x{most}' if most else 'and more'}; {way_out}"
             )
         x, of_bytes = super().forward(x)
         if self.pad_to is None or (height, width) == (self.pad_to, self.pad_to):
@@ -93,13 +92,7 @@ class Images(Preprocess):
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes, inside = ctx
-        if need_dx and inside is not None:
-            dy = dy[inside]
-        return super().backward(of_bytes, dy, grads, need_dx=need_dx)
-
-    def _range(self) -> str:
-        most = "and more" if self.largest is None else f"to {self.largest}x{self.largest}"
-        return f"{self.smallest}x{self.smallest} {most}"
+        return super().backward(of_bytes, dy if inside is None else dy[inside], grads, need_dx=need_dx)
 
 
 def imagenet_images(model: str, channels: int, smallest: int, small_images: bool, dtype: Any) -> Images:

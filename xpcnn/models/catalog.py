@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from xpcnn.backend import dtype_name
-from xpcnn.errors import ArgumentError, CheckpointError
-from xpcnn.nn import Ensemble, Layer
+from xpcnn.errors import ArgumentError
+from xpcnn.nn import Layer
 from xpcnn.nn.init import floating
-from xpcnn.nn.preprocess import set_preprocessing
-from xpcnn.nn.spec import checked_recipe
 from xpcnn.ops.op import flag, in_words, plain, real, sizes, whole
 from xpcnn.plugins import Registry, check_name
 
@@ -36,9 +34,6 @@ def _adopted(name: str, builder: Any) -> Builder:
 
 MODELS: Registry[Builder] = Registry("xpcnn.models", _adopted)
 """Functions that build models, by name."""
-
-# Arguments that builders took once, which older files name, with the value that asked for nothing.
-_REMOVED: dict[str, dict[str, Any]] = {"deep_convnet": {"deskew": False, "digit_size": None}}
 
 
 def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable[Arguments, Model]]:
@@ -89,6 +84,7 @@ def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable
                 f"register_model: {in_words(name)} must be a function that returns a model, got "
                 f"{in_words(builder)}"
             )
+        make: Any = builder
         signature = inspect.signature(builder)
         for one in signature.parameters.values():
             if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
@@ -101,11 +97,11 @@ def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             # NumPy's numbers and small arrays as Python's: they are to fit into a file.
-            arguments: dict[str, Any] = plain(bound.arguments)
-            for argument, value in arguments.items():
-                arguments[argument] = _checked(name, argument, value, signature.parameters[argument].default)
-            bound.arguments.update(arguments)
-            model = builder(*bound.args, **bound.kwargs)
+            arguments: dict[str, Any] = {
+                argument: _checked(name, argument, value, signature.parameters[argument].default)
+                for argument, value in plain(bound.arguments).items()
+            }
+            model: Model = make(**arguments)
             if not isinstance(model, Layer):
                 raise ArgumentError(f"{name}: its function must return a layer, got {type(model).__name__}")
             # What a file can hold: a generator as None, a dtype by its name.
@@ -126,21 +122,12 @@ def register_model(name: str) -> Callable[[Callable[Arguments, Model]], Callable
 def register_variant(
     name: str, family: Callable[Concatenate[str, Arguments], Model]
 ) -> Callable[Arguments, Model]:
-    """Return the builder of one of several networks, by a function that takes the network's name first.
-
-    Its signature and documentation are the function's; the example is that of the network which it names.
-    """
-
-    def variant(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
-        return family(name, *args, **kwargs)
-
-    text, examples, code = (family.__doc__ or "").partition("\n    Examples\n")
-    variant.__doc__ = text + examples + code if f"{name}(" in code else text
-    variant.__module__, variant.__name__, variant.__qualname__ = family.__module__, name, name
-    signature = inspect.signature(family, eval_str=True)
-    _, *parameters = signature.parameters.values()
-    variant.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return register_model(name)(variant)
+    """Return the builder of one of several networks, by a function that takes the network's name first."""
+    variant: Any = functools.partial(family, name)
+    variant.__module__, variant.__doc__ = family.__module__, family.__doc__
+    variant.__name__ = variant.__qualname__ = name
+    builder: Callable[Arguments, Model] = register_model(name)(variant)
+    return builder
 
 
 # What arguments of these names are, in every model.
@@ -195,41 +182,14 @@ def build(name: str, **arguments: Any) -> Layer:
     >>> build("tiny_convnet", filters=4).conv1.weight.shape
     (4, 1, 3, 3)
     """
-    if name == "ensemble":
-        return _ensemble(**arguments)
     if not isinstance(name, str) or name not in MODELS:
         raise ArgumentError(
             f"unknown model {in_words(name)}; known: {', '.join(MODELS)}; import the file that registers "
             f"one of your own first: on the command line, by --import FILE.py"
         )
     builder = MODELS[name]
-    for argument, nothing in _REMOVED.get(name, {}).items():
-        value = arguments.pop(argument, nothing)
-        if value != nothing:
-            raise ArgumentError(
-                f"{name}: {argument}={value!r} was removed: models no longer deskew or stretch digits; train "
-                f"the model again without it"
-            )
     try:
         inspect.signature(builder).bind(**arguments)
     except TypeError as error:
         raise ArgumentError(f"{name}: {error}; it takes {inspect.signature(builder)}") from None
     return builder(**arguments)
-
-
-def _ensemble(members: Sequence[Mapping[str, Any]], vote: str = "mean") -> Ensemble:
-    """Return an ensemble of published models, as files of earlier versions describe its members."""
-    given: Any = members
-    if not isinstance(given, list | tuple):
-        raise ArgumentError(f"ensemble: members must be a list of descriptions, got {in_words(given)}")
-    models = []
-    for number, described in enumerate(given):
-        try:
-            older = checked_recipe(plain(described), f"ensemble: member {number} is no model's description")
-        except CheckpointError as error:
-            raise ArgumentError(str(error)) from error
-        model = build(str(older.spec.builder), **older.spec.arguments)
-        model.spec = older.spec
-        set_preprocessing(model, older.mean, older.std)
-        models.append(model)
-    return Ensemble(*models, vote=vote)

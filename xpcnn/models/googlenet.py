@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from operator import or_
 from typing import Any, NamedTuple
 
 from xpcnn import nn, ops
 from xpcnn.backend import Array, Key, backend_of, host_generator
 from xpcnn.models._images import imagenet_images
 from xpcnn.models.catalog import register_model
-from xpcnn.nn.layer import ReceptiveField, TraceRow
+from xpcnn.nn import Gradients
+from xpcnn.nn.receptive_field import ReceptiveField, Traced
 
 __all__ = ["GoogLeNet", "GoogLeNetLogits", "googlenet", "googlenet_loss"]
 
@@ -57,15 +60,14 @@ class GoogLeNet(nn.Sequential):
             contexts.append((part_ctx, head_ctx))
         return GoogLeNetLogits(*outputs), tuple(contexts)
 
-    def backward(self, ctx: Any, dy: Any, grads: nn.Gradients | None = None, *, need_dx: bool = True) -> Any:
+    def backward(self, ctx: Any, dy: Any, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         if grads is not None:
             grads.bind(self)
         if not isinstance(dy, GoogLeNetLogits):
             return self._row().backward(ctx, dy, grads, need_dx=need_dx)
         parts = self._parts()
-        asked = [need_dx]  # whether anybody wants the gradient in front of each part, and behind the last
-        for part, _ in parts:
-            asked.append(asked[-1] or part.trainable(*part.parameters().values()))
+        # Whether anybody wants the gradient in front of each part, and behind the last.
+        asked = [*accumulate((part._takes_gradients() for part, _ in parts), or_, initial=need_dx)]
         dx = None
         for i, (part, head) in reversed(list(enumerate(parts))):
             part_ctx, head_ctx = ctx[i]
@@ -78,9 +80,7 @@ class GoogLeNet(nn.Sequential):
     def __call__(self, x: Array) -> Array:
         return self._row()(x)
 
-    def trace(
-        self, x: Array, path: str = "", field: ReceptiveField | None = None
-    ) -> tuple[Array, ReceptiveField | None, list[TraceRow]]:
+    def trace(self, x: Array, path: str = "", field: ReceptiveField | None = None) -> Traced:
         return self._row().trace(x, path, field)
 
     def _row(self) -> nn.Sequential:

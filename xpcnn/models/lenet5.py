@@ -9,6 +9,7 @@ from xpcnn.backend import Array, Key, backend_of, host_generator, to_numpy
 from xpcnn.errors import ArgumentError
 from xpcnn.models._images import Images
 from xpcnn.models.catalog import register_model
+from xpcnn.nn import Gradients
 from xpcnn.ops.op import in_words
 
 __all__ = ["PartialConv2d", "ScaledTanh", "lenet5"]
@@ -43,9 +44,7 @@ class ScaledTanh(nn.Layer):
         y, ctx = ops.tanh(x * (2 / 3))
         return y * 1.7159, ctx
 
-    def backward(
-        self, ctx: Any, dy: Array, grads: nn.Gradients | None = None, *, need_dx: bool = True
-    ) -> Any:
+    def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         return ops.tanh.backward(ctx, dy) * (1.7159 * 2 / 3) if need_dx else None
 
 
@@ -70,10 +69,6 @@ class PartialConv2d(nn.Conv2d):
     bias : Parameter (len(table),)
     connections : Buffer (len(table), in_channels, 1, 1), bool
     """
-
-    batch_independent = True
-
-    bias: nn.Parameter
 
     def __init__(
         self,
@@ -100,21 +95,25 @@ class PartialConv2d(nn.Conv2d):
         rows = to_numpy(self.connections.data)[:, :, 0, 0]
         return tuple(tuple(i for i, seen in enumerate(row) if seen) for row in rows)
 
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        return ops.conv2d(x, self._seen(self.weight.data), self.bias.data)
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "weight": self._seen(self.weight.data)}
 
-    def backward(
-        self, ctx: Any, dy: Array, grads: nn.Gradients | None = None, *, need_dx: bool = True
-    ) -> Any:
-        need_dweight = grads is not None and self.trainable(self.weight, self.bias)
-        dx, dweight, dbias = ops.conv2d.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
-        if need_dweight:
-            self.accumulate(grads, weight=self._seen(dweight), bias=dbias)
-        return dx
+    def accumulate(self, grads: Gradients | None, **gradients: Array | None) -> None:
+        if (dweight := gradients.get("weight")) is not None:
+            gradients["weight"] = self._seen(dweight)
+        super().accumulate(grads, **gradients)
 
     def _seen(self, weight: Array) -> Array:
         """Return the weights (or their gradients) with 0 where there is no connection."""
         return backend_of(weight).masked(self.connections.data, weight)
+
+
+_VARIANTS: dict[str, tuple[type[nn.Layer], Any]] = {
+    "tanh": (ScaledTanh, "xavier"),
+    "sigmoid": (nn.Sigmoid, _xavier_for_sigmoid),
+    "modern": (nn.ReLU, "he"),
+}
+"""The squashing function of each, and the initial weights."""
 
 
 @register_model("lenet5")
@@ -166,11 +165,9 @@ def lenet5(
     >>> list(lenet5().children())[:5]
     ['', 'c1', 'squash1', 's2', 'squash2']
     """
-    kinds: dict[str, type[nn.Layer]] = {"tanh": ScaledTanh, "sigmoid": nn.Sigmoid, "modern": nn.ReLU}
-    if variant not in list(kinds):
-        raise ArgumentError(f"lenet5: variant must be one of {', '.join(kinds)}, got {in_words(variant)}")
-    squash = kinds[variant]
-    init = {"tanh": "xavier", "sigmoid": _xavier_for_sigmoid, "modern": "he"}[variant]
+    if variant not in list(_VARIANTS):
+        raise ArgumentError(f"lenet5: variant must be one of {', '.join(_VARIANTS)}, got {in_words(variant)}")
+    squash, init = _VARIANTS[variant]
     plain: dict[str, Any] = {"seed": host_generator(seed), "dtype": dtype}
     options = {"weight_init": init, **plain}
 
@@ -183,17 +180,13 @@ def lenet5(
             layer.bias.data = layer.bias.data - 2
         return {f"s{number}": layer, f"squash{number}": squash()}
 
-    def c3() -> nn.Conv2d:
-        modern = variant == "modern"
-        return nn.Conv2d(6, 16, 5, **options) if modern else PartialConv2d(_C3, 6, 5, **options)
-
     # The deviation is that of MNIST's pixels. The background stays 0, as what is put around the images.
     return nn.Sequential(
         {"": Images("lenet5", in_channels, mean=0.0, std=0.3081, smallest=1, pad_to=32, dtype=dtype)},
         c1=nn.Conv2d(in_channels, 6, 5, **options),
         squash1=squash(),
         **subsampling(2, 6),
-        c3=c3(),
+        c3=nn.Conv2d(6, 16, 5, **options) if variant == "modern" else PartialConv2d(_C3, 6, 5, **options),
         squash3=squash(),
         **subsampling(4, 16),
         c5=nn.Conv2d(16, 120, 5, **options),

@@ -94,11 +94,5 @@ def _vgg(
     )
 
 
-vgg11 = register_variant("vgg11", _vgg)
-vgg11_bn = register_variant("vgg11_bn", _vgg)
-vgg13 = register_variant("vgg13", _vgg)
-vgg13_bn = register_variant("vgg13_bn", _vgg)
-vgg16 = register_variant("vgg16", _vgg)
-vgg16_bn = register_variant("vgg16_bn", _vgg)
-vgg19 = register_variant("vgg19", _vgg)
-vgg19_bn = register_variant("vgg19_bn", _vgg)
+vgg11, vgg13, vgg16, vgg19 = (register_variant(name, _vgg) for name in _CONVOLUTIONS)
+vgg11_bn, vgg13_bn, vgg16_bn, vgg19_bn = (register_variant(f"{name}_bn", _vgg) for name in _CONVOLUTIONS)

@@ -2,9 +2,8 @@
 
 from xpcnn.nn import init
 from xpcnn.nn.activation import GELU, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
-from xpcnn.nn.branches import Concat, Residual
-from xpcnn.nn.config import registered
-from xpcnn.nn.containers import Sequential
+from xpcnn.nn.config import from_config, registered
+from xpcnn.nn.containers import Concat, Residual, Sequential
 from xpcnn.nn.conv import Conv2d, ConvTranspose2d
 from xpcnn.nn.ensemble import Ensemble
 from xpcnn.nn.fuse import fuse
@@ -14,7 +13,6 @@ from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalR
 from xpcnn.nn.parameter import Buffer, Gradients, Parameter
 from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from xpcnn.nn.preprocess import Preprocess, preprocess_of
-from xpcnn.nn.rebuild import from_config
 from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.summary import Summary, summary
 from xpcnn.nn.value_and_grad import is_batch_independent, value_and_grad

@@ -1,7 +1,7 @@
-"""How a layer is built, as data: its kind, its constructor's arguments, its children.
+"""A layer as data, and back: its kind, its constructor's arguments, its children.
 
 The data are what JSON can hold: mappings, lists, texts, numbers, true, false and null. They hold no weights,
-no seeds and no code.
+no seeds and no code, and nothing in them is run.
 """
 
 from __future__ import annotations
@@ -10,34 +10,22 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from xpcnn.backend import dtype_name, is_floating
-from xpcnn.errors import ArgumentError
+from xpcnn.errors import ArgumentError, CheckpointError, UnknownLayerError, XpcnnError
+from xpcnn.io import checked
 from xpcnn.nn.parameter import State
-from xpcnn.nn.tree import Tree
+from xpcnn.nn.tree import PLAIN, Tree, join_paths
 from xpcnn.ops.op import in_words, plain
 from xpcnn.plugins import check_name
 
-__all__ = [
-    "INITIAL",
-    "MOST_NESTED",
-    "PARTS",
-    "Configurable",
-    "builds_of_children",
-    "constructor",
-    "is_layer",
-    "join_paths",
-    "kind_named",
-    "registered",
-    "shown_arguments",
-]
+__all__ = ["INITIAL", "Configurable", "from_config", "registered", "shown_arguments"]
 
 MOST_NESTED = 20
 """Layers in layers: JSON of ours is nested 50 deep at most, and each layer takes two of them."""
 
 INITIAL = frozenset({"seed", "weight_init"})  # of the weights, which are loaded
-PARTS = frozenset({"type", "arguments", "children"})
 
 _kinds: dict[str, type[Configurable]] = {}
 _names: dict[type, str] = {}
@@ -45,7 +33,13 @@ _names: dict[type, str] = {}
 Kind = TypeVar("Kind", bound="type[Configurable]")
 
 
-# -- a layer as data --------------------------------------------------------------------
+class _Parts(NamedTuple):
+    type: str
+    arguments: dict[str, Any] = {}  # noqa: RUF012  (nobody changes it)
+    children: dict[str, Any] = {}  # noqa: RUF012
+
+
+# -- to data ----------------------------------------------------------------------------
 
 
 class Configurable(Tree):
@@ -58,8 +52,6 @@ class Configurable(Tree):
         ------
         ArgumentError
             When there is no such child.
-        TypeError
-            When it is in a tuple, which cannot be changed.
         """
         if path not in self.children():
             raise ArgumentError(
@@ -94,7 +86,10 @@ class Configurable(Tree):
         >>> nn.Sequential(act=nn.LeakyReLU(0.1)).config()
         {'type': 'Sequential', 'children': {'act': {'type': 'LeakyReLU', 'arguments': {'slope': 0.1}}}}
         """
-        _require_separate(self)
+        seen: dict[int, str] = {}
+        for path, state in self._states().items():
+            if (first := seen.setdefault(id(state), path)) != path:
+                raise ArgumentError(f"{first} and {path} are one {type(state).__name__}")
         return _described(self, "", 0)
 
     def config_arguments(self) -> dict[str, Any]:
@@ -105,38 +100,24 @@ class Configurable(Tree):
         is one; one of which a `Parameter` was made is left out, as weights are; ``dtype`` may be that of the
         parameters.
         """
-        found = {}
-        for name, parameter in constructor(cast("Any", type(self))).items():
-            value = _attribute(self, name, parameter)
-            if not isinstance(value, State):
+        found: dict[str, Any] = {}
+        for name, parameter in _constructor(cast("Any", type(self))).items():
+            if not hasattr(self, name) and name != "dtype":
+                raise ArgumentError(
+                    f"{type(self).__name__}: its constructor takes {name!r}, but the layer has no attribute "
+                    f"{name!r}; write self.{name} = {name} in __init__, or define config_arguments"
+                )
+            value = getattr(self, name, None)
+            if name == "dtype":
+                states = self._states().values() if value is None else ()
+                kinds = {dtype_name(state.dtype) for state in states if is_floating(state.dtype)}
+                value = kinds.pop() if len(kinds) == 1 else value or parameter.default
+                found[name] = value if isinstance(value, str) else dtype_name(value)
+            elif isinstance(parameter.default, bool) and (value is None or isinstance(value, State)):
+                found[name] = value is not None
+            elif not isinstance(value, State):
                 found[name] = value
         return found
-
-
-def _attribute(layer: Any, name: str, parameter: inspect.Parameter) -> Any:
-    """Return the value for a parameter of a layer's constructor; a `State` for one that is left out."""
-    kind = type(layer).__name__
-    if not hasattr(layer, name):
-        if name == "dtype":
-            return _dtype_of(layer, parameter.default)
-        raise ArgumentError(
-            f"{kind}: its constructor takes {name!r}, but the layer has no attribute {name!r}; write "
-            f"self.{name} = {name} in __init__, or define config_arguments"
-        )
-    value = getattr(layer, name)
-    if isinstance(parameter.default, bool) and (value is None or isinstance(value, State)):
-        return value is not None
-    if isinstance(value, State) and parameter.default is inspect.Parameter.empty:
-        raise ArgumentError(
-            f"{kind}: its constructor takes {name!r}, of which only a {type(value).__name__} is kept; give "
-            f"{name!r} a default, or define config_arguments"
-        )
-    return dtype_name(value) if name == "dtype" and not isinstance(value, str) else value
-
-
-def _dtype_of(layer: Any, default: Any) -> Any:
-    kinds = {dtype_name(state.dtype) for state in layer._states().values() if is_floating(state.dtype)}
-    return kinds.pop() if len(kinds) == 1 else default
 
 
 def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
@@ -154,26 +135,22 @@ def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
         if isinstance(value, Configurable):
             given.add(id(value))
             return _described(value, join_paths(path, what), depth + 1)
-        value = value if type(value) in _PLAIN else plain(value)
-        if isinstance(value, list | tuple):
+        value = plain(value)
+        if isinstance(value, tuple):
             return [data(one, f"{what}.{i}") for i, one in enumerate(value)]
+        problem = ""
         if isinstance(value, Mapping):
-            if not all(isinstance(name, str) for name in value):
-                raise ArgumentError(f"{where}: {kind.__name__}.{what}: a mapping's keys must be texts")
-            if is_layer(value):
-                raise ArgumentError(
-                    f"{where}: {kind.__name__}.{what}: a mapping with the key 'type' would be read as a "
-                    f"layer; rename the key"
-                )
-            return {name: data(one, f"{what}.{name}") for name, one in value.items()}
-        if type(value) not in _PLAIN or (type(value) is float and not math.isfinite(value)):
-            raise ArgumentError(
-                f"{where}: {kind.__name__}.{what} is {in_words(value)}, which no file can hold; define "
-                f"config_arguments, and build it of numbers and texts"
-            )
+            if all(isinstance(name, str) for name in value) and not _is_layer(value):
+                return {name: data(one, f"{what}.{name}") for name, one in value.items()}
+            problem = "a mapping's keys must be texts, and not 'type', which makes a layer"
+        elif type(value) not in PLAIN or (type(value) is float and not math.isfinite(value)):
+            problem = "no file can hold it; define config_arguments, and build it of numbers and texts"
+        if problem:
+            raise ArgumentError(f"{where}: {kind.__name__}.{what} is {in_words(value)}: {problem}")
         return value
 
-    arguments = {name: data(value, name) for name, value in _arguments_of(layer, where).items()}
+    its_arguments = _made(lambda: dict(layer.config_arguments()), where)
+    arguments = {name: data(value, name) for name, value in its_arguments.items()}
     children = {
         name: _described(child, join_paths(path, name), depth + 1)
         for name, child in layer.children().items()
@@ -183,69 +160,34 @@ def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
     return {name: part for name, part in found.items() if part}
 
 
-def _arguments_of(layer: Any, where: str) -> Mapping[str, Any]:
-    """Return what `config_arguments` returns: of somebody's own layer, it may fail in any way."""
-    method = f"{type(layer).__name__}.config_arguments"
-    try:
-        found: Any = layer.config_arguments()
-    except ArgumentError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"{where}: {method}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
-        raise ArgumentError(f"{where}: {method} must return arguments by name, got {in_words(found)}")
-    return found
-
-
-_PLAIN = (type(None), bool, int, float, str)
-
-
-def is_layer(data: Any) -> bool:
+def _is_layer(data: Any) -> bool:
     """Return whether data describe a layer, and are no mapping of other things."""
-    return isinstance(data, Mapping) and isinstance(data.get("type"), str) and data.keys() <= PARTS
-
-
-def _require_separate(layer: Any) -> None:
-    """Require that no parameter or buffer stands in two places, which data cannot say."""
-    seen: dict[int, str] = {}
-    for path, state in layer._states().items():
-        if id(state) in seen:
-            raise ArgumentError(f"{seen[id(state)]} and {path} are one {type(state).__name__}")
-        seen[id(state)] = path
-
-
-def join_paths(path: str, name: str) -> str:
-    """Return the path of a child."""
-    return ".".join(part for part in (path, name) if part)
+    return isinstance(data, Mapping) and isinstance(data.get("type"), str) and {*data} <= {*_Parts._fields}
 
 
 @functools.cache
-def constructor(kind: Any) -> dict[str, inspect.Parameter]:
+def _constructor(kind: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters that the description of a layer holds: all but children and initial weights."""
     made_by: Any = kind.__init__
-    if builds_of_children(kind):
+    if _is_made_of_children(kind):
         made_by = kind.from_children.__func__
     elif made_by is object.__init__:
         return {}
-    eval_str = kind.__module__.startswith("xpcnn.")  # another's annotations may be anything
-    _, *parameters = inspect.signature(made_by, eval_str=eval_str).parameters.values()
-    del parameters[: builds_of_children(kind)]
+    _, *parameters = inspect.signature(made_by).parameters.values()
+    del parameters[: _is_made_of_children(kind)]
     return {one.name: one for one in parameters if one.name not in INITIAL}
 
 
-def builds_of_children(kind: Any) -> bool:
+def _is_made_of_children(kind: Any) -> bool:
     """Return whether `from_children` makes instances: the class that has the constructor has it, too."""
-    for base in kind.__mro__:
-        if "__init__" in vars(base):
-            return "from_children" in vars(base)
-    return False
+    return next("from_children" in vars(base) for base in kind.__mro__ if "__init__" in vars(base))
 
 
 def shown_arguments(layer: Any) -> str:
     """Return the arguments of a layer's constructor in words, without those that are as by default."""
     try:
         given, shown = layer.config_arguments(), []
-        for name, parameter in constructor(cast("Any", type(layer))).items():
+        for name, parameter in _constructor(cast("Any", type(layer))).items():
             value, default = given.get(name), parameter.default
             if default is parameter.empty:
                 shown.append(repr(value))
@@ -263,7 +205,7 @@ def registered(name: str) -> Callable[[Kind], Kind]:
     """Return a decorator that makes a class of layers known by a name, so that files can hold them.
 
     Each parameter of the class's constructor should have an attribute of the same name, or else the class
-    define `config_arguments`. Seeds and initial weights need none.
+    define `config_arguments`. Seeds and initial weights need none, but defaults.
 
     Parameters
     ----------
@@ -273,8 +215,7 @@ def registered(name: str) -> Callable[[Kind], Kind]:
     Raises
     ------
     ArgumentError
-        For another spelling, or a name that another class has; for a class that is no `Layer`, or whose
-        constructor takes ``*args`` or ``**kwargs`` that no method of its own describes.
+        For another spelling, or a name that another class has; for a class that is no `Layer`.
 
     Examples
     --------
@@ -300,31 +241,109 @@ def registered(name: str) -> Callable[[Kind], Kind]:
                 f"registered: the name {name!r} is that of {other.__module__}.{other.__qualname__} already; "
                 f"choose another one, such as {'my.' + name!r}"
             )
-        _require_readable(kind)
         _kinds[name], _names[kind] = kind, name
         return kind
 
     return decorate
 
 
-def _require_readable(kind: Any) -> None:
-    """Require that a class's arguments are read back by their names, or by a method of its own."""
-    if builds_of_children(kind) or kind.config_arguments is not Configurable.config_arguments:
-        return
-    for one in constructor(kind).values():
-        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
-            raise ArgumentError(
-                f"registered: the constructor of {kind.__qualname__} takes {one}, which has no name to "
-                f"be read back by; give its parameters names, or define config_arguments and from_children"
-            )
-    for name in INITIAL.intersection(inspect.signature(kind).parameters):
-        if inspect.signature(kind).parameters[name].default is inspect.Parameter.empty:
-            raise ArgumentError(
-                f"registered: the constructor of {kind.__qualname__} takes {name!r} without a default; files "
-                f"hold no {name}, so give it one, such as {name}=None"
-            )
+# -- from data --------------------------------------------------------------------------
 
 
-def kind_named(name: str) -> Any:
-    """Return the class that is registered under a name, or None."""
-    return _kinds.get(name)
+def from_config(data: Any) -> Any:
+    """Return a new layer as `Layer.config` describes it, on the current backend.
+
+    Its weights are freshly drawn; `load_state_dict` loads the saved ones.
+
+    Parameters
+    ----------
+    data : mapping
+        As `Layer.config` returned it, or as JSON did of that.
+
+    Returns
+    -------
+    Layer
+
+    Raises
+    ------
+    UnknownLayerError
+        For a type that is not registered.
+    ArgumentError
+        For data that describe no layer, such as an argument that the layer does not take, with its path.
+
+    Examples
+    --------
+    >>> from xpcnn import nn
+    >>> nn.from_config({"type": "Linear", "arguments": {"in_features": 3, "out_features": 2}})
+    Linear(3, 2)
+    """
+    try:
+        return _built(data, "", 0)
+    except RecursionError:
+        raise ArgumentError("from_config: nested too deep") from None
+
+
+def _built(data: Any, path: str, depth: int) -> Any:
+    where = f"from_config: {path or 'the model'}"
+    if depth > MOST_NESTED:
+        raise ArgumentError(f"from_config: {path:.60}…: layers are nested more than {MOST_NESTED} deep")
+    try:
+        name, arguments, children = checked(_Parts, data, where)
+    except CheckpointError as error:
+        raise ArgumentError(str(error)) from error
+    if name not in _kinds:
+        raise UnknownLayerError(
+            f"{where} is a {name!r:.90}, which is no known layer; import the file whose class has "
+            f"@nn.registered({name!r:.90}) first: on the command line, by --import FILE.py"
+        )
+    kind: Any = _kinds[name]
+    given: set[int] = set()
+
+    def value(data: Any, what: str) -> Any:
+        if _is_layer(data):
+            layer = _built(data, join_paths(path, what), depth + 1)
+            given.add(id(layer))
+            return layer
+        if isinstance(data, list | tuple):
+            return tuple(value(one, f"{what}.{i}") for i, one in enumerate(data))
+        if isinstance(data, Mapping):
+            return {key: value(one, f"{what}.{key}") for key, one in data.items()}
+        return data
+
+    where = f"{where} ({name})"
+    found = {what: value(one, what) for what, one in arguments.items()}
+    if _is_made_of_children(kind):
+        parts = {child: _built(part, join_paths(path, child), depth + 1) for child, part in children.items()}
+        layer = _made(lambda: kind.from_children(parts, **found), where)
+    else:
+        layer = _made(lambda: kind(**found), where)
+        own = _made(layer.children, where)
+        for child, part in children.items():
+            if child not in own or not _is_described(own[child], part):
+                other = _built(part, join_paths(path, child), depth + 1)
+                _made(functools.partial(layer.replace_child, child, other), where)
+    names = [child for child, one in layer.children().items() if id(one) not in given]
+    if names != list(children):
+        raise ArgumentError(
+            f"{where}: it is built with the children {', '.join(names) or 'none'}, but the description has "
+            f"{', '.join(map(in_words, children)) or 'none'}"
+        )
+    return layer
+
+
+def _is_described(layer: Any, data: Any) -> bool:
+    """Return whether data are the description of a layer that is there."""
+    try:
+        return bool(layer.config() == data)
+    except ArgumentError:
+        return False
+
+
+def _made(make: Callable[[], Any], where: str) -> Any:
+    try:
+        return make()
+    except MemoryError:
+        raise
+    except Exception as error:  # of any kind: the arguments may be odd, and the class another's
+        reason = error if isinstance(error, XpcnnError | ValueError | TypeError) else repr(error)
+        raise ArgumentError(f"{where}: {reason!s:.500}") from error

@@ -9,7 +9,7 @@ from typing import Any, Self
 from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array, is_floating
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.branches import Parallel
+from xpcnn.nn.containers import Parallel
 from xpcnn.nn.layer import Layer, ModelSpec
 from xpcnn.nn.parameter import Gradients
 from xpcnn.nn.preprocess import prepared
@@ -71,11 +71,6 @@ class Ensemble(Parallel):
     """
 
     def __init__(self, *members: Layer, vote: str = "mean") -> None:
-        if vote == "majority":
-            raise ArgumentError(
-                "Ensemble: vote='majority' was removed; build the ensemble of its members with vote='mean' "
-                "or 'geometric', read a file's weights with its load, and save it again"
-            )
         if vote not in VOTES:
             raise ArgumentError(
                 f"Ensemble: vote must be one of {', '.join(map(repr, VOTES))}, got {in_words(vote)}"

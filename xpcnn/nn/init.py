@@ -15,15 +15,15 @@ from xpcnn.ops.op import in_words, real, require_possible, whole
 
 __all__ = [
     "LACKING",
+    "MOST_REPLACED",
     "Initializer",
-    "at_most",
     "constant",
     "draw",
     "floating",
     "grouped",
     "he",
     "normal",
-    "replacing",
+    "without_memory",
     "xavier",
 ]
 
@@ -69,69 +69,47 @@ LACKING = 10_000
 """Weights that a file may lack of its model: a few biases are named then, one by one."""
 
 MOST_REPLACED = 1 << 24
-"""Weights that a constructor may make and a description replaces, such as those of a large head."""
+"""Weights that a constructor may make and a file replaces, such as those of a large head."""
 
-
-class _Budget:
-    """How many weights may still be made, and whether `MOST_REPLACED` are among them."""
-
-    def __init__(self, left: int) -> None:
-        self.left, self.spare = left, False
-
-
-_budget: ContextVar[_Budget | None] = ContextVar("how many weights may still be made", default=None)
+_most: ContextVar[float | None] = ContextVar(
+    "the most weights of one array that take no memory", default=None
+)
 
 
 @contextmanager
-def at_most(weights: int) -> Iterator[None]:
-    """Refuse to make more than so many weights, all layers together, inside a ``with`` block.
+def without_memory(most: float = math.inf) -> Iterator[None]:
+    """Make initial weights that are all one number and take no memory, of at most so many in an array.
 
-    So a model that is described by a file takes no more memory than the file says it does. Weights are zeros
-    there, and not drawn: those of the file come in their place.
+    Those of a file come in their place: a file does not decide how much memory reading it takes.
 
     Examples
     --------
     >>> from xpcnn import nn
-    >>> with at_most(10):
-    ...     nn.Linear(3, 10**9)
+    >>> with without_memory(10**15):
+    ...     layer = nn.Linear(10**6, 10**9)
+    ...     nn.Linear(10**9, 10**9)
     Traceback (most recent call last):
         ...
-    xpcnn.errors.ArgumentError: weights of shape (1000000000, 3) are more than the 10 that are there
+    xpcnn.errors.ArgumentError: weights of shape (1000000000, 1000000000) are more than 1,000,000,000,000,000
+    >>> layer.weight.shape
+    (1000000000, 1000000)
     """
-    token = _budget.set(_Budget(weights))
+    token = _most.set(most)
     try:
         yield
     finally:
-        _budget.reset(token)
-
-
-@contextmanager
-def replacing() -> Iterator[Callable[[int], None]]:
-    """Make a layer some of whose children are replaced, within `at_most`.
-
-    Yields a function that is given the number of weights that the layer has in the end. These count, and not
-    what its constructor made; at a time, `MOST_REPLACED` more may be there.
-    """
-    budget = _budget.get()
-    if budget is None:
-        yield lambda weights: None
-        return
-    before, spare = budget.left, budget.spare
-    if not spare:
-        budget.left, budget.spare = before + MOST_REPLACED, True
-
-    def count(weights: int) -> None:
-        if weights > before:
-            raise ArgumentError(f"its {weights:,} weights are more than the {before:,} that are there")
-        budget.left, budget.spare = before - weights, spare
-
-    yield count
+        _most.reset(token)
 
 
 def draw(
-    init: Initializer | str | float, seed: Any, shape: tuple[int, ...], fan_in: int, fan_out: int
+    init: Initializer | str | float,
+    seed: Any,
+    shape: tuple[int, ...],
+    fan_in: int,
+    fan_out: int,
+    dtype: Any = "float32",
 ) -> Array:
-    """Return initial weights on the host, in float64.
+    """Return initial weights on the host, in float64; `without_memory`, on the current backend in `dtype`.
 
     Parameters
     ----------
@@ -149,9 +127,8 @@ def draw(
         init = he() if init == "he" else xavier()
     elif not callable(init):
         init = normal(real("weight_init", init, 0))
-    if _counted(shape):
-        backend = get_backend()
-        return backend.xp.zeros(shape, dtype=backend.xp.float32, device=backend.device)
+    if _most.get() is not None:
+        return constant(0.0, shape, dtype)
     require_possible("weight_init", "the weight", shape)
     values = init(host_generator(seed), shape, fan_in, fan_out)
     given = tuple(getattr(values, "shape", ()))
@@ -162,20 +139,12 @@ def draw(
 
 def constant(value: float, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return initial weights that are one number, on the current backend."""
-    _counted(shape)
-    backend = get_backend()
-    return backend.xp.full(shape, value, dtype=backend.dtype(dtype), device=backend.device)
-
-
-def _counted(shape: tuple[int, ...]) -> bool:
-    """Return whether weights are counted, and take these from what is left."""
-    budget = _budget.get()
-    if budget is None:
-        return False
-    if math.prod(shape) > budget.left:
-        raise ArgumentError(f"weights of shape {shape} are more than the {budget.left:,} that are there")
-    budget.left -= math.prod(shape)
-    return True
+    backend, most = get_backend(), _most.get()
+    if most is None:
+        return backend.xp.full(shape, value, dtype=backend.dtype(dtype), device=backend.device)
+    if math.prod(shape) > most:
+        raise ArgumentError(f"weights of shape {shape} are more than {most:,}")
+    return backend.xp.broadcast_to(backend.asarray(value, dtype), shape)
 
 
 def floating(layer: str, dtype: Any) -> Any:

@@ -244,7 +244,7 @@ class Weighted(OpLayer):
         """Set the initial weight and bias; `fans` are the fan-in and the fan-out."""
         name = type(self).__name__
         dtype, bias = floating(name, dtype), flag(f"{name}: bias", bias)
-        self.weight = Parameter(draw(weight_init, seed, shape, *fans), dtype)
+        self.weight = Parameter(draw(weight_init, seed, shape, *fans, dtype), dtype)
         self.bias = Parameter(constant(0.0, (outputs,), dtype)) if bias else None
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from xpcnn.arguments import plain
 from xpcnn.backend import use_backend
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import Range, checked, parse_json
-from xpcnn.nn.config import INITIAL, join_paths
-from xpcnn.nn.init import LACKING, at_most
-from xpcnn.nn.rebuild import from_config
-from xpcnn.nn.tree import walk
+from xpcnn.nn.config import INITIAL, from_config
+from xpcnn.nn.init import without_memory
+from xpcnn.nn.tree import join_paths, walk
 
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PREPARATIONS",
     "ModelSpec",
-    "checked_recipe",
     "checked_spec",
     "describe_spec",
     "parse_recipe",
@@ -43,7 +40,6 @@ MOST_PIXELS = 1 << 26
 """Of an image that a file says a model takes: pictures are enlarged to it."""
 
 _Size = Annotated[int, Range(1, 2**31 - 1)]
-_Floating = Literal["float16", "bfloat16", "float32", "float64"]
 
 
 class ModelSpec(NamedTuple):
@@ -109,8 +105,7 @@ def _read_back(spec: ModelSpec) -> ModelSpec:
 
 def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
     """Require that a model comes out of its structure as it is."""
-    total = sum(math.prod(state.shape) for state in model._states().values())
-    with use_backend("numpy"), at_most(total + LACKING):
+    with use_backend("numpy"), without_memory():
         again: Layer = from_config(spec.structure)
     if [path for path, _ in walk(model)] != [path for path, _ in walk(again)]:
         raise ArgumentError("its layers are others than their arguments build, or in another order")
@@ -126,7 +121,6 @@ def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
 
 # -- whether it was changed ---------------------------------------------------------------
 
-_PLAIN = (str, int, float, bool, type(None))
 # How a result is computed is no part of what it is. The dtype is that of the weights.
 _PASSED_OVER = INITIAL | {"spec", "algorithm", "_spec", "_structure", "_layers", "dtype"}
 
@@ -154,16 +148,13 @@ def structure_of(model: Layer) -> list[tuple[str, str]]:
 
 
 def _in_words(value: Any) -> str:
-    """Return an option in words: a plain value as it is, of anything else its kind."""
-    if getattr(value, "shape", None) == ():
-        value = plain(value)  # a number of NumPy's
-    if isinstance(value, _PLAIN):
-        return repr(plain(value))
-    if isinstance(value, list | tuple):
-        return f"({', '.join(map(_in_words, value))})"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {_in_words(inner)}' for name, inner in value.items())}}}"
-    return type(value).__qualname__
+    """Return an option as JSON has it; of what JSON cannot hold, the kind."""
+
+    def kind(other: Any) -> Any:
+        number = plain(other) if getattr(other, "shape", None) == () else None  # one of NumPy's
+        return number if isinstance(number, bool | int | float) else type(other).__qualname__
+
+    return json.dumps(value, default=kind, skipkeys=True)
 
 
 # -- in a file ----------------------------------------------------------------------------
@@ -203,10 +194,6 @@ def checked_spec(fields: Any, where: str) -> ModelSpec:
     """Return a description from its fields as JSON has them; see `parse_spec`."""
     spec: ModelSpec = checked(ModelSpec, fields, where)
     arguments: dict[str, Any] = plain(spec.arguments)  # JSON has no tuples
-    if "seed" in arguments:
-        checked(Annotated[int, Range(0)] | None, arguments["seed"], where, "arguments.seed")
-    if "dtype" in arguments:
-        checked(_Floating, arguments["dtype"], where, "arguments.dtype")
     checked(Literal[*PREPARATIONS] | None, spec.preparation, where, "preparation")
     if math.prod(spec.input_shape or ()) > MOST_PIXELS:
         shape = "x".join(map(str, spec.input_shape or ()))
@@ -220,65 +207,20 @@ def checked_spec(fields: Any, where: str) -> ModelSpec:
 
 # -- in files of earlier versions ---------------------------------------------------------
 
-# With more, images become infinite, or all the same.
-_Mean = Annotated[float, Range(-1_000_000, 1_000_000)]
-_Std = Annotated[float, Range(1e-6, 1_000_000)]
-
 
 class _Recipe(NamedTuple):
     """What earlier versions kept of a published model."""
 
     name: str
     arguments: dict[str, Any]
-    mean: _Mean | tuple[_Mean, ...]
-    std: _Std | tuple[_Std, ...]
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
     input_shape: tuple[_Size, _Size, _Size] | None = None
     preparation: str | None = None
 
 
-class Older(NamedTuple):
-    """What a file of an earlier version says: `mean` and `std` are those of its model's `Preprocess`."""
-
-    spec: ModelSpec
-    mean: float | tuple[float, ...]
-    std: float | tuple[float, ...]
-
-
-def parse_recipe(text: str, where: str) -> Older:
-    """Return what a weight file of an earlier version says of its model, as `checked_recipe` does."""
-    return checked_recipe(parse_json(text, where), where)
-
-
-def checked_recipe(fields: Any, where: str) -> Older:
-    """Return the description of a model as earlier versions wrote it.
-
-    Raises
-    ------
-    CheckpointError
-        When a field is missing, unknown or not what it must be.
-    """
-    recipe: _Recipe = checked(_Recipe, fields, where)
-    spec = checked_spec(
-        {
-            "builder": recipe.name,
-            "arguments": recipe.arguments,
-            "input_shape": recipe.input_shape,
-            "preparation": recipe.preparation,
-        },
-        where,
-    )
-    channels = _channels(spec)
-    for name, values in (("mean", recipe.mean), ("std", recipe.std)):
-        if isinstance(values, tuple) and (not values or channels not in (None, len(values))):
-            wanted = "at least 1" if channels is None else f"{channels}, one for each channel"
-            raise CheckpointError(f"{where}: {name}: has {len(values)} numbers, expected {wanted}")
-    return Older(spec, recipe.mean, recipe.std)
-
-
-def _channels(spec: ModelSpec) -> int | None:
-    """Return how many channels the model's images have; None where the description does not say."""
-    if spec.input_shape is not None:
-        return spec.input_shape[0]
-    shape = spec.arguments.get("input_shape")
-    channels = shape[0] if isinstance(shape, tuple) and shape else spec.arguments.get("in_channels")
-    return channels if isinstance(channels, int) else None
+def parse_recipe(text: str, where: str) -> tuple[ModelSpec, Any, Any]:
+    """Return what a weight file of an earlier version says: the spec, mean and std of its `Preprocess`."""
+    name, arguments, mean, std, *images = checked(_Recipe, parse_json(text, where), where)
+    fields = ModelSpec(name, arguments, None, None, *images)._asdict()
+    return checked_spec(fields, where), mean, std

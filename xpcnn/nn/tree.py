@@ -11,7 +11,7 @@ from xpcnn.errors import ArgumentError
 from xpcnn.nn.parameter import Buffer, Parameter, State
 from xpcnn.ops.op import in_words
 
-__all__ = ["DESCRIPTIONS", "PLAIN", "Tree", "members", "walk"]
+__all__ = ["DESCRIPTIONS", "PLAIN", "Tree", "join_paths", "members", "walk"]
 
 Kind = TypeVar("Kind")
 
@@ -47,7 +47,7 @@ class Tree:
         states: dict[str, State] = {}  # PyTorch's order: parameters, then buffers, then children
         for outer, layer in walk(self):
             for name, state in layer.own_states().items():
-                path = f"{outer}.{name}" if outer else name
+                path = join_paths(outer, name)
                 if path in states:
                     raise ArgumentError(
                         f"{type(self).__name__}: two parameters have the path {path!r}; rename a child"
@@ -172,4 +172,9 @@ def walk(layer: Any, path: str = "", around: tuple[Any, ...] = ()) -> Iterator[t
         )
     yield path, layer
     for name, child in layer.children().items():
-        yield from walk(child, f"{path}.{name}" if path and name else path or name, (*around, layer))
+        yield from walk(child, join_paths(path, name), (*around, layer))
+
+
+def join_paths(path: str, name: str) -> str:
+    """Return the path of a child."""
+    return f"{path}.{name}" if path and name else path or name

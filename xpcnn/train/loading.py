@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from os import PathLike
 from pathlib import Path
@@ -13,9 +14,9 @@ from xpcnn.errors import CheckpointError, PluginError, StateDictError, UnknownLa
 from xpcnn.io import load_weights
 from xpcnn.models import build
 from xpcnn.nn import Layer
-from xpcnn.nn.init import LACKING, at_most
+from xpcnn.nn.init import LACKING, MOST_REPLACED, without_memory
 from xpcnn.nn.preprocess import set_preprocessing
-from xpcnn.nn.spec import ModelSpec, Older, parse_recipe, parse_spec
+from xpcnn.nn.spec import ModelSpec, parse_recipe, parse_spec
 from xpcnn.train.run import RunDirectory
 
 __all__ = ["load_model"]
@@ -56,8 +57,11 @@ def load_model(path: str | PathLike[str]) -> Layer:
         path = RunDirectory(path).weights_file
     arrays, metadata = load_weights(path, {})  # of a file that describes no model, nothing is read
     where = f"{path}: the model's description is unreadable"
-    older = parse_recipe(metadata["recipe"], where) if "recipe" in metadata else Older(ModelSpec(), 0.0, 1.0)
-    spec = parse_spec(metadata["spec"], where) if "spec" in metadata else older.spec
+    spec, older = ModelSpec(), None
+    if "spec" in metadata:
+        spec = parse_spec(metadata["spec"], where)
+    elif "recipe" in metadata:
+        spec, *older = parse_recipe(metadata["recipe"], where)
     if spec.builder is None and spec.structure is None:
         missing = "" if spec.missing is None else f", as {spec.missing:.300}"
         raise CheckpointError(
@@ -65,10 +69,16 @@ def load_model(path: str | PathLike[str]) -> Layer:
             f"and call model.load(path)"
         )
     try:
-        with at_most(sum(array.size for array in arrays.values()) + LACKING):
-            model: Layer = _built(spec)
-        if "spec" not in metadata:
-            set_preprocessing(model, older.mean, older.std)
+        most = sum(array.size for array in arrays.values()) + LACKING
+        with without_memory(max(most, MOST_REPLACED)):
+            model = _built(spec)
+        if older:
+            set_preprocessing(model, *older)
+        weights = sum(math.prod(state.shape) for state in model._states().values())
+        if weights > most:
+            raise CheckpointError(
+                f"its description has {weights:,} weights, more than the {most:,} that are there"
+            )
     except Exception as error:  # of a newer xpcnn, or damaged: odd arguments fail in any way
         reason = error if isinstance(error, XpcnnError | ValueError | TypeError) else repr(error)
         raise CheckpointError(f"{path}: {reason}") from error
