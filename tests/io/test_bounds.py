@@ -67,7 +67,7 @@ ODD: dict[str, dict[str, Any]] = {
     "input_shape: images of 1x50000x50000 are too large": {"input_shape": [1, 50_000, 50_000]},
     "input_shape: images of 3x2147483647x": {"input_shape": [3, 2**31 - 1, 2**31 - 1]},
     "mean must be a finite number, got ()": {"mean": []},
-    "has 4 numbers, expected 3, one": {"name": "resnet20", "arguments": {"in_channels": 3}, "mean": [0] * 4},
+    "one for each of 3 channels": {"name": "resnet20", "mean": [0] * 4},
     "or a list, got '0'": {"mean": "0"},
     "std: expected a number or a list, got a list of 2": {"std": [1, "1"]},
     "std must be from 1e-06 to 1000000, got -1": {"std": [1, -1]},

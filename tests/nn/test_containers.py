@@ -307,8 +307,6 @@ def test_a_first_layer_is_trained_wherever_its_parameters_are(keep: Any) -> None
 
 def test_a_slice_is_no_child() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Flatten())
-    with pytest.raises(
-        errors.ArgumentError, match=r"got slice\(1, None, None\); .* nn\.Sequential\(\*list\(model\)"
-    ):
+    with pytest.raises(errors.ArgumentError, match=r"nn\.Sequential\(\*list\(model\)\[1:\]\)"):
         model[1:]
     assert [type(layer) for layer in nn.Sequential(*list(model)[1:])] == [nn.ReLU, nn.Flatten]

@@ -112,7 +112,7 @@ def test_errors(make: Any) -> None:
     grads = nn.Gradients()
     assert "fc1.weight" not in grads
     assert model.fc1.weight not in grads
-    with pytest.raises(errors.ArgumentError, match=mentions("Gradients", "'fc1.weight'", "no backward")):
+    with pytest.raises(errors.ArgumentError, match=mentions("Gradients", "'fc1.weight'", "has none")):
         grads["fc1.weight"]
     with pytest.raises(errors.ArgumentError, match=mentions("Gradients", "no gradient", "(4, 3)")):
         grads[model.fc1.weight]

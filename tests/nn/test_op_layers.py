@@ -136,21 +136,6 @@ def test_what_is_no_op_is_refused(wrong: Any, said: str) -> None:
         type("Mine", (nn.Stateless,), {"op": wrong})
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("slope", ("tuple of names", "'slope'")),
-        ((1,), ("tuple of names", "(1,)")),
-        (None, ("tuple of names", "None")),
-        (("slope", "forward"), ("'forward'", "every layer has")),
-        (("backend",), ("'backend'", "every layer has")),
-    ],
-)
-def test_options_that_are_no_names(options: Any, said: tuple[str, ...]) -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("Mine: options", *said)):
-        type("Mine", (nn.Stateless,), {"op": ops.leaky_relu, "options": options})
-
-
 def test_an_op_that_forgets_the_context(make: Any) -> None:
     """Two images are no pair of a result and its context."""
 

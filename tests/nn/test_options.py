@@ -15,8 +15,8 @@ from xpcnn.errors import AlgorithmError, ArgumentError, BackendError, DtypeError
 NAN, INF = math.nan, math.inf
 
 IMPOSSIBLE = """
-nn.Conv2d(0, 2, 3)                              | Conv2d in_channels=0
-nn.Conv2d(1, 0, 3)                              | Conv2d out_channels=0
+nn.Conv2d(0, 2, 3)                              | Conv2d in_channels 0
+nn.Conv2d(1, 0, 3)                              | Conv2d out_channels 0
 nn.Conv2d(4, 4, 3, groups=3)                    | Conv2d groups=3 in_channels=4 divide
 nn.Conv2d(1, 2, 0)                              | Conv2d kernel_size 0
 nn.Conv2d(1, 2, 3, stride=0)                    | Conv2d stride 0
@@ -30,8 +30,8 @@ nn.Conv2d(1, 2, 3, weight_init=-1.0)            | weight_init -1.0
 nn.Conv2d(1, 2, 3, weight_init=NAN)             | weight_init nan
 nn.Conv2d(1, 2, 3, weight_init=None)            | weight_init None
 nn.Conv2d(1, 2, 3, weight_init=scalar)          | weight_init () (2, 1, 3, 3)
-nn.ConvTranspose2d(0, 2, 3)                     | ConvTranspose2d in_channels=0
-nn.ConvTranspose2d(2, 2.0, 3)                   | ConvTranspose2d out_channels=2.0
+nn.ConvTranspose2d(0, 2, 3)                     | ConvTranspose2d in_channels 0
+nn.ConvTranspose2d(2, 2.0, 3)                   | ConvTranspose2d out_channels 2.0
 nn.ConvTranspose2d(4, 4, 3, groups=3)           | ConvTranspose2d groups=3
 nn.ConvTranspose2d(1, 2, 3, padding=-1)         | ConvTranspose2d padding -1
 nn.ConvTranspose2d(1, 2, 3, output_padding=1)   | ConvTranspose2d output_padding (1, 1) stride (1, 1)
@@ -63,7 +63,7 @@ nn.LayerNorm(0)                                 | LayerNorm normalized_shape 0
 nn.LayerNorm(3, eps=-1e-5)                      | LayerNorm eps -1e-05
 nn.LayerNorm(3, affine=None)                    | LayerNorm affine None
 nn.GroupNorm(3, 4)                              | GroupNorm num_groups=3 num_channels=4 divide
-nn.GroupNorm(2, 4.0)                            | GroupNorm num_channels=4.0
+nn.GroupNorm(2, 4.0)                            | GroupNorm num_channels 4.0
 nn.GroupNorm(2, 4, eps=NAN)                     | GroupNorm eps nan
 nn.LocalResponseNorm(0)                         | LocalResponseNorm: size integer 0
 nn.LocalResponseNorm(5, alpha=-1)               | LocalResponseNorm alpha -1

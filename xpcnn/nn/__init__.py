@@ -11,9 +11,8 @@ from xpcnn.nn.layer import Layer, LoadReport, ModelSpec, ReceptiveField, Statele
 from xpcnn.nn.linear import Flatten, Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm
 from xpcnn.nn.parameter import Buffer, Gradients, Parameter
-from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from xpcnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, ScaledAvgPool2d
 from xpcnn.nn.preprocess import Preprocess, preprocess_of
-from xpcnn.nn.scaled_pool import ScaledAvgPool2d
 from xpcnn.nn.summary import Summary, summary
 from xpcnn.nn.value_and_grad import is_batch_independent, value_and_grad
 

@@ -22,9 +22,6 @@ from xpcnn.plugins import check_name
 
 __all__ = ["INITIAL", "Configurable", "from_config", "registered", "shown_arguments"]
 
-MOST_NESTED = 20
-"""Layers in layers: JSON of ours is nested 50 deep at most, and each layer takes two of them."""
-
 INITIAL = frozenset({"seed", "weight_init"})  # of the weights, which are loaded
 
 _kinds: dict[str, type[Configurable]] = {}
@@ -46,18 +43,10 @@ class Configurable(Tree):
     """What can be described by data, and built of them again: the base of `Layer`."""
 
     def replace_child(self, path: str, layer: Any) -> None:
-        """Put a layer in the place of the child of that path, such as ``"fc"`` or ``"blocks.0"``.
-
-        Raises
-        ------
-        ArgumentError
-            When there is no such child.
-        """
+        """Put a layer in the place of the child of that path, such as ``"fc"`` or ``"blocks.0"``."""
         if path not in self.children():
-            raise ArgumentError(
-                f"{type(self).__name__} has no child {in_words(path)} to replace; children: "
-                f"{', '.join(self.children())}"
-            )
+            known = ", ".join(self.children())
+            raise ArgumentError(f"{type(self).__name__} has no child {in_words(path)} to replace: {known}")
         holder: Any = vars(self)
         *outer, last = path.split(".")
         for key in outer:
@@ -90,7 +79,7 @@ class Configurable(Tree):
         for path, state in self._states().items():
             if (first := seen.setdefault(id(state), path)) != path:
                 raise ArgumentError(f"{first} and {path} are one {type(state).__name__}")
-        return _described(self, "", 0)
+        return _described(self, "")
 
     def config_arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments by name: numbers, texts, layers, and lists and dicts of such.
@@ -120,21 +109,19 @@ class Configurable(Tree):
         return found
 
 
-def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
+def _described(layer: Any, path: str) -> dict[str, Any]:
     kind, where = type(layer), path or "the model"
     if kind not in _names:
         raise ArgumentError(
             f'{where} is a {kind.__qualname__}, which is not registered: put @nn.registered("NAME") before '
             f"its class"
         )
-    if depth > MOST_NESTED:
-        raise ArgumentError(f"{path:.60}…: layers are nested more than {MOST_NESTED} deep")
     given: set[int] = set()
 
     def data(value: Any, what: str) -> Any:
         if isinstance(value, Configurable):
             given.add(id(value))
-            return _described(value, join_paths(path, what), depth + 1)
+            return _described(value, join_paths(path, what))
         value = plain(value)
         if isinstance(value, tuple):
             return [data(one, f"{what}.{i}") for i, one in enumerate(value)]
@@ -152,7 +139,7 @@ def _described(layer: Any, path: str, depth: int) -> dict[str, Any]:
     its_arguments = _made(lambda: dict(layer.config_arguments()), where)
     arguments = {name: data(value, name) for name, value in its_arguments.items()}
     children = {
-        name: _described(child, join_paths(path, name), depth + 1)
+        name: _described(child, join_paths(path, name))
         for name, child in layer.children().items()
         if id(child) not in given
     }
@@ -278,15 +265,13 @@ def from_config(data: Any) -> Any:
     Linear(3, 2)
     """
     try:
-        return _built(data, "", 0)
+        return _built(data, "")
     except RecursionError:
         raise ArgumentError("from_config: nested too deep") from None
 
 
-def _built(data: Any, path: str, depth: int) -> Any:
+def _built(data: Any, path: str) -> Any:
     where = f"from_config: {path or 'the model'}"
-    if depth > MOST_NESTED:
-        raise ArgumentError(f"from_config: {path:.60}…: layers are nested more than {MOST_NESTED} deep")
     try:
         name, arguments, children = checked(_Parts, data, where)
     except CheckpointError as error:
@@ -301,7 +286,7 @@ def _built(data: Any, path: str, depth: int) -> Any:
 
     def value(data: Any, what: str) -> Any:
         if _is_layer(data):
-            layer = _built(data, join_paths(path, what), depth + 1)
+            layer = _built(data, join_paths(path, what))
             given.add(id(layer))
             return layer
         if isinstance(data, list | tuple):
@@ -313,14 +298,14 @@ def _built(data: Any, path: str, depth: int) -> Any:
     where = f"{where} ({name})"
     found = {what: value(one, what) for what, one in arguments.items()}
     if _is_made_of_children(kind):
-        parts = {child: _built(part, join_paths(path, child), depth + 1) for child, part in children.items()}
+        parts = {child: _built(part, join_paths(path, child)) for child, part in children.items()}
         layer = _made(lambda: kind.from_children(parts, **found), where)
     else:
         layer = _made(lambda: kind(**found), where)
         own = _made(layer.children, where)
         for child, part in children.items():
             if child not in own or not _is_described(own[child], part):
-                other = _built(part, join_paths(path, child), depth + 1)
+                other = _built(part, join_paths(path, child))
                 _made(functools.partial(layer.replace_child, child, other), where)
     names = [child for child, one in layer.children().items() if id(one) not in given]
     if names != list(children):

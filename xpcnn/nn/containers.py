@@ -41,10 +41,10 @@ class Container(Layer):
         return cls(children)
 
     def replace_child(self, path: str, layer: Layer) -> None:
-        if path in self._layers or path not in self.children():
-            self[path] = layer  # which refuses a name that no child can have
-        else:
+        if path not in self._layers and path in self.children():  # in an attribute
             super().replace_child(path, layer)
+        else:
+            self[path] = layer
 
     def _add(self, name: Any, layer: Any) -> None:
         problem = None
@@ -88,13 +88,8 @@ class Container(Layer):
     def __getitem__(self, which: Any) -> Layer:
         layers = self._layers
         if isinstance(which, slice):
-            raise ArgumentError(
-                f"{type(self).__name__}: a child is given by its name or position, got {which}; make a model "
-                f"of some layers by nn.Sequential(*list(model)[1:])"
-            )
-        if isinstance(which, int):
-            which = list(layers)[which]
-        return layers[which]
+            raise ArgumentError(f"{type(self).__name__}: for some layers, nn.Sequential(*list(model)[1:])")
+        return list(layers.values())[which] if isinstance(which, int) else layers[which]
 
     def __setitem__(self, which: str | int, layer: Layer) -> None:
         self._add(list(self._layers)[which] if isinstance(which, int) else which, layer)

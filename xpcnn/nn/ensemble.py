@@ -10,7 +10,7 @@ from xpcnn import ops
 from xpcnn.backend import Array, backend_of, is_array, is_floating
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn.containers import Parallel
-from xpcnn.nn.layer import Layer, ModelSpec
+from xpcnn.nn.layer import Layer
 from xpcnn.nn.parameter import Gradients
 from xpcnn.nn.preprocess import prepared
 from xpcnn.nn.spec import checked_spec, spec_fields
@@ -37,11 +37,6 @@ class Ensemble(Parallel):
         ``"geometric"``: of their geometric means, which are proportional to the probabilities. That is the
         softmax of the averaged logits. A member that is sure that it is not a class counts for more than one
         that is sure that it is.
-
-    Attributes
-    ----------
-    spec : ModelSpec or None
-        Which images it was trained on; else those that all its members were.
 
     Raises
     ------
@@ -78,7 +73,6 @@ class Ensemble(Parallel):
         if not members:
             raise ArgumentError("Ensemble: it has no members; give at least one model")
         self._vote = vote
-        self._spec: ModelSpec | None = None
         super().__init__({str(i): member for i, member in enumerate(members)})
 
     @classmethod
@@ -109,23 +103,6 @@ class Ensemble(Parallel):
                 f"Ensemble: members are numbered, so the next is {str(len(self._layers))!r}, not {name!r}"
             )
         super()._add(name, layer)
-
-    @property
-    def spec(self) -> ModelSpec | None:
-        """Which images it was trained on; else those that all members were, where they agree."""
-        if self._spec is not None:
-            return self._spec
-        known = [member.spec or ModelSpec() for member in self.members]
-        common = {
-            name: getattr(known[0], name)
-            for name in ("input_shape", "preparation")
-            if len({getattr(one, name) for one in known}) == 1
-        }
-        return ModelSpec(**common) if any(common.values()) else None
-
-    @spec.setter
-    def spec(self, spec: ModelSpec | None) -> None:
-        self._spec = spec
 
     # -- how answers become one -------------------------------------------------------
 
@@ -174,14 +151,11 @@ class Ensemble(Parallel):
 
 def _check_outputs(outputs: list[Any]) -> None:
     for i, y in enumerate(outputs):
-        if not is_array(y):
-            raise ArgumentError(
-                f"Ensemble: member {i} gave {type(y).__name__}, not one array of logits (N, classes)"
-            )
-        if y.ndim != 2:
-            raise ShapeError(f"Ensemble: member {i} gave shape {tuple(y.shape)}, not logits (N, classes)")
-        if tuple(y.shape) != tuple(outputs[0].shape):
+        shape = tuple(y.shape) if is_array(y) else type(y).__name__
+        if not is_array(y) or y.ndim != 2:
+            raise ShapeError(f"Ensemble: member {i} gave {shape}, not one array of logits (N, classes)")
+        if y.shape != outputs[0].shape:
             raise ShapeError(
-                f"Ensemble: members 0 and {i} gave shapes {tuple(outputs[0].shape)} and {tuple(y.shape)}; "
-                f"all must know the same classes"
+                f"Ensemble: members 0 and {i} gave shapes {tuple(outputs[0].shape)} and {shape}; all must "
+                f"know the same classes"
             )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from xpcnn.backend import Array, Key, backend_of
-from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.nn.config import registered
+from xpcnn.backend import Array, backend_of
+from xpcnn.errors import ArgumentError
 from xpcnn.nn.containers import Sequential
 from xpcnn.nn.conv import Conv2d, ConvTranspose2d
 from xpcnn.nn.layer import Layer
-from xpcnn.nn.linear import Linear
-from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
+from xpcnn.nn.norm import BatchNorm2d
 from xpcnn.nn.parameter import Parameter
 from xpcnn.nn.tree import walk
-from xpcnn.ops.op import require_array, upcast
+from xpcnn.ops.op import upcast
 
 __all__ = ["fuse"]
 
@@ -24,8 +22,8 @@ def fuse(model: Layer) -> Layer:
     """Return a copy of a model for inference, its batch-norms folded into the layers before them.
 
     With running statistics a batch-norm is one factor and one summand for each channel, which a `Conv2d` or
-    `ConvTranspose2d` before a `BatchNorm2d`, or a `Linear` before a `BatchNorm1d`, can have in its weight and
-    bias. The batch-norm is then left out: a ReLU behind it follows the convolution directly.
+    `ConvTranspose2d` before a `BatchNorm2d` can have in its weight and bias. The batch-norm is then left
+    out: a ReLU behind it follows the convolution directly.
 
     Parameters
     ----------
@@ -75,46 +73,11 @@ def fuse(model: Layer) -> Layer:
     return fused
 
 
-@registered("FoldedLinear")
-class _FoldedLinear(Linear):
-    """A linear layer that has taken in a batch-norm, and so holds for rows (N, C) alone.
-
-    Of (N, C, L) the batch-norm would have scaled the second axis, not the last.
-    """
-
-    batch_independent = True
-
-    @classmethod
-    def like(cls, linear: Linear) -> _FoldedLinear:
-        """Return one with the attributes of a linear layer."""
-        folded = cls.__new__(cls)
-        vars(folded).update(vars(linear))
-        return folded
-
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
-        if require_array("Linear", "x", x).ndim != 2:
-            raise ShapeError(
-                f"Linear: x must have shape (N, {self.weight.shape[1]}) as a BatchNorm1d was folded into the "
-                f"weight, got {tuple(x.shape)}; use the model before nn.fuse"
-            )
-        return super().forward(x, train=train, key=key)
-
-
-# What may take in which batch-norm. A folded linear layer may take in another one.
-_PAIRS = {
-    (Conv2d, BatchNorm2d),
-    (ConvTranspose2d, BatchNorm2d),
-    (Linear, BatchNorm1d),
-    (_FoldedLinear, BatchNorm1d),
-}
-
-
 def _runs_in_order(layer: Layer) -> bool:
     """Return whether each child gets what the one before it gives, which a subclass may have changed."""
     kind = type(layer)
-    if not isinstance(layer, Sequential):
-        return False
-    return kind.forward is Sequential.forward and kind.__call__ is Sequential.__call__
+    in_order = kind.forward is Sequential.forward and kind.__call__ is Sequential.__call__
+    return isinstance(layer, Sequential) and in_order
 
 
 def _fold_row(row: Any) -> None:
@@ -129,15 +92,11 @@ def _fold_row(row: Any) -> None:
 
 
 def _fits(layer: Any, norm: Any) -> bool:
-    if (type(layer), type(norm)) not in _PAIRS:
-        return False
-    k, c, *_ = layer.weight.shape
-    outputs = c * layer.groups if isinstance(layer, ConvTranspose2d) else k
-    # With other numbers the model is wrong, or what the linear layer gives is not (N, C).
-    return bool(norm.running_mean.shape == (outputs,))
+    known = type(layer) in (Conv2d, ConvTranspose2d) and type(norm) is BatchNorm2d
+    return known and bool(norm.num_features == layer.out_channels)  # with other numbers the model is wrong
 
 
-def _folded(layer: Any, norm: Any) -> Layer:
+def _folded(layer: Any, norm: Any) -> Any:
     """Return a layer that gives what `layer` and the batch-norm `norm` give one after the other."""
     weight = layer.weight.data
     backend = backend_of(weight)
@@ -159,7 +118,7 @@ def _folded(layer: Any, norm: Any) -> Layer:
         scaled = xp.reshape(by_group * xp.reshape(scale, (layer.groups, 1, k, 1, 1)), weight.shape)
     else:
         scaled = upcast(backend, weight) * xp.reshape(scale, (-1,) + (1,) * (weight.ndim - 1))
-    folded = _FoldedLinear.like(layer) if isinstance(layer, Linear) else copy.copy(layer)
+    folded: Any = copy.copy(layer)
     folded.weight = _like(layer.weight, scaled)
     folded.bias = _like(layer.weight if layer.bias is None else layer.bias, shift)
     return folded

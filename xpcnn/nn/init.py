@@ -8,41 +8,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from xpcnn.arguments import MOST_SIZE
 from xpcnn.backend import FLOATS, Array, dtype_name, get_backend, host_generator
 from xpcnn.errors import ArgumentError, DtypeError
 from xpcnn.ops.op import in_words, real, require_possible, whole
 
-__all__ = [
-    "LACKING",
-    "MOST_REPLACED",
-    "Initializer",
-    "constant",
-    "draw",
-    "floating",
-    "grouped",
-    "he",
-    "normal",
-    "without_memory",
-    "xavier",
-]
+__all__ = ["Initializer", "draw", "he", "normal", "xavier"]
 
 # (host generator, shape, fan_in, fan_out) -> host array. fan_in counts the values an output sums over,
 # fan_out the outputs a value goes into (of all groups together, as PyTorch counts).
 Initializer = Callable[[Any, tuple[int, ...], int, int], Array]
 
 
-def _gaussian(std: Callable[[int, int], float]) -> Initializer:
-    def initialize(rng: Any, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Any:
-        return rng.standard_normal(shape) * std(fan_in, fan_out)
-
-    return initialize
-
-
 def normal(std: float) -> Initializer:
     """Return an initialiser that draws from N(0, std²), whatever the layer's size."""
     std = real("normal: std", std, 0)
-    return _gaussian(lambda fan_in, fan_out: std)
+    return lambda rng, shape, fan_in, fan_out: rng.standard_normal(shape) * std
 
 
 def xavier() -> Initializer:
@@ -52,7 +32,7 @@ def xavier() -> Initializer:
     ----------
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
     """
-    return _gaussian(lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)))
+    return lambda rng, shape, fan_in, fan_out: rng.standard_normal(shape) * math.sqrt(2 / (fan_in + fan_out))
 
 
 def he() -> Initializer:
@@ -62,7 +42,7 @@ def he() -> Initializer:
     ----------
     He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015.
     """
-    return _gaussian(lambda fan_in, fan_out: math.sqrt(2 / fan_in))
+    return lambda rng, shape, fan_in, fan_out: rng.standard_normal(shape) * math.sqrt(2 / fan_in)
 
 
 LACKING = 10_000
@@ -162,14 +142,10 @@ def floating(layer: str, dtype: Any) -> Any:
 
 def grouped(layer: str, name: str, groups: Any, **channels: Any) -> tuple[int, ...]:
     """Return a number of groups, and the numbers of channels, each of which it divides."""
-    try:
-        number, *counts = (whole(name, value, 1) for value in (groups, *channels.values()))
-    except ArgumentError:
-        counts = []
-    if not counts or any(value % number for value in counts):
-        shown = " and ".join(f"{channel}={in_words(value)}" for channel, value in channels.items())
-        raise ArgumentError(
-            f"{layer}: {name}={in_words(groups)} must divide {shown}, all integers of at least 1 and at most "
-            f"{MOST_SIZE}"
-        )
+    number, *counts = (
+        whole(f"{layer}: {key}", value, 1) for key, value in {name: groups, **channels}.items()
+    )
+    if any(count % number for count in counts):
+        shown = " and ".join(f"{key}={count}" for key, count in zip(channels, counts, strict=True))
+        raise ArgumentError(f"{layer}: {name}={number} must divide {shown}")
     return (number, *counts)

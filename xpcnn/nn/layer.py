@@ -17,16 +17,7 @@ from xpcnn.nn.spec import ModelSpec, structure_of
 from xpcnn.nn.tree import PLAIN, members, walk
 from xpcnn.ops.op import Op, flag, in_words
 
-__all__ = [
-    "Layer",
-    "LoadReport",
-    "ModelSpec",
-    "OpLayer",
-    "ReceptiveField",
-    "Stateless",
-    "TraceRow",
-    "Weighted",
-]
+__all__ = ["Layer", "LoadReport", "ModelSpec", "OpLayer", "ReceptiveField", "Stateless", "Weighted"]
 
 
 class Layer(Saved):
@@ -195,21 +186,14 @@ class OpLayer(Layer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        op, options = vars(cls).get("op"), vars(cls).get("options", ())
         if "op" in vars(cls):
+            op = vars(cls)["op"]
             if not callable(op) or not callable(getattr(op, "backward", None)):
                 raise ArgumentError(
                     f"{cls.__name__}: op must be a function (x, …) -> (y, ctx) with a .backward, such as "
                     f"xpcnn.ops.relu or one under @xpcnn.ops.op.op, got {in_words(op)}"
                 )
             cls.op = staticmethod(op)  # type: ignore[assignment]  # else ``self.op`` is a method
-        if not isinstance(options, tuple) or any(
-            not isinstance(name, str) or hasattr(OpLayer, name) for name in options
-        ):
-            raise ArgumentError(
-                f'{cls.__name__}: options must be a tuple of names, such as ("slope",), none of them that of '
-                f"an attribute which every layer has, got {in_words(options)}"
-            )
 
     def arguments(self) -> dict[str, Any]:
         """Return what the op takes beside x."""
@@ -270,8 +254,8 @@ class Stateless(OpLayer):
     Raises
     ------
     ArgumentError
-        When a subclass is defined whose `op` has no ``backward``, or whose `options` are no names or those of
-        attributes that every layer has. When `op` returns no pair (y, ctx), or its backward more than dx.
+        When a subclass is defined whose `op` has no ``backward``; when `op` returns no pair (y, ctx), or its
+        backward more than dx.
 
     Examples
     --------

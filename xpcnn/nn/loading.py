@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, NamedTuple, cast
 
-from xpcnn.backend import Array, get_backend, home_of, to_numpy
+from xpcnn.backend import Array, home_of, to_numpy
 from xpcnn.errors import StateDictError
 from xpcnn.io import load_weights, save_arrays
 from xpcnn.nn.config import Configurable
@@ -242,15 +242,8 @@ def _common_segment(paths: Mapping[str, Any]) -> str:
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    """Return the shape of an array, or of numbers in lists; None of anything else."""
-    if hasattr(value, "shape"):
-        return tuple(value.shape)
-    if isinstance(value, bool | int | float | list | tuple):
-        try:
-            return tuple(get_backend().asarray(value).shape)
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return None
+    """Return the shape of an array; None of anything else."""
+    return tuple(value.shape) if hasattr(value, "shape") else None
 
 
 def _named(path: str) -> str:
@@ -259,5 +252,5 @@ def _named(path: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    shape = None if isinstance(value, int | float) else _shape(value)
+    shape = _shape(value)
     return f"({type(value).__name__}, no array)" if shape is None else str(shape)

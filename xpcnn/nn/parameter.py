@@ -161,8 +161,16 @@ class Gradients:
         return self._entries.get(parameter)
 
     def __getitem__(self, which: Parameter | str) -> Array:
-        parameter = self._at(which) if isinstance(which, str) else which
-        gradient = self.get(parameter)
+        if isinstance(which, str):
+            parameters = self._root.parameters() if self._root is not None else {}
+            if which not in parameters:
+                raise ArgumentError(
+                    f"Gradients: there is no parameter {which!r}; the model whose backward pass filled this "
+                    f"store has {', '.join(parameters) or 'none'}"
+                )
+            gradient = self.get(parameters[which])
+        else:
+            gradient = self.get(which)
         if gradient is None:
             raise ArgumentError(
                 f"Gradients: no gradient is stored for {which!r}; backward was not called with this store, "
@@ -172,19 +180,8 @@ class Gradients:
 
     def __contains__(self, which: Parameter | str) -> bool:
         if isinstance(which, str):
-            known = self._root.parameters() if self._root is not None else {}
-            return which in known and known[which] in self._entries
+            return self._root is not None and self._root.parameters().get(which) in self._entries
         return which in self._entries
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    def _at(self, path: str) -> Parameter:
-        if self._root is None:
-            raise ArgumentError(f"Gradients: no backward pass has filled this store, so {path!r} is unknown")
-        parameters = self._root.parameters()
-        if path not in parameters:
-            raise ArgumentError(
-                f"Gradients: the model has no parameter {path!r}; it has {', '.join(parameters) or 'none'}"
-            )
-        return parameters[path]

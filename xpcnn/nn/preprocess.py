@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
@@ -26,20 +25,9 @@ from xpcnn.nn.init import floating
 from xpcnn.nn.layer import Layer, ReceptiveField
 from xpcnn.nn.parameter import Gradients, Parameter
 from xpcnn.nn.receptive_field import Traced
-from xpcnn.ops.op import accumulator, plain, real, require_array
+from xpcnn.ops.op import accumulator, in_words, plain, real, require_array
 
-__all__ = [
-    "Preprocess",
-    "backend_like",
-    "like_of",
-    "prepared",
-    "preprocess_of",
-    "require_batch",
-    "scaled_images",
-    "set_preprocessing",
-    "to_images",
-    "to_targets",
-]
+__all__ = ["Preprocess", "preprocess_of"]
 
 PerChannel = float | tuple[float, ...]
 
@@ -121,28 +109,21 @@ class Preprocess(Layer):
 
     def _set(self, mean: Any, std: Any) -> None:
         mean, std = _numbers("mean", mean, -MOST), _numbers("std", std, SMALLEST_STD)
-        counts = {
-            name: len(values) for name, values in (("mean", mean), ("std", std)) if isinstance(values, tuple)
-        }
-        for name, count in counts.items():
-            if self.channels not in (None, count):
-                raise ArgumentError(
-                    f"{type(self).__name__}: {name} has {count} numbers, expected {self.channels}, one for "
-                    f"each channel"
-                )
-        if len({*counts.values()}) > 1:
-            raise ArgumentError(f"Preprocess: mean has {counts['mean']} numbers but std has {counts['std']}")
+        counts = {len(values) for values in (mean, std) if isinstance(values, tuple)}
+        if len(counts | {self.channels} - {None}) > 1:
+            raise ArgumentError(
+                f"{type(self).__name__}: mean and std must be numbers, or have one for each of "
+                f"{self.channels or 'the'} channels, got mean={in_words(mean)}, std={in_words(std)}"
+            )
         self._mean: PerChannel = mean
         self._std: PerChannel = std
-
-    def _scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return what bytes are multiplied by, and what is taken off then: of all or of each channel."""
-        count = max(len(values) if isinstance(values, tuple) else 1 for values in (self._mean, self._std))
         means, stds = (
-            values if isinstance(values, tuple) else (values,) * count for values in (self._mean, self._std)
+            values if isinstance(values, tuple) else (values,) * max(counts, default=1)
+            for values in (mean, std)
         )
-        shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
-        return tuple(1 / (255 * std) for std in stds), shifts
+        # What bytes are multiplied by, and what is taken off then.
+        self._scales = tuple(1 / (255 * std) for std in stds)
+        self._shifts = tuple(mean / std for mean, std in zip(means, stds, strict=True))
 
     def _note_dtype(self, dtype: Any) -> None:
         self.dtype = dtype_name(dtype)
@@ -157,13 +138,13 @@ class Preprocess(Layer):
                 f"Preprocess: images must be uint8 or floating, got {dtype_name(x.dtype)}; give values of 0 "
                 f"to 255 as uint8, and others as floats, normalised with mean={self.mean}, std={self.std}"
             )
-        scales, shifts = self._scaling()
-        if len(scales) > 1 and (x.ndim != 4 or x.shape[1] != len(scales)):
+        channels = len(self._scales)
+        if channels > 1 and (x.ndim != 4 or x.shape[1] != channels):
             raise ShapeError(
                 f"Preprocess: images have shape {tuple(x.shape)}, but mean and std are for "
-                f"(N, {len(scales)}, H, W)"
+                f"(N, {channels}, H, W)"
             )
-        return scaled_images(x, scales, shifts, _dtype(backend_of(x), self.dtype)), True
+        return scaled_images(x, self._scales, self._shifts, _dtype(backend_of(x), self.dtype)), True
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes = ctx
@@ -180,12 +161,10 @@ class Preprocess(Layer):
         least, most = (float(extreme(x[:1, ...])) for extreme in (backend.xp.min, backend.xp.max))
         if least < 0 or not BRIGHT <= most <= 255:
             return
-        if max(255 * scale - shift for scale, shift in zip(*self._scaling(), strict=True)) >= BRIGHT:
-            return  # so bright are images that are prepared as this layer would
-        with _lock:
-            if self in _warned:
-                return
-            _warned.add(self)
+        white = (255 * scale - shift for scale, shift in zip(self._scales, self._shifts, strict=True))
+        if self in _warned or max(white) >= BRIGHT:  # so bright are images prepared as this layer would
+            return
+        _warned.add(self)
         warnings.warn(
             f"floating images have values up to {most:g}, and are taken as they are; "
             f"give them as uint8, or as (x / 255 - mean) / std with mean={self.mean}, std={self.std}",
@@ -226,7 +205,6 @@ def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...]
 
 
 _warned: WeakSet[Preprocess] = WeakSet()
-_lock = Lock()
 
 
 def _numbers(name: str, value: Any, least: float) -> PerChannel:
@@ -235,12 +213,6 @@ def _numbers(name: str, value: Any, least: float) -> PerChannel:
     if isinstance(values, tuple) and values:
         return tuple(real(name, one, least, MOST) for one in values)
     return real(name, values, least, MOST)
-
-
-def set_preprocessing(model: Layer, mean: PerChannel, std: PerChannel) -> None:
-    """Set mean and std of the layer in front, as files of earlier versions have them."""
-    if (layer := preprocess_of(model)) is not None:
-        layer._set(mean, std)
 
 
 def preprocess_of(model: Layer) -> Preprocess | None:

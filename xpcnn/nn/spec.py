@@ -21,17 +21,7 @@ from xpcnn.nn.tree import join_paths, walk
 if TYPE_CHECKING:
     from xpcnn.nn.layer import Layer
 
-__all__ = [
-    "PREPARATIONS",
-    "ModelSpec",
-    "checked_spec",
-    "describe_spec",
-    "parse_recipe",
-    "parse_spec",
-    "spec_fields",
-    "spec_of",
-    "structure_of",
-]
+__all__ = ["PREPARATIONS", "ModelSpec"]
 
 PREPARATIONS = ("mnist-digit", "crop", "pad", "squash")
 """How pictures can become a model's images; `xpcnn.data.prepare` has the same names, and does it."""
@@ -122,7 +112,7 @@ def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
 # -- whether it was changed ---------------------------------------------------------------
 
 # How a result is computed is no part of what it is. The dtype is that of the weights.
-_PASSED_OVER = INITIAL | {"spec", "algorithm", "_spec", "_structure", "_layers", "dtype"}
+_PASSED_OVER = INITIAL | {"spec", "algorithm", "_structure", "_layers", "dtype"}
 
 
 def structure_of(model: Layer) -> list[tuple[str, str]]:

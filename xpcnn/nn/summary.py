@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xpcnn.errors import ArgumentError
 from xpcnn.nn.layer import Layer, ReceptiveField
-from xpcnn.ops.op import in_words, plain
+from xpcnn.ops.op import sizes
 
 __all__ = ["Summary", "SummaryRow", "summary"]
 
@@ -74,11 +74,7 @@ def summary(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     """
     if not isinstance(model, Layer):
         raise ArgumentError(f"summary: model must be a Layer, got {type(model).__name__}")
-    shape = plain(input_shape)
-    if not isinstance(shape, tuple) or not shape or any(type(size) is not int or size < 1 for size in shape):
-        raise ArgumentError(
-            f"summary: input_shape must be positive sizes without the batch, got {in_words(input_shape)}"
-        )
+    shape = sizes("summary", "input_shape", input_shape)
     backend = model.backend
     dtypes = [parameter.dtype for parameter in model.parameters().values()]
     dtype = dtypes[0] if dtypes else backend.xp.float32

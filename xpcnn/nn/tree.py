@@ -16,7 +16,7 @@ __all__ = ["DESCRIPTIONS", "PLAIN", "Tree", "join_paths", "members", "walk"]
 Kind = TypeVar("Kind")
 
 _WITHOUT_PATHS = (set, frozenset, deque)
-DESCRIPTIONS = frozenset({"spec", "_spec", "_structure"})
+DESCRIPTIONS = frozenset({"spec", "_structure"})
 """Attributes that describe a model in words, and hold nothing."""
 
 PLAIN = frozenset({type(None), bool, int, float, str})
@@ -119,8 +119,7 @@ def members(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict
     Raises
     ------
     ArgumentError
-        When one is in a set or deque, or in a dict under a key that makes no path; for a list that holds
-        itself.
+        When one is in a set or deque, or in a dict under a key that makes no path.
 
     Examples
     --------
@@ -128,28 +127,21 @@ def members(owner: Any, attributes: Mapping[str, Any], kind: type[Kind]) -> dict
     ['body.0', 'body.1.0', 'head.a']
     """
 
-    def found(path: str, value: Any, around: tuple[Any, ...] = ()) -> Iterator[tuple[str, Kind]]:
+    def found(path: str, value: Any) -> Iterator[tuple[str, Kind]]:
         if isinstance(value, kind):
             yield path, value
             return
         if type(value) in PLAIN or not isinstance(value, (list, tuple, Mapping, *_WITHOUT_PATHS)):
             return
-        if any(value is outer for outer in around):
-            raise ArgumentError(
-                f"{type(owner).__name__}: {path} is a {type(value).__name__} that holds itself"
-            )
         inside = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, element in inside:
-            for inner, one in found(f"{path}.{key}", element, (*around, value)):
-                if isinstance(value, _WITHOUT_PATHS):
+            for inner, one in found(f"{path}.{key}", element):
+                odd = isinstance(value, Mapping) and (not isinstance(key, str) or not key or "." in key)
+                if odd or isinstance(value, _WITHOUT_PATHS):
                     raise ArgumentError(
                         f"{type(owner).__name__}: {path} is a {type(value).__name__} that holds a "
-                        f"{type(one).__name__}, which has no path there; use a list, a tuple or a dict"
-                    )
-                if isinstance(value, Mapping) and (not isinstance(key, str) or not key or "." in key):
-                    raise ArgumentError(
-                        f"{type(owner).__name__}: {path} has a {type(one).__name__} under the key {key!r}; "
-                        f"use texts without dots as keys"
+                        f"{type(one).__name__}{f' under the key {key!r}' if odd else ''}, which has no path "
+                        f"there; use a list, a tuple, or a dict whose keys are texts without dots"
                     )
                 yield inner, one
 

@@ -15,7 +15,6 @@ from xpcnn.io import load_weights
 from xpcnn.models import build
 from xpcnn.nn import Layer
 from xpcnn.nn.init import LACKING, MOST_REPLACED, without_memory
-from xpcnn.nn.preprocess import set_preprocessing
 from xpcnn.nn.spec import ModelSpec, parse_recipe, parse_spec
 from xpcnn.train.run import RunDirectory
 
@@ -72,8 +71,8 @@ def load_model(path: str | PathLike[str]) -> Layer:
         most = sum(array.size for array in arrays.values()) + LACKING
         with without_memory(max(most, MOST_REPLACED)):
             model = _built(spec)
-        if older:
-            set_preprocessing(model, *older)
+        if older and (layer := nn.preprocess_of(model)) is not None:
+            layer.mean, layer.std = older
         weights = sum(math.prod(state.shape) for state in model._states().values())
         if weights > most:
             raise CheckpointError(
