@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.model_cases import FAMILIES, images, tiny, tiny_shape
-from xpcnn import Trainer, load_model, models, nn, optim
-from xpcnn.train import evaluate, predict
+from tests.support.model_cases import images, tiny, tiny_shape
+from xpcnn import load_model, nn
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
@@ -64,17 +63,6 @@ def test_the_same_outputs_on_every_backend(make: Any, dtype: str, name: str) -> 
     np.testing.assert_array_equal(make.to_numpy(model(x)), expected)
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(WITH_NORMS)))
-def test_models_without_batch_norms_are_copied(name: str) -> None:
-    model = tiny(name)
-    fused = nn.fuse(model)
-    assert norms(model) == 0
-    assert repr(fused) == repr(model)
-    assert fused.spec == model.spec
-    x = images(2, *tiny_shape(name))
-    np.testing.assert_array_equal(fused(x), model(x))
-
-
 def test_auxiliary_heads_are_folded_too() -> None:
     model = trained("googlenet", aux=True)
     fused = nn.fuse(model)
@@ -95,15 +83,6 @@ def test_paths_of_what_is_left_stay() -> None:
 # -- recipes and files --------------------------------------------------------------------------
 
 
-def test_the_preprocessing_is_kept() -> None:
-    model = models.resnet20(in_channels=1, seed=0)
-    fused = nn.fuse(model)
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 16, 16), dtype=np.uint8)
-    np.testing.assert_allclose(predict(fused, pixels), predict(model, pixels), rtol=1e-4)
-    labels = np.arange(5)
-    assert evaluate(fused, (pixels, labels)).loss == pytest.approx(evaluate(model, (pixels, labels)).loss)
-
-
 def test_a_fused_models_file(tmp_path: Path) -> None:
     model = trained("resnet20")
     path = tmp_path / "fused.safetensors"
@@ -117,15 +96,6 @@ def test_a_fused_models_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again(x), fused(x))
 
 
-def test_an_ensemble() -> None:
-    members = trained("resnet20"), trained("resnet20", seed=3), tiny("lenet5")
-    ensemble = nn.Ensemble(*members)
-    fused: Any = nn.fuse(ensemble)
-    assert norms(fused) == 0
-    x = images(2, *tiny_shape("resnet20"))
-    np.testing.assert_allclose(fused(x), ensemble(x), rtol=1e-10)
-
-
 def test_models_with_a_layer_in_common() -> None:
     shared = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     members = [nn.Sequential(shared, nn.ReLU()), nn.Sequential(shared)]
@@ -136,14 +106,3 @@ def test_models_with_a_layer_in_common() -> None:
 
 
 # -- training -----------------------------------------------------------------------------------
-
-
-def test_it_can_be_trained_but_tracks_nothing() -> None:
-    model = trained("resnet20", "float32")
-    fused = nn.fuse(model)
-    x = images(4, *tiny_shape("resnet20"), dtype="float32")
-    trainer = Trainer(fused, optim.SGD(fused, lr=0.01))
-    losses = [float(trainer.step(x, np.arange(4))) for _ in range(5)]
-    assert losses[-1] < losses[0]
-    assert not fused.buffers()
-    np.testing.assert_equal(model.state_dict(), trained("resnet20", "float32").state_dict())

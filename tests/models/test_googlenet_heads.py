@@ -132,12 +132,6 @@ def test_loss(make: Any, dtype: str) -> None:
     make.check(backward(ctx), ops.softmax_cross_entropy.backward(one["logits"][1]), dtype)
 
 
-def test_masks_are_a_function_of_the_key() -> None:
-    x = images(5, 2, 16, 16)
-    losses = {key: float(step(with_heads(), x, key=key)[0]) for key in (0, 1)}
-    assert losses[0] == float(step(with_heads(), x, key=0)[0]) != losses[1]
-
-
 def test_training_with_the_heads() -> None:
     model = tiny("googlenet", aux=True, dtype="float32")
     before = {path: parameter.data for path, parameter in model.parameters().items()}

@@ -85,16 +85,6 @@ def test_logits_and_one_training_step(name: str, size: tuple[int, int], options:
         assert_close(model.buffers()[path].data, buffer.numpy(), rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "alexnet", "vgg11_bn", "googlenet", "resnet50", "resnet20"])
-def test_pytorchs_own_weights_load(name: str) -> None:
-    module = twin(name, classes=4, in_channels=2, small_images=True, narrow=True).eval()
-    model = tiny(name, dtype="float32", seed=7)
-    model.load_state_dict(module.state_dict())  # tensors, as a checkpoint holds them
-    x = images(3, *tiny_shape(name), dtype="float32")
-    with torch.no_grad():
-        assert_close(model(x), module(torch.from_numpy(x)).numpy(), rtol=1e-4)
-
-
 @pytest.mark.slow
 def test_resnet18_at_its_published_size() -> None:
     """Logits in float32, to 1e-4; one training step's gradients in float64.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +79,6 @@ def test_outputs_and_gradients_on_every_backend(
 
 
 @every_family
-def test_a_seed_gives_the_same_bits_on_every_backend(make: Any, name: str) -> None:
-    with make.use():
-        state = tiny(name, seed=3).state_dict()
-    for path, expected in tiny(name, seed=3).state_dict().items():
-        np.testing.assert_array_equal(xpcnn.to_numpy(state[path]), expected)
-
-
-@every_family
 def test_the_seed_decides_the_weights(name: str) -> None:
     def weights(seed: Any) -> dict[str, bytes]:
         model = tiny(name, seed=seed)
@@ -100,21 +91,9 @@ def test_the_seed_decides_the_weights(name: str) -> None:
     assert all(first[path] != other[path] for path in first)
     assert weights(np.random.default_rng(0)) == first
     assert weights(None) != weights(None)
-
-
-@every_model
-def test_a_spec_can_be_written_down_and_builds_the_same_model(name: str) -> None:
-    model = tiny(name, seed=4)
-    assert model.spec is not None
-    assert model.spec.builder == name
-    with narrow():
-        again = models.build(model.spec.builder, **model.spec.arguments)
-        drawn = models.build(name, seed=np.random.default_rng(1), dtype=np.float64).spec
-    assert again.spec == model.spec
-    assert_same(again, model)
-    assert drawn is not None
-    json.dumps(drawn.arguments)
-    assert (drawn.arguments["seed"], drawn.arguments["dtype"]) == (None, "float64")
+    spec = tiny(name, seed=np.random.default_rng(1), dtype=np.float64).spec
+    assert spec is not None
+    assert (spec.arguments["seed"], spec.arguments["dtype"]) == (None, "float64")
 
 
 def assert_same(again: nn.Layer, model: nn.Layer) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.nn import draw
+from tests.support.nn_cases import CASES
 from xpcnn import Trainer, data, models, nn, optim
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, XpcnnError
 from xpcnn.train import evaluate, predict
 
 X = np.random.default_rng(0).random((4, 4, 8, 8)).astype("f4")
-ROWS = X[:, 0, 0]
 WRONG: dict[str, tuple[Any, str]] = {
     "list": (X.tolist(), "list"),
     "None": (None, "None"),
@@ -23,64 +24,28 @@ WRONG: dict[str, tuple[Any, str]] = {
     "objects": (X.astype(object), "object"),
     "strings": (X.astype("U3"), "str"),
 }
-every_wrong = pytest.mark.parametrize(("wrong", "kind"), WRONG.values(), ids=WRONG)
-
-LAYERS: dict[str, nn.Layer] = {
-    "Conv2d": nn.Conv2d(4, 4, 3),
-    "ConvTranspose2d": nn.ConvTranspose2d(4, 4, 3),
-    "MaxPool2d": nn.MaxPool2d(2),
-    "AvgPool2d": nn.AvgPool2d(2),
-    "AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d(2),
-    "Linear": nn.Linear(8, 3),
-    "Flatten": nn.Flatten(),
-    "ReLU": nn.ReLU(),
-    "LeakyReLU": nn.LeakyReLU(),
-    "Sigmoid": nn.Sigmoid(),
-    "Tanh": nn.Tanh(),
-    "GELU": nn.GELU(),
-    "SiLU": nn.SiLU(),
-    "Softmax": nn.Softmax(),
-    "Dropout": nn.Dropout(),
-    "BatchNorm1d": nn.BatchNorm1d(4),
-    "BatchNorm2d": nn.BatchNorm2d(4),
-    "LayerNorm": nn.LayerNorm(8),
-    "GroupNorm": nn.GroupNorm(2, 4),
-    "LocalResponseNorm": nn.LocalResponseNorm(2),
-    "Identity": nn.Identity(),
-    "Preprocess": nn.Preprocess(),
-    "ScaledAvgPool2d": nn.ScaledAvgPool2d(4, 2),
-    "Residual": nn.Residual(nn.Identity()),
-    "Concat": nn.Concat(nn.Identity(), nn.Identity()),
-    "Sequential": nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.MaxPool2d(2)),
-    "norm and ReLU": nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()),
-    "tiny_convnet": models.tiny_convnet(),
-    "lenet5": models.lenet5(),
-    "resnet20": models.resnet20(),
+LAYERS: dict[str, tuple[nn.Layer, tuple[int, ...]]] = {
+    **{name: (case.layer(), case.shape) for name, case in CASES.items() if name != "sequential of nothing"},
+    "Preprocess": (nn.Preprocess(), (2, 1, 3, 3)),
+    "Images": (nn.Sequential(models.lenet5()[""]), (2, 1, 28, 28)),
 }
-
-
-def test_every_layer_is_here() -> None:
-    kinds = {type(layer).__name__ for layer in LAYERS.values()}
-    public = {name for name in nn.__all__ if isinstance(getattr(nn, name), type)}
-    layers = {name for name in public if issubclass(getattr(nn, name), nn.Layer)}
-    assert layers - kinds <= {"Layer", "Ensemble", "Stateless"}, "add what is new"
+every_wrong = pytest.mark.parametrize(("wrong", "kind"), WRONG.values(), ids=WRONG)
 
 
 @every_wrong
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer(name: str, wrong: Any, kind: str) -> None:
-    layer = LAYERS[name]
+    layer, _ = LAYERS[name]
     for call in (layer, layer.forward, lambda x: layer.forward(x, train=True)):
         with pytest.raises(XpcnnError, match=f"(?s)x.*{kind}"):
             call(wrong)
 
 
 @every_wrong
-@pytest.mark.parametrize("name", [*LAYERS][:-4])
+@pytest.mark.parametrize("name", LAYERS)
 def test_the_gradient_of_a_layer(name: str, wrong: Any, kind: str) -> None:
-    layer = LAYERS[name]
-    x = X[:, :, 0] if name == "BatchNorm1d" else X
-    _, ctx = layer.forward(x, train=True)
+    layer, shape = LAYERS[name]
+    _, ctx = layer.forward(draw(*shape, dtype="float32"), train=True)
     with pytest.raises(XpcnnError, match=f"(?s)dy.*{kind}"):
         layer.backward(ctx, wrong, nn.Gradients())
 
@@ -172,11 +137,11 @@ def test_what_is_no_dtype_and_no_backend() -> None:
             xpcnn.set_backend(wrong)
 
 
-@pytest.mark.parametrize("name", [*LAYERS][:-3])
+@pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_leaves_torchs_autograd_behind(name: str) -> None:
     torch = pytest.importorskip("torch")
-    layer = copy.deepcopy(LAYERS[name]).to(backend="torch")
-    x = torch.as_tensor(X[:, :, 0] if name == "BatchNorm1d" else X).requires_grad_() * 1
+    layer, shape = copy.deepcopy(LAYERS[name][0]).to(backend="torch"), LAYERS[name][1]
+    x = torch.as_tensor(draw(*shape, dtype="float32")).requires_grad_() * 1
     y, ctx = layer.forward(x, train=True)
     grads = nn.Gradients()
     dx = layer.backward(ctx, torch.ones_like(y).requires_grad_() * 1, grads)

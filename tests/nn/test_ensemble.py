@@ -83,16 +83,6 @@ def test_half_precision_is_summed_in_float32(make: Any) -> None:
     np.testing.assert_allclose(make.to_numpy(y), np.log(averages(logits)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("vote", VOTES)
-def test_alone_it_says_what_its_member_says(make: Any, vote: str) -> None:
-    model = build(make, member)
-    x = make.array(draw(5, 4))
-    y, own = make.to_numpy(nn.Ensemble(model, vote=vote)(x)), make.to_numpy(model(x))
-    np.testing.assert_array_equal(y.argmax(axis=1), own.argmax(axis=1))
-    if vote == "mean":
-        np.testing.assert_allclose(y, np.log(averages([own])), rtol=1e-12)
-
-
 # -- the geometric mean ----------------------------------------------------------------------
 
 

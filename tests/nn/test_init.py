@@ -49,20 +49,6 @@ def test_fan_in_of_a_group() -> None:
     check_normal(layer.weight.data, math.sqrt(2 / 90))
 
 
-def test_he_keeps_the_scale() -> None:
-    """What He et al. derived it for: behind ReLUs the mean square neither grows nor fades."""
-    layers = [layer for i in range(10) for layer in (nn.Linear(500, 500, seed=i), nn.ReLU())]
-    x = np.random.default_rng(99).standard_normal((20, 500)).astype("float32")
-    y = nn.Sequential(*layers)(x)
-    assert 0.5 < float((y**2).mean()) / float((x**2).mean()) < 2.0
-
-
-def test_biases_start_at_zero() -> None:
-    assert not nn.Conv2d(2, 3, 3).bias.data.any()
-    assert not nn.Linear(2, 3).bias.data.any()
-    assert nn.Conv2d(2, 3, 3, bias=False).bias is None
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_same_bits_on_every_backend(make: Any, dtype: str) -> None:
     if not make.has(dtype):
@@ -108,3 +94,19 @@ def test_normalisation_starts_as_the_identity(make: Any) -> None:
     for name, value in {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}.items():
         make.check(state[name], np.full(2, value), "float32", rtol=0)
     make.check_kind(state["num_batches_tracked"], (), "int64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fan_in"),
+    [
+        ((64, 32, 3), 64 * 9),
+        ((64, 32, 4, 2), 64 * 4),  # of the 16 taps, 4 reach an output
+        ((128, 256, 2, 2), 128),
+        ((256, 256, 1, 3), 256),  # the outputs between are not reached at all
+        ((64, 64, (4, 2), (2, 1), 0, 0, 4), 16 * 4),
+    ],
+    ids=str,
+)
+def test_transposed_convolutions_keep_the_variance(arguments: tuple[Any, ...], fan_in: int) -> None:
+    weight = nn.ConvTranspose2d(*arguments, dtype="float64", seed=0).weight.data
+    assert float(np.std(weight)) == pytest.approx(math.sqrt(2 / fan_in), rel=0.03)

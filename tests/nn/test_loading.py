@@ -83,13 +83,6 @@ def test_the_entries_of_one_layer_are_not_picked_out_of_another_model() -> None:
         nn.Linear(1352, 10).load_state_dict(saved(), strict=False)
 
 
-def test_a_number_beside_the_entries() -> None:
-    model = models.tiny_convnet()
-    with pytest.raises(errors.StateDictError, match=mentions("unexpected: epoch (int, no array)")):
-        model.load_state_dict({**saved(), "epoch": 3})
-    assert model.load_state_dict({**saved(), "epoch": 3}, strict=False).unexpected == ["epoch"]
-
-
 @pytest.mark.parametrize("value", [None, "text", object, {"a": 1}], ids=repr)
 def test_an_entry_that_is_no_array(value: Any) -> None:
     layer = nn.Linear(2, 3, seed=0)
@@ -98,15 +91,6 @@ def test_an_entry_that_is_no_array(value: Any) -> None:
     with pytest.raises(errors.StateDictError, match=r"wrong shape: weight is \(\w+, no array\)"):
         layer.load_state_dict(state)
     assert layer.load_state_dict(state, strict=False).mismatched == ["weight"]
-    np.testing.assert_array_equal(layer.weight.data, before["weight"])
-
-
-@pytest.mark.parametrize("value", [["a", "b", "c"], np.array(["a", "b", "c"])], ids=repr)
-def test_an_entry_that_holds_no_numbers(value: Any) -> None:
-    layer = nn.Linear(2, 3, seed=0)
-    before = layer.state_dict()
-    with pytest.raises(errors.StateDictError, match=r"bias (does not hold numbers|is \(list, no array\))"):
-        layer.load_state_dict({"weight": np.ones((3, 2)), "bias": value})
     np.testing.assert_array_equal(layer.weight.data, before["weight"])
 
 
@@ -195,13 +179,6 @@ def test_counters_alone_are_nothing() -> None:
     for state in (counters, {**counters, **wide}):
         with pytest.raises(errors.StateDictError, match=mentions("nothing to load")):
             models.resnet20().load_state_dict(state, strict=False)
-
-
-def test_complex_numbers_are_no_weights() -> None:
-    layer = nn.Linear(2, 3, seed=0)
-    state = {"weight": np.ones((3, 2), np.complex64), "bias": np.ones(3)}
-    with pytest.raises(errors.StateDictError, match=mentions("weight does not hold numbers", "complex")):
-        layer.load_state_dict(state)
 
 
 @pytest.mark.parametrize(

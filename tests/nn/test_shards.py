@@ -113,13 +113,6 @@ def test_what_counts_as_per_sample() -> None:
     assert not nn.is_batch_independent(nn.Residual(CentredBlocks()), train=True)
 
 
-@pytest.mark.parametrize("name", ["resnet20"])
-def test_published_models_with_batch_statistics_are_sharded_for_inference(name: str) -> None:
-    model = getattr(models, name)()
-    assert not nn.is_batch_independent(model, train=True)
-    assert nn.is_batch_independent(model, train=False)
-
-
 def test_masks_differ_from_shard_to_shard() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Dropout(0.5))
     x, kept = np.ones((80, 1, 28, 28), dtype=np.float32), []

@@ -14,8 +14,7 @@ import xpcnn
 from tests.support.nn import build, draw, mentions
 from xpcnn import Key, Trainer, errors, nn, ops, optim
 from xpcnn.backend.reference import reference_mode
-from xpcnn.nn.value_and_grad import infer, shards_of
-from xpcnn.train import trainer as trainer_module
+from xpcnn.nn.value_and_grad import infer
 from xpcnn.train.amp import LossScale, LowPrecisionModel
 
 labels = np.arange(90) % 4
@@ -86,16 +85,6 @@ def test_against_finite_differences(make: Any) -> None:
             assert found[at] == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-8), (path, at)
 
 
-def test_dtypes_and_inputs(make: Any, dtype: str) -> None:
-    model = build(make, small, dtype)
-    x, t = make.array(draw(5, 1, 6, 6, dtype=dtype)), make.array(labels[:5])
-    with make.unchanged(x, t, *(p.data for p in model.parameters().values())):
-        loss, grads = nn.value_and_grad(model, ops.softmax_cross_entropy)(x, t)
-    make.check_kind(loss, (), dtype)
-    for path, parameter in model.parameters().items():
-        make.check_kind(grads[path], parameter.shape, dtype)
-
-
 def test_an_op_and_a_pair_are_the_same(make: Any) -> None:
     model = build(make, lambda: nn.Linear(3, 2))
     x, t = make.array(draw(4, 3)), make.array(draw(4, 2, seed=5))
@@ -137,24 +126,6 @@ def test_a_loop_of_ones_own_is_the_trainers(count: int) -> None:
         np.testing.assert_array_equal(array, trained.state_dict()[path], err_msg=path)
 
 
-@pytest.mark.parametrize("dtype", [None, "float16"])
-def test_a_trainers_step_is_one_call_of_it(dtype: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, ...]] = []
-
-    def counting(model: nn.Layer, loss: Any) -> Any:
-        compute = nn.value_and_grad(model, loss)
-        return lambda x, t, *, key: calls.append(x.shape) or compute(x, t, key=key)
-
-    monkeypatch.setattr(trainer_module, "value_and_grad", counting)
-    model = wide()
-    trainer = Trainer(model, optim.SGD(model, lr=0.1), dtype=dtype)
-    for count in (90, 7):
-        trainer.step(images()[:count], labels[:count])
-    trainer.loss = ops.mean_squared_error
-    trainer.step(images()[:5], np.ones((5, 4), np.float32))
-    assert calls == [(90, 1, 28, 28), (7, 1, 28, 28), (5, 1, 28, 28)]
-
-
 def pickled(thing: Any) -> Any:
     return pickle.loads(pickle.dumps(thing))
 
@@ -186,17 +157,6 @@ def test_a_call_that_fails_puts_batch_statistics_back(make: Any, count: int) -> 
 
 
 # -- the engine behind it ----------------------------------------------------------------
-
-
-def test_shards_give_what_the_whole_batch_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = wide().to(dtype="float64")
-    compute, x = nn.value_and_grad(model, ops.softmax_cross_entropy), images("float64")
-    assert shards_of(model, x, train=True) is not None
-    loss, grads = compute(x, labels)
-    monkeypatch.setitem(shards_of.__globals__, "FEWEST", 100)  # nothing is cut
-    whole, expected = compute(x, labels)
-    np.testing.assert_allclose(loss, whole, rtol=1e-14)
-    assert_same(weights_of(grads, model), weights_of(expected, model), atol=1e-13)
 
 
 def test_the_reference_answers_without_shards() -> None:

@@ -92,7 +92,8 @@ class Images(Preprocess):
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
         of_bytes, inside = ctx
-        return super().backward(of_bytes, dy if inside is None else dy[inside], grads, need_dx=need_dx)
+        dx = super().backward(of_bytes, dy, grads, need_dx=need_dx)
+        return dx if dx is None or inside is None else dx[inside]
 
 
 def imagenet_images(model: str, channels: int, smallest: int, small_images: bool, dtype: Any) -> Images:
