@@ -11,7 +11,7 @@ import pytest
 from tests.support.model_cases import count, images
 from xpcnn import Trainer, models, nn, optim
 from xpcnn.data import synthetic_digits
-from xpcnn.errors import ArgumentError, ShapeError
+from xpcnn.errors import ShapeError
 from xpcnn.models._images import Images
 from xpcnn.models.lenet5 import PartialConv2d, ScaledTanh
 from xpcnn.nn.layer import ReceptiveField
@@ -152,5 +152,3 @@ def test_refused() -> None:
         ):
             model(images(1, 1, *size, dtype="float32"))
     assert repr(model[""]) == "Images('lenet5', 1, 0.0, 0.3081, 1, largest=32, pad_to=32)"
-    with pytest.raises(ArgumentError, match="variant must be one of tanh, sigmoid, modern, got 'relu'"):
-        models.lenet5(variant="relu")

@@ -14,7 +14,6 @@ from tests.support.model_cases import (
     ALL,
     FAMILIES,
     OF_ONE_SIZE,
-    count,
     drawn_state,
     images,
     narrow,
@@ -23,7 +22,7 @@ from tests.support.model_cases import (
     tiny_shape,
 )
 from xpcnn import models, nn
-from xpcnn.errors import ArgumentError, DtypeError, ShapeError, XpcnnError
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.models.catalog import MODELS, parameters_of
 from xpcnn.nn.spec import spec_of
 from xpcnn.train import predict
@@ -170,16 +169,6 @@ def test_names() -> None:
     assert set(ALL) < set(models.__all__)
 
 
-def test_build() -> None:
-    assert count(models.build("tiny_convnet", filters=4)) == count(models.tiny_convnet(filters=4))
-    with pytest.raises(ArgumentError, match=r"unknown model 'SimpleConvNet'; known: alexnet, .*vgg19_bn"):
-        models.build("SimpleConvNet")
-    with pytest.raises(ArgumentError, match=r"tiny_convnet: .*'depth'; it takes \(input_shape.*bias"):
-        models.build("tiny_convnet", depth=3)
-    with pytest.raises(ArgumentError, match=r"deep_convnet: filters must be three .* got \(8, 16\); say"):
-        models.build("deep_convnet", filters=[8, 16])
-
-
 @every_family
 def test_a_model_takes_what_a_dataset_holds(name: str) -> None:
     model, shape = tiny(name), tiny_shape(name)
@@ -229,21 +218,6 @@ def test_every_builder_shows_its_arguments() -> None:
             assert signature.parameters["classes"].default == (10 if name in FOR_SMALL_IMAGES else 1000)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"classes": 0}, "lenet5: classes must be an integer of at least 1, got 0"),
-        ({"small_images": 1}, "lenet5: small_images must be True or False, got 1"),
-        ({"dtype": "int8"}, "lenet5: dtype must be float16, bfloat16, float32 or float64, got 'int8'"),
-    ],
-)
-def test_arguments_that_no_network_has(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(XpcnnError, match=message):
-        models.lenet5(**arguments)
-    with pytest.raises(ArgumentError, match=r"tiny_convnet: input_shape must be \(channels, height, width\)"):
-        models.tiny_convnet(input_shape=(28, 28))  # type: ignore[arg-type]
-
-
 def test_own_models() -> None:
     def listed(classes: int = 2) -> Any:
         return [classes]
@@ -258,8 +232,4 @@ def test_own_models() -> None:
             builder()
     finally:
         del MODELS["tests_listed"]
-    with pytest.raises(ArgumentError, match="must be a function that returns a model"):
-        models.register_model("tests_listed")(nn.Linear)
-    with pytest.raises(ArgumentError, match=r"takes \*classes, which has no name to keep it"):
-        models.register_model("tests_listed")(lambda *classes: nn.ReLU())
     assert parameters_of("tests_listed") == {}

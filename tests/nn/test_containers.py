@@ -61,11 +61,6 @@ def test_replacing_a_child(make: Any, kind: Any) -> None:
     assert list(model.children()) == ["fc1", "act", "fc2", "more"]
 
 
-def test_shortcut_cannot_take_the_bodys_name() -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("Residual", "shortcut_name")):
-        nn.Residual(nn.ReLU(), nn.Tanh(), shortcut_name="")
-
-
 @containers
 def test_attribute_that_is_no_child(kind: Any) -> None:
     """A layer set under a new name would be neither run nor trained."""
@@ -207,16 +202,6 @@ def test_error_in_backward_names_the_path(make: Any) -> None:
     inner, outer = error.value.__notes__
     assert "Concat.fc" in inner
     assert "Sequential.mix" in outer
-
-
-def test_error_in_the_body_of_a_residual_names_the_path(make: Any) -> None:
-    model = nn.Sequential(block=nn.Residual(build(make, lambda: nn.Sequential(conv=nn.Conv2d(3, 3, 1)))))
-    with pytest.raises(errors.ShapeError) as error:
-        model(make.array(draw(1, 2, 4, 4)))
-    inner, middle, outer = error.value.__notes__
-    assert "Sequential.conv" in inner
-    assert "Residual" in middle
-    assert "Sequential.block" in outer
 
 
 class Asked(nn.Linear):

@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.nn import draw, drawn_state
 from xpcnn import nn
-from xpcnn.errors import ArgumentError
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
@@ -147,8 +146,3 @@ def test_a_layer_in_two_places() -> None:
     x = draw(2, 1, 5, 5)
     np.testing.assert_allclose(fused(x), model(x), rtol=1e-11, atol=1e-12)
     assert fused[1] is fused[3]
-
-
-def test_refusal() -> None:
-    with pytest.raises(ArgumentError, match="fuse: model must be a Layer, got list"):
-        nn.fuse([])  # type: ignore[arg-type]

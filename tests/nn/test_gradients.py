@@ -54,18 +54,6 @@ def test_equal_parameters_are_two() -> None:
     assert grads.get(b) is None
 
 
-def test_two_passes_add_up(make: Any) -> None:
-    model = model_on(make)
-    parts = [filled(make, model, seed) for seed in (1, 2)]
-    together = nn.Gradients()
-    for seed in (1, 2):
-        y, ctx = model.forward(make.array(draw(2, 3, seed=seed)))
-        model.backward(ctx, make.array(draw(*y.shape, seed=seed)), together)
-    for path in model.parameters():
-        expected = make.to_numpy(parts[0][path]) + make.to_numpy(parts[1][path])
-        np.testing.assert_array_equal(make.to_numpy(together[path]), expected)
-
-
 def test_merging(make: Any) -> None:
     model = model_on(make)
     one, two = filled(make, model, 1), filled(make, model, 2)

@@ -123,8 +123,6 @@ def test_dropout(make: Any) -> None:
     np.testing.assert_array_equal(make.to_numpy(layer.forward(x, train=True, key=KEY)[0]), values)
     for other in (xpcnn.Key(5), None):
         assert (make.to_numpy(layer.forward(x, train=True, key=other)[0]) != values).any()
-    with pytest.raises(errors.ArgumentError, match=mentions("Dropout", "1.5")):
-        nn.Dropout(1.5)
 
 
 def test_masks_are_a_function_of_the_path(make: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.nn import mentions
 from xpcnn import Trainer, models, nn, ops, optim
-from xpcnn.errors import AlgorithmError, ArgumentError, BackendError, DtypeError, XpcnnError
+from xpcnn.errors import AlgorithmError, ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
 
 NAN, INF = math.nan, math.inf
 
@@ -104,6 +104,39 @@ nn.Residual(None)                               | Residual Layer
 nn.Residual(nn.ReLU(), 3)                       | Residual 'downsample' Layer
 nn.Residual(nn.ReLU(), nn.ReLU(), shortcut_name='a.b') | Residual dot 'a.b'
 nn.Ensemble(nn.ReLU)                            | Ensemble '0' Layer
+nn.Residual(nn.ReLU(), nn.Tanh(), shortcut_name='') | Residual shortcut_name
+nn.Ensemble()                                   | Ensemble: no members
+nn.Ensemble(nn.ReLU(), vote='best')             | Ensemble 'mean', 'geometric' 'best'
+nn.Ensemble(nn.ReLU(), 'runs/a')                | Ensemble '1' Layer 'runs/a'
+nn.Preprocess(mean=NAN)                         | Preprocess: mean finite nan
+nn.Preprocess(mean='0.5')                       | Preprocess: mean finite '0.5'
+nn.Preprocess(mean=(0.1, None, 0.3))            | Preprocess: mean finite None
+nn.Preprocess(mean=())                          | Preprocess: mean finite ()
+nn.Preprocess(mean=1e9)                         | Preprocess: mean from 1000000000.0
+nn.Preprocess(std=0)                            | Preprocess: std from 0
+nn.Preprocess(std=(0.5, -1))                    | Preprocess: std from -1
+nn.Preprocess(std=INF)                          | Preprocess: std finite inf
+nn.Preprocess(mean=(0.1, 0.2), std=(1, 1, 1))   | Preprocess: one each mean=(0.1, 0.2) std=(1.0, 1.0, 1.0)
+nn.fuse([])                                     | fuse: model Layer list
+nn.summary(nn.ReLU(), ())                       | summary: input_shape ()
+nn.summary(nn.ReLU(), (3, 0, 4))                | summary: input_shape (3, 0, 4)
+nn.summary(nn.ReLU(), (1.5,))                   | summary: input_shape (1.5,)
+nn.Gradients().merge({})                        | Gradients.merge: Gradients dict
+nn.Gradients().merge(nn.Gradients(), weight=INF) | Gradients.merge: weight finite inf
+nn.Gradients().merge(nn.Gradients(), weight='half') | Gradients.merge: weight finite 'half'
+nn.Gradients().merge(nn.Gradients(), weight=True) | Gradients.merge: weight finite True
+models.register_model('tests_bad')(nn.Linear)   | function returns model
+models.register_model('tests_bad')(lambda *classes: nn.ReLU()) | takes *classes, no name
+models.tiny_convnet(input_shape=(28, 28))       | tiny_convnet: input_shape (channels, height, width)
+models.tiny_convnet(input_shape=(1, 3, 9))      | tiny_convnet: 4x4 (1, 3, 9)
+models.tiny_convnet(input_shape=(1, 9, 3))      | tiny_convnet: 4x4 (1, 9, 3)
+models.simple_convnet(input_shape=(1, 4, 4))    | kernel 5x5 larger 4x4
+models.simple_convnet(input_shape=(1, 5, 5))    | input_shape (1, 5, 5) 1x1 little
+models.simple_convnet(input_shape=(1, 28, 5))   | 24x1
+models.simple_convnet(weight_std='lecun')       | initialiser 'lecun'
+models.deep_convnet(filters=[8, 16])            | deep_convnet: filters three (8, 16)
+models.build('SimpleConvNet')                   | 'SimpleConvNet' known: alexnet vgg19_bn
+models.build('tiny_convnet', depth=3)           | tiny_convnet: 'depth' takes bias
 nn.Parameter([1.0], dtype=[])                   | dtype list
 nn.Conv2d(1, 2, 3, algorithm=['fft'])           | algorithm ['fft']
 nn.Linear(2**31, 1)                             | Linear in_features 2147483648 at most 2147483647
@@ -126,7 +159,7 @@ def scalar(rng: Any, shape: Any, fan_in: int, fan_out: int) -> Any:
     return np.float64(rng.standard_normal())
 
 
-KINDS = (ArgumentError, DtypeError, AlgorithmError, BackendError)
+KINDS = (ArgumentError, DtypeError, AlgorithmError, BackendError, ShapeError)
 CASES = [tuple(part.strip() for part in line.split("|")) for line in IMPOSSIBLE.strip().splitlines()]
 NAMES = {
     "nn": nn,

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.nn import mentions
-from xpcnn import errors, nn, summary
+from xpcnn import nn, summary
 
 
 def model() -> nn.Layer:
@@ -73,12 +72,6 @@ def test_frozen_and_shared_parameters() -> None:
     result = summary(network, (3,))
     assert (result.parameters, result.trainable_parameters, result.macs) == (12, 9, 18)
     assert [row.parameters for row in result.rows] == [12, 0, 0]  # counted where they come first
-
-
-@pytest.mark.parametrize("shape", [(), (3, 0, 4), (3, -1), (1.5,), ("3",)], ids=str)
-def test_bad_shape(shape: Any) -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("summary", "input_shape", repr(shape))):
-        summary(nn.ReLU(), shape)
 
 
 def ones(layer: nn.Layer) -> nn.Layer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from typing import Any
 
 import numpy as np
@@ -126,25 +124,6 @@ def test_a_loop_of_ones_own_is_the_trainers(count: int) -> None:
         np.testing.assert_array_equal(array, trained.state_dict()[path], err_msg=path)
 
 
-def pickled(thing: Any) -> Any:
-    return pickle.loads(pickle.dumps(thing))
-
-
-@pytest.mark.parametrize("dtype", [None, "float16"])
-@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
-def test_copies_have_a_model_of_their_own(copied: Any, dtype: str | None) -> None:
-    model, x = wide(), images()
-    trainer = Trainer(model, optim.Adam(model), dtype=dtype)
-    trainer.step(x, labels)
-    twin, before = copied(trainer), model.state_dict()
-    loss = twin.step(x, labels)
-    for path, array in model.state_dict().items():
-        np.testing.assert_array_equal(array, before[path])
-    np.testing.assert_array_equal(trainer.step(x, labels), loss)
-    for path, array in model.state_dict().items():
-        np.testing.assert_array_equal(array, twin.model.state_dict()[path])
-
-
 @pytest.mark.parametrize("count", [7, 90])
 def test_a_call_that_fails_puts_batch_statistics_back(make: Any, count: int) -> None:
     with make.use():
@@ -259,17 +238,6 @@ def test_a_weight_of_one_keeps_the_bits_and_the_array() -> None:
     one.add(parameter, np.array([0.1]))
     total.merge(one)
     assert total[parameter] is one[parameter]
-
-
-@pytest.mark.parametrize("weight", [np.nan, np.inf, "half", None, True])
-def test_weights_that_are_none(weight: Any) -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("Gradients.merge", "weight", "finite number")):
-        nn.Gradients().merge(nn.Gradients(), weight=weight)
-
-
-def test_only_stores_are_merged() -> None:
-    with pytest.raises(errors.ArgumentError, match=mentions("Gradients.merge", "Gradients", "dict")):
-        nn.Gradients().merge({})  # type: ignore[arg-type]
 
 
 # -- half precision ----------------------------------------------------------------------
