@@ -131,20 +131,9 @@ def test_concat_checks_dy(make: Any, width: int) -> None:
 
 
 def test_repr() -> None:
-    model = nn.Sequential(
-        conv1=nn.Conv2d(3, 8, 3, padding="same", groups=1, bias=False),
-        bn1=nn.BatchNorm2d(8),
-        block=nn.Residual(nn.Sequential(nn.Conv2d(8, 8, (1, 3), padding=(0, 1))), nn.Identity()),
-        pool=nn.MaxPool2d(3, 2, 1, ceil_mode=True),
-        drop=nn.Dropout(0.2),
-        act=nn.LeakyReLU(0.1),
-        gap=nn.AdaptiveAvgPool2d((1, None)),
-        fc=nn.Linear(8, 10, bias=False),
-        out=nn.Softmax(),
-    )
-    assert repr(model).splitlines() == [
+    block = nn.Residual(nn.Sequential(nn.Conv2d(8, 8, (1, 3), padding=(0, 1))), nn.Identity())
+    assert repr(nn.Sequential(bn1=nn.BatchNorm2d(8), block=block)).splitlines() == [
         "Sequential(",
-        "  (conv1): Conv2d(3, 8, (3, 3), padding='same', bias=False)",
         "  (bn1): BatchNorm2d(8)",
         "  (block): Residual(",
         "    (): Sequential(",
@@ -152,12 +141,6 @@ def test_repr() -> None:
         "    )",
         "    (downsample): Identity()",
         "  )",
-        "  (pool): MaxPool2d((3, 3), stride=(2, 2), padding=(1, 1), ceil_mode=True)",
-        "  (drop): Dropout(p=0.2)",
-        "  (act): LeakyReLU(slope=0.1)",
-        "  (gap): AdaptiveAvgPool2d((1, None))",
-        "  (fc): Linear(8, 10, bias=False)",
-        "  (out): Softmax()",
         ")",
     ]
     assert repr(nn.Sequential()) == "Sequential()"

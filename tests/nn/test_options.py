@@ -117,6 +117,10 @@ nn.Preprocess(std=0)                            | Preprocess: std from 0
 nn.Preprocess(std=(0.5, -1))                    | Preprocess: std from -1
 nn.Preprocess(std=INF)                          | Preprocess: std finite inf
 nn.Preprocess(mean=(0.1, 0.2), std=(1, 1, 1))   | Preprocess: one each mean=(0.1, 0.2) std=(1.0, 1.0, 1.0)
+nn.registered('1st')                            | registered: name letter '1st'
+nn.registered('a/b')                            | registered: name letter 'a/b'
+nn.registered('x' * 81)                         | registered: name 80
+nn.registered(nn.ReLU)                          | registered: name missing
 nn.fuse([])                                     | fuse: model Layer list
 nn.summary(nn.ReLU(), ())                       | summary: input_shape ()
 nn.summary(nn.ReLU(), (3, 0, 4))                | summary: input_shape (3, 0, 4)
