@@ -142,15 +142,6 @@ def test_each_member_prepares_bytes_as_it_was_trained_to(tmp_path: Path) -> None
     np.testing.assert_array_equal(again(images), nn.Ensemble(*members[:2])(images))
 
 
-def test_members_are_numbered() -> None:
-    ensemble = nn.Ensemble(tiny(0))
-    ensemble["1"] = tiny(1)
-    assert list(ensemble.children()) == ["0", "1"]
-    for name in ("3", "extra"):
-        with pytest.raises(errors.ArgumentError, match=mentions("numbered", "'2'", repr(name))):
-            ensemble[name] = tiny(2)
-
-
 @pytest.mark.parametrize("vote", VOTES)
 def test_answers_of_other_shapes(make: Any, vote: str) -> None:
     x = make.array(np.zeros((2, 1)))

@@ -180,7 +180,7 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "layers in a list of a container": (
         lambda: changed(nn.Sequential(), more=[nn.Linear(2, 2)]),
-        r"cannot contain a dot, got 'more\.0'",
+        r"without dots, got 'more\.0'",
     ),
     "a weight of another shape": (
         lambda: changed(nn.Linear(2, 2), weight=ones(5, 2)),

@@ -48,14 +48,10 @@ class Container(Layer):
 
     def _add(self, name: Any, layer: Any) -> None:
         problem = None
-        if not isinstance(name, str):
-            problem = f"a child's name must be a text, got {in_words(name)}"
+        if not isinstance(name, str) or "." in name:
+            problem = f"a child's name must be a text without dots, got {in_words(name)}"
         elif not isinstance(layer, Layer):
             problem = f"child {name!r} must be a Layer, got {in_words(layer)}"
-        elif layer is self:
-            problem = f"it cannot be its own child {name!r}"
-        elif "." in name:
-            problem = f"a child's name cannot contain a dot, got {name!r}"
         elif hasattr(type(self), name) or name in vars(self):
             problem = f"the name {name!r} is taken by the layer's own attribute"
         if problem:

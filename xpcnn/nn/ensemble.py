@@ -97,13 +97,6 @@ class Ensemble(Parallel):
         """The models, in order."""
         return tuple(self._layers.values())
 
-    def _add(self, name: str, layer: Any) -> None:
-        if name not in self._layers and name != str(len(self._layers)):
-            raise ArgumentError(
-                f"Ensemble: members are numbered, so the next is {str(len(self._layers))!r}, not {name!r}"
-            )
-        super()._add(name, layer)
-
     # -- how answers become one -------------------------------------------------------
 
     def _input(self, layer: Layer, x: Array) -> Array:

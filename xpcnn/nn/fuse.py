@@ -68,32 +68,24 @@ def fuse(model: Layer) -> Layer:
         raise ArgumentError(f"fuse: model must be a Layer, got {type(model).__name__}")
     fused = copy.deepcopy(model)
     for _, layer in walk(fused):
-        if _runs_in_order(layer):
+        kind = type(layer)
+        # A row whose subclass runs it in another way stays as it is.
+        if kind.forward is Sequential.forward and kind.__call__ is Sequential.__call__:
             _fold_row(layer)
     return fused
 
 
-def _runs_in_order(layer: Layer) -> bool:
-    """Return whether each child gets what the one before it gives, which a subclass may have changed."""
-    kind = type(layer)
-    in_order = kind.forward is Sequential.forward and kind.__call__ is Sequential.__call__
-    return isinstance(layer, Sequential) and in_order
-
-
 def _fold_row(row: Any) -> None:
-    before = None
+    before: str = ""
+    conv: Any = None
     for name, layer in list(row._layers.items()):
-        if before is not None and _fits(row[before], layer):
+        foldable = type(layer) is BatchNorm2d and type(conv) in (Conv2d, ConvTranspose2d)
+        if foldable and conv.out_channels == layer.num_features:
             # A new layer: the old one may stand elsewhere too, without this batch-norm.
-            row[before] = _folded(row[before], layer)
+            row[before] = conv = _folded(conv, layer)
             del row._layers[name]
         else:
-            before = name
-
-
-def _fits(layer: Any, norm: Any) -> bool:
-    known = type(layer) in (Conv2d, ConvTranspose2d) and type(norm) is BatchNorm2d
-    return known and bool(norm.num_features == layer.out_channels)  # with other numbers the model is wrong
+            before, conv = name, layer
 
 
 def _folded(layer: Any, norm: Any) -> Any:

@@ -87,10 +87,6 @@ class Layer(Saved):
             if parameter is not None and parameter.trainable and gradient is not None:
                 grads.add(parameter, gradient)
 
-    def trainable(self, *parameters: Parameter | None) -> bool:
-        """Return whether any of the given parameters (None is passed over) takes gradients."""
-        return any(parameter is not None and parameter.trainable for parameter in parameters)
-
     def _takes_gradients(self) -> bool:
         """Return whether any parameter in this layer takes gradients."""
         states = vars(self).values() if self._holds_no_layer() else self.parameters().values()
@@ -232,7 +228,7 @@ class Weighted(OpLayer):
         self.bias = Parameter(constant(0.0, (outputs,), dtype)) if bias else None
 
     def backward(self, ctx: Any, dy: Array, grads: Gradients | None = None, *, need_dx: bool = True) -> Any:
-        need_dweight = grads is not None and self.trainable(self.weight, self.bias)
+        need_dweight = grads is not None and self._takes_gradients()
         dx, dweight, dbias = self.op.backward(ctx, dy, need_dx=need_dx, need_dweight=need_dweight)
         self.accumulate(grads, weight=dweight, bias=dbias)
         return dx

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpcnn import ops
 from xpcnn.nn.init import Initializer
 from xpcnn.nn.layer import Stateless, Weighted
 from xpcnn.nn.receptive_field import ReceptiveField
 from xpcnn.ops.op import whole
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Flatten", "Linear"]
 

@@ -68,6 +68,11 @@ class Buffer(State):
 class Gradients:
     """The gradients one backward pass (or the sum of several) gave to each parameter.
 
+    Attributes
+    ----------
+    root : Layer or None
+        The outermost layer whose backward has filled this store, which paths are read from.
+
     Examples
     --------
     >>> import xpcnn
@@ -85,17 +90,12 @@ class Gradients:
     def __init__(self) -> None:
         # A parameter hashes by identity; two with equal values are still two.
         self._entries: dict[Parameter, Array] = {}
-        self._root: Layer | None = None
-
-    @property
-    def root(self) -> Layer | None:
-        """The outermost layer whose backward has filled this store, which paths are read from."""
-        return self._root
+        self.root: Layer | None = None
 
     def bind(self, layer: Layer) -> None:
         """Let paths be read from `layer`, unless an outer layer, which calls first, was bound before."""
-        if self._root is None:
-            self._root = layer
+        if self.root is None:
+            self.root = layer
 
     def add(self, parameter: Parameter, gradient: Array) -> None:
         """Add a gradient to what is stored for `parameter`.
@@ -147,8 +147,8 @@ class Gradients:
             raise ArgumentError(f"Gradients.merge: expected Gradients, got {type(other).__name__}")
         if type(weight) is not float or not math.isfinite(weight):
             weight = real("Gradients.merge: weight", weight)
-        if other._root is not None:
-            self.bind(other._root)
+        if other.root is not None:
+            self.bind(other.root)
         for parameter, gradient in other.items():
             self._add(parameter, gradient if weight == 1 else gradient * weight)
 
@@ -162,7 +162,7 @@ class Gradients:
 
     def __getitem__(self, which: Parameter | str) -> Array:
         if isinstance(which, str):
-            parameters = self._root.parameters() if self._root is not None else {}
+            parameters = self.root.parameters() if self.root is not None else {}
             if which not in parameters:
                 raise ArgumentError(
                     f"Gradients: there is no parameter {which!r}; the model whose backward pass filled this "
@@ -180,7 +180,7 @@ class Gradients:
 
     def __contains__(self, which: Parameter | str) -> bool:
         if isinstance(which, str):
-            return self._root is not None and self._root.parameters().get(which) in self._entries
+            return self.root is not None and self.root.parameters().get(which) in self._entries
         return which in self._entries
 
     def __len__(self) -> int:
