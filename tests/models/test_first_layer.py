@@ -90,14 +90,6 @@ def test_branches_that_all_see_the_images(asked: Asked) -> None:
     assert asked(model) == ["branches.0.2.weight", "last.weight"]
 
 
-def test_behind_frozen_layers(asked: Asked) -> None:
-    model = single("resnet20")
-    first, *others = convolutions(model)
-    model.freeze("conv1.*", "bn1.*", "layer1.*", "layer2.*")
-    assert first == "conv1.weight"
-    assert asked(model) == [path for path in others if path.startswith("layer3.")][1:]
-
-
 @pytest.mark.parametrize("name", ["simple", "deep"])
 def test_the_books_networks(weights: list[Array], name: str) -> None:
     from xpcnn.scratch.deep_convnet import DeepConvNet

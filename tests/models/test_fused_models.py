@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +9,19 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.support.model_cases import images, tiny, tiny_shape
+from tests.support.model_cases import drawn_state, images, tiny, tiny_shape
 from xpcnn import load_model, nn
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
-@functools.cache
-def _trained_state(name: str, **options: Any) -> dict[str, Any]:
+def trained(name: str, dtype: str = "float64", **options: Any) -> nn.Sequential:
     """Drawn batch-norm weights and biases, and statistics of activations that images have left there."""
     model = tiny(name, **options)
-    rng = np.random.default_rng(5)
-    for path, parameter in model.parameters().items():
-        if len(parameter.shape) == 1:
-            positive = path.endswith("weight")
-            drawn = (
-                rng.uniform(0.5, 1.5, parameter.shape) if positive else rng.normal(0, 0.1, parameter.shape)
-            )
-            parameter.data = drawn
+    model.load_state_dict(drawn_state(model))
     for step in range(3):
         model.forward(images(5, *tiny_shape(name), seed=step), train=True, key=xpcnn.Key(step))
-    return {path: xpcnn.to_numpy(array) for path, array in model.state_dict().items()}
-
-
-def trained(name: str, dtype: str = "float64", **options: Any) -> nn.Sequential:
-    model = tiny(name, dtype=dtype, **options)
-    model.load_state_dict(_trained_state(name, **options))
-    return model
+    return model.to(dtype=dtype)
 
 
 def norms(layer: nn.Layer) -> int:

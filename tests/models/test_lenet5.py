@@ -14,7 +14,6 @@ from xpcnn.data import synthetic_digits
 from xpcnn.errors import ShapeError
 from xpcnn.models._images import Images
 from xpcnn.models.lenet5 import PartialConv2d, ScaledTanh
-from xpcnn.nn.layer import ReceptiveField
 from xpcnn.testing import gradcheck
 
 VARIANTS = ("tanh", "sigmoid", "modern")
@@ -127,21 +126,6 @@ def test_images_get_zeros_on_all_sides(make: Any, size: tuple[int, int], dtype: 
     inner = dy[:, :, top : 32 - bottom, left : 32 - right]
     make.check(layer.backward(ctx, make.array(dy)), inner, dtype, rtol=0)
     assert layer.backward(ctx, make.array(dy), need_dx=False) is None
-
-
-def test_padding_adds_nothing_to_what_is_seen() -> None:
-    layer = Images("test", 1, 0.0, 1.0, smallest=1, pad_to=32)
-    y, field, rows = layer.trace(images(1, 1, 28, 28), "", ReceptiveField())
-    assert (y.shape, field, rows) == ((1, 1, 32, 32), ReceptiveField(), [])
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_margin_does_not_matter_where_it_is_zero(variant: str) -> None:
-    model = models.lenet5(variant=variant, dtype="float64")
-    x = np.zeros((2, 1, 32, 32))
-    x[:, :, 2:30, 2:30] = images(2, 1, 28, 28)
-    np.testing.assert_array_equal(model(x), model(x[:, :, 2:30, 2:30]))
-    np.testing.assert_array_equal(model(x), model(x[:, :, 1:30, :31]))  # the odd line goes behind
 
 
 def test_refused() -> None:
