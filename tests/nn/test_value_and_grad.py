@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import threadpoolctl
 
 import xpcnn
 from tests.support.nn import build, draw, mentions
-from xpcnn import Key, Trainer, errors, nn, ops, optim
+from xpcnn import Key, Trainer, errors, models, nn, ops, optim
 from xpcnn.backend.reference import reference_mode
-from xpcnn.nn.value_and_grad import infer
+from xpcnn.nn.value_and_grad import infer, shards_of
 from xpcnn.train.amp import LossScale, LowPrecisionModel
 
 labels = np.arange(90) % 4
@@ -243,15 +244,19 @@ def test_a_weight_of_one_keeps_the_bits_and_the_array() -> None:
 # -- half precision ----------------------------------------------------------------------
 
 
+def scale_of(scale: float | None) -> LossScale | None:
+    if scale is None:
+        return None
+    found = LossScale()
+    found.load_state_dict({"scale": scale, "good_steps": 0})
+    return found
+
+
 @pytest.mark.parametrize("scale", [None, 2.0**4])
 def test_half_precision_is_a_layer(scale: float | None) -> None:
     """Float32 goes in and comes out, and the gradients are of the model's own parameters."""
     model = wide()
-    loss_scale = None
-    if scale is not None:
-        loss_scale = LossScale()
-        loss_scale.load_state_dict({"scale": scale, "good_steps": 0})
-    low = LowPrecisionModel(model, "float16", loss_scale)
+    low = LowPrecisionModel(model, "float16", scale_of(scale))
     assert list(low.parameters()) == list(model.parameters())
     x = images()
     loss, grads = nn.value_and_grad(low, ops.softmax_cross_entropy)(x, labels)
@@ -270,11 +275,7 @@ def test_half_precision_is_a_layer(scale: float | None) -> None:
 @pytest.mark.parametrize("scale", [None, 2.0**4])
 def test_dx_of_half_precision(scale: float | None) -> None:
     layer = nn.Linear(3, 2, seed=0)
-    loss_scale = None
-    if scale is not None:
-        loss_scale = LossScale()
-        loss_scale.load_state_dict({"scale": scale, "good_steps": 0})
-    low = LowPrecisionModel(layer, "float16", loss_scale)
+    low = LowPrecisionModel(layer, "float16", scale_of(scale))
     _, ctx = low.forward(draw(4, 3, dtype="float32"))
     dy = draw(4, 2, dtype="float32")
     dx = low.backward(ctx, dy)
@@ -300,3 +301,149 @@ def test_refusals() -> None:
     for forward, named in (((lambda y, t: (y, None)), "shape"), ((lambda y, t: y), "pair")):
         with pytest.raises(errors.XpcnnError, match=named):
             nn.value_and_grad(nn.Linear(3, 2), (forward, lambda ctx: ctx))(x, t)
+
+
+# -- shards ------------------------------------------------------------------------------
+
+
+def normalised(block: nn.Layer) -> nn.Layer:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), block, nn.Flatten(), nn.Linear(4 * 26 * 26, 10))
+
+
+def test_forward_and_gradients_are_those_of_the_whole_batch() -> None:
+    model, pixels = wide().to(dtype="float64"), images("float64")
+    shards = shards_of(model, pixels, train=True)
+    assert shards is not None
+    assert len(shards) > 1
+    assert [i for rows in shards for i in range(90)[rows]] == list(range(90))
+    seen = []
+
+    def loss(y: Any, t: Any) -> Any:
+        seen.append(y)
+        return ops.softmax_cross_entropy(y, t)
+
+    _, grads = nn.value_and_grad(model, (loss, ops.softmax_cross_entropy.backward))(pixels, labels)
+    whole, whole_ctx = model.forward(pixels, train=True)
+    np.testing.assert_allclose(seen[0], whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(infer(model, pixels), whole, rtol=0, atol=1e-12)
+    expected = nn.Gradients()
+    _, loss_ctx = ops.softmax_cross_entropy(whole, labels)
+    model.backward(whole_ctx, ops.softmax_cross_entropy.backward(loss_ctx), expected, need_dx=False)
+    for path, parameter in model.parameters().items():
+        np.testing.assert_allclose(grads[path], expected[parameter], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "side", "shards", "largest"),
+    [
+        (1000, 28, 8, 125),  # enough for eight cores
+        (200, 28, 4, 50),
+        (100, 28, 2, 50),
+        (1000, 100, 64, 16),  # 640 KB an image: as many as four caches hold
+        (100, 200, 10, 10),  # of larger images, as few as pay
+        (19, 28, None, 19),
+    ],
+)
+def test_shards_of_inference(count: int, side: int, shards: int | None, largest: int) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1))
+    rows = shards_of(model, np.broadcast_to(np.float32(0), (count, 1, side, side)), train=False)
+    if shards is None:
+        assert rows is None
+        return
+    assert rows is not None
+    assert len(rows) == shards
+    assert max(part.stop - part.start for part in rows) == largest
+
+
+class CentredBlocks(nn.ReLU):
+    """Says nothing of its own about samples, and mixes them."""
+
+    def forward(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        return super().forward(x - x.mean(axis=0))
+
+
+class Kept(nn.Conv2d):
+    """Adds to a layer without changing what it computes."""
+
+
+WHOLE = {
+    "batch-norm": lambda: normalised(nn.BatchNorm2d(4)),
+    "a layer of the user's": lambda: normalised(CentredBlocks()),
+    "a few images": lambda: normalised(nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_batches_that_stay_whole(name: str) -> None:
+    model = WHOLE[name]()
+    x = images()[: 19 if name == "a few images" else 90]
+    assert shards_of(model, x, train=True) is None
+
+
+def test_what_counts_as_per_sample() -> None:
+    norm = nn.Sequential(nn.BatchNorm2d(1))
+    assert not nn.is_batch_independent(norm, train=True)
+    assert nn.is_batch_independent(norm, train=False)
+    assert nn.is_batch_independent(Kept(1, 1, 1), train=True)
+    assert not nn.is_batch_independent(CentredBlocks(), train=False)
+    assert nn.is_batch_independent(nn.Residual(nn.Conv2d(1, 1, 1)), train=True)
+    assert not nn.is_batch_independent(nn.Residual(CentredBlocks()), train=True)
+
+
+def test_masks_differ_from_shard_to_shard() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Dropout(0.5))
+    x, kept = np.ones((80, 1, 28, 28), dtype=np.float32), []
+
+    def loss(y: Any, t: Any) -> Any:
+        kept.append(y == 0)
+        return ops.mean_squared_error(y, y)
+
+    nn.value_and_grad(model, (loss, ops.mean_squared_error.backward))(x, x, key=Key(1))
+    shards = shards_of(model, x, train=True)
+    assert shards is not None
+    first, second = (kept[0][rows] for rows in shards[:2])
+    assert not np.array_equal(first, second)
+
+
+def test_other_backends_are_not_cut(make: Any) -> None:
+    with make.use():
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, seed=0), nn.ReLU())
+        shards = shards_of(model, make.array(images()), train=True)
+        assert (shards is not None) == (make.backend == "numpy")
+
+
+def test_contexts_are_let_go_on_the_way() -> None:
+    layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = xpcnn.asarray(np.ones((5, 3)), "float32")
+    y, ctx = layers.forward(x, train=True)
+    wanted, found = nn.Gradients(), nn.Gradients()
+    layers.backward(ctx, y, wanted)
+    layers.backward(ctx, y, nn.Gradients())  # a tuple stays as it is
+    emptied = list(ctx)
+    layers.backward(emptied, y, found)
+    assert emptied == []
+    for path, value in wanted.items():
+        assert np.array_equal(value, found[path])
+    with pytest.raises(errors.ArgumentError, match="Sequential: ctx has 0 parts for 3 layers"):
+        layers.backward(emptied, y)
+
+
+def test_a_batch_needs_little_more_than_its_contexts() -> None:
+    xpcnn.set_num_threads(2)
+    model = models.deep_convnet(dropout=0.0)
+    batch, contexts, used = np.ones((100, 1, 28, 28), dtype=np.float32), 0, []
+
+    def loss(y: Any, t: Any) -> Any:
+        nonlocal contexts
+        contexts, _ = tracemalloc.get_traced_memory()
+        return ops.mean_squared_error(y, y)
+
+    compute = nn.value_and_grad(model, (loss, ops.mean_squared_error.backward))
+    for _ in range(2):
+        tracemalloc.start()
+        compute(batch, batch)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        used.append(peak / contexts)
+    xpcnn.set_num_threads(None)
+    assert used[-1] < 1.4

@@ -97,6 +97,10 @@ CASES = {
     ),
     "adaptive avg pool": both("AdaptiveAvgPool2d((2, 3))", 1, 2, 5, 4),
     "scaled avg pool": Case(lambda: nn.ScaledAvgPool2d(3, (2, 3), (2, 1)), (2, 3, 5, 4), torch_scaled_pool),
+    "ensemble": Case(lambda: nn.Ensemble(nn.Linear(4, 3), nn.Linear(4, 3)), (5, 4)),
+    "ensemble, geometric": Case(
+        lambda: nn.Ensemble(nn.Linear(4, 3), nn.Linear(4, 3, bias=False), vote="geometric"), (5, 4)
+    ),
     "scaled avg pool by halves": Case(lambda: nn.ScaledAvgPool2d(2, 2), (1, 2, 4, 4)),
     "batch norm 1d, training": both("BatchNorm1d(3)", 4, 3, train=True),
     "batch norm 1d": both("BatchNorm1d(3)", 4, 3),
