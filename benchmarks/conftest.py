@@ -103,7 +103,7 @@ def run(benchmark: Any, backend: Backend, threads: int) -> Any:
             "algorithm": named[0].algorithm,
             "pass_name": pass_name,
             "variant": named[0].variant,
-            "gflops": problem.operations(pass_name) / benchmark.stats.stats.median / 1e9,
+            "gflops": problem.operations[pass_name] / benchmark.stats.stats.median / 1e9,
             "error": error,
             "peak_bytes": None if memory is None else memory.peak,
             "workspace_bytes": None if memory is None else memory.workspace,

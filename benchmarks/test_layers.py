@@ -62,7 +62,12 @@ def problem(name: str, backend: Backend, torch: TorchReference | None) -> Proble
     arguments = (f"{name.removesuffix('_size')} {value}" for name, value in case.options.items())
     description = ", ".join(["x".join(map(str, case.shape)), *arguments])
     return Problem(
-        name, description, candidates, lambda _: float(operations), answers.__getitem__, TOLERANCE["float32"]
+        name,
+        description,
+        candidates,
+        dict.fromkeys(PASSES, float(operations)),
+        answers.__getitem__,
+        TOLERANCE["float32"],
     )
 
 

@@ -113,7 +113,7 @@ def test_the_recipe_is_that_of_the_kept_results(monkeypatch):
     """What `xpcnn train` makes of it is what docs/results/ensemble.json was trained by."""
     kept = json.loads((ROOT / "docs" / "results" / "ensemble.json").read_text())["settings"]
     made = []
-    monkeypatch.setattr(train, "begin", lambda settings, out: made.append(settings) or 0)
+    monkeypatch.setattr(train, "_train", lambda settings, *others: made.append(settings) or 0)
     for seed in range(5):
         options = ["--seed", str(seed), "--augment", ensemble.AUGMENT[seed % 2], *ensemble.RECIPE.split()]
         assert main(["train", *options]) == 0

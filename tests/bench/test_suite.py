@@ -99,7 +99,7 @@ def test_xpcnn_and_torch(torch, name, monkeypatch):
     if name == "convolution":
         errors = errors_of(test_conv.problem("g", GROUPS, get_backend(), torch), "torch")
     elif name in MODELS:
-        errors = errors_of(test_models.problem(name, torch))
+        errors = errors_of(test_models.problem(name, torch), "auto", "torch")
         test_models.problem.cache_clear()
     else:
         problem = test_layers.problem(name, get_backend(), torch)

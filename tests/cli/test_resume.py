@@ -63,16 +63,15 @@ def test_twice_and_with_every_technique(xpcnn_command: Run, press_at: Press, mod
     press_at(None)
     status, out, _ = xpcnn_command("train", "--resume", "broken")
     assert status == 0
-    assert "\naugment    shift=2,rotate=10\n" in out
+    assert ", augment shift=2,rotate=10, " in out
     for file in ("weights_file", "best_file"):
         ours, theirs = (io.load_weights(getattr(RunDirectory(run), file)) for run in ("broken", "whole"))
         np.testing.assert_equal(ours.arrays, theirs.arrays)
         assert ours.metadata == theirs.metadata
     histories = [RunDirectory(run).history() for run in ("broken", "whole")]
     assert histories[0].losses == histories[1].losses
-    states = [io.load_arrays(RunDirectory(run).checkpoint_file)[1] for run in ("broken", "whole")]
-    for part in ("schedule", "average"):
-        assert states[0][part] == states[1][part]
+    ours, theirs = (io.load_arrays(RunDirectory(run).checkpoint_file)[1] for run in ("broken", "whole"))
+    assert (ours["schedule"], ours["average"]) == (theirs["schedule"], theirs["average"])
 
 
 def test_another_number_of_epochs(xpcnn_command: Run) -> None:
@@ -184,11 +183,10 @@ def test_measured_choices_are_kept_and_taken_again(
     monkeypatch.setenv("XPCNN_CACHE_DIR", str(file.parent))
     forget()
     result = xpcnn_command(*TINY, "--out", "fixed")
-    assert "measured" not in result.out
     assert not file.exists()
     result = xpcnn_command(*TINY, "--out", "whole", "--autotune")
     assert (result.status, result.err) == (0, "")
-    assert "with       the convolution algorithms measured to be the fastest" in result.out
+    assert "\nwith       autotune True\n" in result.out
     kept = list(json.loads(file.read_text()))
     # The first layer's gradient for its input is never needed.
     assert {task.split()[0] for task in kept} == {"forward", "grad_weight"}
@@ -200,6 +198,6 @@ def test_measured_choices_are_kept_and_taken_again(
     assert xpcnn_command(*TINY, "--epochs", 1, "--out", "parts", "--autotune").status == 0
     forget()
     result = xpcnn_command("train", "--resume", "parts", "--epochs", 2)
-    assert "measured to be the fastest" in result.out
+    assert "autotune True" in result.out
     assert measured == []
     assert same_weights("whole", "parts")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -17,8 +16,6 @@ from xpcnn.errors import AlgorithmError, XpcnnError
 from xpcnn.ops import ConvGeometry
 from xpcnn.ops.conv.executor import plan_for
 from xpcnn.train import Trainer
-
-__all__ = ["CONVOLUTIONS", "FLOOR", "MODELS", "MODEL_PASSES", "PASSES", "conv_problem", "model_problem"]
 
 FLOOR = "gemm floor"
 """The candidate that is the matrix product of a pass and nothing else."""
@@ -38,8 +35,7 @@ class WrongResultError(XpcnnError):
     """A result that is further from the answer than rounding explains."""
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
+class Candidate(NamedTuple):
     """One way to compute one pass.
 
     `prepare` returns the call that is timed, which waits for its device; it raises an `XpcnnError` with the
@@ -55,14 +51,13 @@ class Candidate:
     variant: str = ""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """What the candidates are to compute: operations and the answer by pass, and the largest error."""
 
     name: str
     description: str
     candidates: list[Candidate]
-    operations: Callable[[str], float]
+    operations: Mapping[str, float]
     answer: Callable[[str], np.ndarray]
     tolerance: float
 
@@ -119,33 +114,24 @@ CONVOLUTIONS = {
 }
 
 
-def conv_problem(
-    name: str,
-    geometry: ConvGeometry,
-    backend: Backend,
-    dtype: str = "float32",
-    algorithms: Iterable[str] | None = None,
-    passes: Sequence[str] = PASSES,
-) -> Problem:
-    """Return a convolution as a problem for the algorithms named, or for all, and for the floor."""
-    arrays = x, weight, dy = conv_arrays(geometry, dtype)
+def conv_problem(name: str, geometry: ConvGeometry, backend: Backend, dtype: str = "float32") -> Problem:
+    """Return a convolution as a problem for every algorithm, and for the floor."""
+    arrays = conv_arrays(geometry, dtype)
 
-    @functools.cache
+    @cache
     def on_device() -> tuple[Any, Any, Any]:
+        x, weight, dy = arrays
         # Of three channels they are a loader's, in NCHW memory; others come from a layer.
         images = backend.asarray(x) if geometry.c <= 3 else channels_last(backend, x)
         return images, backend.asarray(weight), channels_last(backend, dy)
 
     def prepare(algorithm: str, pass_name: str) -> Callable[[], Any]:
-        if algorithm == FLOOR:
-            return _floor(pass_name, geometry, backend, dtype)
         if algorithm == "loop":
             check_steps(math.prod(geometry.output_shape), geometry.macs)
         x, weight, dy = on_device()
         top, _, left, _ = geometry.padding
         options: Any = {one: getattr(geometry, one) for one in ("stride", "dilation", "groups")}
-        options |= {"padding": (top, left), "algorithm": algorithm}
-        forward = functools.partial(ops.conv2d, x, weight, **options)
+        forward = partial(ops.conv2d, x, weight, padding=(top, left), algorithm=algorithm, **options)
         if pass_name == "forward":
             return lambda: waited(backend, forward()[0])
         _, ctx = forward()
@@ -153,17 +139,16 @@ def conv_problem(
         need = {"need_dx": place == 0, "need_dweight": place == 1}
         return lambda: waited(backend, ops.conv2d.backward(ctx, dy, **need)[place])
 
-    candidates = []
-    for algorithm, one in product([FLOOR, *(algorithms or ops.algorithm_names())], passes):
-        chosen = ""
-        if algorithm == "auto":
-            chosen = plan_for(one, geometry, backend.dtype(dtype), backend, "auto").algorithm.name
-        evidence = functools.partial(compared_images, one, backend.to_numpy)
-        call = functools.partial(prepare, algorithm, one)
-        candidates.append(Candidate(algorithm, one, call, None if algorithm == FLOOR else evidence, chosen))
-    answer = functools.cache(functools.partial(conv_answer, arrays, geometry))
-    work = 2.0 * geometry.macs
-    return Problem(name, described(geometry), candidates, lambda _: work, answer, TOLERANCE[dtype])
+    floor = partial(_floor, geometry, backend, dtype)
+    candidates = [Candidate(FLOOR, one, partial(floor, one), None) for one in PASSES]
+    for algorithm, one in product(ops.algorithm_names(), PASSES):
+        plan = plan_for(one, geometry, backend.dtype(dtype), backend, "auto")
+        chosen = plan.algorithm.name if algorithm == "auto" else ""
+        evidence = partial(compared_images, one, backend.to_numpy)
+        candidates.append(Candidate(algorithm, one, partial(prepare, algorithm, one), evidence, chosen))
+    answer = cache(partial(conv_answer, arrays, geometry))
+    work = dict.fromkeys(PASSES, 2.0 * geometry.macs)
+    return Problem(name, described(geometry), candidates, work, answer, TOLERANCE[dtype])
 
 
 def described(geometry: ConvGeometry) -> str:
@@ -241,21 +226,17 @@ def conv_answer(
     return {"forward": y, "grad_input": dx, "grad_weight": dweight.reshape(geometry.weight_shape)}[pass_name]
 
 
-def _floor(pass_name: str, geometry: ConvGeometry, backend: Backend, dtype: str) -> Callable[[], Any]:
+def _floor(geometry: ConvGeometry, backend: Backend, dtype: str, pass_name: str) -> Callable[[], Any]:
     """Return the matrix product of a pass, on contiguous arrays and into memory that exist already."""
     pixels = geometry.n * math.prod(geometry.output_size)
     patch, outputs = math.prod(geometry.weight_shape[1:]), geometry.k // geometry.groups
     sizes = {"forward": (pixels, patch, outputs), "grad_input": (pixels, outputs, patch)}
     rows, inner, columns = sizes.get(pass_name, (outputs, pixels, patch))
-    xp, kind = backend.xp, {"dtype": backend.dtype(dtype), "device": backend.device}
-    a = xp.ones((geometry.groups, rows, inner), **kind)
-    b = xp.ones((geometry.groups, inner, columns), **kind)
-    into = {"out": xp.matmul(a, b)}
-    try:
-        xp.matmul(a, b, **into)
-    except TypeError:  # a library that is the standard and nothing more
-        into = {}
-    return lambda: waited(backend, xp.matmul(a, b, **into))
+    a = backend.asarray(np.ones((geometry.groups, rows, inner), dtype))
+    b = backend.asarray(np.ones((geometry.groups, inner, columns), dtype))
+    # A library that is the standard and nothing more has no `out`.
+    into = {} if backend.name == "array_api_strict" else {"out": backend.xp.matmul(a, b)}
+    return lambda: waited(backend, backend.xp.matmul(a, b, **into))
 
 
 # -- models ------------------------------------------------------------------------------
@@ -286,14 +267,7 @@ MODELS = {
 }
 
 
-def model_problem(
-    name: str,
-    case: ModelCase,
-    backend: Backend,
-    dtype: str = "float32",
-    algorithms: Iterable[str] = ("auto",),
-    passes: Sequence[str] = MODEL_PASSES,
-) -> Problem:
+def model_problem(name: str, case: ModelCase, backend: Backend, dtype: str = "float32") -> Problem:
     """Return a model's training step and inference as a problem, on the current backend.
 
     The answers are of the same model in float64 on NumPy, with another convolution: the logits of a few
@@ -316,19 +290,19 @@ def model_problem(
         with ops.conv_algorithm(algorithm):
             return model_result(pass_name, case, dtype, None if pass_name == "train" else result)
 
-    @functools.cache
+    @cache
     def answer(pass_name: str) -> np.ndarray:
         with use_backend("numpy"), ops.conv_algorithm("kn2row"):
             return model_result(pass_name, case, "float64")
 
     candidates = [
-        Candidate(*one, functools.partial(prepare, *one), functools.partial(evidence, *one))
-        for one in product(algorithms, passes)
+        Candidate(*one, partial(prepare, *one), partial(evidence, *one))
+        for one in product(ops.algorithm_names(), MODEL_PASSES)
     ]
     macs = nn.summary(case.build(), case.shape[1:]).macs * case.shape[0]
     work = {"train": 6.0 * macs, "inference": 2.0 * macs}  # backward multiplies twice as much as forward
     title = f"batch {'x'.join(map(str, case.shape))}"
-    return Problem(name, title, candidates, work.__getitem__, answer, MODEL_TOLERANCE[dtype])
+    return Problem(name, title, candidates, work, answer, MODEL_TOLERANCE[dtype])
 
 
 def model_result(pass_name: str, case: ModelCase, dtype: str, result: Any = None) -> np.ndarray:

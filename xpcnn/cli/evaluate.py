@@ -9,31 +9,19 @@ from __future__ import annotations
 import argparse
 
 from xpcnn.cli.models import dataset_of, first, load_models
-from xpcnn.cli.options import (
-    DTYPES,
-    add_dataset_option,
-    add_device_options,
-    add_vote_option,
-    choose_backend,
-    count,
-    path,
-)
+from xpcnn.cli.options import DTYPES, add_shared, choose_backend, count, path
 from xpcnn.cli.output import printable
 from xpcnn.nn import Ensemble, Layer
 from xpcnn.train import evaluate
-
-__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     what = "a run's folder or a weight file; several are asked together"
     parser.add_argument("paths", type=path, nargs="+", metavar="RUN_OR_WEIGHTS", help=what)
-    add_vote_option(parser)
-    add_dataset_option(parser, "the run's own")
+    add_shared(parser, "--vote", "--dataset", "--test-samples", "--backend", "--device")
     batch = "images at a time (default: 50 to 1000, by their size)"
     parser.add_argument("--batch-size", type=count, metavar="N", help=batch)
-    add_device_options(parser)
     parser.add_argument("--dtype", choices=DTYPES, help="(default: the model's own)")
 
 
@@ -52,10 +40,9 @@ def run(args: argparse.Namespace) -> int:
         return f"accuracy {result.accuracy:.2%} {counts}, loss {result.loss:.4f}"
 
     if isinstance(model, Ensemble):
-        several = len(args.paths) > 1
-        names = map(printable, args.paths) if several else (f"member {i}" for i in model.children())
+        names = args.paths if len(args.paths) > 1 else [f"member {i}" for i in model.children()]
         for member_name, member in zip(names, model.members, strict=True):
-            print(f"{member_name}: {figures(member)}", flush=True)
+            print(f"{printable(member_name)}: {figures(member)}", flush=True)
         print(end=f"ensemble of {len(model)}, {model.vote}: ")
     print(f"{figures(model)}, on {backend}")
     return 0

@@ -13,9 +13,8 @@ from xpcnn.errors import DatasetError, XpcnnError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Prepared", "is_picture", "open_picture", "prepare", "resolved"]
-
 _NOT_DRAWN = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # which Pillow leaves to other programs
+_TOO_LARGE = "too large for the memory there is"
 
 
 def prepare(path: Path, shape: tuple[int, int, int], preparation: str | None = None) -> Prepared:
@@ -42,12 +41,9 @@ def prepare(path: Path, shape: tuple[int, int, int], preparation: str | None = N
     picture = open_picture(path)
     try:
         return prepare_picture(picture, shape, preparation)
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from error
-    except MemoryError as error:
-        raise DatasetError(
-            f"{path}: too large for the memory there is: {picture.width}x{picture.height} pixels"
-        ) from error
+    except (DatasetError, MemoryError) as error:
+        reason = error if isinstance(error, DatasetError) else _TOO_LARGE
+        raise DatasetError(f"{path}: {reason}") from error
 
 
 def resolved(preparation: str | None, shape: tuple[int, int, int]) -> str:
@@ -75,13 +71,11 @@ def open_picture(path: Path) -> Image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
     except MemoryError as error:
-        raise DatasetError(f"{path}: too large for the memory there is") from error
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or 'no readable image'}") from error
+        raise DatasetError(f"{path}: {_TOO_LARGE}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path}: too large: {error}") from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files
-        raise DatasetError(f"{path}: no readable image: {error}") from error
+        raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or 'no readable image'}") from error
 
 
 def is_picture(path: Path) -> bool:

@@ -10,27 +10,22 @@ from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 from xpcnn.cli.options import word
 from xpcnn.errors import PluginError
-
-__all__ = ["add_import_option", "import_file", "import_files", "import_options"]
 
 _imported: list[str] = []
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--import``."""
-    parser.add_argument(
-        "--import",
-        type=word,
-        action="append",
-        dest="imports",
-        metavar="FILE.py",
-        default=argparse.SUPPRESS,
-        help="run this file first, which registers models, layers, datasets or algorithms of your own; may "
-        "be given again (default: none)",
+    what = (
+        "run this file first, which registers models, layers, datasets or algorithms of your own; may be "
+        "given again (default: none)"
     )
+    options: dict[str, Any] = {"dest": "imports", "metavar": "FILE.py", "default": argparse.SUPPRESS}
+    parser.add_argument("--import", type=word, action="append", help=what, **options)
 
 
 def import_options() -> str:
@@ -57,42 +52,28 @@ def import_file(path: str) -> None:
     PluginError
         When the file is missing, or ends in an error or in SystemExit; with the file's own line.
     """
-    if not Path(path).is_file():
-        raise PluginError(f"--import {path}: {'is a folder' if Path(path).is_dir() else 'no such file'}")
     file = Path(path).resolve()
+    if not file.is_file():
+        raise PluginError(f"--import {path}: {'is a folder' if file.is_dir() else 'no such file'}")
+    if any(getattr(module, "__file__", None) == str(file) for module in [*sys.modules.values()]):
+        return
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
-    name = file.stem
-    found = PathFinder.find_spec(name) if name.isidentifier() else None
-    other = found is not None and found.origin != str(file)
-    if not name.isidentifier() or other or (name in sys.modules and _origin(name) != str(file)):
-        name = f"xpcnn_import_{''.join(c if c.isalnum() else '_' for c in name)}"
-    if _origin(name) == str(file):
-        return
-    spec = spec_from_file_location(name, file)
+    spec = PathFinder.find_spec(file.stem)
+    if spec is None or spec.origin != str(file) or file.stem in sys.modules:
+        spec = spec_from_file_location(f"xpcnn_import_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise PluginError(f"--import {path}: is no Python file, which ends in .py")
-    before, sys.modules[name] = sys.modules.get(name), module_from_spec(spec)
+    sys.modules[spec.name] = module_from_spec(spec)
     try:
-        spec.loader.exec_module(sys.modules[name])
+        spec.loader.exec_module(sys.modules[spec.name])
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
+        del sys.modules[spec.name]
         raise PluginError(f"--import {path}: {_described(error, str(file))}") from error
 
 
-def _origin(name: str) -> str | None:
-    """Return the file of a module that was imported."""
-    return getattr(sys.modules.get(name), "__file__", None)
-
-
 def _described(error: BaseException, file: str) -> str:
-    """Return an error as one line that begins with the line of the file where it happened."""
+    """Return an error as one line, with the line of the file where it happened."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    what = str(error)
-    if isinstance(error, SyntaxError):
-        what = error.msg
-        lines += [error.lineno] if error.filename == file else []
     where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {what}".removesuffix(": ")
+    return f"{where}{type(error).__name__}: {error}".removesuffix(": ")

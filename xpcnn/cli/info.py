@@ -19,12 +19,8 @@ from xpcnn.data.mnist import FASHION_MNIST, MNIST
 from xpcnn.errors import BackendError, XpcnnError
 from xpcnn.ops.conv.tuning_cache import tuning_cache
 
-__all__ = ["add_arguments", "run"]
-
 _DEVICES = {"cupy": ("{}",), "torch": ("cuda:{}", "mps", "xpu:{}")}
 """The names that devices beside the default one may have; {} stands for 0, 1, …"""
-
-_LONG = 200
 
 Lines = Iterator[tuple[str, object]]
 
@@ -35,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it all; an error, such as of a path that cannot be, is the last line of its section."""
-    sections = (_versions, _backends, _in_use, _processor, _datasets, _autotune, _settings)
-    for section in sections:
+    for section in (_versions, _backends, _in_use, _processor, _datasets, _autotune, _settings):
         print(section.__name__[1:].replace("_", " "))
         try:
             for name, value in section():
@@ -85,8 +80,7 @@ def _processor() -> Lines:
 def _datasets() -> Lines:
     yield "synthetic-digits", "drawn by the program"
     own = os.environ.get(DATA_DIR_VARIABLE)
-    roots = [expand(own)] if own else []
-    roots.append(cache_dir())
+    roots = [*([expand(own)] if own else []), cache_dir()]
     yield "looked for in", ", then ".join(map(str, roots))
     for source in (MNIST, FASHION_MNIST):
         # What a folder of its own holds is the dataset's; elsewhere another's files may have those names.
@@ -102,5 +96,4 @@ def _autotune() -> Lines:
 
 def _settings() -> Lines:
     for name in sorted(name for name in os.environ if name.startswith("XPCNN_")):
-        value = os.environ[name]
-        yield f"${name}", value if len(value) <= _LONG else f"{value[:_LONG]}… ({len(value):,} characters)"
+        yield f"${name}", os.environ[name]

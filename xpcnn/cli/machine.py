@@ -12,19 +12,11 @@ import numpy as np
 from xpcnn import __version__
 from xpcnn.backend.device_info import processor
 
-__all__ = ["hardware", "machine", "versions"]
-
 # By their names in package registries; CuPy has one for each major version of CUDA.
 _NEEDED = ("numpy", "array-api-compat", "array-api-extra", "safetensors", "pooch", "threadpoolctl", "tqdm")
-_CUDA = (
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-    "cupy",
-    "nvidia-cudnn-frontend",
-    "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13",
-)
-_OPTIONAL = (*_CUDA, "torch", "array-api-strict", "ml_dtypes", "matplotlib", "pillow")
+_OPTIONAL = ("cupy-cuda12x", "cupy-cuda13x", "cupy", "nvidia-cudnn-frontend", "nvidia-cudnn-cu12",
+             "nvidia-cudnn-cu13", "torch", "array-api-strict", "ml_dtypes", "matplotlib",
+             "pillow")  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

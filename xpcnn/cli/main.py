@@ -10,13 +10,11 @@ from contextlib import suppress
 from typing import NoReturn
 
 from xpcnn import __version__
+from xpcnn.cli import output
 from xpcnn.cli.imports import add_import_option, import_files
 from xpcnn.cli.options import Parser, UsageError
-from xpcnn.cli.output import discard, flush_stdout, log_on_stderr, one_line, plain_output, writable_streams
 from xpcnn.errors import XpcnnError
 from xpcnn.train.interrupt import ignore_signals, interruptible, status_of
-
-__all__ = ["command", "main"]
 
 # Each is a module of this package, imported when it is asked for: --help alone needs none of them.
 _SUBCOMMANDS = {
@@ -49,24 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         From ``--help`` and ``--version`` (0), and when the arguments are wrong (2).
     """
-    with writable_streams():
+    with output.writable_streams():
         try:
             with interruptible():
                 try:
                     return _run(argv)
                 finally:
-                    flush_stdout()
+                    output.flush_stdout()
         except BrokenPipeError:  # whoever read the output has gone, as `head` does
-            discard(sys.stdout)
+            output.discard(sys.stdout)
         except (XpcnnError, OSError) as error:
-            _print_error(f"xpcnn: error: {one_line(error)}")
+            _print_error(f"error: {output.one_line(error)}")
         except MemoryError as error:
-            words = shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)])
-            reason = MemoryError(f"not enough memory for {words}: {error}".removesuffix(": "))
-            _print_error(f"xpcnn: error: {one_line(reason)}")
+            words = output.printable(shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)]))
+            _print_error(f"error: not enough memory for {words}: {output.one_line(error)}")
         except KeyboardInterrupt as error:
-            by = f" by {error}" if str(error) not in ("", "SIGINT") else ""
-            _print_error(f"xpcnn: interrupted{by}")
+            _print_error(f"interrupted by {error}".removesuffix(" by SIGINT").removesuffix(" by "))
             return status_of(error)
         return 1
 
@@ -94,7 +90,7 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         parser.exit(2)
     try:
-        with log_on_stderr(), plain_output():
+        with output.log_on_stderr(), output.plain_output():
             status: int = args.run(args)
     except UsageError as error:
         command.error(str(error))
@@ -120,8 +116,8 @@ def _parser(argv: Sequence[str]) -> Parser:
 
 def _print_error(line: str) -> None:
     try:
-        flush_stdout()
+        output.flush_stdout()
     except OSError:
-        discard(sys.stdout)
+        output.discard(sys.stdout)
     with suppress(OSError):  # nobody is listening: nothing is left to be done
-        print(line, file=sys.stderr, flush=True)
+        print(f"xpcnn: {line}", file=sys.stderr, flush=True)

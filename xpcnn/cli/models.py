@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from inspect import Parameter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,17 +18,6 @@ from xpcnn.io import checked
 from xpcnn.models.catalog import parameters_of
 from xpcnn.nn import Ensemble, Layer
 from xpcnn.train import RunDirectory, load_model
-
-__all__ = [
-    "checked_options",
-    "dataset_of",
-    "first",
-    "for_images",
-    "input_shape_of",
-    "load_models",
-    "model_options",
-    "preparation_of",
-]
 
 _SMALL = 64  # images of so many pixels are shrunk to nothing by the first layers of ImageNet's networks
 _IMAGENET_CLASSES, _IMAGENET_SIZE = 1000, 224
@@ -56,9 +45,7 @@ def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
                 options[name] = checked(known[name], value, model)
                 break
         else:
-            default = parameters_of(model)[name].default
-            usual = "" if default is Parameter.empty else f", whose default is {default}"
-            raise UsageError(f"--model-option {pair}: {text!r} is no value for {name}{usual}")
+            raise UsageError(f"--model-option {pair}: {text!r} is no value for {parameters_of(model)[name]}")
     return options
 
 
@@ -95,20 +82,16 @@ def _kinds(model: str) -> dict[str, Any]:
     """
     kinds = {}
     for name, one in parameters_of(model).items():
-        usual = Any if one.default is None or one.default is one.empty else type(one.default)
-        kinds[name] = usual if one.annotation is one.empty else one.annotation
-    return {name: kind for name, kind in kinds.items() if name not in ("seed", "dtype")}
+        if name not in ("seed", "dtype"):
+            usual = Any if one.default is None or one.default is one.empty else type(one.default)
+            kinds[name] = usual if one.annotation is one.empty else one.annotation
+    return kinds
 
 
 def _readings(text: str) -> Iterator[Any]:
     """Yield what text may stand for: nothing, a truth value, a number, sizes; in the end itself."""
-    words = {"none": None, "true": True, "false": False}
-    if text.lower() in words:
-        yield words[text.lower()]
-    readers: tuple[Callable[[str], Any], ...] = (int, float, lambda text: tuple(map(int, text.split(","))))
-    for read in readers:
-        with suppress(ValueError):
-            yield read(text)
+    with suppress(ValueError, SyntaxError):
+        yield ast.literal_eval(text.capitalize() if text.lower() in ("none", "true", "false") else text)
     yield text
 
 

@@ -1,10 +1,11 @@
-"""What the commands share: the parser, its errors, and kinds of arguments."""
+"""What the commands share: the parser, its errors, kinds of arguments, and options of several commands."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,24 +16,6 @@ from xpcnn.data.catalog import DATASETS
 from xpcnn.errors import XpcnnError
 from xpcnn.io import Range
 from xpcnn.nn.ensemble import VOTES
-
-__all__ = [
-    "DTYPES",
-    "Parser",
-    "UsageError",
-    "add_dataset_option",
-    "add_device_options",
-    "add_model_option",
-    "add_vote_option",
-    "augmentation",
-    "choose_backend",
-    "count",
-    "input_shape",
-    "natural",
-    "number",
-    "path",
-    "word",
-]
 
 DTYPES = ("float32", "float64")
 
@@ -88,35 +71,52 @@ def path(text: str) -> Path:
     return Path(word(text))
 
 
-def input_shape(text: str) -> tuple[int, int, int]:
-    """Return the sizes in text such as ``"1,28,28"``."""
-    try:
-        channels, height, width = map(count, text.split(","))
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not channels,height,width, such as 1,28,28") from None
-    return channels, height, width
-
-
-def augmentation(text: str) -> augment.Compose:
-    """Return the chain of transforms in text such as ``"shift=2,rotate=10"``; there must be one."""
+def augmentation(text: str) -> str:
+    """Return text such as ``"shift=2,rotate=10"``, which names at least one transform."""
     try:
         chain = augment.parse(text)
     except XpcnnError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("augment.parse: ")) from None
     if not chain.transforms:
         raise argparse.ArgumentTypeError("no transform is named")
-    return chain
+    return text
 
 
 # -- options of several commands -------------------------------------------------------
 
+SHARED: dict[str, dict[str, Any]] = {
+    "--backend": {
+        "choices": backend_names(),
+        "help": "array library to compute with (default: $XPCNN_BACKEND, else numpy)",
+    },
+    "--device": {
+        "metavar": "NAME",
+        "help": "one of its devices, such as 0 for cupy or cuda:1 for torch (default: the library's own)",
+    },
+    "--dataset": {
+        "choices": DATASETS,
+        "metavar": "NAME",
+        "help": "one of %(choices)s (default: the run's own; without a run, synthetic-digits)",
+    },
+    "--test-samples": {"type": count, "metavar": "N", "help": "use the first N only (default: all)"},
+    "--vote": {
+        "choices": VOTES,
+        "help": "how several models answer: by the mean of their probabilities, or their geometric mean "
+        "(default: mean, or a saved ensemble's own)",
+    },
+    "--model-option": {
+        "action": "append",
+        "dest": "model_options",
+        "metavar": "NAME=VALUE",
+        "help": "an argument of the model, such as filters=16; may be given again (default: the model's own)",
+    },
+}
 
-def add_device_options(parser: Options) -> None:
-    """Add ``--backend`` and ``--device``."""
-    what = "array library to compute with (default: $XPCNN_BACKEND, else numpy)"
-    parser.add_argument("--backend", choices=backend_names(), help=what)
-    what = "one of its devices, such as 0 for cupy or cuda:1 for torch (default: the library's own)"
-    parser.add_argument("--device", metavar="NAME", help=what)
+
+def add_shared(parser: Options, *names: str) -> None:
+    """Add options that several commands have."""
+    for name in names:
+        parser.add_argument(name, **SHARED[name])
 
 
 def choose_backend(name: str | None, device: str | None) -> Backend:
@@ -126,24 +126,6 @@ def choose_backend(name: str | None, device: str | None) -> Backend:
     return get_backend()
 
 
-def add_dataset_option(parser: Options, default: str) -> None:
-    """Add ``--dataset``, None if not given, and ``--test-samples``."""
-    what = f"one of %(choices)s (default: {default})"
-    parser.add_argument("--dataset", choices=DATASETS, metavar="NAME", help=what)
-    parser.add_argument("--test-samples", type=count, metavar="N", help="use the first N only (default: all)")
-
-
-def add_vote_option(parser: Options) -> None:
-    """Add ``--vote``."""
-    what = (
-        "how several models answer: by the mean of their probabilities, or their geometric mean "
-        "(default: mean, or a saved ensemble's own)"
-    )
-    parser.add_argument("--vote", choices=VOTES, help=what)
-
-
-def add_model_option(parser: Options, default: Any = None) -> None:
-    """Add ``--model-option``, which may be given many times."""
-    what = "an argument of the model, such as filters=16; may be given again (default: the model's own)"
-    options: dict[str, Any] = {"action": "append", "dest": "model_options", "default": default}
-    parser.add_argument("--model-option", metavar="NAME=VALUE", help=what, **options)
+def time_stamp() -> str:
+    """Return the time, to the microsecond, for names of new files: UTC."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")

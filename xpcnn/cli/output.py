@@ -6,21 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 from unicodedata import category
-
-__all__ = [
-    "discard",
-    "flush_stdout",
-    "lasting_output",
-    "log_on_stderr",
-    "one_line",
-    "plain_output",
-    "printable",
-    "writable_streams",
-]
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +49,7 @@ def writable_streams() -> Iterator[None]:
         for name in ("stdout", "stderr"):
             stream: Any = getattr(sys, name)
             if stream is None:
-                sink = restored.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                setattr(sys, name, sink)
+                setattr(sys, name, restored.enter_context(open(os.devnull, "w", encoding="utf-8")))
                 restored.callback(setattr, sys, name, None)
             elif hasattr(stream, "reconfigure"):
                 restored.callback(stream.reconfigure, errors=stream.errors)
@@ -86,12 +74,8 @@ def flush_stdout() -> None:
 
 def discard(stream: Any) -> None:
     """Send what is left of the output nowhere, as Python would flush it once more at exit, and complain."""
-    with suppress(OSError, ValueError, AttributeError):
-        sink = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(sink, stream.fileno())
-        finally:
-            os.close(sink)
+    with suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as sink:
+        os.dup2(sink.fileno(), stream.fileno())
 
 
 class _Output:
@@ -104,15 +88,18 @@ class _Output:
         self._stream, self._failures = stream, failures
 
     def write(self, text: str) -> int:
-        self._attempt(self._stream.write, "\n".join(map(printable, text.split("\n"))))
+        with self._given_up():
+            self._stream.write("\n".join(map(printable, text.split("\n"))))
         return len(text)
 
     def flush(self) -> None:
-        self._attempt(self._stream.flush)
+        with self._given_up():
+            self._stream.flush()
 
-    def _attempt(self, action: Callable[..., Any], *arguments: str) -> None:
+    @contextmanager
+    def _given_up(self) -> Iterator[None]:
         try:
-            action(*arguments)
+            yield
         except OSError as error:
             if self._failures is None:
                 raise
@@ -126,18 +113,13 @@ class _Output:
 
 
 @contextmanager
-def plain_output() -> Iterator[None]:
-    """Let commands print names and messages from files as they are, inside a ``with`` block."""
-    with redirect_stdout(cast("TextIO", _Output(sys.stdout))):
-        yield
+def plain_output(failures: list[OSError] | None = None) -> Iterator[None]:
+    """Let commands print names and messages from files as they are, inside a ``with`` block.
 
-
-@contextmanager
-def lasting_output() -> Iterator[list[OSError]]:
-    """Let what is done inside a ``with`` block go on where standard output fails; the list has that error."""
-    failures: list[OSError] = []
+    With a list for its failures, what is done there goes on where standard output fails.
+    """
     with redirect_stdout(cast("TextIO", _Output(sys.stdout, failures))):
-        yield failures
+        yield
 
 
 # -- what is logged --------------------------------------------------------------------

@@ -8,7 +8,7 @@ file's path is printed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpcnn import models, viz
+from xpcnn.cli import options
 from xpcnn.cli.images import open_picture, prepare
 from xpcnn.cli.models import dataset_of, first, input_shape_of, preparation_of
-from xpcnn.cli.options import (
-    UsageError,
-    add_dataset_option,
-    add_device_options,
-    augmentation,
-    choose_backend,
-    natural,
-    path,
-    word,
-)
+from xpcnn.cli.options import UsageError
 from xpcnn.cli.output import printable
 from xpcnn.data import Dataset, augment
 from xpcnn.data.prepare import flatten
@@ -40,8 +32,8 @@ from xpcnn.viz.canvas import write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["add_arguments", "run"]
-
+_OF_A_RUN = ("curves", "filters", "features", "activations", "confusion", "mistakes")
+_PICTURES = (*_OF_A_RUN, "sobel", "augmentations", "initial-values")
 _TAKES = {
     "dataset": ("features", "activations", "confusion", "mistakes", "sobel", "augmentations"),
     "test_samples": ("activations", "confusion", "mistakes"),
@@ -60,21 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options. None stands for one that is not given."""
     parser.usage = "%(prog)s [RUN ...] [WHAT ...] [OPTION ...]"
     what = f"a run's folder or a weight file; what to draw: {', '.join(_PICTURES)}"
-    parser.add_argument("words", type=word, nargs="+", metavar="RUN_OR_WHAT", help=what)
+    parser.add_argument("words", type=options.word, nargs="+", metavar="RUN_OR_WHAT", help=what)
     what = "where to write (default: the folder plots, in the run's if there is one run)"
-    parser.add_argument("--out", type=path, metavar="DIR", help=what)
+    parser.add_argument("--out", type=options.path, metavar="DIR", help=what)
     parser.add_argument("--format", choices=("png", "svg"), default="png", help="(default: %(default)s)")
     group = parser.add_argument_group("what is shown")
-    add_dataset_option(group, "the run's own, without one synthetic-digits")
+    options.add_shared(group, "--dataset", "--test-samples")
     what = "for features and sobel: a file, or which image of the test set (default: 0)"
     group.add_argument("--image", metavar="FILE_OR_NUMBER", help=what)
     what = "for filters (the first that fits), features, activations: such as 'conv*' (default: all)"
     group.add_argument("--layers", metavar="PATTERN", help=what)
     what = "for augmentations: such as shift=2,rotate=10 (default: what the run was trained with)"
-    group.add_argument("--augment", type=augmentation, metavar="LIST", help=what)
+    group.add_argument("--augment", type=options.augmentation, metavar="LIST", help=what)
     what = "for augmentations and initial-values (default: 0)"
-    group.add_argument("--seed", type=natural, metavar="N", help=what)
-    add_device_options(parser)
+    group.add_argument("--seed", type=options.natural, metavar="N", help=what)
+    options.add_shared(parser, "--backend", "--device")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,12 +79,13 @@ def run(args: argparse.Namespace) -> int:
         import matplotlib.figure  # noqa: F401  (before a dataset is loaded in vain)
     except ImportError:
         raise XpcnnError("drawing needs matplotlib: pip install 'xpcnn[plot]'") from None
-    choose_backend(args.backend, args.device)
-    subject = _Subject(args, runs)
-    folder = args.out or (Path("plots") if len(runs) != 1 else subject.directory.path / "plots")
+    options.choose_backend(args.backend, args.device)
+    artist = _Artist(args, runs)
+    folder = args.out or (Path("plots") if len(runs) != 1 else artist.directory.path / "plots")
     for what in wanted:
-        for name, figure in _PICTURES[what](subject):
-            file = folder / f"{name}.{args.format}"
+        for kind in ("-sigmoid", "-relu") if what == "initial-values" else ("",):
+            figure = getattr(artist, f"{what}{kind}".replace("-", "_"))()
+            file = folder / f"{what}{kind}.{args.format}"
             make_folder(folder)
             write(figure, file, "plot")
             print(printable(file), flush=True)
@@ -117,12 +110,11 @@ def _runs_and_pictures(words: list[str]) -> tuple[list[Path], list[str]]:
     return runs, wanted or [what for what in _OF_A_RUN if what != "curves" or runs[0].is_dir()]
 
 
-class _Subject:
-    """What pictures are drawn of: loaded when the first one needs it."""
+class _Artist:
+    """Draws each picture, by its name; what it is drawn of is loaded when the first one needs it."""
 
     def __init__(self, args: argparse.Namespace, runs: list[Path]) -> None:
-        self.args, self.runs = args, runs
-        self.seed: int = args.seed or 0
+        self.args, self.runs, self.seed = args, runs, args.seed or 0
 
     @cached_property
     def directory(self) -> RunDirectory:
@@ -136,14 +128,12 @@ class _Subject:
     @cached_property
     def data(self) -> tuple[Dataset, Dataset]:
         """The training and the test set."""
-        _, train, test = dataset_of(self.runs, self.args.dataset)
-        return train, test
+        return dataset_of(self.runs, self.args.dataset)[1:]
 
     def tested(self, most: int | None = None) -> Dataset:
         """Return the images of the test set that were asked for; of all, the first `most`."""
-        test = self.data[1]
-        samples = self.args.test_samples or (most and min(most, len(test)))
-        return first(test, samples, "--test-samples")
+        samples = self.args.test_samples or (most and min(most, len(self.data[1])))
+        return first(self.data[1], samples, "--test-samples")
 
     def image(self, read: Callable[[Path], np.ndarray]) -> np.ndarray:
         """Return the image of --image: that file as `read` reads it, or one of the test set."""
@@ -155,81 +145,55 @@ class _Subject:
             raise UsageError(f"--image {which}: {test.name} has {len(test)} test images")
         return np.asarray(test.images[int(which)])
 
+    def curves(self) -> Figure:
+        for file in self.runs:
+            if not file.is_dir():
+                raise UsageError(f"curves are drawn of a run's folder, and {file} is a file")
+        histories = {str(file): RunDirectory(file).history() for file in self.runs}
+        return viz.plot_curves(histories if len(histories) > 1 else histories[str(self.runs[0])])
 
-Pictures = Iterator[tuple[str, "Figure"]]
+    def filters(self) -> Figure:
+        spec = self.model.spec
+        shown: Layer | tuple[Layer, Layer] = self.model
+        if spec is not None and spec.builder is not None and spec.arguments.get("seed") is not None:
+            shown = models.build(spec.builder, **spec.arguments), self.model  # before and after training
+        return viz.plot_filters(shown, layer=self.args.layers)
 
+    def features(self) -> Figure:
+        def read(file: Path) -> np.ndarray:
+            channels, height, width = input_shape_of(self.model) or self.data[1].images.shape[1:]
+            shape = channels, height, width
+            return prepare(file, shape, preparation_of(self.model, shape)).pixels
 
-def _curves(subject: _Subject) -> Pictures:
-    histories = {}
-    for file in subject.runs:
-        if not file.is_dir():
-            raise UsageError(f"curves are drawn of a run's folder, and {file} is a file")
-        histories[str(file)] = RunDirectory(file).history()
-    yield "curves", viz.plot_curves(histories if len(histories) > 1 else histories[str(subject.runs[0])])
+        return viz.plot_feature_maps(self.model, self.image(read), layers=self.args.layers)
 
+    def activations(self) -> Figure:
+        images = self.tested(_ACTIVATION_SAMPLES).images
+        return viz.plot_activations(self.model, images, layers=self.args.layers)
 
-def _filters(subject: _Subject) -> Pictures:
-    spec = subject.model.spec
-    shown: Layer | tuple[Layer, Layer] = subject.model
-    if spec is not None and spec.builder is not None and spec.arguments.get("seed") is not None:
-        shown = models.build(spec.builder, **spec.arguments), subject.model  # before and after training
-    yield "filters", viz.plot_filters(shown, layer=subject.args.layers)
+    def confusion(self) -> Figure:
+        return viz.plot_confusion(viz.confusion_matrix(self.model, self.tested()))
 
+    def mistakes(self) -> Figure:
+        return viz.plot_mistakes(self.model, self.tested())
 
-def _features(subject: _Subject) -> Pictures:
-    def read(file: Path) -> np.ndarray:
-        channels, height, width = input_shape_of(subject.model) or subject.data[1].images.shape[1:]
-        shape = channels, height, width
-        return prepare(file, shape, preparation_of(subject.model, shape)).pixels
+    def sobel(self) -> Figure:
+        def read(file: Path) -> np.ndarray:
+            picture = flatten(open_picture(file)).convert("L")
+            picture.thumbnail((_LARGEST, _LARGEST))
+            return np.asarray(picture)
 
-    image = subject.image(read)
-    yield "features", viz.plot_feature_maps(subject.model, image, layers=subject.args.layers)
+        return viz.plot_sobel(self.image(read))
 
+    def augmentations(self) -> Figure:
+        spec = self.args.augment or (self.runs and self.directory.config().get("augment"))
+        if not spec or not isinstance(spec, str):
+            raise UsageError("augmentations needs --augment, such as --augment shift=2,rotate=10")
+        images = self.data[0][:_AUGMENTED].images
+        return viz.plot_augmentations(augment.parse(spec), images, seed=self.seed)
 
-def _activations(subject: _Subject) -> Pictures:
-    images = subject.tested(_ACTIVATION_SAMPLES).images
-    yield "activations", viz.plot_activations(subject.model, images, layers=subject.args.layers)
+    def initial_values_sigmoid(self) -> Figure:
+        return viz.plot_initial_values(nonlinearity="sigmoid", seed=self.seed)
 
-
-def _confusion(subject: _Subject) -> Pictures:
-    yield "confusion", viz.plot_confusion(viz.confusion_matrix(subject.model, subject.tested()))
-
-
-def _mistakes(subject: _Subject) -> Pictures:
-    yield "mistakes", viz.plot_mistakes(subject.model, subject.tested())
-
-
-def _sobel(subject: _Subject) -> Pictures:
-    def read(file: Path) -> np.ndarray:
-        picture = flatten(open_picture(file)).convert("L")
-        picture.thumbnail((_LARGEST, _LARGEST))
-        return np.asarray(picture)
-
-    yield "sobel", viz.plot_sobel(subject.image(read))
-
-
-def _augmentations(subject: _Subject) -> Pictures:
-    transform = subject.args.augment
-    if transform is None and subject.runs:
-        described = subject.directory.config().get("augment")
-        transform = augment.parse(described if isinstance(described, str) else "")
-    if transform is None or not transform.transforms:
-        raise UsageError("augmentations needs --augment, such as --augment shift=2,rotate=10")
-    images = subject.data[0][:_AUGMENTED].images
-    yield "augmentations", viz.plot_augmentations(transform, images, seed=subject.seed)
-
-
-def _initial_values(subject: _Subject) -> Pictures:
-    for kind in ("sigmoid", "relu"):
-        yield f"initial-values-{kind}", viz.plot_initial_values(nonlinearity=kind, seed=subject.seed)
-
-
-_OF_A_RUN: dict[str, Callable[[_Subject], Pictures]] = {
-    "curves": _curves,
-    "filters": _filters,
-    "features": _features,
-    "activations": _activations,
-    "confusion": _confusion,
-    "mistakes": _mistakes,
-}
-_PICTURES = _OF_A_RUN | {"sobel": _sobel, "augmentations": _augmentations, "initial-values": _initial_values}
+    def initial_values_relu(self) -> Figure:
+        return viz.plot_initial_values(nonlinearity="relu", seed=self.seed)

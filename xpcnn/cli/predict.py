@@ -15,16 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from xpcnn.cli.images import Prepared, is_picture, prepare
+from xpcnn.cli.images import is_picture, prepare
 from xpcnn.cli.models import input_shape_of, load_models, preparation_of
-from xpcnn.cli.options import add_device_options, add_vote_option, choose_backend, path
+from xpcnn.cli.options import add_shared, choose_backend, path
 from xpcnn.cli.output import printable
-from xpcnn.data.prepare import PREPARATIONS
+from xpcnn.data.prepare import PREPARATIONS, Prepared
 from xpcnn.errors import ArgumentError, CheckpointError, DatasetError
 from xpcnn.nn import Layer
 from xpcnn.train import predict
-
-__all__ = ["add_arguments", "run"]
 
 _AT_A_TIME = 100
 
@@ -40,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "filled up with black, or changed in aspect (default: as the model's training data)"
     )
     parser.add_argument("--prepare", choices=PREPARATIONS, help=what)
-    add_vote_option(parser)
-    add_device_options(parser)
+    add_shared(parser, "--vote", "--backend", "--device")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,16 +63,17 @@ def run(args: argparse.Namespace) -> int:
             failed = True
         if len(batch) == _AT_A_TIME:
             _print_answers(model, batch)
-            batch = []
-    if batch:
-        _print_answers(model, batch)
+    _print_answers(model, batch)
     return int(failed or not found)
 
 
 def _print_answers(model: Layer, batch: list[tuple[Path, Prepared]]) -> None:
-    probabilities = predict(model, np.stack([prepared.pixels for _, prepared in batch]))
-    for (file, prepared), row in zip(batch, probabilities, strict=True):
-        print(f"{printable(file)}: {row.argmax()} ({row.max():.1%})  {prepared.done}")
+    """Print the answers for a batch, and empty it."""
+    if batch:
+        probabilities = predict(model, np.stack([prepared.pixels for _, prepared in batch]))
+        for (file, prepared), row in zip(batch, probabilities, strict=True):
+            print(f"{printable(file)}: {row.argmax()} ({row.max():.1%})  {prepared.done}")
+        batch.clear()
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
@@ -84,19 +82,16 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         if not named.is_dir():
             yield named
             continue
-        files = sorted(entry for entry in named.iterdir() if entry.name[0] != "." and _is_file(entry))
-        pictures = [file for file in files if is_picture(file)]
-        others = [file.name for file in files if not is_picture(file)]
+        # A link that leads nowhere is an error then.
+        files = [entry for entry in sorted(named.iterdir()) if entry.is_file() or not entry.exists()]
+        visible = [file for file in files if file.name[0] != "."]
+        pictures = [file for file in visible if is_picture(file)]
+        others = [file.name for file in visible if not is_picture(file)]
         if others:
             _note(f"skipped in {named}, as no pictures: {', '.join(others)}")
         if not pictures:
             _note(f"no pictures in {named}")
         yield from pictures
-
-
-def _is_file(entry: Path) -> bool:
-    """Return whether an entry of a folder is a file, or a link that leads nowhere, which is an error then."""
-    return entry.is_file() or not entry.exists()
 
 
 def _newest_run() -> Path:

@@ -11,20 +11,17 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
+from xpcnn.cli import options
 from xpcnn.cli.imports import import_options
 from xpcnn.cli.models import first, model_options
-from xpcnn.cli.options import UsageError, add_device_options, choose_backend, count, number, path
-from xpcnn.cli.settings import COMPUTING, GROUPS, Settings, add_settings
+from xpcnn.cli.settings import COMPUTING, Settings, add_settings
 from xpcnn.data import load_dataset
 from xpcnn.io import Range, make_folder, replacing
 from xpcnn.nn import summary
 from xpcnn.train import Trainer, Trial, random_search, ranked, split
 from xpcnn.train.interrupt import status_of
-
-__all__ = ["add_arguments", "run"]
 
 _OF_A_TRIAL = ("dataset", "train_samples", "model", "model_options", "optimizer", "epochs", "batch_size",
                "seed", "dtype")  # fmt: skip
@@ -39,15 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("search")
     how.add_argument("--lr", default="1e-6,1e-2", type=_range, metavar="LOW,HIGH", help=shown)
     how.add_argument("--weight-decay", default="1e-8,1e-4", type=_range, metavar="LOW,HIGH", help=shown)
-    how.add_argument("--trials", type=count, default=100, metavar="N", help=shown)
-    held_out = number(float, Range(0, 1, above=True))
+    how.add_argument("--trials", type=options.count, default=100, metavar="N", help=shown)
+    part = options.number(float, Range(0, 1, above=True))
     what = f"the fraction of the samples that is held out for validation {shown}"
-    how.add_argument("--validation", type=held_out, default=0.2, metavar="X", help=what)
-    groups = {name: parser.add_argument_group(name) for name in GROUPS}
-    add_settings(groups, _OF_A_TRIAL, _BOOK)
-    add_device_options(groups[COMPUTING])
-    table = "the trials, best first (default: runs/search-DATASET-MODEL-TIME.csv)"
-    groups[COMPUTING].add_argument("--out", type=path, metavar="FILE.csv", help=table)
+    how.add_argument("--validation", type=part, default=0.2, metavar="X", help=what)
+    where = add_settings(parser, _OF_A_TRIAL, _BOOK)[COMPUTING]
+    options.add_shared(where, "--backend", "--device")
+    what = "the trials, best first (default: runs/search-DATASET-MODEL-TIME.csv)"
+    where.add_argument("--out", type=options.path, metavar="FILE.csv", help=what)
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -62,34 +58,37 @@ def _range(text: str) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Search, and print the best trials."""
-    backend = choose_backend(args.backend, args.device)
-    given = {**_BOOK, **{name: value for name, value in vars(args).items() if name in _OF_A_TRIAL}}
-    given["model_options"] = model_options(given.get("model", Settings.model), given.get("model_options", ()))
-    settings = Settings(backend=backend.name, device=args.device, **given)
+    given = vars(args)
+    device = given.get("device")
+    chosen = {**_BOOK, **{name: given[name] for name in _OF_A_TRIAL if name in given}}
+    chosen["backend"] = options.choose_backend(given.get("backend"), device).name
+    chosen["model_options"] = model_options(
+        chosen.get("model", Settings.model), chosen.get("model_options", ())
+    )
+    settings = Settings(device=device, **chosen)
     samples = first(load_dataset(settings.dataset)[0], settings.train_samples, "--train-samples")
     train, validation = split(samples, args.validation, settings.seed)
-    # A model that does not fit the images fails now.
-    summary(settings.build_model(train), train.images.shape[1:])
-    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    out = args.out or Path("runs", f"search-{settings.dataset}-{settings.model}-{now}.csv")
-    if out.exists():
-        raise UsageError(f"--out {out}: is there already; name another file")
-    _write([], out)  # a file that cannot be written fails now
-    print(
-        f"{args.trials} trials of {settings.model} with {settings.optimizer}, {settings.epochs} epochs: "
-        f"{len(train):,} images of {settings.dataset} to train on, {len(validation):,} to validate"
-    )
 
     def build(lr: float, weight_decay: float, seed: int) -> Trainer:
         return replace(settings, lr=lr, weight_decay=weight_decay, seed=seed).build_trainer(train)
 
+    # A model that does not fit the images fails now, and so does a file that cannot be written.
+    summary(settings.build_trainer(train).model, train.images.shape[1:])
+    name = f"search-{settings.dataset}-{settings.model}-{options.time_stamp()}.csv"
+    out = given.get("out", Path("runs", name))
+    if out.exists():
+        raise options.UsageError(f"--out {out}: is there already; name another file")
+    _write([], out)
+    print(
+        f"{args.trials} trials of {settings.model} with {settings.optimizer}, {settings.epochs} epochs: "
+        f"{len(train):,} images of {settings.dataset} to train on, {len(validation):,} to validate"
+    )
     trials: list[Trial] = []
     status = 0
     ranges = {"lr": args.lr, "weight_decay": args.weight_decay}
     counts = {"trials": args.trials, "epochs": settings.epochs, "batch_size": settings.batch_size}
-    found = random_search(build, train, validation, **ranges, **counts, seed=settings.seed)
     try:
-        for trial in found:
+        for trial in random_search(build, train, validation, **ranges, **counts, seed=settings.seed):
             trials.append(trial)
             _write(trials, out)
             print(f"trial {trial.number} of {args.trials}  {_row(trial)}", flush=True)

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from xpcnn import models
 from xpcnn.cli.models import for_images, input_shape_of, model_options
-from xpcnn.cli.options import UsageError, add_model_option, input_shape, word
+from xpcnn.cli.options import UsageError, add_shared, count, word
 from xpcnn.models.catalog import MODELS
 from xpcnn.nn import summary
 from xpcnn.train import load_model
-
-__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = f"one of {', '.join(MODELS)}; or a run's folder, or a weight file"
     parser.add_argument("model", type=word, metavar="MODEL", help=what)
     what = "channels, height and width of an image (default: the model's own)"
-    parser.add_argument("--input-shape", type=input_shape, metavar="C,H,W", help=what)
-    add_model_option(parser)
+    parser.add_argument("--input-shape", type=_shape, metavar="C,H,W", help=what)
+    add_shared(parser, "--model-option")
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    try:
+        channels, height, width = map(count, text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not channels,height,width, such as 1,28,28") from None
+    return channels, height, width
 
 
 def run(args: argparse.Namespace) -> int:

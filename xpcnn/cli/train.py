@@ -10,37 +10,32 @@ import argparse
 import shlex
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from xpcnn.cli.banner import print_banner
+from xpcnn import ops
+from xpcnn.backend import get_backend
+from xpcnn.cli import settings as known
 from xpcnn.cli.imports import import_options
 from xpcnn.cli.models import first, model_options
-from xpcnn.cli.options import UsageError, add_device_options, choose_backend, path
-from xpcnn.cli.output import lasting_output, printable
-from xpcnn.cli.settings import COMPUTING, GROUPS, OF_FIXED_LENGTH, Settings, add_settings
-from xpcnn.data import Dataset, load_dataset
+from xpcnn.cli.options import UsageError, add_shared, choose_backend, path, time_stamp
+from xpcnn.cli.output import plain_output, printable
+from xpcnn.cli.settings import Settings, flag
+from xpcnn.data import Dataset, augment, load_dataset
 from xpcnn.nn import summary
-from xpcnn.ops import autotune
 from xpcnn.train import EarlyStopping, History, ProgressBar, ProgressLines, RunDirectory, Trainer, evaluate
 from xpcnn.train.interrupt import status_of
 from xpcnn.viz import plot_curves
-
-__all__ = ["add_arguments", "run"]
 
 _BESIDE_RESUME = {"resume", "epochs", "patience", "backend", "device"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options. One that is not given is absent after parsing, so that --resume can tell."""
-    parser.argument_default = argparse.SUPPRESS
     parser.usage = "%(prog)s [OPTION ...]"
-    groups = {name: parser.add_argument_group(name) for name in GROUPS}
-    add_settings(groups)
-    where = groups[COMPUTING]
-    add_device_options(where)
+    where = known.add_settings(parser)[known.COMPUTING]
+    add_shared(where, "--backend", "--device")
     what = "the run's folder (default: runs/DATASET-MODEL-TIME)"
     where.add_argument("--out", type=path, metavar="DIR", help=what)
     what = (
@@ -51,78 +46,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, from the beginning or from where a run stopped."""
+    """Train, from the beginning or from where a run stopped, and return the exit status."""
     given = {name: value for name, value in vars(args).items() if name not in ("command", "parser", "run")}
-    return _resume(given) if "resume" in given else begin(*_settings(given))
-
-
-def _settings(given: dict[str, Any]) -> tuple[Settings, Path | None]:
-    """Return the settings of a new run, and its folder; those that do not go together are refused."""
+    if "resume" in given:
+        directory = RunDirectory(given.pop("resume"))
+        return _train(_resumed(directory, given), directory)
     out = given.pop("out", None)
+    return _train(_new(given), None, out)
+
+
+def _new(given: dict[str, Any]) -> Settings:
+    """Return the settings of a new run; those that do not go together are refused."""
     given["backend"] = choose_backend(given.get("backend"), given.get("device")).name
     given["model_options"] = model_options(given.get("model", Settings.model), given.get("model_options", []))
     settings = Settings(**given)
     schedule, optimizer, warmup = settings.schedule, settings.optimizer, settings.warmup
-    stepwise = schedule in ("step", "exponential")
-    if "momentum" in given and optimizer not in ("momentum", "nesterov"):
+    if "momentum" in given and optimizer not in known.WITH_MOMENTUM:
         raise UsageError(f"--momentum is for the optimizers momentum and nesterov, not for {optimizer}")
     if "label_smoothing" in given and settings.model_options.get("aux"):
         raise UsageError("--label-smoothing is not for auxiliary heads, which have a loss of their own")
-    for option in ("lr-step", "lr-gamma"):
-        if option.replace("-", "_") in given and not stepwise:
-            raise UsageError(f"--{option} is for the schedules step and exponential, not for {schedule}")
+    for name in {"lr_step", "lr_gamma"} & given.keys() if schedule not in known.STEPWISE else ():
+        raise UsageError(f"{flag(name)} is for the schedules step and exponential, not for {schedule}")
     if warmup is not None and schedule == "one-cycle":
         raise UsageError("--warmup is not for the schedule one-cycle, which begins with one of its own")
     if warmup is not None and warmup >= settings.epochs:
         raise UsageError(f"--warmup {warmup:g}: must be shorter than the {settings.epochs} epochs of the run")
-    usual = {"lr_step": -(-settings.epochs // 3), "lr_gamma": 0.1} if stepwise else {}
-    return Settings(**{**usual, **given}), out
+    if schedule in known.STEPWISE:
+        return Settings(**{"lr_step": -(-settings.epochs // 3), "lr_gamma": 0.1, **given})
+    return settings
 
 
-def begin(settings: Settings, out: Path | None) -> int:
-    """Train from the beginning, in a new folder, and return the exit status."""
-    trainer, train, test = _trainer(settings)
-    schedule = trainer.schedule
-    settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
-    directory = RunDirectory(out or _new_folder(settings), settings.to_config())
-    return _train(trainer, train, test, settings, directory)
-
-
-def _resume(given: dict[str, Any]) -> int:
-    """Train on from where a run stopped, and return the exit status."""
-    others = sorted(given.keys() - _BESIDE_RESUME)
-    if others:
-        option = others[0].replace("model_options", "model_option").replace("_", "-")
-        raise UsageError(f"--resume takes its settings from the run, so --{option} cannot be given with it")
-    directory = RunDirectory(given.pop("resume"))
+def _resumed(directory: RunDirectory, given: dict[str, Any]) -> Settings:
+    """Return the settings of a run, with those that may be given anew."""
+    for name in sorted(given.keys() - _BESIDE_RESUME):
+        raise UsageError(f"--resume takes its settings from the run, so {flag(name)} cannot be given with it")
     settings = Settings.of_run(directory.config(), directory.config_file)
-    if settings.schedule in OF_FIXED_LENGTH and given.get("epochs", settings.epochs) != settings.epochs:
+    epochs = settings.epochs
+    if settings.schedule in known.OF_FIXED_LENGTH and given.get("epochs", epochs) != epochs:
         raise UsageError(
-            f"--epochs {given['epochs']}: the run's schedule {settings.schedule} ends with its "
-            f"{settings.epochs} epochs; begin another run for more"
+            f"--epochs {given['epochs']}: the run's schedule {settings.schedule} ends with its {epochs} "
+            "epochs; begin another run for more"
         )
-    if "backend" in given:
-        given.setdefault("device", None)
-    settings = replace(settings, **given)
+    own_device = {} if "backend" not in given else {"device": None}
+    settings = replace(settings, **{**own_device, **given})
     choose_backend(settings.backend, settings.device)
-    return _train(*_trainer(settings), settings, directory, resumed=True)
+    return settings
 
 
-def _train(
-    trainer: Trainer,
-    train: Dataset,
-    test: Dataset,
-    settings: Settings,
-    directory: RunDirectory,
-    resumed: bool = False,
-) -> int:
-    """Train while nobody else writes the run; it outlives its output, which a note names then."""
-    tuning = autotune() if settings.autotune else nullcontext()
-    with directory.writing(), lasting_output() as failures, tuning:
-        state = _restored(trainer, settings, directory) if resumed else None
-        print_banner(settings, trainer, train, test, directory)
-        if state is not None:
-            print(state, flush=True)
+def _train(settings: Settings, directory: RunDirectory | None, out: Path | None = None) -> int:
+    """Resume the run of that directory, or begin one in the folder `out`, and return the exit status.
+
+    Nobody else writes the run meanwhile; it outlives its output, which a note names then.
+    """
+    train, test = load_dataset(settings.dataset)
+    train = first(train, settings.train_samples, "--train-samples")
+    test = first(test, settings.test_samples, "--test-samples")
+    if not settings.batches(len(train)):
+        raise UsageError(
+            f"--drop-last: no batch of --batch-size {settings.batch_size} is left of {len(train)} images"
+        )
+    trainer = settings.build_trainer(train)
+    # A model that does not fit the images fails now, not in a run.
+    parameters = summary(trainer.model, train.images.shape[1:]).parameters
+    is_new = directory is None
+    if directory is None:
+        schedule = trainer.schedule
+        settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
+        out = out or Path("runs", f"{settings.dataset}-{settings.model}-{time_stamp()}")
+        directory = RunDirectory(out, settings.to_config())
+    failures: list[OSError] = []
+    tuning = ops.autotune() if settings.autotune else nullcontext()
+    with directory.writing(), plain_output(failures), tuning:
+        state = "" if is_new else _restored(trainer, settings, directory)
+        _print_banner(settings, train, test, parameters, directory)
+        print(end=state, flush=True)
         status = _fit(trainer, train, test, settings, directory)
     return status or int(bool(failures))
 
@@ -135,35 +132,37 @@ def _restored(trainer: Trainer, settings: Settings, directory: RunDirectory) -> 
     directory.save_config(settings.to_config())
     done = f"{trainer.epoch} of {settings.epochs} epochs done"
     if trainer.epoch < settings.epochs:
-        return f"going on after step {trainer.steps}, {done}"
-    more = "" if settings.schedule in OF_FIXED_LENGTH else "; --epochs N sets a higher total"
-    return f"nothing left to train: {done}{more}"
+        return f"going on after step {trainer.steps}, {done}\n"
+    more = "" if settings.schedule in known.OF_FIXED_LENGTH else "; --epochs N sets a higher total"
+    return f"nothing left to train: {done}{more}\n"
 
 
-def _trainer(settings: Settings) -> tuple[Trainer, Dataset, Dataset]:
-    train, test = load_dataset(settings.dataset)
-    train = first(train, settings.train_samples, "--train-samples")
-    test = first(test, settings.test_samples, "--test-samples")
-    if not settings.batches(len(train)):
-        raise UsageError(
-            f"--drop-last: no batch of --batch-size {settings.batch_size} is left of {len(train)} images"
-        )
-    trainer = settings.build_trainer(train)
-    # A model that does not fit the images fails now, not in a run.
-    summary(trainer.model, train.images.shape[1:])
-    return trainer, train, test
+_IN_BANNER = ("backend", "device", "dtype", "dataset", "train_samples", "test_samples", "model",
+              "model_options", "optimizer", "lr", "epochs", "batch_size", "seed")  # fmt: skip
 
 
-def _new_folder(settings: Settings) -> Path:
-    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    name = f"{settings.dataset}-{settings.model}-{now}"
-    folder, number = Path("runs", name), 2
-    while True:
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:  # of a run begun in the same second
-            folder, number = folder.with_name(f"{name}-{number}"), number + 1
+def _print_banner(
+    settings: Settings, train: Dataset, test: Dataset, parameters: int, directory: RunDirectory
+) -> None:
+    """Print where, on what and how a run trains: all settings that are not the usual ones."""
+    size = "x".join(map(str, train.images.shape[1:]))
+    options = "".join(f", {name} {value}" for name, value in settings.model_options.items())
+    others = [
+        f"{one.name.replace('_', ' ')} {value}"
+        for one in fields(settings)
+        if one.name not in _IN_BANNER and (value := getattr(settings, one.name)) != one.default
+    ]
+    lines = {
+        "backend": f"{get_backend()}, {settings.dtype}",
+        "data": f"{settings.dataset}: {len(train):,} training and {len(test):,} test images of {size}",
+        "model": f"{settings.model}{options}: {parameters:,} parameters",
+        "optimizer": f"{settings.optimizer}, lr {settings.lr:g}; {settings.epochs} epochs "
+        f"in batches of {settings.batch_size}, seed {settings.seed}",
+        "with": ", ".join(others),
+        "run": f"{directory.path} (Ctrl-C saves it)",
+    }
+    for name in filter(lines.get, lines):
+        print(f"{name:<10} {printable(lines[name])}", flush=True)
 
 
 def _fit(trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory) -> int:
@@ -178,30 +177,25 @@ def _fit(trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, di
             settings.evaluate_samples,
             settings.drop_last,
             progress=_Bar() if sys.stderr.isatty() else ProgressLines(sys.stdout),
-            augment=settings.build_augmentation(),
+            augment=None if settings.augment is None else augment.parse(settings.augment),
             callbacks=[directory, *stopping],
         )
     except KeyboardInterrupt as error:
-        if trainer.consistent:
-            state = f"interrupted and saved after step {trainer.steps}"
-        else:  # by a second signal
+        state = f"interrupted and saved after step {trainer.steps}"
+        if not trainer.consistent:  # by a second signal
             state = "interrupted in the middle of a step; the checkpoint of the last epoch stands"
         print(f"{state}; go on with: xpcnn train{import_options()} --resume {folder}", flush=True)
         _draw_curves(trainer.history, directory)
         return status_of(error)
     result = evaluate(trainer.eval_model, test)  # by cross-entropy without label smoothing
-    print(
-        f"test accuracy {result.accuracy:.2%} (loss {result.loss:.4f}) on {result.samples:,} images "
-        f"after {history.seconds:.0f} s of training"
-    )
-    accuracies = [accuracy or 0.0 for accuracy in history.test_accuracy]
-    best = max(accuracies, default=0.0)
-    if accuracies and best > accuracies[-1] and directory.best_file.exists():
-        epoch = history.epochs[accuracies.index(best)].epoch
-        print(f"best       {best:.2%} after epoch {epoch}, in {printable(directory.best_file)}")
+    figures = f"{result.accuracy:.2%} (loss {result.loss:.4f}) on {result.samples:,} images"
+    print(f"test accuracy {figures} after {history.seconds:.0f} s of training")
+    best = max(history.epochs, key=lambda epoch: epoch.test_accuracy or 0.0, default=None)
+    if best is not None and best is not history.epochs[-1] and directory.best_file.exists():
+        accuracy, file = best.test_accuracy or 0.0, printable(directory.best_file)
+        print(f"best       {accuracy:.2%} after epoch {best.epoch}, in {file}")
     _draw_curves(history, directory)
-    print("next:")
-    print(f"  xpcnn evaluate{import_options()} {folder}")
+    print(f"next:\n  xpcnn evaluate{import_options()} {folder}")
     print(f"  xpcnn predict{import_options()} --model {folder} IMAGE_OR_FOLDER")
     return 0
 
