@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpcnn import data, models, viz
+from xpcnn import data, models, nn, viz
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.train import History
 from xpcnn.viz.canvas import corners, host_images, mosaic, near_square, show, write
@@ -55,6 +55,57 @@ def test_files_are_written_whole(tmp_path: Path, name: str) -> None:
 
 def test_all_plots_are_here() -> None:
     assert {name for name in viz.__all__ if name.startswith("plot_")} == set(DRAWERS)
+
+
+X, LABELS = DIGITS.images, DIGITS.labels
+OTHER, LINEAR, ONE = models.tiny_convnet(filters=3), nn.Linear(2, 2), models.resnet20(in_channels=1)
+OUTPUTS = r"no layer to show fits layers='relu\*'; layers: conv1, pool1"
+WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+    ("plot_curves", ({},), {}, ArgumentError, "no history given"),
+    ("plot_curves", ([History()],), {}, ArgumentError, "History, or a mapping of names to some, got list"),
+    (
+        "plot_filters",
+        (ONE,),
+        {"layer": "fc"},
+        ArgumentError,
+        r"fits layer='fc'; it has conv1, layer1\.0\.conv1",
+    ),
+    ("plot_filters", (LINEAR,), {}, ArgumentError, "the model has no convolution"),
+    ("plot_filters", ((MODEL, OTHER),), {}, ArgumentError, r"differ: \[\(2, 1, 3, 3\), \(3, 1, 3, 3\)\]"),
+    ("plot_feature_maps", (MODEL, X), {}, ShapeError, r"image must have shape .*, got \(4, 1, 28, 28\)"),
+    ("plot_feature_maps", (MODEL, X[:1]), {"layers": "relu*"}, ArgumentError, OUTPUTS),
+    ("plot_activations", (MODEL, X[:0]), {}, ShapeError, r"x is empty, its shape is \(0, 1, 28, 28\)"),
+    ("plot_activations", (MODEL, X), {"layers": "relu*"}, ArgumentError, OUTPUTS),
+    ("plot_activations", ({}, X), {}, ArgumentError, "no model"),
+    ("plot_initial_values", (), {"nonlinearity": "gelu"}, ArgumentError, "'gelu'; known: sigmoid, relu"),
+    ("plot_augmentations", (3, X), {}, ArgumentError, "transform must be callable, got int"),
+    ("plot_augmentations", (print, X[0]), {}, ShapeError, r"shape \(N, C, H, W\), got \(1, 28, 28\)"),
+    ("plot_augmentations", (print, X[:0]), {}, ShapeError, r"shape \(N, C, H, W\), got \(0, 1, 28, 28\)"),
+    ("plot_mistakes", (MODEL, DIGITS), {"count": 0}, ArgumentError, "count must be an integer of at least 1"),
+    *(
+        ("plot_confusion", (wrong,), {}, ShapeError, r"shape \(classes, classes\), got \(")
+        for wrong in (np.zeros((2, 3), int), np.zeros((0, 0), int), np.zeros(4, int))
+    ),
+    *(
+        ("plot_confusion", (wrong,), {}, ArgumentError, "must hold counts")
+        for wrong in (np.eye(2), -np.eye(2, dtype=int))
+    ),
+    *(
+        ("sobel", (np.zeros(shape),), {}, ShapeError, r"image must be one image .* got shape \(")
+        for shape in ((2, 5), (2, 1, 5, 5), (5,))
+    ),
+    *(
+        (name, (MODEL, (X, targets)), {}, ArgumentError, "targets must be labels")
+        for name in ("confusion_matrix", "plot_mistakes")
+        for targets in (LABELS / 9, np.eye(10)[LABELS] * 2, -1 - LABELS, np.zeros((4, 2, 2)))
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "options", "error", "message"), WRONG)
+def test_wrong_arguments(name: str, given: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{name}: .*{message}"):
+        getattr(viz, name)(*given, **options)
 
 
 @pytest.mark.process

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,10 +26,7 @@ from xpcnn.errors import XpcnnError
 from xpcnn.io import make_folder
 from xpcnn.nn import Layer
 from xpcnn.train import RunDirectory, load_model
-from xpcnn.viz.canvas import write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xpcnn.viz.canvas import Figure, write
 
 _OF_A_RUN = ("curves", "filters", "features", "activations", "confusion", "mistakes")
 _PICTURES = (*_OF_A_RUN, "sobel", "augmentations", "initial-values")

@@ -5,13 +5,10 @@ matplotlib (``pip install 'xpcnn[plot]'``) is imported when the first is drawn.
 """
 
 from xpcnn.viz.activations import Activation, activations
-from xpcnn.viz.augmentations import plot_augmentations
 from xpcnn.viz.curves import plot_curves
-from xpcnn.viz.features import plot_feature_maps
-from xpcnn.viz.filters import plot_filters
-from xpcnn.viz.histograms import plot_activations, plot_initial_values
-from xpcnn.viz.predictions import confusion_matrix, plot_confusion, plot_mistakes
-from xpcnn.viz.sobel import plot_sobel, sobel
+from xpcnn.viz.filters import plot_filters, plot_sobel, sobel
+from xpcnn.viz.layers import plot_activations, plot_feature_maps, plot_initial_values
+from xpcnn.viz.samples import confusion_matrix, plot_augmentations, plot_confusion, plot_mistakes
 
 __all__ = [
     "Activation",

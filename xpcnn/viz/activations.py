@@ -15,8 +15,6 @@ from xpcnn.errors import ArgumentError
 from xpcnn.nn import Flatten, Layer, Preprocess
 from xpcnn.nn.preprocess import like_of, to_images
 
-__all__ = ["Activation", "activations", "evenly_spaced", "layer_outputs", "leaf_layers"]
-
 Item = TypeVar("Item")
 
 

@@ -17,23 +17,9 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.io import replacing
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure
 else:
     Figure = Any
-
-__all__ = [
-    "Figure",
-    "PathOf",
-    "corners",
-    "host_array",
-    "host_images",
-    "mosaic",
-    "near_square",
-    "new_figure",
-    "panels",
-    "show",
-    "write",
-]
 
 PathOf = str | PathLike[str]
 DPI = 120
@@ -46,7 +32,7 @@ def new_figure(width: float, height: float, gap: float = 0.02) -> Figure:
     except ImportError as error:
         error.add_note("pip install 'xpcnn[plot]' brings matplotlib")
         raise
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     figure.set_layout_engine("constrained", wspace=gap, hspace=gap)
     return figure
 
@@ -57,10 +43,7 @@ def panels(
     """Return a figure and `count` axes in rows, each of so many inches, below `top` inches for a title."""
     rows = -(-count // columns)
     figure = new_figure(columns * width, top + rows * height, gap)
-    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for unused in axes[count:]:
-        unused.remove()
-    return figure, axes[:count]
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
 def write(figure: Figure, path: PathOf | None, function: str) -> Figure:
@@ -108,14 +91,13 @@ def host_images(x: Any, function: str) -> np.ndarray:
         When `x` has another number of axes.
     """
     images = host_array(x)
-    if images.ndim != 4 or 0 in images.shape[1:]:
+    if images.ndim != 4 or 0 in images.shape:
         raise ShapeError(f"{function}: images must have shape (N, C, H, W), got {images.shape}")
-    if images.dtype == np.uint8:
-        shown = images / 255
-    else:
-        shown = images.astype(np.float64)
+    shown = images.astype(np.float64)
+    low, high = 0.0, 255.0
+    if images.dtype != np.uint8:
         low, high = (limit(shown, axis=(1, 2, 3), keepdims=True) for limit in (np.min, np.max))
-        shown = (shown - low) / np.where(high > low, high - low, 1)
+    shown = (shown - low) / np.where(high > low, high - low, 1)
     return np.moveaxis(shown, 1, -1) if shown.shape[1] == 3 else shown.mean(axis=1)
 
 
@@ -141,9 +123,8 @@ def mosaic(tiles: np.ndarray, columns: int | None = None) -> np.ndarray:
            [ 1., nan, nan]])
     """
     count, height, width, *color = tiles.shape
-    columns = columns or near_square(count)
-    places = corners(count, height, width, columns)
-    bottom, right = (max(place[axis] for place in places) for axis in (0, 1))
+    places = corners(count, height, width, columns or near_square(count))
+    bottom, right = np.max(places, axis=0)
     picture = np.full((bottom + height, right + width, *color), np.nan)
     for tile, (top, left) in zip(tiles, places, strict=True):
         picture[top : top + height, left : left + width] = tile
@@ -162,6 +143,4 @@ def show(axes: Any, picture: np.ndarray, low: float = 0.0, high: float = 1.0) ->
         blank = np.isnan(picture[..., :1])
         picture = np.concatenate([np.where(blank, 1, picture), np.where(blank, 0.0, 1.0)], axis=-1)
     axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_frame_on(False)
+    axes.set(xticks=[], yticks=[], frame_on=False)

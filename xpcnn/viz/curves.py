@@ -8,21 +8,11 @@ from typing import Any
 import numpy as np
 
 from xpcnn.errors import ArgumentError
-from xpcnn.ops.op import whole
 from xpcnn.train import History
 from xpcnn.viz.canvas import Figure, PathOf, new_figure, write
 
-__all__ = ["plot_curves"]
-
-# Told apart by their strokes and marks, in grey too: colour, line style, marker.
-_STYLES = (
-    ("black", "-", "o"),
-    ("0.45", "--", "s"),
-    ("black", ":", "^"),
-    ("0.45", "-", "D"),
-    ("black", "--", "v"),
-    ("0.45", "-.", "P"),
-)
+# Told apart by their strokes and marks, in grey too.
+_COLORS, _LINES, _MARKERS = ("black", "0.45"), ("-", "--", ":", "-", "--", "-."), "os^DvP"
 _TITLES = {
     "test_accuracy": "Accuracy on the test set",
     "train_accuracy": "Accuracy on the training set",
@@ -30,9 +20,7 @@ _TITLES = {
 }
 
 
-def plot_curves(
-    history: History | Mapping[str, History], path: PathOf | None = None, *, smooth: int | None = None
-) -> Figure:
+def plot_curves(history: History | Mapping[str, History], path: PathOf | None = None) -> Figure:
     """Draw a history, or several to compare, and write the picture to a file if one is named.
 
     No display is needed and no pyplot state is touched.
@@ -44,22 +32,19 @@ def plot_curves(
         can be told apart.
     path : path, optional
         Of a ``.png``, ``.svg`` or ``.pdf`` file; an existing one is replaced whole or not at all.
-    smooth : int, optional
-        The smoothed loss at a step is the mean of so many steps around it; 1 draws each step alone. A
-        fortieth of the run if not given.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The loss of every step (light) with its running mean (dark), on a logarithmic axis, and the
-        accuracies on training and test set. Of several histories, the running means alone, and the accuracies
-        on the test set, or on the training set if no history has a test set's. Where targets have no classes,
-        the losses on the test set stand in place of accuracies.
+        The loss of every step (light) with its mean over a fortieth of the run (dark), on a logarithmic
+        axis, and the accuracies on training and test set. Of several histories, the running means alone, and
+        the accuracies on the test set, or on the training set if no history has a test set's. Where targets
+        have no classes, the losses on the test set stand in place of accuracies.
 
     Raises
     ------
     ArgumentError
-        When matplotlib does not know the file's ending, `smooth` is below 1, or there is no history.
+        When matplotlib does not know the file's ending, or there is no history.
     CheckpointError
         When the file cannot be written.
 
@@ -70,13 +55,11 @@ def plot_curves(
     >>> [axes.get_title() for axes in figure.axes]
     ['Loss', 'Accuracy']
     """
-    if smooth is not None:
-        whole("plot_curves: smooth", smooth, 1)
     histories = {"": history} if isinstance(history, History) else history
     if not isinstance(histories, Mapping) or not all(isinstance(one, History) for one in histories.values()):
+        kind = type(history).__name__
         raise ArgumentError(
-            f"plot_curves: history must be a History, or a mapping of names to some, "
-            f"got {type(history).__name__}"
+            f"plot_curves: history must be a History, or a mapping of names to some, got {kind}"
         )
     if not histories:
         raise ArgumentError("plot_curves: no history given")
@@ -85,14 +68,12 @@ def plot_curves(
 
     left, right = figure.subplots(1, 2)
     for axes, title, counted in ((left, "Loss", "step"), (right, "Accuracy", "epoch")):
-        axes.set_title(title)
-        axes.set_xlabel(counted)
+        axes.set(title=title, xlabel=counted, axisbelow=True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(color="0.9")
-        axes.set_axisbelow(True)
     compared = not isinstance(history, History)
     for i, (label, one) in enumerate(histories.items()):
-        _draw_losses(left, one, smooth, _style(i) | {"label": label} if compared else None)
+        _draw_losses(left, one, _style(i) | {"label": label} if compared else None)
     if left.lines:
         _make_logarithmic(left)
     _draw_evaluations(right, histories, compared)
@@ -102,19 +83,19 @@ def plot_curves(
     return write(figure, path, "plot_curves")
 
 
-def _draw_losses(axes: Any, history: History, smooth: int | None, style: dict[str, Any] | None) -> None:
+def _draw_losses(axes: Any, history: History, style: dict[str, Any] | None) -> None:
     """Draw the running mean of a history's losses; of the only one, without a style, each loss too."""
     losses = np.array(history.losses, dtype=np.float64)
     # A logarithmic axis has no place for 0; NaN leaves a gap.
     losses = np.where(np.isfinite(losses) & (losses > 0), losses, np.nan)
-    if not np.isfinite(losses).any():
+    if np.isnan(losses).all():
         return
-    steps, window = np.arange(1, len(losses) + 1), smooth or max(1, len(losses) // 40)
+    steps, window = np.arange(1, len(losses) + 1), max(1, len(losses) // 40)
     mean = _running_mean(losses, window)
     if style is not None:
         every = max(1, len(mean) // 8)
         # The marks of different lines are set off against each other, as the lines may coincide.
-        place = (len(axes.lines) * every // len(_STYLES), every)
+        place = (len(axes.lines) * every // len(_LINES), every)
         axes.plot(steps, mean, markevery=place, markersize=4, **style)
     elif window == 1:
         axes.plot(steps, losses, color="black", marker=".", linewidth=0.8, label="each step")
@@ -129,8 +110,7 @@ def _make_logarithmic(axes: Any) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     losses = np.concatenate([line.get_ydata() for line in axes.lines])
-    low, high = np.nanmin(losses), np.nanmax(losses)
-    if low < high < 100 * low:  # hardly a power of ten to label
+    if np.nanmin(losses) < np.nanmax(losses) < 100 * np.nanmin(losses):  # hardly a power of ten to label
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.yaxis.set_minor_formatter("{x:g}")
 
@@ -139,28 +119,25 @@ def _draw_evaluations(axes: Any, histories: Mapping[str, History], compared: boo
     """Draw accuracies, or the losses on the test set where targets have no classes."""
     from matplotlib.ticker import PercentFormatter
 
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     if not any(history.epochs for history in histories.values()):
         axes.text(0.5, 0.5, "no epoch finished yet", transform=axes.transAxes, ha="center", color="0.4")
-        return
-    measured = {name for history in histories.values() for name in _TITLES if _known(history, name).size}
-    name = next((name for name in _TITLES if name in measured), "test_accuracy")
-    if compared or name == "test_loss":
+    measured = (name for name in _TITLES for one in histories.values() if _known(one, name).size)
+    name = next(measured, "test_accuracy")
+    is_loss = name == "test_loss"
+    axes.yaxis.set_major_formatter("{x:g}" if is_loss else PercentFormatter(xmax=1))
+    if compared or is_loss:
         axes.set_title(_TITLES[name])
-    if name == "test_loss":
-        axes.yaxis.set_major_formatter("{x:g}")
-    lines = [(label, history, name) for label, history in histories.items()]
+    lines = [(label, one, name) for label, one in histories.items()]
     if not compared:
-        _, history, name = lines[0]
-        test = "test_loss" if name == "test_loss" else "test_accuracy"
-        lines = [("training set", history, "train_accuracy"), ("test set", history, test)]
-    for i, (label, history, name) in enumerate(lines):
-        known = _known(history, name)
+        one, test = histories[""], name if is_loss else "test_accuracy"
+        lines = [("training set", one, "train_accuracy"), ("test set", one, test)]
+    for i, (label, one, name) in enumerate(lines):
+        known = _known(one, name)
         if known.size:
-            last = f"{known[-1]:.4g}" if name == "test_loss" else f"{known[-1]:.2%}"
-            values = np.array(getattr(history, name), dtype=np.float64)
-            epochs = [record.epoch for record in history.epochs]
+            last = f"{known[-1]:.4g}" if is_loss else f"{known[-1]:.2%}"
             text = f"{label}, {last}" if compared else f"{label}, {last} at the end"
+            values = np.array(getattr(one, name), dtype=np.float64)
+            epochs = [record.epoch for record in one.epochs]
             axes.plot(epochs, values, markersize=4, label=text, **_style(i if compared else 1 - i))
 
 
@@ -170,17 +147,13 @@ def _known(history: History, name: str) -> np.ndarray:
 
 
 def _style(i: int) -> dict[str, Any]:
-    return dict(zip(("color", "linestyle", "marker"), _STYLES[i % len(_STYLES)], strict=True))
+    return {"color": _COLORS[i % 2], "linestyle": _LINES[i % 6], "marker": _MARKERS[i % 6]}
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Return the mean of the `window` values around each one that are numbers; NaN where there are none."""
     known = np.isfinite(values)
     start = (window - 1) // 2  # of the middle of a full convolution
-    total, count = (
-        np.convolve(part, np.ones(window))[start : start + len(values)]
-        for part in (np.where(known, values, 0), known.astype(np.float64))
-    )
-    mean = np.full(len(values), np.nan)
-    np.divide(total, count, out=mean, where=count > 0)
-    return mean
+    middle, ones = slice(start, start + len(values)), np.ones(window)
+    total, count = np.convolve(np.where(known, values, 0), ones), np.convolve(known, ones)
+    return (np.where(count > 0, total, np.nan) / np.maximum(count, 1))[middle]

@@ -1,4 +1,4 @@
-"""What a convolution looks for: its filters, before and after training."""
+"""What a convolution looks for: filters before and after training, and Sobel's, which nobody had to learn."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from xpcnn.backend import to_numpy
-from xpcnn.errors import ArgumentError
+from xpcnn import ops
+from xpcnn.backend import asarray, to_numpy
+from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.nn import Layer
 from xpcnn.viz.activations import leaf_layers
-from xpcnn.viz.canvas import Figure, PathOf, corners, mosaic, near_square, panels, show, write
-
-__all__ = ["plot_filters"]
+from xpcnn.viz.canvas import Figure, PathOf, corners, host_array, mosaic, near_square, panels, show, write
 
 _MOST = 64  # filters of one grey or colour tile each
 _MOST_ROWS, _MOST_CHANNELS = 16, 8  # of filters with a tile for each channel
@@ -78,10 +77,9 @@ def plot_filters(
         axes.set_title(f"{name}\nstd {weight.std():.3g}".strip(), fontsize=10)
     most = _MOST if in_one else _MOST_ROWS
     shown = f"{most} of {count}" if count > most else str(count)
-    title = f"{found[0][0]}: {shown} filters of {'×'.join(map(str, (channels, *kernel)))}"
-    figure.suptitle(
-        title if in_one or channels <= columns else f"{title},\nfirst {columns} channels", fontsize=11
-    )
+    some = "" if in_one or channels <= columns else f",\nfirst {columns} channels"
+    size = "×".join(map(str, (channels, *kernel)))
+    figure.suptitle(f"{found[0][0]}: {shown} filters of {size}{some}", fontsize=11)
     return write(figure, path, "plot_filters")
 
 
@@ -103,10 +101,9 @@ def _tiles(weight: np.ndarray) -> np.ndarray:
     """Return what is drawn of filters (K, C, kh, kw), from 0 to 1: (tiles, kh, kw) or (tiles, kh, kw, 3)."""
     largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
     scaled = 0.5 + weight / np.where(largest > 0, 2 * largest, 1)
-    channels = weight.shape[1]
-    if channels == 1:
+    if weight.shape[1] == 1:
         return scaled[:_MOST, 0]
-    if channels == 3:
+    if weight.shape[1] == 3:
         return np.moveaxis(scaled[:_MOST], 1, -1)
     return scaled[:_MOST_ROWS, :_MOST_CHANNELS].reshape(-1, *scaled.shape[2:])
 
@@ -120,3 +117,107 @@ def _frame(axes: Any, shape: tuple[int, ...], columns: int) -> None:
         corner = (left - 0.5, top - 0.5)
         frame = Rectangle(corner, width, height, fill=False, edgecolor="0.3", linewidth=0.6, clip_on=False)
         axes.add_patch(frame)
+
+
+# The difference of neighbours along one axis, averaged with weights 1 2 1 along the other.
+_ACROSS_ROWS = ((-1.0, -2.0, -1.0), (0.0, 0.0, 0.0), (1.0, 2.0, 1.0))
+_ACROSS_COLUMNS = tuple(zip(*_ACROSS_ROWS, strict=True))
+
+
+def sobel(image: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the horizontal and the vertical edges of an image, each (H − 2, W − 2), with their signs.
+
+    The convolution runs on the current backend, in float32.
+
+    Parameters
+    ----------
+    image : array (H, W), (C, H, W) or (1, C, H, W)
+        uint8 is scaled to [0, 1]; the mean of the channels is taken.
+
+    Returns
+    -------
+    horizontal : ndarray
+        Positive where it gets lighter downwards.
+    vertical : ndarray
+        Positive where it gets lighter to the right.
+
+    References
+    ----------
+    Sobel and Feldman, "A 3×3 isotropic gradient operator for image processing", 1968.
+
+    Examples
+    --------
+    >>> horizontal, vertical = sobel([[0.0, 0.0, 1.0]] * 3)
+    >>> horizontal.item(), vertical.item()
+    (0.0, 4.0)
+    """
+    # Without padding: a border of zeros would be an edge of its own.
+    weight = asarray([[_ACROSS_ROWS], [_ACROSS_COLUMNS]], "float32")
+    y, _ = ops.conv2d(asarray(_grey(image)[None, None], "float32"), weight)
+    horizontal, vertical = to_numpy(y)[0]
+    return horizontal, vertical
+
+
+def plot_sobel(image: Any, path: PathOf | None = None) -> Figure:
+    """Draw an image, its horizontal and vertical edges as Sobel's kernels find them, and their magnitude.
+
+    Parameters
+    ----------
+    image : array (H, W), (C, H, W) or (1, C, H, W)
+        As `sobel` takes it.
+    path : path, optional
+        Of a ``.png``, ``.svg`` or ``.pdf`` file.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        In the two middle panels mid-grey is 0, on one scale for both; in the magnitude, √(h² + v²), black
+        is 0. Under each panel is its kernel.
+
+    Raises
+    ------
+    ShapeError
+        When `image` is not one image, or is smaller than the kernels.
+
+    Examples
+    --------
+    >>> [axes.get_title() for axes in plot_sobel(np.eye(8)).axes]
+    ['image', 'horizontal edges', 'vertical edges', 'magnitude']
+    """
+    grey = _grey(image)
+    horizontal, vertical = sobel(grey)
+    magnitude = np.hypot(horizontal, vertical)
+    strongest = max(float(np.abs([horizontal, vertical]).max()), 1e-6)
+    low, high = float(grey.min()), float(grey.max())
+    shown = (
+        ("image", grey, low, max(high, low + 1e-6), ""),
+        ("horizontal edges", horizontal, -strongest, strongest, _kernel_text(_ACROSS_ROWS)),
+        ("vertical edges", vertical, -strongest, strongest, _kernel_text(_ACROSS_COLUMNS)),
+        ("magnitude", magnitude, 0.0, max(float(magnitude.max()), 1e-6), ""),
+    )
+    height, width = grey.shape
+    figure, grid = panels(4, 4, 2.6, min(5.2, 2.6 * height / width), top=0.8)
+    for axes, (title, picture, low, high, kernel) in zip(grid, shown, strict=True):
+        show(axes, picture, low, high)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(kernel, family="monospace", fontsize=8)
+    return write(figure, path, "plot_sobel")
+
+
+def _grey(image: Any) -> np.ndarray:
+    grey = host_array(image)
+    scale = 255 if grey.dtype == np.uint8 else 1
+    if grey.ndim == 4 and grey.shape[0] == 1:
+        grey = grey[0]
+    if grey.ndim == 3:
+        grey = grey.mean(axis=0)
+    if grey.ndim != 2 or min(grey.shape) < 3:
+        raise ShapeError(
+            f"sobel: image must be one image (H, W), (C, H, W) or (1, C, H, W) of at least 3x3, "
+            f"got shape {host_array(image).shape}"
+        )
+    return grey / scale
+
+
+def _kernel_text(kernel: tuple[tuple[float, ...], ...]) -> str:
+    return "\n".join(" ".join(f"{value:2.0f}" for value in row) for row in kernel).replace("-", "−")

@@ -1,4 +1,4 @@
-"""Histograms of what layers hand on, beside counting by hand."""
+"""Feature maps and histograms: what is drawn is what the layers gave."""
 
 from __future__ import annotations
 
@@ -8,11 +8,63 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpcnn import nn
-from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.viz import plot_activations, plot_initial_values
+from xpcnn import data, models, nn
+from xpcnn.viz import activations, plot_activations, plot_feature_maps, plot_initial_values
+from xpcnn.viz.canvas import corners
 
 pytest.importorskip("matplotlib")
+
+IMAGE = data.synthetic_digits(1, seed=3).images
+
+
+def test_every_layer_is_drawn(make: Any) -> None:
+    model = models.simple_convnet(filters=5, hidden=30).to(backend=make.backend)
+    figure = plot_feature_maps(model, make.array(IMAGE[0]))
+    names = [axes.get_title().splitlines()[0] for axes in figure.axes]
+    assert names == ["input", "conv1", "relu1", "pool1", "fc1", "relu2", "fc2"]
+    given = {path: make.to_numpy(output)[0] for path, _, output in activations(model, make.array(IMAGE))}
+    panels = dict(zip(names, figure.axes, strict=True))
+    np.testing.assert_array_equal(panels["input"].images[0].get_array(), IMAGE[0, 0] / 255)
+
+    shown = panels["pool1"].images[0]
+    for tile, (top, left) in zip(given["pool1"], corners(5, 12, 12, 3), strict=True):
+        np.testing.assert_array_equal(shown.get_array()[top : top + 12, left : left + 12], tile)
+    assert shown.get_clim() == pytest.approx((given["pool1"].min(), given["pool1"].max()))
+    assert panels["pool1"].get_title() == "pool1\n5 maps of 12×12"
+
+    squares = np.ma.filled(panels["fc1"].images[0].get_array(), np.nan).reshape(-1)
+    np.testing.assert_array_equal(squares[:30], given["fc1"])
+    assert panels["fc1"].get_title().startswith("fc1\n30 values, ")
+    np.testing.assert_allclose([bar.get_height() for bar in panels["fc2"].patches], given["fc2"])
+    black = [bar.get_facecolor() == (0, 0, 0, 1) for bar in panels["fc2"].patches]
+    assert black.index(True) == given["fc2"].argmax()
+    assert sum(black) == 1
+
+
+def test_the_number_of_maps_is_capped() -> None:
+    model = nn.Sequential(conv=nn.Conv2d(1, 20, 5, seed=0))
+    _, axes = plot_feature_maps(model, IMAGE).axes
+    assert axes.get_title() == "conv\n20 maps of 24×24, first 16"
+    assert axes.images[0].get_array().shape == (4 * 24 + 3 * 2, 4 * 24 + 3 * 2)
+
+
+def test_deep_networks_are_thinned_out() -> None:
+    model = models.resnet20(in_channels=1)
+    figure = plot_feature_maps(model, IMAGE)
+    assert len(figure.axes) == 24
+    assert figure.get_suptitle() == "23 of 63 layers"
+    assert figure.axes[-1].get_title().startswith("fc\n10 values")
+    figure = plot_feature_maps(model, IMAGE, layers="layer1.*.conv?")
+    assert len(figure.axes) == 1 + 6
+    assert figure.get_suptitle() == ""
+
+
+def test_constant_and_one_by_one_outputs() -> None:
+    model = nn.Sequential(pool=nn.AdaptiveAvgPool2d(1), relu=nn.ReLU())
+    assert len(plot_feature_maps(model, np.zeros((1, 1, 4, 4), np.float32)).axes) == 3
+    colour = plot_feature_maps(model, np.zeros((3, 4, 4), np.uint8))
+    assert colour.axes[0].get_title() == "input\n3×4×4"
+
 
 X = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
 
@@ -53,9 +105,12 @@ def test_several_models_in_rows() -> None:
         "flat": nn.Sequential(a=nn.Tanh()),
     }
     figure = plot_activations(two, X)
-    assert [axes.get_ylabel() for axes in figure.axes] == ["deep", "", "", "flat"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["deep", "flat"]
+    assert [axes.get_title()[0] for axes in figure.axes] == ["c", "a"]
+    assert figure.get_suptitle() == "1 of 3 layers"
     assert len(plot_activations(two["deep"], X, layers="[bc]").axes) == 2
-    assert plot_activations(two["deep"], X, most=2).get_suptitle() == "2 of 3 layers"
+    many = nn.Sequential({f"a{i}": nn.Tanh() for i in range(30)})
+    assert plot_activations(many, X).get_suptitle() == "23 of 30 layers"
 
 
 def test_outputs_that_give_no_histogram() -> None:
@@ -72,19 +127,6 @@ def test_large_layers_are_sampled() -> None:
     x = np.random.default_rng(0).random((1000, 250)).astype(np.float32) + 1
     (axes,) = plot_activations(nn.ReLU(), x, limits=(0, 3)).axes
     assert 80_000 <= bars(axes)[0].sum() <= 100_000
-
-
-def test_wrong_arguments() -> None:
-    with pytest.raises(ShapeError, match=r"x is empty, its shape is \(0, 8\)"):
-        plot_activations(nn.ReLU(), X[:0])
-    with pytest.raises(ArgumentError, match="no layer to show fits layers='conv'; layers: "):
-        plot_activations(nn.ReLU(), X, layers="conv")
-    with pytest.raises(ArgumentError, match="no model"):
-        plot_activations({}, X)
-    with pytest.raises(ArgumentError, match="most must be an integer of at least 1, got 0"):
-        plot_activations(nn.ReLU(), X, most=0)
-    with pytest.raises(ArgumentError, match="unknown nonlinearity 'gelu'; known: sigmoid, relu"):
-        plot_initial_values(nonlinearity="gelu")
 
 
 def spreads(nonlinearity: str) -> list[list[tuple[float, float]]]:

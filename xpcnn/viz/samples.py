@@ -1,7 +1,8 @@
-"""What a model reads rightly, and what it takes for something else."""
+"""Images that a model is given: what augmentation makes of them, what is read rightly, and what wrongly."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,65 @@ from xpcnn.nn import Layer
 from xpcnn.ops.op import whole
 from xpcnn.train import predict
 from xpcnn.train.inputs import labelled
-from xpcnn.viz.canvas import Figure, PathOf, host_array, host_images, new_figure, panels, show, write
+from xpcnn.viz.canvas import Figure, PathOf, host_array, host_images, mosaic, new_figure, panels, show, write
 
-__all__ = ["confusion_matrix", "plot_confusion", "plot_mistakes"]
+_SAMPLES = 8  # of each image
+
+
+def plot_augmentations(
+    transform: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    images: Any,
+    path: PathOf | None = None,
+    *,
+    seed: int = 0,
+) -> Figure:
+    """Draw images, and beside each several samples of what a transform makes of it.
+
+    Parameters
+    ----------
+    transform : callable
+        ``transform(images, rng)`` returns new images, as those of `xpcnn.data.augment` do, whose `spec` is
+        put over the picture.
+    images : array (N, C, H, W)
+        uint8 or floating; a row of the picture for each.
+    path : path, optional
+        Of a ``.png``, ``.svg`` or ``.pdf`` file.
+    seed : int
+        What the samples are drawn from.
+
+    Raises
+    ------
+    ShapeError
+        When the images have another number of axes, or there are none.
+    ArgumentError
+        When `transform` is no function.
+
+    Examples
+    --------
+    >>> from xpcnn import data
+    >>> digits = data.synthetic_digits(3).images
+    >>> figure = plot_augmentations(data.augment.parse("shift=2,rotate=10"), digits)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['original', '8 samples of each']
+    """
+    if not callable(transform):
+        raise ArgumentError(f"plot_augmentations: transform must be callable, got {type(transform).__name__}")
+    images = host_array(images)
+    originals = host_images(images, "plot_augmentations")
+    rng = np.random.Generator(np.random.Philox(seed))
+    drawn = [host_images(transform(images, rng), "plot_augmentations") for _ in range(_SAMPLES)]
+    rows = np.stack(drawn, axis=1)  # (N, samples, H, W[, 3])
+    samples = mosaic(rows.reshape(-1, *originals.shape[1:]), columns=_SAMPLES)
+    pictures = {"original": mosaic(originals, columns=1), f"{_SAMPLES} samples of each": samples}
+    widths = [picture.shape[1] for picture in pictures.values()]
+    figure = new_figure(9.3, 0.8 + 9 / sum(widths) * len(samples))
+    grid = figure.subplots(1, 2, width_ratios=widths)
+    for axes, (title, picture) in zip(grid, pictures.items(), strict=True):
+        show(axes, picture)
+        axes.set_title(title, fontsize=10)
+    figure.suptitle(getattr(transform, "spec", ""), fontsize=11)
+    return write(figure, path, "plot_augmentations")
+
 
 _MOST_WRITTEN = 20  # classes of a matrix whose counts are written into it
 _COLUMNS = 8  # of images read wrongly
@@ -90,13 +147,11 @@ def plot_confusion(matrix: Any, path: PathOf | None = None) -> Figure:
     axes = figure.subplots()
     shades = np.sqrt(fractions)
     axes.imshow(shades, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xlabel("read as")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="read as", ylabel="true class")
     right, total = int(np.trace(counts)), int(totals.sum())
     axes.set_title(f"{right:,} of {total:,} right: {right / max(total, 1):.2%}", fontsize=11)
     if written:
-        axes.set_xticks(range(classes))
-        axes.set_yticks(range(classes))
+        axes.set(xticks=range(classes), yticks=range(classes))
         for i, j in np.argwhere(counts > 0):
             color = "white" if shades[i, j] > 0.55 else "black"
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
@@ -146,13 +201,10 @@ def plot_mistakes(model: Layer, data: Any, path: PathOf | None = None, *, count:
     wrong = np.flatnonzero(read != labels)
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][:count]
     title = f"{len(wrong):,} of {len(labels):,} read wrongly ({len(wrong) / len(labels):.2%})"
-    if len(worst) == 0:
-        figure = new_figure(5, 1.5)
-        figure.suptitle(title, fontsize=11)
-        return write(figure, path, "plot_mistakes")
+    pictures = host_images(images[worst], "plot_mistakes") if len(worst) else ()
     figure, grid = panels(len(worst), min(_COLUMNS, max(4, len(worst))), 1.25, 1.55, top=0.5)
     figure.suptitle(title if len(worst) == len(wrong) else f"{title}; the {len(worst)} surest", fontsize=11)
-    for axes, i, picture in zip(grid, worst, host_images(images[worst], "plot_mistakes"), strict=True):
+    for axes, i, picture in zip(grid, worst, pictures, strict=True):
         show(axes, picture)
         axes.set_title(f"true {labels[i]}\nread {read[i]}, {sure[i]:.0%}", fontsize=8)
     return write(figure, path, "plot_mistakes")
