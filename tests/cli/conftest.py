@@ -21,6 +21,8 @@ QUICK = ("--train-samples", 100, "--test-samples", 20, "--epochs", 2, "--batch-s
 TINY = ("train", "--model", "tiny_convnet", *QUICK)
 """A run of two epochs of five steps."""
 
+Digits = tuple[Dataset, Dataset]
+
 
 class Result(NamedTuple):
     status: int
@@ -42,7 +44,7 @@ def same_weights(a: str | Path, b: str | Path) -> bool:
 
 
 @pytest.fixture(scope="session")
-def digits() -> tuple[Dataset, Dataset]:
+def digits() -> Digits:
     """Stands for the two sets that the command line trains on."""
     whole = synthetic_digits(1300)
     return whole[:1000], whole[1000:]
@@ -53,22 +55,26 @@ def real_curves() -> None:
     """Lets `xpcnn_command` draw."""
 
 
+def prepare(patch: pytest.MonkeyPatch, digits: Digits, draws: bool = False) -> None:
+    patch.setitem(DATASETS, "synthetic-digits", lambda: digits)
+    if not draws:  # which takes longer than the tests' trainings
+        patch.setattr(train, "plot_curves", lambda history, path: path.touch())
+
+
 @pytest.fixture
 def xpcnn_command(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    digits: tuple[Dataset, Dataset],
+    digits: Digits,
 ) -> Iterator[Run]:
     """Runs the command in an empty folder; Ctrl-C is handled as in a terminal."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(DATASETS, "synthetic-digits", lambda: digits)
+    prepare(monkeypatch, digits, draws="real_curves" in request.fixturenames)
     monkeypatch.setattr(current, "_default", None)  # --backend sets it for the whole process
     for name in ("XPCNN_BACKEND", "XPCNN_DATA_DIR", "XPCNN_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    if "real_curves" not in request.fixturenames:  # drawing takes longer than the tests' trainings
-        monkeypatch.setattr(train, "plot_curves", lambda history, path: path.touch())
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(*arguments: Any) -> Result:
@@ -84,12 +90,11 @@ def xpcnn_command(
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Dataset, Dataset]) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     """A run's folder, not to be changed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "synthetic-digits", lambda: digits)
-        patch.setattr(train, "plot_curves", lambda history, path: path.touch())
+        prepare(patch, digits)
         options = ["--epochs", "6", "--lr", "0.003", "--model-option", "filters=8"]
         assert main(["train", *options, "--out", str(folder)]) == 0
     return folder
@@ -98,14 +103,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Dataset, Dat
 @pytest.fixture
 def press_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """Arranges for Ctrl-C to be pressed in one step of the next trainings; None for not at all."""
-    step = Trainer.step
+    step, pressed = Trainer.step, set[int | None]()
+
+    def pressing(self: Trainer, x: Any, t: Any) -> Any:
+        if self.steps + 1 in pressed:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, x, t)
 
     def arrange(number: int | None) -> None:
-        def pressed(self: Trainer, x: Any, t: Any) -> Any:
-            if self.steps + 1 == number:
-                signal.raise_signal(signal.SIGINT)
-            return step(self, x, t)
+        pressed.clear()
+        pressed.add(number)
 
-        monkeypatch.setattr(Trainer, "step", pressed)
-
+    monkeypatch.setattr(Trainer, "step", pressing)
     return arrange

@@ -15,19 +15,14 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.cli.conftest import Run
+from tests.cli.conftest import Digits, Run
 from xpcnn import Trainer, io, load_model, models, nn, optim
 from xpcnn.cli.settings import Settings
-from xpcnn.data import Dataset
 from xpcnn.data.catalog import DATASETS
 from xpcnn.data.mnist import MNIST
 from xpcnn.train import evaluate
 
 COMMANDS = ("train", "evaluate", "predict", "search", "plot", "summary", "bench conv", "bench model", "info")
-
-
-def test_version(xpcnn_command: Run) -> None:
-    assert xpcnn_command("--version") == (0, f"xpcnn {xpcnn.__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -65,13 +60,13 @@ def test_downloads_are_told(xpcnn_command: Run, monkeypatch: pytest.MonkeyPatch)
 # -- evaluate ----------------------------------------------------------------------------
 
 
-def figures(model: nn.Layer, digits: tuple[Dataset, Dataset]) -> str:
+def figures(model: nn.Layer, digits: Digits) -> str:
     result = evaluate(model, digits[1])
     counted = f"({result.correct} of 300 test images of synthetic-digits)"
     return f"accuracy {result.accuracy:.2%} {counted}, loss {result.loss:.4f}"
 
 
-def test_evaluate_a_run(xpcnn_command: Run, trained: Path, digits: tuple[Dataset, Dataset]) -> None:
+def test_evaluate_a_run(xpcnn_command: Run, trained: Path, digits: Digits) -> None:
     line = f"{figures(load_model(trained), digits)}, on numpy (cpu)\n"
     assert xpcnn_command("evaluate", trained) == (0, line, "")
     assert xpcnn_command("evaluate", trained / "model.safetensors") == (0, line, "")
@@ -95,9 +90,9 @@ def test_evaluate_options(xpcnn_command: Run, trained: Path, monkeypatch: pytest
     assert "of 30 test images" in result.out
 
 
-@pytest.fixture
-def others(xpcnn_command: Run, trained: Path) -> list[Path]:
-    """Three runs: the trained one, and the same with its weights changed a little, twice."""
+@pytest.mark.parametrize("vote", [None, "mean", "geometric"])
+def test_evaluate_an_ensemble(xpcnn_command: Run, trained: Path, digits: Digits, vote: Any) -> None:
+    """Of the trained run, and of it with its weights changed a little, twice."""
     folders = [Path("a"), Path("b"), Path("c")]
     for seed, folder in enumerate(folders):
         shutil.copytree(trained, folder)
@@ -107,29 +102,19 @@ def others(xpcnn_command: Run, trained: Path) -> list[Path]:
             drawn = rng.standard_normal(parameter.shape).astype("float32")
             parameter.data = parameter.data + seed * 0.5 * parameter.data.std() * drawn
         model.save(folder / "model.safetensors")
-    return folders
-
-
-@pytest.mark.parametrize("vote", [None, "mean", "geometric"])
-def test_evaluate_an_ensemble(
-    xpcnn_command: Run, others: list[Path], digits: tuple[Dataset, Dataset], vote: Any
-) -> None:
-    whole = nn.Ensemble(*map(load_model, others), vote=vote or "mean")
-    each = [figures(load_model(folder), digits) for folder in others]
+    whole = nn.Ensemble(*map(load_model, folders), vote=vote or "mean")
+    each = [figures(load_model(folder), digits) for folder in folders]
     last = f"ensemble of 3, {vote or 'mean'}: {figures(whole, digits)}, on numpy (cpu)"
     assert len({*each, figures(whole, digits)}) == 4
-    result = xpcnn_command("evaluate", *others, *(() if vote is None else ("--vote", vote)))
+    result = xpcnn_command("evaluate", *folders, *(() if vote is None else ("--vote", vote)))
     assert (result.status, result.err) == (0, "")
-    assert result.out.splitlines() == [f"{path}: {one}" for path, one in zip(others, each, strict=True)] + [
-        last
-    ]
+    named = [f"{path}: {one}" for path, one in zip(folders, each, strict=True)]
+    assert result.out.splitlines() == [*named, last]
     whole.save("all.safetensors")
-    saved = xpcnn_command("evaluate", "all.safetensors", "--dataset", "synthetic-digits")
-    assert saved.out.splitlines() == [f"member {i}: {one}" for i, one in enumerate(each)] + [last]
-    other_vote = xpcnn_command(
-        "evaluate", "all.safetensors", "--dataset", "synthetic-digits", "--vote", "mean"
-    )
-    assert "ensemble of 3, mean: " in other_vote.out
+    saved = ("evaluate", "all.safetensors", "--dataset", "synthetic-digits")
+    numbered = [f"member {i}: {one}" for i, one in enumerate(each)]
+    assert xpcnn_command(*saved).out.splitlines() == [*numbered, last]
+    assert "ensemble of 3, mean: " in xpcnn_command(*saved, "--vote", "mean").out
 
 
 # -- summary -----------------------------------------------------------------------------
@@ -168,7 +153,7 @@ def test_summary_of_files(xpcnn_command: Run, trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_read_any_model(xpcnn_command: Run, digits: tuple[Dataset, Dataset]) -> None:
+def test_commands_read_any_model(xpcnn_command: Run, digits: Digits) -> None:
     """A user's containers, trained in Python: without a builder the file has all that commands need."""
     pytest.importorskip("PIL.Image").fromarray(digits[1].images[0, 0]).save("7.png")
     model = nn.Sequential(
@@ -236,7 +221,7 @@ def test_info_of_the_environment(xpcnn_command: Run, monkeypatch: pytest.MonkeyP
     assert found["in use"]["unknown"].startswith("$XPCNN_BACKEND=jax: unknown backend 'jax'")
     assert found["settings"]["$XPCNN_DATA_DIR"] == str(tmp_path)
     monkeypatch.setenv("XPCNN_CACHE_DIR", "9" * 5000)
-    status, out, err = xpcnn_command("info")
-    assert (status, err) == (0, "")
-    assert "too long" in out
-    assert "settings\n" in out
+    result = xpcnn_command("info")
+    assert (result.status, result.err) == (0, "")
+    assert "too long" in result.out
+    assert "settings\n" in result.out

@@ -218,14 +218,6 @@ def test_depths_of_cameras(tmp_path: Path, kind: str, size: int) -> None:
     np.testing.assert_array_equal(prepared(tmp_path, ramp).pixels[0], np.rint(ramp / 257).astype(np.uint8))
 
 
-def test_exif_orientation(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    turned = large(300, 200).transpose(Image.Transpose.ROTATE_90)
-    result = assert_alike(tmp_path, turned, large(300, 200), 0.98, ending="jpg", exif=exif)
-    assert result.done == "cropped, 300x200 -> 28x28"
-
-
 # -- frames, grounds and light -----------------------------------------------------------
 
 
@@ -245,18 +237,11 @@ def on_ground(shown: Pixels, ground: int, contrast: int | None = None) -> Pixels
     return np.rint(ground + contrast * (shown / 255)).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("size", "widths", "gap"),
-    [
-        (28, (1, 1, 1, 1), 0),
-        (28, (2, 1, 1, 2), 0),
-        (100, (6, 6, 6, 6), 0),
-        (200, (1, 4, 12, 7), 0),
-        (200, (3, 3, 3, 3), 4),
-        (200, (8, 8, 8, 0), 0),
-        (480, (1, 1, 1, 1), 3),
-    ],
-)
+FRAMES = [(28, (1, 1, 1, 1), 0), (28, (2, 1, 1, 2), 0), (100, (6, 6, 6, 6), 0), (200, (1, 4, 12, 7), 0),
+          (200, (3, 3, 3, 3), 4), (200, (8, 8, 8, 0), 0), (480, (1, 1, 1, 1), 3)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "widths", "gap"), FRAMES)
 def test_frames(tmp_path: Path, size: int, widths: tuple[int, ...], gap: int) -> None:
     for ground, edge in product((0, 30, 128, 255), (0, 255)):
         picture = framed(on_ground(sized(size), ground), widths, edge, gap)
@@ -368,16 +353,15 @@ def test_blank_pages_that_lossy_formats_altered(tmp_path: Path, size: int) -> No
 # -- what is no picture ------------------------------------------------------------------
 
 
+NOT_READABLE = {"text.png": "no readable image", "empty.jpg": "no readable image",
+                "absent.png": "No such file or directory", "folder.png": "Is a directory"}  # fmt: skip
+
+
 def test_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.png").mkdir()
-    for name, message in {
-        "text.png": "no readable image",
-        "empty.jpg": "no readable image",
-        "absent.png": "No such file or directory",
-        "folder.png": "Is a directory",
-    }.items():
+    for name, message in NOT_READABLE.items():
         with pytest.raises(DatasetError, match=f"{re.escape(name)}: {message}"):
             prepare(tmp_path / name, MNIST)
     with pytest.raises(XpcnnError, match="takes images of 2 channels"):
@@ -397,12 +381,10 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("xpcnn.cli.images.prepare_picture", fail)
-    with pytest.raises(DatasetError, match=r"picture\.png: too large for the memory there is"):
-        prepared(tmp_path, large())
-    monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(DatasetError, match=r"picture\.png: too large for the memory there is"):
-        prepared(tmp_path, large())
+    for place in ("xpcnn.cli.images.prepare_picture", "PIL.Image.open"):
+        monkeypatch.setattr(place, fail)
+        with pytest.raises(DatasetError, match=r"picture\.png: too large for the memory there is"):
+            prepared(tmp_path, large())
 
 
 @cache

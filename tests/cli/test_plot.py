@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Digits, Run
 from xpcnn import load_model, models, viz
-from xpcnn.data import Dataset, augment
+from xpcnn.data import augment
 from xpcnn.train import RunDirectory
 
 pytest.importorskip("matplotlib")
@@ -58,9 +58,7 @@ def test_all_of_a_run(xpcnn_command: Run, run: Path, backend: str) -> None:
     assert all(map(is_png, paths))
 
 
-def test_what_is_drawn_of_a_run(
-    xpcnn_command: Run, run: Path, digits: tuple[Dataset, Dataset], drawn: Any
-) -> None:
+def test_what_is_drawn_of_a_run(xpcnn_command: Run, run: Path, digits: Digits, drawn: Any) -> None:
     assert xpcnn_command("plot", run, "--test-samples", 50, "--image", 7, "--layers", "conv*").status == 0
     model, test = load_model(run), digits[1][:50]
     weight = model.conv1.weight.data
@@ -124,9 +122,7 @@ def test_a_run_that_has_only_begun(xpcnn_command: Run, drawn: Any) -> None:
 # -- what needs no run -------------------------------------------------------------------
 
 
-def test_pictures_of_one_image(
-    xpcnn_command: Run, run: Path, digits: tuple[Dataset, Dataset], drawn: Any
-) -> None:
+def test_pictures_of_one_image(xpcnn_command: Run, run: Path, digits: Digits, drawn: Any) -> None:
     image = pytest.importorskip("PIL.Image")
     assert xpcnn_command("plot", "sobel") == (0, "plots/sobel.png\n", "")
     np.testing.assert_array_equal(drawn["plot_sobel"][0][0], digits[1].images[0])
@@ -142,7 +138,7 @@ def test_pictures_of_one_image(
     np.testing.assert_array_equal(drawn["plot_feature_maps"][0][1], digits[1].images[3])
 
 
-def test_augmentations(xpcnn_command: Run, run: Path, digits: tuple[Dataset, Dataset], drawn: Any) -> None:
+def test_augmentations(xpcnn_command: Run, run: Path, digits: Digits, drawn: Any) -> None:
     told = xpcnn_command("plot", "augmentations", "--augment", "shift=2,rotate=10", "--seed", 5)
     assert told == (0, "plots/augmentations.png\n", "")
     (transform, images), options = drawn["plot_augmentations"]

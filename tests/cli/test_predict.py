@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Digits, Run
 from xpcnn import load_model, models, nn
-from xpcnn.data import Dataset
 from xpcnn.train import predict
 
 Image = pytest.importorskip("PIL.Image")
 
 
 @pytest.fixture
-def pictures(xpcnn_command: Run, digits: tuple[Dataset, Dataset]) -> list[int]:
+def pictures(xpcnn_command: Run, digits: Digits) -> list[int]:
     """A folder of ten test digits, dark on light and larger; returns their labels."""
     os.mkdir("photos")
     for i in range(10):
@@ -47,7 +46,7 @@ def test_a_folder(xpcnn_command: Run, trained: Path, pictures: list[int]) -> Non
 
 @pytest.mark.slow
 def test_many_pictures_are_answered_as_in_the_dataset(
-    xpcnn_command: Run, trained: Path, digits: tuple[Dataset, Dataset]
+    xpcnn_command: Run, trained: Path, digits: Digits
 ) -> None:
     os.mkdir("many")
     for i in range(103):
@@ -96,9 +95,7 @@ def test_the_newest_run_is_taken_and_named(xpcnn_command: Run, trained: Path, pi
 
 
 @pytest.mark.parametrize("vote", ["mean", "geometric"])
-def test_an_ensemble(
-    xpcnn_command: Run, pictures: list[int], digits: tuple[Dataset, Dataset], vote: str
-) -> None:
+def test_an_ensemble(xpcnn_command: Run, pictures: list[int], digits: Digits, vote: str) -> None:
     Image.fromarray(digits[1].images[7, 0]).save("7.png")
     members = [models.simple_convnet(seed=0), models.deep_convnet(seed=1)]  # not trained: made for 28x28
     for i, model in enumerate(members):

@@ -19,158 +19,120 @@ from xpcnn import Trainer, io, models
 from xpcnn.cli.settings import Settings
 from xpcnn.errors import CheckpointError
 
-EIGHT = ("--model-option", "filters=8")
+
+def rows(table: str) -> list[tuple[str, ...]]:
+    """A command, and what the error says."""
+    return [tuple(row.split(" => ")) for row in table.strip().splitlines()]
+
 
 # -- bad usage ---------------------------------------------------------------------------
 # "run" is a trained run, "file" a file.
 
-USAGE: list[tuple[str, str]] = [
-    (
-        "fly",
-        "invalid choice: 'fly' (choose from 'train', 'evaluate', 'predict', 'search', 'plot', 'summary', ",
-    ),
-    ("--fly", "xpcnn: error: unrecognized arguments: --fly; see xpcnn --help"),
-    ("info --import", "argument --import: expected one argument"),
-    # train
-    ("train --model vgg", "--model: invalid choice: 'vgg'"),
-    ("train --backend jax", "--backend: invalid choice: 'jax'"),
-    ("train --epoch 3", "unrecognized arguments: --epoch 3"),
-    ("train --lr fast", "--lr: 'fast' is not a number of at least 0"),
-    ("train --epochs 0", "--epochs: '0' is not a whole number of at least 1"),
-    ("train --warmup 0", "--warmup: '0' is not a number above 0"),
-    ("train --clip-norm inf", "--clip-norm: 'inf' is not a number above 0"),
-    ("train --average 1", "--average: '1' is not a number of at least 0 and of at most 0.9999999999999999"),
-    (
-        "train --label-smoothing 1.1",
-        "--label-smoothing: '1.1' is not a number of at least 0 and of at most 1",
-    ),
-    ("train --augment sharpen=2", "--augment: no transform is called 'sharpen'; known: brightness, "),
-    ("train --augment ''", "--augment: no transform is named"),
-    ("train --schedule linear", "--schedule: invalid choice: 'linear' (choose from"),
-    ("train --out ''", "argument --out: it is empty, and must be a path"),
-    ("train --import ''", "argument --import: it is empty, and must be a path"),
-    ("summary ''", "argument MODEL: it is empty, and must be a path"),
-    ("plot curves ''", "argument RUN_OR_WHAT: it is empty, and must be a path"),
-    ("train --train-samples 2000", "--train-samples 2000: synthetic-digits has 1000 such"),
-    ("train --test-samples 301", "--test-samples 301: synthetic-digits has 300 such images"),
-    ("train --train-samples 50 --drop-last", "no batch of --batch-size 100 is left of 50 images"),
-    ("train --momentum 0.5", "--momentum is for the optimizers momentum and nesterov, not"),
-    (
-        "train --schedule cosine --lr-step 3",
-        "--lr-step is for the schedules step and exponential, not for cos",
-    ),
-    ("train --lr-gamma 0.5", "--lr-gamma is for the schedules step and exponential, not for constant"),
-    (
-        "train --warmup 1 --schedule one-cycle",
-        "--warmup is not for the schedule one-cycle, which begins with",
-    ),
-    ("train --warmup 2 --epochs 2", "--warmup 2: must be shorter than the 2 epochs of the run"),
-    (
-        "train --model googlenet --model-option aux=true --label-smoothing 0.1",
-        "--label-smoothing is not for auxiliary heads",
-    ),
-    ("train --model-option depth=3", "simple_convnet takes input_shape, filters, "),
-    ("train --model-option filters", "expected NAME=VALUE"),
-    ("train --model-option seed=1", "takes input_shape"),
-    ("train --model-option input_shape=28", "'28' is no value for input_shape: "),
-    ("train --resume run --lr 1", "so --lr cannot be given with it"),
-    ("train --resume run --model-option a=1", "so --model-option cannot"),
-    ("train --resume run --autotune", "so --autotune cannot be given with it"),
-    # evaluate, predict, summary, search
-    ("evaluate", "the following arguments are required: RUN_OR_WEIGHTS"),
-    ("evaluate run --dataset cifar", "argument --dataset: invalid choice: 'cifar'"),
-    ("evaluate run --test-samples 301", "--test-samples 301: synthetic-digits has 300 such images"),
-    ("evaluate run --vote geometric", "--vote geometric: is for several models, and run is one"),
-    ("evaluate run --vote majority", "argument --vote: invalid choice: 'majority' (choose from "),
-    ("evaluate alone/w.npz", "alone/w.npz is not in the folder of a run, so --dataset must name its data"),
-    ("evaluate odd", "odd/run.json names no known dataset, so --dataset must"),
-    (
-        "evaluate run other",
-        "several datasets (run on synthetic-digits, other on mnist), so --dataset must name",
-    ),
-    ("predict", "the following arguments are required: IMAGE_OR_FOLDER"),
-    ("predict x.png --model run --vote mean", "--vote mean: is for several models, and run is one"),
-    ("predict x.png --prepare stretch", "argument --prepare: invalid choice: 'stretch'"),
-    ("summary lenet9000", "'lenet9000' is no model (alexnet, "),
-    ("summary simple_convnet --input-shape 28", "'28' is not channels,height,width, such as 1,28,28"),
-    ("summary tiny_convnet --model-option bias=perhaps", "'perhaps' is no value for bias"),
-    ("summary run --model-option filters=3", "--model-option is for models by name"),
-    ("summary own.npz", "own.npz does not say what images it takes, so --input-shape must"),
-    ("search --lr 1e-3", "argument --lr: '1e-3' is not LOW,HIGH with 0 < LOW <= HIGH"),
-    ("search --lr 1e-3,1e-4", "'1e-3,1e-4' is not LOW,HIGH"),
-    ("search --validation 0", "'0' is not a number above 0 and of at most 1"),
-    ("search --train-samples 5000", "--train-samples 5000: synthetic-digits has 1000 such images"),
-    ("search --out file", "--out file: is there already; name another file"),
-    # plot
-    ("plot", "the following arguments are required: RUN_OR_WHAT"),
-    ("plot curvs", "curvs: no such run's folder or weight file, and not one of curves, "),
-    ("plot filters sobel", "filters is drawn of a run: xpcnn plot RUN filters sobel"),
-    ("plot run . curves sobel", "only be compared by their curves"),
-    ("plot run curves --image 1", "--image is only for features, sobel"),
-    ("plot run augmentations", "augmentations needs --augment, such as"),
-    ("plot augmentations --augment fly=1", "no transform is called 'fly'; known: "),
-    ("plot run features --image 300", "--image 300: synthetic-digits has 300 test im"),
-    ("plot run confusion --test-samples 301", "--test-samples 301: synthetic-digits"),
-    ("plot run/model.safetensors curves", "curves are drawn of a run's folder"),
-    ("plot odd/model.safetensors mistakes", "odd/run.json names no known dataset"),
-    ("plot run --format bmp", "invalid choice: 'bmp' (choose from 'png', 'svg')"),
-    # bench
-    ("bench", "xpcnn bench: error: the following arguments are required: WHAT"),
-    ("bench fly", "xpcnn bench: error: argument WHAT: invalid choice: 'fly'"),
-    ("bench conv --algorithms im2col,winogard", "--algorithms: 'winogard' is unknown; there are auto,"),
-    ("bench conv --threads x", "argument --threads: 'x' is not a whole number"),
-    ("bench model --geometries tiny", "'tiny' is unknown; there are simple_convnet,"),
-]
+USAGE = rows("""
+fly => invalid choice: 'fly' (choose from 'train', 'evaluate', 'predict', 'search', 'plot', 'summary',
+--fly => xpcnn: error: unrecognized arguments: --fly; see xpcnn --help
+info --import => argument --import: expected one argument
+train --model vgg => --model: invalid choice: 'vgg'
+train --backend jax => --backend: invalid choice: 'jax'
+train --epoch 3 => unrecognized arguments: --epoch 3
+train --lr fast => --lr: 'fast' is not a number of at least 0
+train --epochs 0 => --epochs: '0' is not a whole number of at least 1
+train --warmup 0 => --warmup: '0' is not a number above 0
+train --clip-norm inf => --clip-norm: 'inf' is not a number above 0
+train --average 1 => --average: '1' is not a number of at least 0 and of at most 0.9999999999999999
+train --label-smoothing 1.1 => --label-smoothing: '1.1' is not a number of at least 0 and of at most 1
+train --augment sharpen=2 => --augment: no transform is called 'sharpen'; known: brightness,
+train --augment '' => --augment: no transform is named
+train --schedule linear => --schedule: invalid choice: 'linear' (choose from
+train --out '' => argument --out: it is empty, and must be a path
+train --import '' => argument --import: it is empty, and must be a path
+summary '' => argument MODEL: it is empty, and must be a path
+plot curves '' => argument RUN_OR_WHAT: it is empty, and must be a path
+train --train-samples 2000 => --train-samples 2000: synthetic-digits has 1000 such
+train --test-samples 301 => --test-samples 301: synthetic-digits has 300 such images
+train --train-samples 50 --drop-last => no batch of --batch-size 100 is left of 50 images
+train --momentum 0.5 => --momentum is for the optimizers momentum and nesterov, not
+train --schedule cosine --lr-step 3 => --lr-step is for the schedules step and exponential, not for cos
+train --lr-gamma 0.5 => --lr-gamma is for the schedules step and exponential, not for constant
+train --warmup 1 --schedule one-cycle => --warmup is not for the schedule one-cycle, which begins with
+train --warmup 2 --epochs 2 => --warmup 2: must be shorter than the 2 epochs of the run
+train --model googlenet --model-option aux=true --label-smoothing 0.1 => --label-smoothing is not for auxi
+train --model-option depth=3 => simple_convnet takes input_shape, filters,
+train --model-option filters => expected NAME=VALUE
+train --model-option input_shape=28 => '28' is no value for input_shape:
+train --resume run --lr 1 => so --lr cannot be given with it
+train --resume run --model-option a=1 => so --model-option cannot
+train --resume run --autotune => so --autotune cannot be given with it
+evaluate => the following arguments are required: RUN_OR_WEIGHTS
+evaluate run --dataset cifar => argument --dataset: invalid choice: 'cifar'
+evaluate run --vote geometric => --vote geometric: is for several models, and run is one
+evaluate alone/w.npz => alone/w.npz is not in the folder of a run, so --dataset must name its data
+evaluate odd => odd/run.json names no known dataset, so --dataset must
+evaluate run other => several datasets (run on synthetic-digits, other on mnist), so --dataset must name
+predict x.png --model run --vote mean => --vote mean: is for several models, and run is one
+predict x.png --prepare stretch => argument --prepare: invalid choice: 'stretch'
+summary lenet9000 => 'lenet9000' is no model (alexnet,
+summary simple_convnet --input-shape 28 => '28' is not channels,height,width, such as 1,28,28
+summary tiny_convnet --model-option bias=perhaps => 'perhaps' is no value for bias
+summary run --model-option filters=3 => --model-option is for models by name
+summary own.npz => own.npz does not say what images it takes, so --input-shape must
+search --lr 1e-3 => argument --lr: '1e-3' is not LOW,HIGH with 0 < LOW <= HIGH
+search --lr 1e-3,1e-4 => '1e-3,1e-4' is not LOW,HIGH
+search --validation 0 => '0' is not a number above 0 and of at most 1
+search --out file => --out file: is there already; name another file
+plot curvs => curvs: no such run's folder or weight file, and not one of curves,
+plot filters sobel => filters is drawn of a run: xpcnn plot RUN filters sobel
+plot run . curves sobel => only be compared by their curves
+plot run curves --image 1 => --image is only for features, sobel
+plot run augmentations => augmentations needs --augment, such as
+plot augmentations --augment fly=1 => no transform is called 'fly'; known:
+plot run features --image 300 => --image 300: synthetic-digits has 300 test im
+plot run/model.safetensors curves => curves are drawn of a run's folder
+plot run --format bmp => invalid choice: 'bmp' (choose from 'png', 'svg')
+bench => xpcnn bench: error: the following arguments are required: WHAT
+bench fly => xpcnn bench: error: argument WHAT: invalid choice: 'fly'
+bench conv --algorithms im2col,winogard => --algorithms: 'winogard' is unknown; there are auto,
+bench conv --threads x => argument --threads: 'x' is not a whole number
+bench model --geometries tiny => 'tiny' is unknown; there are simple_convnet,
+""")
 
 # -- what fails ----------------------------------------------------------------------------
 
 CONFIG = json.dumps(Settings("numpy").to_config())
-ABSENT = "backend cupy cannot be used: "
-FAILURES: list[tuple[str, str]] = [
-    ("train --resume absent", "absent/run.json: no such file; is absent the folder of a"),
-    ("train --resume bad", "bad/run.json: unreadable"),
-    ("train --resume begun", "begun/checkpoint.safetensors: not a readable safetensors file"),
-    ("train --out run", "run holds a run already; resume it, or name"),
-    ("train --out file", "cannot make the folder file: "),
-    (
-        "train --model-option input_shape=1,32,32",
-        "but weight expects 5880 (shape (100, 5880)); images are flattened by nn.Flatten "
-        "(in Sequential.fc1 (Linear))",
-    ),
-    ("train --model-option input_shape=1,4,4", "kernel 5x5 is larger than"),
-    ("train --device cuda", "backend numpy has only the device 'cpu', got 'cuda'"),
-    ("train --import absent.py", "--import absent.py: no such file"),
-    ("evaluate short.safetensors", "short.safetensors: not a readable safetensors file"),
-    ("evaluate run absent", "absent: no such file"),
-    ("evaluate empty", "empty/model.safetensors: no such file"),
-    ("evaluate file", "weight files end in "),
-    ("evaluate run/checkpoint.safetensors", "an xpcnn checkpoint, not the weights of a model"),
-    (
-        "evaluate more.npz",
-        "do not fit this Sequential: missing: fc2.bias (10,); unexpected: extra (3,); strict=",
-    ),
-    ("evaluate run ruined.npz", "ruined.npz: NaN or infinite numbers in fc.bias; "),
-    ("predict x.png --model ruined.npz", "ruined.npz: NaN or infinite numbers in fc.bias; "),
-    ("predict x.png", "no trained run in ./runs: `xpcnn train` makes one, or --model"),
-    ("predict x.png --model two.npz", "the model takes images of 2 channels; pictures have 1 (grey) or 3"),
-    ("predict x.png --model own.npz", "own.npz: the model does not say what size of images it takes"),
-    ("predict x.png --model run --model five.npz", "Ensemble: "),
-    ("predict x.png --model run --model small.npz", "different sizes: (1, 20, 20), (1, 28, 28)"),
-    (
-        "predict x.png --model run --model crop.npz",
-        "differently (crop, mnist-digit): --prepare must name one",
-    ),
-    ("summary run --input-shape 1,32,32", "(in Sequential.fc1 (Linear))"),
-    ("summary noted.npz", "noted.npz: the model's description is unreadable"),
-    ("search --validation 0.001", "leaves a part empty"),
-    ("search --model tiny_convnet --model-option input_shape=1,9,9", "in Sequential."),
-    ("search --out file/s.csv", "cannot make the folder file"),
-    ("plot begun", "begun/history.jsonl: no such file; is begun the folder of a run?"),
-    ("plot run features --layers=fc9", "no layer to show fits layers='fc9'"),
-    ("plot run features --image=no.png", "no.png: "),
-    ("plot run curves --out file/plots", "cannot make the folder file/plots: "),
-    ("bench conv --json file/a.json", "cannot make the folder file: "),
-]
+FAILURES = rows("""
+train --resume absent => absent/run.json: no such file; is absent the folder of a
+train --resume bad => bad/run.json: unreadable
+train --resume begun => begun/checkpoint.safetensors: not a readable safetensors file
+train --out run => run holds a run already; resume it, or name
+train --out file => cannot make the folder file:
+train --model-option input_shape=1,32,32 => flattened by nn.Flatten (in Sequential.fc1 (Linear))
+train --model-option input_shape=1,4,4 => kernel 5x5 is larger than
+train --device cuda => backend numpy has only the device 'cpu', got 'cuda'
+train --import absent.py => --import absent.py: no such file
+evaluate short.safetensors => short.safetensors: not a readable safetensors file
+evaluate empty => empty/model.safetensors: no such file
+evaluate file => weight files end in
+evaluate run/checkpoint.safetensors => an xpcnn checkpoint, not the weights of a model
+evaluate more.npz => do not fit this Sequential: missing: fc2.bias (10,); unexpected: extra (3,); strict=
+evaluate run ruined.npz => ruined.npz: NaN or infinite numbers in fc.bias;
+predict x.png --model ruined.npz => ruined.npz: NaN or infinite numbers in fc.bias;
+predict x.png => no trained run in ./runs: `xpcnn train` makes one, or --model
+predict x.png --model two.npz => the model takes images of 2 channels; pictures have 1 (grey) or 3
+predict x.png --model own.npz => own.npz: the model does not say what size of images it takes
+predict x.png --model run --model five.npz => Ensemble:
+predict x.png --model run --model small.npz => different sizes: (1, 20, 20), (1, 28, 28)
+predict x.png --model run --model crop.npz => differently (crop, mnist-digit): --prepare must name one
+summary run --input-shape 1,32,32 => (in Sequential.fc1 (Linear))
+summary noted.npz => noted.npz: the model's description is unreadable
+search --validation 0.001 => leaves a part empty
+search --model tiny_convnet --model-option input_shape=1,9,9 => in Sequential.
+search --out file/s.csv => cannot make the folder file
+plot begun => begun/history.jsonl: no such file; is begun the folder of a run?
+plot run features --layers=fc9 => no layer to show fits layers='fc9'
+plot run features --image=no.png => no.png:
+plot run curves --out file/plots => cannot make the folder file/plots:
+bench conv --json file/a.json => cannot make the folder file:
+""")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import xpcnn.cli.search as search
-from tests.cli.conftest import Run
+from tests.cli.conftest import Digits, Run
 from xpcnn import Trainer
 from xpcnn.cli.settings import Settings
 from xpcnn.data import Dataset
@@ -26,9 +26,7 @@ def rows(path: str = "s.csv") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_output_and_table(
-    xpcnn_command: Run, digits: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_and_table(xpcnn_command: Run, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what trains and what ranks the trials are parts of the training set."""
     seen: list[tuple[Dataset, Dataset]] = []
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import xpcnn
-from tests.cli.conftest import QUICK, TINY, Run, same_weights, weights
+from tests.cli.conftest import QUICK, TINY, Digits, Run, same_weights, weights
 from xpcnn import Trainer, io, models, ops
 from xpcnn.cli import train as command
 from xpcnn.cli.settings import Settings
@@ -237,9 +237,7 @@ def test_techniques_reach_the_trainer(xpcnn_command: Run, trainings: Any) -> Non
     assert RunDirectory("run").config().items() >= given.items()
 
 
-def test_the_result_is_the_averages_and_without_label_smoothing(
-    xpcnn_command: Run, digits: tuple[Dataset, Dataset]
-) -> None:
+def test_the_result_is_the_averages_and_without_label_smoothing(xpcnn_command: Run, digits: Digits) -> None:
     result = xpcnn_command(*TINY, "--average", 0.9, "--label-smoothing", 0.5, "--out", "run")
     expected = evaluate(load_model("run"), digits[1][:20])
     assert f"test accuracy {expected.accuracy:.2%} (loss {expected.loss:.4f}) on 20 images" in result.out
