@@ -33,10 +33,10 @@ _CONV = "Convolution: algorithm by pass, beside the matrix product it comes down
 _MODEL = "A training step and inference of whole models."
 _Kind = tuple[str, Sequence[str], Mapping[str, Any], Sequence[str], Callable[..., Problem]]
 _KINDS: dict[str, _Kind] = {
-    "conv": (_CONV, ops.algorithm_names(), cases.CONVOLUTIONS, cases.PASSES, cases.conv_problem),
+    "conv": (_CONV, (), cases.CONVOLUTIONS, cases.PASSES, cases.conv_problem),
     "model": (_MODEL, ("auto",), cases.MODELS, cases.MODEL_PASSES, cases.model_problem),
 }
-"""What each is, its algorithms by default, cases and passes, and what builds a problem."""
+"""What each is, its algorithms by default (none stands for all), cases, passes, what builds a problem."""
 
 _TURN_SECONDS = 0.01
 """A candidate's turn lasts about this long at least: quick calls are repeated in it."""
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (title, algorithms, geometries, passes, _) in _KINDS.items():
         kind: Parser = kinds.add_parser(name, help=title, description=title, usage="%(prog)s [OPTION ...]")
         kind.set_defaults(parser=kind)
-        _add_choice(kind, "--algorithms", ops.algorithm_names(), algorithms)
+        _add_choice(kind, "--algorithms", ops.algorithm_names(), algorithms or ops.algorithm_names())
         _add_choice(kind, "--geometries", geometries, geometries)
         _add_choice(kind, "--passes", passes, passes)
         add_shared(kind, "--backend", "--device")

@@ -295,10 +295,8 @@ def model_problem(name: str, case: ModelCase, backend: Backend, dtype: str = "fl
         with use_backend("numpy"), ops.conv_algorithm("kn2row"):
             return model_result(pass_name, case, "float64")
 
-    candidates = [
-        Candidate(*one, partial(prepare, *one), partial(evidence, *one))
-        for one in product(ops.algorithm_names(), MODEL_PASSES)
-    ]
+    pairs = product(ops.algorithm_names(), MODEL_PASSES)
+    candidates = [Candidate(*one, partial(prepare, *one), partial(evidence, *one)) for one in pairs]
     macs = nn.summary(case.build(), case.shape[1:]).macs * case.shape[0]
     work = {"train": 6.0 * macs, "inference": 2.0 * macs}  # backward multiplies twice as much as forward
     title = f"batch {'x'.join(map(str, case.shape))}"

@@ -20,10 +20,7 @@ _imported: list[str] = []
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--import``."""
-    what = (
-        "run this file first, which registers models, layers, datasets or algorithms of your own; may be "
-        "given again (default: none)"
-    )
+    what = "run this file first, which registers what is your own; may be given again (default: none)"
     options: dict[str, Any] = {"dest": "imports", "metavar": "FILE.py", "default": argparse.SUPPRESS}
     parser.add_argument("--import", type=word, action="append", help=what, **options)
 

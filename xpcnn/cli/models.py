@@ -37,9 +37,8 @@ def model_options(model: str, pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or name not in known:
-            raise UsageError(
-                f"--model-option {pair}: expected NAME=VALUE, and {model} takes {', '.join(known)}"
-            )
+            names = ", ".join(known)
+            raise UsageError(f"--model-option {pair}: expected NAME=VALUE, and {model} takes {names}")
         for value in _readings(text):
             with suppress(CheckpointError):
                 options[name] = checked(known[name], value, model)

@@ -84,32 +84,17 @@ def augmentation(text: str) -> str:
 
 # -- options of several commands -------------------------------------------------------
 
+_DEVICE = "one of its devices, such as 0 for cupy or cuda:1 for torch (default: the library's own)"
+_VOTE = "how several models answer: by which mean of probabilities (default: mean, or a saved ensemble's own)"
+_OPTION = "an argument of the model, such as filters=16; may be given again (default: the model's own)"
+_DATASET = "one of %(choices)s (default: the run's own; without a run, synthetic-digits)"
 SHARED: dict[str, dict[str, Any]] = {
-    "--backend": {
-        "choices": backend_names(),
-        "help": "array library to compute with (default: $XPCNN_BACKEND, else numpy)",
-    },
-    "--device": {
-        "metavar": "NAME",
-        "help": "one of its devices, such as 0 for cupy or cuda:1 for torch (default: the library's own)",
-    },
-    "--dataset": {
-        "choices": DATASETS,
-        "metavar": "NAME",
-        "help": "one of %(choices)s (default: the run's own; without a run, synthetic-digits)",
-    },
+    "--backend": {"choices": backend_names(), "help": "array library (default: $XPCNN_BACKEND, else numpy)"},
+    "--device": {"metavar": "NAME", "help": _DEVICE},
+    "--dataset": {"choices": DATASETS, "metavar": "NAME", "help": _DATASET},
     "--test-samples": {"type": count, "metavar": "N", "help": "use the first N only (default: all)"},
-    "--vote": {
-        "choices": VOTES,
-        "help": "how several models answer: by the mean of their probabilities, or their geometric mean "
-        "(default: mean, or a saved ensemble's own)",
-    },
-    "--model-option": {
-        "action": "append",
-        "dest": "model_options",
-        "metavar": "NAME=VALUE",
-        "help": "an argument of the model, such as filters=16; may be given again (default: the model's own)",
-    },
+    "--vote": {"choices": VOTES, "help": _VOTE},
+    "--model-option": {"action": "append", "metavar": "NAME=VALUE", "dest": "model_options", "help": _OPTION},
 }
 
 

@@ -130,21 +130,16 @@ def log_on_stderr() -> Iterator[None]:
     """Show what xpcnn logs, such as downloads, and warnings while a command runs, each on one line."""
     logger = logging.getLogger("xpcnn")
     handler, level = logging.StreamHandler(), logger.level
-    handler.setFormatter(_Line("xpcnn: %(message)s"))
+    handler.format = lambda record: f"xpcnn: {printable(record.getMessage())}"  # type: ignore[method-assign]
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    format_before, warnings.formatwarning = warnings.formatwarning, _warning
+    before, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        warnings.formatwarning = format_before
-
-
-class _Line(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        warnings.formatwarning = before
 
 
 def _warning(message: Warning | str, *where: object, **more: object) -> str:

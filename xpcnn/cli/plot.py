@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,15 +31,16 @@ from xpcnn.viz.canvas import Figure, write
 
 _OF_A_RUN = ("curves", "filters", "features", "activations", "confusion", "mistakes")
 _PICTURES = (*_OF_A_RUN, "sobel", "augmentations", "initial-values")
-_TAKES = {
-    "dataset": ("features", "activations", "confusion", "mistakes", "sobel", "augmentations"),
-    "test_samples": ("activations", "confusion", "mistakes"),
-    "image": ("features", "sobel"),
-    "layers": ("filters", "features", "activations"),
-    "augment": ("augmentations",),
-    "seed": ("augmentations", "initial-values"),
+_AUGMENT = "such as shift=2,rotate=10 (default: what the run was trained with)"
+_OF_DATA = ("features", "activations", "confusion", "mistakes", "sobel", "augmentations")
+_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "--dataset": (_OF_DATA, options.SHARED["--dataset"]),
+    "--test-samples": (("activations", "confusion", "mistakes"), options.SHARED["--test-samples"]),
+    "--image": (("features", "sobel"), {"help": "a file, or which image of the test set (default: 0)"}),
+    "--layers": (("filters", "features", "activations"), {"help": "such as 'conv*' (default: all)"}),
+    "--augment": (("augmentations",), {"type": options.augmentation, "help": _AUGMENT}),
 }
-"""Which pictures each option is for."""
+"""Which pictures each option is for, and how it is declared."""
 
 _ACTIVATION_SAMPLES, _AUGMENTED = 200, 6
 _LARGEST = 512  # pixels on the longer side of a picture for sobel
@@ -53,24 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=options.path, metavar="DIR", help=what)
     parser.add_argument("--format", choices=("png", "svg"), default="png", help="(default: %(default)s)")
     group = parser.add_argument_group("what is shown")
-    options.add_shared(group, "--dataset", "--test-samples")
-    what = "for features and sobel: a file, or which image of the test set (default: 0)"
-    group.add_argument("--image", metavar="FILE_OR_NUMBER", help=what)
-    what = "for filters (the first that fits), features, activations: such as 'conv*' (default: all)"
-    group.add_argument("--layers", metavar="PATTERN", help=what)
-    what = "for augmentations: such as shift=2,rotate=10 (default: what the run was trained with)"
-    group.add_argument("--augment", type=options.augmentation, metavar="LIST", help=what)
-    what = "for augmentations and initial-values (default: 0)"
-    group.add_argument("--seed", type=options.natural, metavar="N", help=what)
+    for name, (takers, how) in _OPTIONS.items():
+        group.add_argument(name, **{**how, "help": f"for {', '.join(takers)}: {how['help']}"})
     options.add_shared(parser, "--backend", "--device")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and print the path of each file."""
     runs, wanted = _runs_and_pictures(args.words)
-    for option, takers in _TAKES.items():
-        if getattr(args, option) is not None and not set(takers).intersection(wanted):
-            raise UsageError(f"--{option.replace('_', '-')} is only for {', '.join(takers)}")
+    for name, (takers, _) in _OPTIONS.items():
+        if vars(args)[name[2:].replace("-", "_")] is not None and not set(takers).intersection(wanted):
+            raise UsageError(f"{name} is only for {', '.join(takers)}")
     try:
         import matplotlib.figure  # noqa: F401  (before a dataset is loaded in vain)
     except ImportError:
@@ -93,9 +88,8 @@ def _runs_and_pictures(words: list[str]) -> tuple[list[Path], list[str]]:
     wanted = [word for word in dict.fromkeys(words) if word in _PICTURES]
     runs = [Path(word) for word in dict.fromkeys(words) if word not in _PICTURES]
     for missing in (file for file in runs if not file.exists()):
-        raise UsageError(
-            f"{missing}: no such run's folder or weight file, and not one of {', '.join(_PICTURES)}"
-        )
+        names = ", ".join(_PICTURES)
+        raise UsageError(f"{missing}: no such run's folder or weight file, and not one of {names}")
     if len(runs) > 1:
         if set(wanted) - {"curves"}:
             raise UsageError("several runs can only be compared by their curves")

@@ -33,10 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=path, nargs="+", metavar="IMAGE_OR_FOLDER", help=what)
     what = "a run or a weight file; given again, models answer together (default: the newest run in ./runs)"
     parser.add_argument("--model", type=path, action="append", metavar="RUN_OR_WEIGHTS", help=what)
-    what = (
-        "how a picture becomes the model's image: as a digit of MNIST; or scaled, and cut out of the middle, "
-        "filled up with black, or changed in aspect (default: as the model's training data)"
-    )
+    what = "how a picture becomes the model's image (default: as the model's training data)"
     parser.add_argument("--prepare", choices=PREPARATIONS, help=what)
     add_shared(parser, "--vote", "--backend", "--device")
 
@@ -97,9 +94,7 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 def _newest_run() -> Path:
     files = list(Path("runs").glob("*/model.safetensors"))
     if not files:
-        raise CheckpointError(
-            "no trained run in ./runs: `xpcnn train` makes one, or --model names a run or a weight file"
-        )
+        raise CheckpointError("no trained run in ./runs: `xpcnn train` makes one, or --model names one")
     return max(files, key=lambda file: file.stat().st_mtime).parent
 
 

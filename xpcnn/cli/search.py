@@ -62,9 +62,8 @@ def run(args: argparse.Namespace) -> int:
     device = given.get("device")
     chosen = {**_BOOK, **{name: given[name] for name in _OF_A_TRIAL if name in given}}
     chosen["backend"] = options.choose_backend(given.get("backend"), device).name
-    chosen["model_options"] = model_options(
-        chosen.get("model", Settings.model), chosen.get("model_options", ())
-    )
+    model = chosen.get("model", Settings.model)
+    chosen["model_options"] = model_options(model, chosen.get("model_options", ()))
     settings = Settings(device=device, **chosen)
     samples = first(load_dataset(settings.dataset)[0], settings.train_samples, "--train-samples")
     train, validation = split(samples, args.validation, settings.seed)
@@ -99,12 +98,10 @@ def run(args: argparse.Namespace) -> int:
     best = next(iter(ranked(trials)), None)
     if best is not None and best.accuracy is not None:
         pairs = "".join(f" --model-option {name}={value}" for name, value in settings.model_options.items())
-        print(
-            f"best: trial {best.number}  {_row(best)}\n"
-            f"next: xpcnn train{import_options()} --dataset {settings.dataset} --model {settings.model}"
-            f"{pairs} --optimizer {settings.optimizer} --lr {best.lr:.3g} "
-            f"--weight-decay {best.weight_decay:.3g}"
-        )
+        what = f"--dataset {settings.dataset} --model {settings.model}{pairs}"
+        how = f"--optimizer {settings.optimizer} --lr {best.lr:.3g} --weight-decay {best.weight_decay:.3g}"
+        print(f"best: trial {best.number}  {_row(best)}")
+        print(f"next: xpcnn train{import_options()} {what} {how}")
     return status
 
 

@@ -39,8 +39,12 @@ GROUPS = DATA, TRAINING, TECHNIQUES, COMPUTING = "data and model", "training", "
 """Of options, in the help."""
 
 _TRANSFORMS = [getattr(augment, name).name for name in augment.__all__ if name not in ("Compose", "parse")]
+_MODEL_OPTION = {"group": DATA, **SHARED["--model-option"]}
 _AUGMENT = f"random changes, such as shift=2,rotate=10, of {', '.join(_TRANSFORMS)} (default: none)"
 
+_Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"]
+_Schedule = Literal["constant", "step", "exponential", "cosine", "one-cycle"]
+_Dtype = Literal["float32", "float64", "float16", "bfloat16"]
 _Count = Annotated[int, Range(1)]
 _Natural = Annotated[int, Range(0)]
 _Rate = Annotated[float, Range(0)]
@@ -68,25 +72,17 @@ class Settings:
     test_samples: _Count | None = _option(DATA, "use the first N only (default: all)")
     evaluate_samples: _Count | None = _option(TRAINING, "of each set, for accuracies (default: all)")
     model: str = _option(DATA, "one of %(choices)s", "simple_convnet", choices=MODELS, metavar="MODEL")
-    model_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"group": DATA, **SHARED["--model-option"]}
-    )
-    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] = _option(
-        TRAINING, default="adam"
-    )
+    model_options: dict[str, Any] = field(default_factory=dict, metadata=_MODEL_OPTION)
+    optimizer: _Optimizer = _option(TRAINING, default="adam")
     lr: _Rate | None = _option(TRAINING, "learning rate (default: 0.001 for adam and adamw, else 0.01)")
     momentum: _Rate | None = _option(TRAINING, "of momentum and nesterov (default: 0.9)")
     weight_decay: _Rate | None = _option(TRAINING, "(default: 0.01 for adamw, else 0)")
     epochs: _Count = _option(TRAINING, "passes over the training data, in all", 7)
     batch_size: _Count = _option(TRAINING, default=100)
     seed: _Natural = _option(TRAINING, "of initial weights, order and masks", 0)
-    dtype: Literal["float32", "float64", "float16", "bfloat16"] = _option(
-        COMPUTING, "float16 and bfloat16 compute in half precision and keep float32 weights", "float32"
-    )
+    dtype: _Dtype = _option(COMPUTING, "float16 and bfloat16 keep float32 weights", "float32")
     # What follows is not in the files of runs that were begun by earlier versions: they do without.
-    schedule: Literal["constant", "step", "exponential", "cosine", "one-cycle"] = _option(
-        TECHNIQUES, "of the learning rate; --lr-step and --lr-gamma are for step and exponential", "constant"
-    )
+    schedule: _Schedule = _option(TECHNIQUES, "how the learning rate changes from --lr", "constant")
     lr_step: _Count | None = _option(TECHNIQUES, "epochs, of step and exponential (default: a third of all)")
     lr_gamma: _Positive | None = _option(TECHNIQUES, "of step and exponential (default: 0.1)")
     warmup: _Positive | None = _option(TECHNIQUES, "epochs from a third of the rate to it (default: none)")

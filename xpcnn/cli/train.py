@@ -10,7 +10,7 @@ import argparse
 import shlex
 import sys
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared(where, "--backend", "--device")
     what = "the run's folder (default: runs/DATASET-MODEL-TIME)"
     where.add_argument("--out", type=path, metavar="DIR", help=what)
-    what = (
-        "go on with the run in this folder; --epochs (in all), --patience, --backend and --device may be "
-        "given too (default: the run's own)"
-    )
-    where.add_argument("--resume", type=path, metavar="RUN", help=what)
+    what = "go on with this run; --epochs, --patience, --backend and --device may be other than its own"
+    where.add_argument("--resume", type=path, metavar="RUN", help=f"{what} (default: begin one)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,10 +80,8 @@ def _resumed(directory: RunDirectory, given: dict[str, Any]) -> Settings:
     settings = Settings.of_run(directory.config(), directory.config_file)
     epochs = settings.epochs
     if settings.schedule in known.OF_FIXED_LENGTH and given.get("epochs", epochs) != epochs:
-        raise UsageError(
-            f"--epochs {given['epochs']}: the run's schedule {settings.schedule} ends with its {epochs} "
-            "epochs; begin another run for more"
-        )
+        reason = f"the run's schedule {settings.schedule} ends with its {epochs} epochs"
+        raise UsageError(f"--epochs {given['epochs']}: {reason}; begin another run for more")
     own_device = {} if "backend" not in given else {"device": None}
     settings = replace(settings, **{**own_device, **given})
     choose_backend(settings.backend, settings.device)
@@ -102,9 +97,8 @@ def _train(settings: Settings, directory: RunDirectory | None, out: Path | None 
     train = first(train, settings.train_samples, "--train-samples")
     test = first(test, settings.test_samples, "--test-samples")
     if not settings.batches(len(train)):
-        raise UsageError(
-            f"--drop-last: no batch of --batch-size {settings.batch_size} is left of {len(train)} images"
-        )
+        size = settings.batch_size
+        raise UsageError(f"--drop-last: no batch of --batch-size {size} is left of {len(train)} images")
     trainer = settings.build_trainer(train)
     # A model that does not fit the images fails now, not in a run.
     parameters = summary(trainer.model, train.images.shape[1:]).parameters
@@ -139,6 +133,7 @@ def _restored(trainer: Trainer, settings: Settings, directory: RunDirectory) -> 
 
 _IN_BANNER = ("backend", "device", "dtype", "dataset", "train_samples", "test_samples", "model",
               "model_options", "optimizer", "lr", "epochs", "batch_size", "seed")  # fmt: skip
+_USUAL = (None, False, "constant")
 
 
 def _print_banner(
@@ -147,18 +142,15 @@ def _print_banner(
     """Print where, on what and how a run trains: all settings that are not the usual ones."""
     size = "x".join(map(str, train.images.shape[1:]))
     options = "".join(f", {name} {value}" for name, value in settings.model_options.items())
-    others = [
-        f"{one.name.replace('_', ' ')} {value}"
-        for one in fields(settings)
-        if one.name not in _IN_BANNER and (value := getattr(settings, one.name)) != one.default
-    ]
+    others = [(name, value) for name, value in asdict(settings).items() if name not in _IN_BANNER]
+    unusual = [f"{name.replace('_', ' ')} {value}" for name, value in others if value not in _USUAL]
     lines = {
         "backend": f"{get_backend()}, {settings.dtype}",
         "data": f"{settings.dataset}: {len(train):,} training and {len(test):,} test images of {size}",
         "model": f"{settings.model}{options}: {parameters:,} parameters",
         "optimizer": f"{settings.optimizer}, lr {settings.lr:g}; {settings.epochs} epochs "
         f"in batches of {settings.batch_size}, seed {settings.seed}",
-        "with": ", ".join(others),
+        "with": ", ".join(unusual),
         "run": f"{directory.path} (Ctrl-C saves it)",
     }
     for name in filter(lines.get, lines):

@@ -212,10 +212,8 @@ def _grey(image: Any) -> np.ndarray:
     if grey.ndim == 3:
         grey = grey.mean(axis=0)
     if grey.ndim != 2 or min(grey.shape) < 3:
-        raise ShapeError(
-            f"sobel: image must be one image (H, W), (C, H, W) or (1, C, H, W) of at least 3x3, "
-            f"got shape {host_array(image).shape}"
-        )
+        wanted = "one image (H, W), (C, H, W) or (1, C, H, W) of at least 3x3"
+        raise ShapeError(f"sobel: image must be {wanted}, got shape {host_array(image).shape}")
     return grey / scale
 
 

@@ -61,12 +61,10 @@ def plot_feature_maps(
     ['input', 'conv1', 'pool1', 'fc']
     """
     images = host_array(image)
-    images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or len(images) != 1:
-        raise ShapeError(
-            f"plot_feature_maps: image must have shape (C, H, W) or (1, C, H, W), "
-            f"got {host_array(image).shape}"
-        )
+    if images.ndim not in (3, 4) or (images.ndim == 4 and len(images) != 1):
+        wanted = "(C, H, W) or (1, C, H, W)"
+        raise ShapeError(f"plot_feature_maps: image must have shape {wanted}, got {images.shape}")
+    images = images.reshape(1, *images.shape[-3:])
     found = layer_outputs("plot_feature_maps", model, images, layers, lambda name, y: (name, to_numpy(y)[0]))
     drawn = evenly_spaced(found, _MOST_LAYERS)
     figure, grid = panels(1 + len(drawn), min(_COLUMNS, 1 + len(drawn)), _PANEL, _PANEL + 0.45)
@@ -207,9 +205,8 @@ def plot_initial_values(
     both: dict[str, float | str] = {"std 0.01": 0.01, "Xavier": "xavier"}
     kinds = {"sigmoid": (nn.Sigmoid, {"std 1": 1.0, **both}), "relu": (nn.ReLU, {**both, "He": "he"})}
     if nonlinearity not in kinds:
-        raise ArgumentError(
-            f"plot_initial_values: unknown nonlinearity {nonlinearity!r}; known: {', '.join(kinds)}"
-        )
+        known = ", ".join(kinds)
+        raise ArgumentError(f"plot_initial_values: unknown nonlinearity {nonlinearity!r}; known: {known}")
     kind, inits = kinds[nonlinearity]
     models = {}
     for label, init in inits.items():
