@@ -70,7 +70,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
     try:
         most = sum(array.size for array in arrays.values()) + LACKING
         with without_memory(max(most, MOST_REPLACED)):
-            model = _built(spec)
+            model: Layer = _built(spec)
         if older and (layer := nn.preprocess_of(model)) is not None:
             layer.mean, layer.std = older
         weights = sum(math.prod(state.shape) for state in model._states().values())
