@@ -27,7 +27,7 @@ __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "np"]
 _EPS = 1e-7
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _BookOptimizer(ABC):
     """What the optimisers share: reading and writing the two dictionaries.
 
@@ -92,14 +92,14 @@ def _as_number(value: Any) -> Any:
     return native(asarray(float(value)) if isinstance(value, Real) else value)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _CoreOptimizer(_BookOptimizer):
     """One of the core's optimisers for each key, made when the key is first seen.
 
     So one object may serve several networks, as in the book's comparisons.
     """
 
-    _cores: dict[str, tuple[Parameter, optim.Optimizer]] = field(default_factory=dict, init=False, repr=False)
+    _cores: dict[str, tuple[Parameter, optim.Optimizer]] = field(default_factory=dict, init=False)
 
     @abstractmethod
     def _make(self, parameters: dict[str, Parameter]) -> optim.Optimizer:
@@ -133,7 +133,7 @@ class SGD(_CoreOptimizer):
         return optim.SGD(parameters)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Momentum(_CoreOptimizer):
     """Descent with momentum: ``v ← momentum · v − lr · g``, ``p ← p + v``.
 
@@ -156,7 +156,7 @@ class AdaGrad(_CoreOptimizer):
         return optim.AdaGrad(parameters, eps=_EPS)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class RMSprop(_CoreOptimizer):
     """RMSprop: ``h ← decay_rate · h + (1 − decay_rate) · g²``, ``p ← p − lr · g / (√h + 1e-7)``."""
 
@@ -166,7 +166,7 @@ class RMSprop(_CoreOptimizer):
         return optim.RMSprop(parameters, alpha=self.decay_rate, eps=_EPS)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Nesterov(_BookOptimizer):
     """Nesterov's momentum in the book's form, of which PyTorch's and the core's is a close relative.
 
@@ -186,7 +186,7 @@ class Nesterov(_BookOptimizer):
     """
 
     momentum: float = 0.9
-    v: dict[str, Array] | None = field(default=None, init=False, repr=False)
+    v: dict[str, Array] | None = field(default=None, init=False)
 
     def _step(self, key: str, p: Array, g: Array) -> Array:
         self.v = self.v or {}
@@ -195,7 +195,7 @@ class Nesterov(_BookOptimizer):
         return p + momentum * momentum * self.v[key] - (1 + momentum) * step
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Adam(_BookOptimizer):
     """Adam with the book's small number, which is added to the root before the root is corrected.
 
@@ -219,8 +219,8 @@ class Adam(_BookOptimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     iter: int = field(default=0, init=False)
-    m: dict[str, Array] | None = field(default=None, init=False, repr=False)
-    v: dict[str, Array] | None = field(default=None, init=False, repr=False)
+    m: dict[str, Array] | None = field(default=None, init=False)
+    v: dict[str, Array] | None = field(default=None, init=False)
 
     def _new_values(self, params: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
         self.iter += 1
