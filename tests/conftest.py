@@ -85,51 +85,38 @@ def dtype(request):
 # Looks at a device's values ---------------------------------------------------------------------------
 
 
-def noting(seen, name, method):
-    def noted(*args, **kwargs):
-        before = len(seen)
-        result = method(*args, **kwargs)
-        seen[before:] = [name]  # one look, however many calls it is made of
-        return result
+@pytest.fixture(params=["torch", "cupy"])
+def looks(request, monkeypatch):
+    """Every look at an array's values, and every wait for a device, of which PyTorch's is a CPU.
 
-    return noted
-
-
-@pytest.fixture
-def torch_looks(monkeypatch):
-    """Every look at a tensor's values, on a CPU that is taken for a GPU."""
-    torch = pytest.importorskip("torch")
-    seen = []
-    for name in ("__float__", "__int__", "__bool__", "__index__", "__array__", "item", "tolist", "numpy"):
-        monkeypatch.setattr(torch.Tensor, name, noting(seen, name, getattr(torch.Tensor, name)))
-    backend = registry.load("torch")
-    monkeypatch.setattr(backend, "is_host", False)
-    monkeypatch.setattr(backend, "to_numpy", noting(seen, "to_numpy", backend.to_numpy))
-    with xpcnn.use_backend("torch"):
-        yield seen
-
-
-@pytest.fixture
-def cupy_looks(monkeypatch):
-    """Every copy of a CuPy array to the host, and every wait for the device.
-
-    All ways to the host, ``float(x)`` for one, go through the array's `get`.
+    All ways from CuPy to the host, ``float(x)`` for one, go through the array's `get`.
     """
-    if reason := xpcnn.available_backends()["cupy"]:
+    library, seen = pytest.importorskip(request.param), []
+    if reason := xpcnn.available_backends()[request.param]:
         pytest.skip(reason)
-    import cupy
 
-    seen = []
-    monkeypatch.setattr(cupy.ndarray, "get", noting(seen, "to_numpy", cupy.ndarray.get))
-    for kind in (cupy.cuda.Stream, cupy.cuda.Event):
-        monkeypatch.setattr(kind, "synchronize", noting(seen, "synchronize", kind.synchronize))
-    with xpcnn.use_backend("cupy"):
+    def note(owner, method, name=None):
+        original = getattr(owner, method)
+
+        def noted(*args, **kwargs):
+            before = len(seen)
+            result = original(*args, **kwargs)
+            seen[before:] = [name or method]  # one look, however many calls it is made of
+            return result
+
+        monkeypatch.setattr(owner, method, noted)
+
+    if request.param == "torch":
+        for name in ("__float__", "__int__", "__bool__", "__index__", "__array__", "item", "tolist", "numpy"):
+            note(library.Tensor, name)
+        monkeypatch.setattr(registry.load("torch"), "is_host", False)
+        note(registry.load("torch"), "to_numpy")
+    else:
+        note(library.ndarray, "get", "to_numpy")
+        note(library.cuda.Stream, "synchronize")
+        note(library.cuda.Event, "synchronize")
+    with xpcnn.use_backend(request.param):
         yield seen
-
-
-@pytest.fixture(params=["torch_looks", "cupy_looks"])
-def looks(request):
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(autouse=True)
