@@ -5,7 +5,6 @@ import graphlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -68,15 +67,11 @@ def allowed(package):
     return {package}.union(*map(allowed, DIRECT[package]))
 
 
-class Import(NamedTuple):
-    """One imported name: ``from xpcnn import nn`` and ``import xpcnn.nn`` both import xpcnn.nn."""
-
-    name: str
-    line: int
-
-
 def imports(tree, module, is_package):
-    """Every import of a module, those inside functions and `importlib.import_module("…")` included."""
+    """The name and line of every import, those inside functions and `importlib.import_module("…")` included.
+
+    ``from xpcnn import nn`` and ``import xpcnn.nn`` both import xpcnn.nn.
+    """
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -91,7 +86,7 @@ def imports(tree, module, is_package):
             names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         else:
             continue
-        yield from (Import(name, node.lineno) for name in names)
+        yield from ((name, node.lineno) for name in names)
 
 
 def violations(source, module, *, is_package=False):
@@ -188,14 +183,12 @@ def test_no_circle_of_imports():
 # The checker itself can fail ----------------------------------------------------------------------------
 
 WRONG = [
-    ("xpcnn.ops.linear", "from xpcnn.nn import Layer"),
     ("xpcnn.ops.linear", "from xpcnn import errors, nn"),
     ("xpcnn.backend.base", "import xpcnn.ops.conv"),
     ("xpcnn.ops.conv.columns", "from ...nn import layer"),
     ("xpcnn.ops", "from .. import nn"),
     ("xpcnn.nn.layer", "def f():\n    from xpcnn.train import Trainer"),
     ("xpcnn.nn.layer", "importlib.import_module('xpcnn.train')"),
-    ("xpcnn.models.resnet", "from xpcnn.optim import Adam"),
     ("xpcnn.io.weights", "from xpcnn.nn import Layer"),
     ("xpcnn.data.loader", "from xpcnn.backend import asarray"),
     ("xpcnn.cli.bench", "from benchmarks import peak_memory"),
@@ -204,16 +197,12 @@ WRONG = [
     ("xpcnn.train.trainer", "from xpcnn import asarray"),
     ("xpcnn.utils.misc", "x = 1"),
     ("xpcnn.cli.bench", "import torch"),
-    ("xpcnn.io.torch_names", "def f():\n    from torch import nn"),
     ("xpcnn.io.torch_names", "torch = __import__('torch')"),
     ("xpcnn.ops.conv.executor", "import cupy.cuda"),
     ("xpcnn.train.trainer", "import array_api_compat.numpy as xp"),
     ("xpcnn.ops.loss", "from array_api_extra import one_hot"),
     ("xpcnn.ops.loss", "import numpy as np"),
-    ("xpcnn.nn.init", "from numpy.random import default_rng"),
-    ("xpcnn.models.vgg", "def f():\n    import numpy"),
-    ("xpcnn.optim.adam", "import numpy"),
-    ("xpcnn.ops.dropout", "from xpcnn.backend import get_backend"),
+    ("xpcnn.models.vgg", "def f():\n    from numpy.random import default_rng"),
     ("xpcnn.ops.dropout", "from xpcnn.backend import asarray"),
     ("xpcnn.ops.dropout", "from xpcnn import backend\nb = backend.get_backend()"),
     ("xpcnn.ops.dropout", "x = 1\n" * (MOST_LINES + 1)),
