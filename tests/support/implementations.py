@@ -21,7 +21,8 @@ import xpcnn
 from tests.support.cuda_emulator import HostLauncher, compiler
 from tests.support.make import LACKING, Make, backend_name, why_unusable
 from xpcnn.backend import cpu, cuda, registry
-from xpcnn.backend.cpu import blocking, elementwise, norm, pool
+from xpcnn.backend.cpu import blocking, native, norm
+from xpcnn.backend.cpu.native import library, primitives
 from xpcnn.backend.cuda import launch
 from xpcnn.backend.cuda.launch import launched_by
 
@@ -31,18 +32,24 @@ DTYPES = {
     "array_api_strict": FLOATS,
     "torch": FLOATS,
     "cpu": FLOATS,
+    "compiled": FLOATS,
     "cuda-emulated": ("float16", *FLOATS),
     "cupy": ("float16", "bfloat16", *FLOATS),
 }
-BACKENDS = {"portable": "numpy", "cpu": "numpy-readonly", "cuda-emulated": "numpy-readonly"}
-KERNELS = {"portable": dict, "cpu": cpu.table, "cuda-emulated": cuda.table, "cupy": cuda.table}
+BACKENDS = {"portable": "numpy", **dict.fromkeys(("cpu", "compiled", "cuda-emulated"), "numpy-readonly")}
+KERNELS: dict[str, Any] = {
+    "portable": dict,
+    "cpu": cpu.table,
+    "compiled": native.table,
+    "cuda-emulated": cuda.table,
+    "cupy": cuda.table,
+}
 CUDA = ("cuda-emulated", "cupy")
 ROUNDING = {"float64": 1e-14, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 """Largest error of a CUDA kernel, relative to the largest value: a few roundings of the dtype."""
 
 SMALL_BLOCKS = (
     *((norm, "_LEAST", 1), (blocking, "_ROW", 8), (blocking, "_RUN", 3), (blocking, "_BLOCK_BYTES", 600)),
-    *((pool, "_LEAST", 1), (pool, "BLOCK_BYTES", 2000), (elementwise, "_RULE_BYTES", 400)),
 )
 """NumPy's kernels leave small arrays alone, and cut only large ones: here small ones are cut, too."""
 
@@ -78,9 +85,13 @@ class Implementation(Make):
         super().check(y, expected, dtype, **options)
 
     def ran(self, *names: str, cpu: bool = True, cuda: bool = True) -> None:
-        """Assert that this implementation served these primitives itself, or left them to the definition."""
-        wanted = self.kind in KERNELS and (cuda if self.is_cuda else cpu) and self.kind != "portable"
+        """Assert that this implementation served these primitives itself, if it has kernels for them.
+
+        `cpu` and `cuda` are False where those leave the arguments at hand to the definition.
+        """
+        leaves = (self.is_cuda and not cuda) or (self.kind == "cpu" and not cpu)
         for name in names:
+            wanted = name in KERNELS.get(self.kind, dict)() and not leaves
             assert (name in self.served) == wanted, f"{self.kind}: {name} was {'not ' * wanted}served"
 
     def kernels(self) -> dict[str, Any]:
@@ -98,7 +109,12 @@ class Implementation(Make):
         return noted
 
 
-FIXTURES = {"implementation": tuple(DTYPES), "kernels": ("cpu", *CUDA), "cpu": ("cpu",), "cuda": CUDA}
+FIXTURES = {
+    "implementation": tuple(DTYPES),
+    "kernels": ("cpu", "compiled", *CUDA),
+    "cpu": ("cpu",),
+    "cuda": CUDA,
+}
 
 
 def parameters(config: pytest.Config, fixture: str, dtypes: Any = None) -> list[Any]:
@@ -112,6 +128,8 @@ def parameters(config: pytest.Config, fixture: str, dtypes: Any = None) -> list[
         marks = [pytest.mark.slow] if kind == "cuda-emulated" else []  # the first of a family compiles it
         if marks and compiler() is None:
             marks.append(pytest.mark.skip(reason="no C++ compiler to emulate CUDA with"))
+        if kind == "compiled" and library.why_absent():
+            marks.append(pytest.mark.skip(reason=f"the compiled kernels are {library.why_absent()}"))
         for dtype in DTYPES[kind]:
             if dtype not in LACKING.get(backend, ()) and dtype in (dtypes or DTYPES[kind]):
                 found.append(pytest.param((kind, dtype), id=f"{kind}-{dtype}", marks=marks))
@@ -135,6 +153,9 @@ def _implementation(
         if kind == "cpu":
             for module, name, value in SMALL_BLOCKS:
                 monkeypatch.setattr(module, name, value)
+        if kind == "compiled":
+            monkeypatch.setattr(primitives, "LARGE", 1)
+            monkeypatch.setattr(primitives, "LARGE_UPDATE", 1)
         if kind == "cuda-emulated":
             # New arrays hold NaN until a kernel writes them.
             monkeypatch.setattr(backend.xp, "empty", poisoned)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpcnn.backend.arrays import LibraryArray as Array
-from xpcnn.backend.arrays import dtype_name
+from xpcnn.backend.arrays import dtype_name, itemsize
 from xpcnn.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -160,11 +161,18 @@ class CudnnConvolution:
         # A handle carries its stream, so that two threads must not use it at once.
         self._lock = threading.Lock()
 
-    def unsupported(self, dtype: Any) -> str | None:
+    fuses_bias = False
+
+    def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         if self._missing is not None:
             return self._missing
         name = dtype_name(dtype)
         return None if name in _DTYPES else f"has no kernels for {name}; use 'im2col'"
+
+    def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
+        """Return the bytes of what may have to be copied: inputs in other orders, and weights to match."""
+        shapes = geometry.input_shape, geometry.output_shape, geometry.weight_shape
+        return sum(map(math.prod, shapes)) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: Any, limit: int) -> Array:
         return self._run("forward", x, weight, geometry, limit)

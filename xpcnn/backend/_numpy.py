@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from xpcnn.backend.allocator import keep_freed_memory, release_freed_memory
 from xpcnn.backend.arrays import Array, Namespace
 from xpcnn.backend.base import MIB, Backend, host_array
+from xpcnn.backend.convolution import VendorConvolution
 from xpcnn.backend.reference import in_reference
 from xpcnn.backend.threads import one_blas_thread, parallel_for, parallel_map
 from xpcnn.backend.windows import window_view
@@ -51,9 +52,17 @@ class NumpyBackend(Backend):
 
     @functools.cached_property
     def kernels(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
-        from xpcnn.backend.cpu import table
+        from xpcnn.backend import cpu
+        from xpcnn.backend.cpu import native
 
-        return table()
+        return {**cpu.table(), **native.table()}
+
+    @functools.cached_property
+    def convolutions(self) -> Mapping[str, VendorConvolution]:  # type: ignore[override]
+        from xpcnn.backend.cpu.native.convolution import CompiledConvolution
+
+        own: VendorConvolution = CompiledConvolution()
+        return MappingProxyType({"native": own})
 
     def execution_context(self) -> AbstractContextManager[object]:
         keep_freed_memory()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from xpcnn.backend.arrays import LibraryArray as Array
+from xpcnn.backend.arrays import dtype_name, itemsize
 
 __all__ = ["TorchConvolution"]
 
@@ -17,8 +19,31 @@ class TorchConvolution:
     PyTorch cannot be told how much scratch memory to use, so `limit` is not looked at.
     """
 
-    def unsupported(self, dtype: Any) -> str | None:
+    fuses_bias = False
+
+    def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         return None
+
+    def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
+        """Return the bytes of the copies made here, and of PyTorch's own scratch as far as it was measured.
+
+        What it takes on a GPU cannot be bounded from outside.
+        """
+        height, width = geometry.padded_size
+        padded = geometry.n * geometry.c * height * width
+        elements = (
+            padded  # x padded or relaid, or what stands for it in the backward pass
+            + padded  # dx with its padding…
+            - math.prod(geometry.input_shape)  # … of which this much is the result
+            + math.prod(geometry.output_shape)  # dy relaid
+            + 2 * math.prod(geometry.weight_shape)
+        )
+        if dtype_name(dtype) == "float64":
+            # oneDNN has no float64: PyTorch unfolds the whole batch, one group after the other.
+            patch = math.prod(geometry.weight_shape[1:])
+            elements += geometry.n * geometry.oh * geometry.ow * patch
+            elements += padded if geometry.groups > 1 else 0
+        return int(elements) * itemsize(dtype)
 
     def forward(self, x: Array, weight: Array, geometry: Any, limit: int) -> Array:
         x, padding = _padded(x, geometry)

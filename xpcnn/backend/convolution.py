@@ -16,8 +16,14 @@ class VendorConvolution(Protocol):
     `ConvGeometry`, and the bytes of scratch memory it may ask for, where the library can be told.
     """
 
-    def unsupported(self, dtype: Any) -> str | None:
+    fuses_bias: bool
+    """Whether there is `forward_bias`."""
+
+    def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         """Return why this cannot be used for arrays of `dtype`, or None."""
+
+    def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
+        """Return the scratch memory of the pass that needs the most, as far as it is known."""
 
     def forward(self, x: Array, weight: Array, geometry: Any, limit: int) -> Array:
         """Return y."""

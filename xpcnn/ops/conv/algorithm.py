@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from xpcnn import plugins
 from xpcnn.backend import Array, Backend
@@ -60,6 +60,8 @@ class ConvAlgorithm(ABC):
     accepts_out : bool
         True where `forward` and `grad_input` take a fourth argument ``out=None``: a place for the result in a
         larger array, which nobody reads before. They return it if they have written there.
+    fuses_bias : bool
+        True where ``forward_bias(x, weight, geometry, bias, relu)`` adds the bias, and a ReLU, in one pass.
     """
 
     name: str
@@ -69,6 +71,11 @@ class ConvAlgorithm(ABC):
     tile_scale: float = 1.0
     spreads: bool = False
     accepts_out: bool = False
+    fuses_bias: bool = False
+
+    def on(self, backend: Backend) -> Self:
+        """Return what computes on a backend: this itself, unless it stands for what the backend brings."""
+        return self
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
         """Return why this algorithm cannot do `geometry`, or None."""

@@ -141,14 +141,14 @@ def _conv_transpose2d_grad(
     geometry = ctx.mirrored
     n, k, h, w = geometry.input_shape
     shape = (n, k, h + ctx.beyond[0], w + ctx.beyond[1])
-    backend = check_dy("conv_transpose2d.backward", dy, shape, ctx.x)
+    check_dy("conv_transpose2d.backward", dy, shape, ctx.x)
     reached, op = dy[:, :, :h, :w], "conv_transpose2d"
     dx = dweight = dbias = None
     if need_dx:
         dx = executor.run_pass("forward", ctx.algorithm, reached, ctx.weight, geometry, op)
     if need_dweight:
         dweight = executor.run_pass("grad_weight", ctx.algorithm, reached, ctx.x, geometry, op)
-        dbias = sum_over_pixels(backend, dy) if ctx.has_bias else None
+        dbias = sum_over_pixels(dy) if ctx.has_bias else None
     return dx, dweight, dbias
 
 

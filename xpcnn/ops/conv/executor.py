@@ -98,11 +98,14 @@ class Epilogue(NamedTuple):
     bias : array (K,)
     pooling : PoolGeometry, optional
         Of a maximum pooling, which comes first: bias and ReLU do not change which number is the largest.
+    relu : bool
+        Whether `add` is `add_bias_relu`.
     """
 
     add: Callable[[Array, Array], Array]
     bias: Array
     pooling: PoolGeometry | None = None
+    relu: bool = False
 
     def __call__(self, y: Array, channels: slice) -> Array:
         """Return what takes the place of `y`, a fresh array (n, k, oh, ow) of these output channels."""
@@ -119,6 +122,10 @@ def forward(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None =
     pooling = None if epilogue is None else epilogue.pooling
     # A window of a pooling may reach over several tiles of rows.
     at_once = plan.is_whole or (pooling is not None and plan.splits_images)
+    if plan.is_whole and plan.algorithm.fuses_bias and epilogue is not None and pooling is None:
+        return plan.algorithm.forward_bias(  # type: ignore[attr-defined,no-any-return]
+            x, weight, plan.geometry, epilogue.bias, epilogue.relu
+        )
     if plan.is_whole:
         y = _compute(plan, x, weight, plan.geometry)
     else:

@@ -132,6 +132,7 @@ def plan_or_reason(
     geometry: ConvGeometry, pass_name: str, dtype: Any, backend: Backend, algorithm: ConvAlgorithm, limit: int
 ) -> ConvPlan | str:
     """Return the plan by this algorithm, or why it cannot do this."""
+    algorithm = algorithm.on(backend)
     per_call = geometry if algorithm.native_groups else geometry.one_group()
     wide = None if algorithm.native_half else accumulator(backend, dtype)
     compute_dtype = backend.dtype(dtype) if wide is None else wide

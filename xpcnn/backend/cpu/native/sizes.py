@@ -1,0 +1,104 @@
+"""The sizes of a convolution, parts of its work, and images in memory, as the compiled kernels take them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+__all__ = ["Images", "Part", "Sizes", "cuts", "pointer"]
+
+Array = np.ndarray[Any, Any]
+
+PARTS: Final = 8
+"""Parts of large work, whatever the number of threads."""
+
+WORTH_A_PART: Final = 1 << 22
+"""Multiplications of a part: some tenths of a millisecond of a core."""
+
+
+class Sizes(NamedTuple):
+    """The sizes of a convolution, in the order of `Shape` of convolution.hpp."""
+
+    n: int
+    c: int
+    h: int
+    w: int
+    k: int
+    kh: int
+    kw: int
+    oh: int
+    ow: int
+    sh: int
+    sw: int
+    top: int
+    left: int
+    dh: int
+    dw: int
+    groups: int
+
+    @property
+    def pixels(self) -> int:
+        return self.n * self.oh * self.ow
+
+    @property
+    def parts(self) -> int:
+        """In how many parts the work is done."""
+        work = self.pixels * self.k * self.c // self.groups * self.kh * self.kw
+        return min(PARTS, max(1, work // WORTH_A_PART))
+
+    def tiles(self, m: int) -> int:
+        """Output tiles of m×m pixels."""
+        return self.n * -(-self.oh // m) * -(-self.ow // m)
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in Sizes._fields]
+
+
+class _Layout(ctypes.Structure):
+    """`Layout` of convolution.hpp."""
+
+    _fields_ = [(name, ctypes.c_long) for name in "nchw"]
+
+
+class Part(NamedTuple):
+    """Some images and output rows, and the sizes of just these, as the kernels take them."""
+
+    images: slice
+    rows: slice
+    shape: _Shape
+
+    @classmethod
+    def of(cls, sizes: Sizes, images: slice, rows: slice) -> Part:
+        top = sizes.top - rows.start * sizes.sh
+        cut = sizes._replace(n=images.stop - images.start, oh=rows.stop - rows.start, top=top)
+        return cls(images, rows, _Shape(*cut))
+
+
+def cuts(length: int, count: int) -> list[slice]:
+    count = max(1, min(length, count))
+    return [slice(i * length // count, (i + 1) * length // count) for i in range(count)]
+
+
+class Images(NamedTuple):
+    """Images (N, C, H, W) in any memory order, as the kernels take them."""
+
+    array: Array
+    address: int
+    layout: _Layout
+
+    @classmethod
+    def of(cls, x: Array) -> Images:
+        return cls(x, pointer(x), _Layout(*(stride // x.itemsize for stride in x.strides)))
+
+    def at(self, image: int) -> tuple[int, Any]:
+        """Return where an image begins, and the layout."""
+        return self.address + image * self.array.strides[0], ctypes.byref(self.layout)
+
+
+def pointer(array: Any) -> int:
+    """Return the address of an array's first element."""
+    address: int = array.__array_interface__["data"][0]
+    return address
