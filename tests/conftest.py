@@ -21,6 +21,7 @@ from tests.support.implementations import (  # noqa: F401 - fixtures
     launched,
 )
 from tests.support.make import BACKENDS, DTYPES, Make, why_unusable
+from tests.support.native import numpy_alone  # noqa: F401 - a fixture
 from xpcnn import data, models
 from xpcnn.backend import registry
 

@@ -445,7 +445,7 @@ def test_file_that_cannot_be_written(measured: list[Any], file: Path, what: str)
 
 @pytest.mark.parametrize("name", ["loop", "auto", "no such algorithm", "native"])
 def test_choice_that_cannot_be_is_measured_anew(
-    measured: list[Any], monkeypatch: pytest.MonkeyPatch, file: Path, name: str
+    numpy_alone: None, measured: list[Any], monkeypatch: pytest.MonkeyPatch, file: Path, name: str
 ) -> None:
     """A name that someone wrote into the file is used only where it could have been measured."""
     tuned()

@@ -110,7 +110,7 @@ def test_biases_are_added_in_place(kernels: Implementation, name: str, layout: s
     got = primitive(y, bias)
     i.check(got, expected, rtol=None if i.is_cuda else 0)
     is_last = y.size > 0 and is_channels_last(y)
-    i.ran(name, cpu=is_last, cuda=is_last or y.size == 0 or bool(y.flags.c_contiguous))
+    i.ran(name, cpu=is_last, compiled=is_last, cuda=is_last or y.size == 0 or bool(y.flags.c_contiguous))
     if name in i.served:
         assert got is y
 

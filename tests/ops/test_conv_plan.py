@@ -23,7 +23,7 @@ FLOAT32 = np.dtype("float32")
 
 
 @pytest.fixture(autouse=True)
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def made(numpy_alone: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The passes whose plans were made; there are none at first."""
     found: list[str] = []
     make = plan.make_plan
@@ -93,7 +93,12 @@ def test_what_it_depends_on(made: list[str], other: Callable[[], Any]) -> None:
 
 def test_new_convolutions_of_a_backend_count(monkeypatch: pytest.MonkeyPatch) -> None:
     class Everything:
-        def unsupported(self, dtype: Any) -> None:
+        fuses_epilogue = False
+
+        def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
+            return 0
+
+        def unsupported(self, geometry: Any, dtype: Any) -> None:
             return None
 
     assert ask().algorithm.name != "native"

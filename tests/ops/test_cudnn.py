@@ -267,7 +267,7 @@ def test_frontend_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "cudnn" else find_spec(name, *rest)
     )
-    reason = CudnnConvolution(SimpleNamespace(), None).unsupported("float32")  # type: ignore[arg-type]
+    reason = CudnnConvolution(SimpleNamespace(), None).unsupported(None, "float32")  # type: ignore[arg-type]
     assert reason is not None
     for part in ("pip install 'xpcnn[cudnn]'", "xpcnn[cudnn13]", "'im2col'"):
         assert part in reason
@@ -282,7 +282,7 @@ def test_cudnn_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     module.__spec__ = importlib.machinery.ModuleSpec("cudnn", None)
     vars(module).update(backend_version=fail)
     monkeypatch.setitem(sys.modules, "cudnn", module)
-    reason = CudnnConvolution(SimpleNamespace(), None).unsupported("float32")  # type: ignore[arg-type]
+    reason = CudnnConvolution(SimpleNamespace(), None).unsupported(None, "float32")  # type: ignore[arg-type]
     assert reason is not None
     assert "cudnnGetVersion" in reason
     assert "pip install" in reason
@@ -291,9 +291,9 @@ def test_cudnn_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dtypes_without_kernels() -> None:
     convolution = Device().convolution
-    assert convolution.unsupported("float32") is None
-    assert convolution.unsupported("bfloat16") is None
-    assert "int8" in (convolution.unsupported("int8") or "")
+    assert convolution.unsupported(None, "float32") is None
+    assert convolution.unsupported(None, "bfloat16") is None
+    assert "int8" in (convolution.unsupported(None, "int8") or "")
 
 
 # The real frontend, without a GPU ----------------------------------------------------------------------

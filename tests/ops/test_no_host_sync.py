@@ -44,8 +44,7 @@ def test_an_op_looks_at_nothing(looks: list[str], array: Any, name: str) -> None
 @pytest.mark.parametrize("algorithm", ops.algorithm_names())
 def test_no_algorithm_looks_at_anything(looks: list[str], algorithm: str) -> None:
     x, weight, bias = drawn(lambda v: xpcnn.asarray(v, "float32"), IMAGES, (3, 4, 3, 3), (3,))
-    library = xpcnn.get_backend().convolutions.get(algorithm)
-    if algorithm in ("cudnn", "native") and (library is None or library.unsupported("float32")):
+    if algorithm in ("cudnn", "native") and algorithm not in xpcnn.get_backend().convolutions:
         pytest.skip(f"no {algorithm} here")
     looks.clear()
     y, ctx = ops.conv2d(x, weight, bias, padding=1, algorithm=algorithm)

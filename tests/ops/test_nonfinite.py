@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.native import needs_kernels, use_version
 from xpcnn import backend_of, ops
 from xpcnn.ops import fused
 from xpcnn.ops.conv import ConvGeometry
@@ -35,8 +36,13 @@ def passes(x: Array, w: Array, dy: Array, options: dict[str, Any], algorithm: st
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("which", ["x", "dy"])
 @pytest.mark.parametrize("case", CASES)
-def test_only_what_sees_it(case: str, which: str, bad: float) -> None:
+@pytest.mark.parametrize("version", ["0", pytest.param("", marks=needs_kernels)], ids=["alone", "compiled"])
+def test_only_what_sees_it(
+    case: str, which: str, bad: float, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x_shape, w_shape, options, algorithm = CASES[case]
+    use_version(monkeypatch, version)
+    algorithm = "native" if version == "" else algorithm
     geometry = ConvGeometry.of(x_shape, w_shape, **options)
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(shape, dtype="f") for shape in (x_shape, w_shape))

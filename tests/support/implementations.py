@@ -84,12 +84,12 @@ class Implementation(Make):
             options["rtol"] = ROUNDING[dtype]
         super().check(y, expected, dtype, **options)
 
-    def ran(self, *names: str, cpu: bool = True, cuda: bool = True) -> None:
+    def ran(self, *names: str, cpu: bool = True, compiled: bool = True, cuda: bool = True) -> None:
         """Assert that this implementation served these primitives itself, if it has kernels for them.
 
-        `cpu` and `cuda` are False where those leave the arguments at hand to the definition.
+        `cpu`, `compiled` and `cuda` are False where those leave the arguments at hand to the definition.
         """
-        leaves = (self.is_cuda and not cuda) or (self.kind == "cpu" and not cpu)
+        leaves = not (cuda if self.is_cuda else cpu if self.kind == "cpu" else compiled)
         for name in names:
             wanted = name in KERNELS.get(self.kind, dict)() and not leaves
             assert (name in self.served) == wanted, f"{self.kind}: {name} was {'not ' * wanted}served"

@@ -16,8 +16,8 @@ class VendorConvolution(Protocol):
     `ConvGeometry`, and the bytes of scratch memory it may ask for, where the library can be told.
     """
 
-    fuses_bias: bool
-    """Whether there is `forward_bias`."""
+    fuses_epilogue: bool
+    """Whether there is ``forward_epilogue(x, weight, geometry, epilogue)``, of bias, ReLU, pooling."""
 
     def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         """Return why this cannot be used for arrays of `dtype`, or None."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name, is_array
+from xpcnn.backend import Array, Backend, Namespace, backend_of, dtype_name, is_array, primitive
 from xpcnn.errors import ArgumentError, DtypeError, ShapeError
 from xpcnn.ops.op import (
     accumulator,
@@ -149,23 +149,40 @@ def softmax_cross_entropy(
     wanted = _distribution(backend, logits, target, dtype)
     if label_smoothing:
         wanted = wanted * (1 - label_smoothing) + label_smoothing / classes
+    loss, log_probabilities = cross_entropy(logits, wanted)
+    ctx = SoftmaxCrossEntropyContext(log_probabilities, wanted, logits.dtype)
+    return _zero_d(xp, loss, logits.dtype), ctx
+
+
+@primitive
+def cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
+    """Return the mean over N of −Σ target · log softmax(logits), and these logarithms (N, classes)."""
+    backend = backend_of(logits)
+    xp = backend.xp
     shifted = below_max(backend, logits, axis=1)
     log_probabilities = shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))
     # A class that is not wanted may be impossible, with a logarithm of −inf: 0 · −inf counts as 0.
-    loss = -xp.sum(wanted * backend.masked(wanted != 0, log_probabilities)) / n
-    ctx = SoftmaxCrossEntropyContext(log_probabilities, wanted, logits.dtype)
-    return _zero_d(xp, loss, logits.dtype), ctx
+    loss = -xp.sum(target * backend.masked(target != 0, log_probabilities)) / logits.shape[0]
+    return loss, log_probabilities
 
 
 @softmax_cross_entropy.def_backward
 def _softmax_cross_entropy_grad(ctx: SoftmaxCrossEntropyContext, dy: Any = 1.0) -> Array:
     """Return dlogits (N, classes) = (softmax·Σtarget − target)·dy/N, for a scalar `dy`."""
     xp = backend_of(ctx.target).xp
-    n = ctx.target.shape[0]
-    # Σtarget is 1 for a distribution; targets that are none still get their true gradient.
-    total = xp.sum(ctx.target, axis=1, keepdims=True)
-    dlogits = (xp.exp(ctx.log_probabilities) * total - ctx.target) * _scalar(dy, ctx.target, n)
+    scale = _scalar(dy, ctx.target, ctx.target.shape[0])
+    dlogits = cross_entropy_gradient(ctx.log_probabilities, ctx.target, scale)
     return xp.astype(dlogits, ctx.dtype, copy=False)
+
+
+@primitive
+def cross_entropy_gradient(log_probabilities: Array, target: Array, scale: Any) -> Array:
+    """Return (softmax·Σtarget − target)·scale."""
+    xp = backend_of(target).xp
+    # Σtarget is 1 for a distribution; targets that are none still get their true gradient.
+    total = xp.sum(target, axis=1, keepdims=True)
+    dlogits: Array = (xp.exp(log_probabilities) * total - target) * scale
+    return dlogits
 
 
 class MeanSquaredErrorContext(NamedTuple):

@@ -23,7 +23,7 @@ from xpcnn.backend.cpu.native.convolution import CompiledConvolution, plan_of
 from xpcnn.errors import AlgorithmError, BackendError
 from xpcnn.ops import activation, max_pool, norm
 from xpcnn.ops.conv import ConvGeometry
-from xpcnn.ops.conv.executor import plan_for
+from xpcnn.ops.conv.executor import Epilogue, plan_for
 
 ROUNDING = {"float32": 2e-5, "float64": 1e-12}
 WIDE = {
@@ -105,6 +105,8 @@ EVERY_CASE = [
 def is_close(found: Any, expected: Any, dtype: str, rounding: float = 1.0) -> None:
     assert found.dtype == np.dtype(dtype)
     assert found.shape == expected.shape
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    found, expected = np.nan_to_num(found), np.nan_to_num(expected)
     error = np.abs(found - expected).max(initial=0.0)
     assert error <= rounding * ROUNDING[dtype] * max(np.abs(expected).max(initial=0.0), 1e-9)
 
@@ -120,11 +122,36 @@ def test_convolution(version: str, dtype: str, name: str, layout: str) -> None:
     y, dx, dweight = by_taps(x, w, dy, case)
     y += bias.reshape(1, -1, 1, 1)
     x, dy = order(x), order(dy)
-    is_close(compiled.forward_bias(x, w, g, bias, False), y, dtype, rounding)
-    is_close(compiled.forward_bias(x, w, g, bias, True), np.maximum(y, 0), dtype, rounding)
+    for relu in (False, True):
+        epilogue = Epilogue(None, bias, None, relu)  # type: ignore[arg-type]
+        is_close(
+            compiled.forward_epilogue(x, w, g, epilogue), np.maximum(y, 0) if relu else y, dtype, rounding
+        )
     is_close(compiled.forward(x, w, g, 0), y - bias.reshape(1, -1, 1, 1), dtype, rounding)
     is_close(compiled.grad_input(dy, w, g, 0), dx, dtype, rounding)
     is_close(compiled.grad_weight(x, dy, g, 0), dweight, dtype, rounding)
+
+
+@pytest.mark.parametrize("name", ["winograd", "stem", "depthwise"])
+@pytest.mark.parametrize("bytes_at_once", [1, 20_000, 1 << 20])
+@pytest.mark.parametrize("odd", [1.0, np.nan])
+def test_a_pooling_behind_it_gives_the_same_bits(
+    version: str, name: str, bytes_at_once: int, odd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native.convolution, "POOLED_BYTES", bytes_at_once)
+    case, compiled = WIDE[name], CompiledConvolution()
+    case = case._replace(x=(11, *case.x[1:]))
+    g = geometry(case)
+    x, w, bias = (draw(shape, 5).astype("float32") for shape in (case.x, case.w, case.w[:1]))
+    x[3, 0, 1, 2] = odd
+    pooling = max_pool.PoolGeometry.of("test", g.output_shape, 3, 2, 1, False)
+    epilogue = Epilogue(None, bias, None, True)  # type: ignore[arg-type]
+    pooled = compiled.forward_epilogue(x, w, g, epilogue._replace(pooling=pooling))
+    y = compiled.forward_epilogue(x, w, g, epilogue)
+    if odd == 1:
+        np.testing.assert_array_equal(pooled, max_pool.max_pool_windows.portable(y, pooling))
+    else:
+        is_close(pooled, max_pool.max_pool_windows.portable(y, pooling), "float32", 5.0)
 
 
 @pytest.mark.parametrize("name", ["winograd", "strided", "depthwise"])
@@ -210,6 +237,23 @@ def test_max_pool(compiled: dict[str, Any], dtype: str, shape: Any, options: dic
     np.testing.assert_array_equal(y, max_pool.max_pool_windows.portable(x, g))
     dy = draw(y.shape, 11).astype(dtype)
     same(compiled["max_pool_scatter"](dy, x, y, g), max_pool.max_pool_scatter.portable(dy, x, y, g), dtype)
+
+
+@pytest.mark.parametrize("shape", [(100, 10), (1, 1), (3, 1000)])
+@pytest.mark.parametrize("size", [1.0, 50.0, 1e30])
+def test_softmax_cross_entropy(compiled: dict[str, Any], dtype: str, shape: Any, size: float) -> None:
+    x, target = (draw(shape, 17) * size).astype(dtype), np.abs(draw(shape, 18)).astype(dtype)
+    target[::2] = 0
+    target[::2, -1] = 1
+    x[0, 0] = -np.inf if shape[1] > 1 and size < 1e30 else x[0, 0]
+    target[0, 0] = 0 if shape[1] > 1 else 1
+    loss, logarithms = compiled["cross_entropy"](x, target)
+    expected, wide = ops.loss.cross_entropy.portable(x.astype("float64"), target.astype("float64"))
+    assert loss.dtype == logarithms.dtype == np.dtype(dtype)
+    np.testing.assert_allclose(logarithms, wide, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
+    np.testing.assert_allclose(loss, expected, rtol=ROUNDING[dtype])
+    gradient = compiled["cross_entropy_gradient"](logarithms, target, 0.25)
+    same(gradient, ops.loss.cross_entropy_gradient.portable(wide, target.astype("float64"), 0.25), dtype)
 
 
 @pytest.mark.parametrize("shape", [(3, 37, 6, 5), (40, 16, 3, 3), (4, 5)])

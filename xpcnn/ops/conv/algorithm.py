@@ -60,8 +60,8 @@ class ConvAlgorithm(ABC):
     accepts_out : bool
         True where `forward` and `grad_input` take a fourth argument ``out=None``: a place for the result in a
         larger array, which nobody reads before. They return it if they have written there.
-    fuses_bias : bool
-        True where ``forward_bias(x, weight, geometry, bias, relu)`` adds the bias, and a ReLU, in one pass.
+    fuses_epilogue : bool
+        True where `forward_epilogue` does what follows a convolution while the result is in a cache.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ConvAlgorithm(ABC):
     tile_scale: float = 1.0
     spreads: bool = False
     accepts_out: bool = False
-    fuses_bias: bool = False
+    fuses_epilogue: bool = False
 
     def on(self, backend: Backend) -> Self:
         """Return what computes on a backend: this itself, unless it stands for what the backend brings."""
@@ -88,6 +88,10 @@ class ConvAlgorithm(ABC):
     @abstractmethod
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         """Return y (N, K, OH, OW)."""
+
+    def forward_epilogue(self, x: Array, weight: Array, geometry: ConvGeometry, epilogue: Any) -> Array:
+        """Return what an `Epilogue` of the executor makes of y; called where `fuses_epilogue`."""
+        raise NotImplementedError
 
     @abstractmethod
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:

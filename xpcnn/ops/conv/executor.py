@@ -122,11 +122,10 @@ def forward(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None =
     pooling = None if epilogue is None else epilogue.pooling
     # A window of a pooling may reach over several tiles of rows.
     at_once = plan.is_whole or (pooling is not None and plan.splits_images)
-    if plan.is_whole and plan.algorithm.fuses_bias and epilogue is not None and pooling is None:
-        return plan.algorithm.forward_bias(  # type: ignore[attr-defined,no-any-return]
-            x, weight, plan.geometry, epilogue.bias, epilogue.relu
-        )
-    if plan.is_whole:
+    if plan.is_whole and epilogue is not None and plan.algorithm.fuses_epilogue:
+        y = plan.algorithm.forward_epilogue(x, weight, plan.geometry, epilogue)
+        epilogue = None
+    elif plan.is_whole:
         y = _compute(plan, x, weight, plan.geometry)
     else:
         shape = plan.geometry.output_shape if pooling is None or at_once else pooling.output_shape

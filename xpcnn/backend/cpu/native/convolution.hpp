@@ -217,8 +217,8 @@ template <class T> static void pack_forward(const Shape &g, const T *weight, T *
 
 // All phases one after the other.
 template <class T> static void pack_turned(const Shape &g, const T *weight, T *to) {
-    for (long i = 0; i < g.sh; i++)
-        for (long j = 0; j < g.sw; j++) {
+    for (long i = 0; i < std::min(g.sh, g.h); i++)
+        for (long j = 0; j < std::min(g.sw, g.w); j++) {
             const Phase rows = phase_of(i, g.h, g.sh, g.top, g.dh, g.kh), columns = phase_of(j, g.w, g.sw, g.left, g.dw, g.kw);
             if (is_depthwise(g)) {
                 pack_depthwise(g, weight, rows, columns, to);
@@ -251,8 +251,8 @@ static inline View phase_view(const Phase &rows, const Phase &columns) {
 
 template <class T> static long grad_input_scratch(const Shape &g) {
     long most = 0;
-    for (long i = 0; i < g.sh; i++)
-        for (long j = 0; j < g.sw; j++)
+    for (long i = 0; i < std::min(g.sh, g.h); i++)
+        for (long j = 0; j < std::min(g.sw, g.w); j++)
             most = std::max(most, frame_size<T>(phase_view(phase_of(i, g.h, g.sh, g.top, g.dh, g.kh), phase_of(j, g.w, g.sw, g.left, g.dw, g.kw)), g.k));
     return most;
 }
@@ -261,8 +261,8 @@ template <class T> static void grad_input(const Shape &g, const T *dy, const Lay
     for (long n = 0; n < g.n; n++, dy += at.n, dx += g.h * g.w * g.c) {
         const Image<T> gradient(dy, g.k, g.oh, g.ow, at);
         const T *filters = packed;
-        for (long i = 0; i < g.sh; i++)
-            for (long j = 0; j < g.sw; j++) {
+        for (long i = 0; i < std::min(g.sh, g.h); i++)
+            for (long j = 0; j < std::min(g.sw, g.w); j++) {
                 const Phase rows = phase_of(i, g.h, g.sh, g.top, g.dh, g.kh), columns = phase_of(j, g.w, g.sw, g.left, g.dw, g.kw);
                 const long taps = rows.taps * columns.taps;
                 T *to = dx + (i * g.w + j) * g.c;

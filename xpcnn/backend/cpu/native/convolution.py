@@ -15,10 +15,11 @@ import numpy as np
 
 from xpcnn.backend.arrays import LibraryArray, dtype_name
 from xpcnn.backend.cpu.native.library import Library, library, why_absent
-from xpcnn.backend.cpu.native.sizes import Images, Part, Sizes, cuts, pointer
+from xpcnn.backend.cpu.native.primitives import max_pool, pool_sizes
+from xpcnn.backend.cpu.native.sizes import Images, Part, Sizes, cuts, pointer, sum_in_pairs
 from xpcnn.backend.threads import parallel_map
 
-__all__ = ["CompiledConvolution", "sum_in_pairs"]
+__all__ = ["CompiledConvolution"]
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +30,9 @@ SET, BIAS, BIAS_RELU = 0, 2, 3
 
 MOST_SUMS: Final = 16 << 20
 """Bytes of the partial sums of a weight's gradient."""
+
+POOLED_BYTES: Final = 1 << 20
+"""Bytes of y that are computed before their maxima are taken: they stay in a cache."""
 
 # What Winograd's transforms cost beside the multiplications they save, counted in multiplications. The
 # figures are rough on purpose: one rule for all processors.
@@ -63,24 +67,54 @@ class Plan:
 
     def forward(self, x: Images, weight: Array, bias: Array | None, relu: bool) -> Array:
         """Return y (N, OH, OW, K)."""
-        s, kernels = self.sizes, self.kernels
-        mode = SET if bias is None else BIAS_RELU if relu else BIAS
-        bias_at = None if bias is None else pointer(bias)
+        s = self.sizes
         y = self._empty(s.n, s.oh, s.ow, s.k)
-        if self.m and self._winograd(self.m, self.shape, x, weight, False, bias_at, mode, y):
-            return y
+        to = pointer(y)
+        if self.m:
+            transformed = self._winograd(self.m, self.shape, x, weight, False, bias, relu)
+            if all(_each(lambda tiles: transformed(tiles, to), cuts(s.tiles(self.m), s.parts))):
+                return y
+        direct = self._direct(x, weight, bias, relu)
+        _each(lambda part: direct(part, to), self.by_rows)
+        return y
+
+    def forward_pooled(self, x: Images, weight: Array, bias: Array, relu: bool, pooling: Any) -> Array:
+        """Return the maxima (N, PH, PW, K) of windows of y, some images after the other."""
+        s = self.sizes
+        pooled = self._empty(s.n, *pooling.output_shape[2:], s.k)
+        size = s.oh * s.ow * s.k * self.dtype.itemsize
+        transformed = self._winograd(self.m, self.shape, x, weight, False, bias, relu) if self.m else None
+        direct = functools.cache(lambda: self._direct(x, weight, bias, relu))
+
+        def run(images: slice) -> None:
+            y = self._empty(images.stop - images.start, s.oh, s.ow, s.k)
+            origin = pointer(y) - images.start * size  # where the first of all images would be
+            each = s.tiles(self.m) // s.n if self.m else 0
+            tiles = slice(images.start * each, images.stop * each)
+            if transformed is None or not transformed(tiles, origin):
+                direct()(Part.of(s, images, slice(0, s.oh)), origin)
+            pool = pool_sizes(pooling, len(y), s.k)
+            self.kernels.max_pool(ctypes.byref(pool), pointer(y), pointer(pooled[images]))
+
+        _each(run, cuts(s.n, max(s.parts, s.n * size // POOLED_BYTES)))
+        return pooled
+
+    def _direct(
+        self, x: Images, weight: Array, bias: Array | None, relu: bool
+    ) -> Callable[[Part, int], None]:
+        """Return what computes a part of y, given the address of all of y."""
+        s, kernels, bias_at, mode = self.sizes, self.kernels, *_epilogue(bias, relu)
         packed = self._empty(self.forward_packed)
         kernels.pack_forward(self.shape, pointer(weight), pointer(packed))
-        image, row = y.strides[:2]
+        row = s.ow * s.k * self.dtype.itemsize
 
-        def run(part: Part) -> None:
+        def run(part: Part, y: int) -> None:
             scratch = self._empty(self.forward_scratch)
-            at = pointer(y) + part.images.start * image + part.rows.start * row
+            at = y + (part.images.start * s.oh + part.rows.start) * row
             shape, source = ctypes.byref(part.shape), x.at(part.images.start)
             kernels.forward(shape, *source, pointer(packed), bias_at, mode, at, pointer(scratch))
 
-        _each(run, self.by_rows)
-        return y
+        return run
 
     # -- the gradient of the input ---------------------------------------------------------
 
@@ -88,8 +122,11 @@ class Plan:
         """Return dx (N, H, W, C)."""
         s, kernels, turned = self.sizes, self.kernels, self.turned
         dx = self._empty(s.n, s.h, s.w, s.c)
-        if turned and turned.m and turned._winograd(turned.m, self.shape, dy, weight, True, None, SET, dx):
-            return dx
+        if turned and turned.m:
+            transformed = turned._winograd(turned.m, self.shape, dy, weight, True)
+            tiles = cuts(turned.sizes.tiles(turned.m), s.parts)
+            if all(_each(lambda some: transformed(some, pointer(dx)), tiles)):
+                return dx
         packed = self._empty(self.turned_packed)
         kernels.pack_turned(self.shape, pointer(weight), pointer(packed))
 
@@ -149,27 +186,27 @@ class Plan:
         x: Images,
         weight: Array,
         turned: bool,
-        bias_at: int | None,
-        mode: int,
-        y: Array,
-    ) -> bool:
-        """Write y, and return whether it is finite: else NaN may have spread, and it is to be done again.
+        bias: Array | None = None,
+        relu: bool = False,
+    ) -> Callable[[slice, int], int]:
+        """Return what computes some tiles of y, given the address of all of y.
 
+        That returns whether these are finite: else NaN may have spread, and they are to be done again.
         `shape` is that of the convolution whose weight is given.
         """
-        s, kernels = self.sizes, self.kernels.winograd[m]
+        s, kernels, bias_at, mode = self.sizes, self.kernels.winograd[m], *_epilogue(bias, relu)
         packed = self._empty(kernels.packed_size(s.k, s.c))
         kernels.pack(shape, pointer(weight), int(turned), pointer(packed))
         size = kernels.scratch(self.shape)
 
-        def run(tiles: slice) -> int:
+        def run(tiles: slice, y: int) -> int:
             scratch, ends = self._empty(size), (tiles.start, tiles.stop)
             finite: int = kernels.forward(
-                self.shape, *x.at(0), pointer(packed), bias_at, mode, pointer(y), *ends, pointer(scratch)
+                self.shape, *x.at(0), pointer(packed), bias_at, mode, y, *ends, pointer(scratch)
             )
             return finite
 
-        return all(_each(run, cuts(s.tiles(m), s.parts)))
+        return run
 
     def _winograd_sums(self, m: int, x: Images, dy: Images) -> Array:
         s, kernels = self.sizes, self.kernels.winograd[m]
@@ -229,17 +266,13 @@ class Plan:
         return (max(passes) + s.k * s.c // s.groups * s.kh * s.kw) * self.dtype.itemsize
 
 
+def _epilogue(bias: Array | None, relu: bool) -> tuple[int | None, int]:
+    """Return the address of a bias, and the number of what is done with it."""
+    return (None, SET) if bias is None else (pointer(bias), BIAS_RELU if relu else BIAS)
+
+
 def _each(run: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     return [run(parts[0])] if len(parts) == 1 else list(parallel_map(run, parts))
-
-
-def sum_in_pairs(kernels: Library, arrays: list[Array]) -> Array:
-    """Return the sum of arrays, added as a binary tree in their order; they are used up."""
-    while len(arrays) > 1:
-        for a, b in zip(arrays[::2], arrays[1::2], strict=False):
-            kernels.add(pointer(a), pointer(b), pointer(a), a.size)
-        arrays = arrays[::2]
-    return arrays[0]
 
 
 def _winograd_tile(s: Sizes, kernels: Library) -> int | None:
@@ -276,7 +309,7 @@ def plan_of(geometry: Any, dtype: str) -> Plan:
 class CompiledConvolution:
     """The compiled kernels on NumPy's arrays: direct products in registers, or Winograd's where that pays."""
 
-    fuses_bias = True
+    fuses_epilogue = True
 
     def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         reason, name = why_absent(), dtype_name(dtype)
@@ -293,18 +326,22 @@ class CompiledConvolution:
         return plan_of(geometry, dtype_name(dtype)).workspace
 
     def forward(self, x: LibraryArray, weight: LibraryArray, geometry: Any, limit: int) -> LibraryArray:
-        return self._forward(x, weight, geometry, None, False)
-
-    def forward_bias(
-        self, x: LibraryArray, weight: LibraryArray, geometry: Any, bias: LibraryArray, relu: bool
-    ) -> LibraryArray:
-        return self._forward(x, weight, geometry, np.ascontiguousarray(bias), relu)
-
-    def _forward(
-        self, x: LibraryArray, weight: LibraryArray, geometry: Any, bias: Array | None, relu: bool
-    ) -> LibraryArray:
         plan = plan_of(geometry, x.dtype.name)
-        return _images(plan.forward(Images.of(x), np.ascontiguousarray(weight), bias, relu))
+        return _images(plan.forward(Images.of(x), np.ascontiguousarray(weight), None, False))
+
+    def forward_epilogue(
+        self, x: LibraryArray, weight: LibraryArray, geometry: Any, epilogue: Any
+    ) -> LibraryArray:
+        plan, pooling = plan_of(geometry, x.dtype.name), epilogue.pooling
+        given = Images.of(x), np.ascontiguousarray(weight), np.ascontiguousarray(epilogue.bias), epilogue.relu
+        if pooling is None:
+            return _images(plan.forward(*given))
+        if plan.sizes.n >= plan.sizes.parts:
+            return _images(plan.forward_pooled(*given, pooling))
+        y: LibraryArray = max_pool(
+            _images(plan.forward(*given)), pooling
+        )  # few images: rows for every thread
+        return y
 
     def grad_input(self, dy: LibraryArray, weight: LibraryArray, geometry: Any, limit: int) -> LibraryArray:
         plan = plan_of(geometry, dy.dtype.name)

@@ -84,6 +84,12 @@ EXPORT int processor_level() {
     EXPORT void P##_relu_gradient(const T *dy, const T *y, T *dx, long count) { rectify_gradient(dy, y, dx, count); } \
     EXPORT void P##_add(const T *a, const T *b, T *y, long count) { add(a, b, y, count); } \
     EXPORT void P##_add_bias(T *y, const T *bias, int rectify, long pixels, long c) { add_bias(y, bias, bool(rectify), pixels, c); } \
+    EXPORT void P##_cross_entropy(const T *x, const T *target, long rows, long classes, T *logarithms, double *sum) { \
+        cross_entropy(x, target, rows, classes, logarithms, sum); \
+    } \
+    EXPORT void P##_cross_entropy_gradient(const T *logarithms, const T *target, double scale, long rows, long classes, T *dx) { \
+        cross_entropy_gradient(logarithms, target, T(scale), rows, classes, dx); \
+    } \
     EXPORT void P##_sgd(T *fresh, const T *data, const T *gradient, T *velocity, double lr, double momentum, int nesterov, double decay, \
                         long count) { \
         sgd(fresh, data, gradient, velocity, T(lr), T(momentum), bool(nesterov), T(decay), count); \

@@ -56,6 +56,8 @@ _SIGNATURES: Final = {
     "relu_gradient": ("", "pppl"),
     "add": ("", "pppl"),
     "add_bias": ("", "ppill"),
+    "cross_entropy": ("", "ppllpp"),
+    "cross_entropy_gradient": ("", "ppdllp"),
     "sgd": ("", "ppppddidl"),
     "adam": ("", "pppppdddddddl"),
 }

@@ -46,7 +46,7 @@ def _statistics(kernels: Library, matrix: Array) -> tuple[Array, Array]:
         def run(start: int, count: int, sums: int, centre: Array = centre) -> None:
             kernels.moments(at + start * row, pointer(centre), count, c, sums)
 
-        offset, square = sum_parts(run, pixels, c, 2) / pixels
+        offset, square = sum_parts(run, pixels, c, (2, c)) / pixels
         mean, variance = centre + offset, np.maximum(square - offset * offset, 0)
         if not np.any(offset * offset > NEAR**2 * variance):  # of NaN, no centre is a better one
             break
@@ -97,8 +97,15 @@ def _blend(old: Array | None, new: Array, momentum: float) -> Array | None:
 
 
 def _norm_inference(
-    relu: bool, x: Array, weight: Array | None, bias: Array | None, mean: Array, var: Array, eps: float
+    relu: bool,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
 ) -> Any:
+    mean, var = running_mean, running_var
     kernels, matrix = _matrix(x, weight, bias, mean, var)
     if kernels is None:
         return NotImplemented
@@ -131,7 +138,7 @@ def _norm_gradients(
     def sums(start: int, count: int, to: int) -> None:
         kernels.norm_sums(*at(start), pointer(mean), count, c, to)
 
-    product, dbias = sum_parts(sums, pixels, c, 2)
+    product, dbias = sum_parts(sums, pixels, c, (2, c))
     wide = inverse_std.astype(np.float64)
     dweight = product * wide
     scale = wide if weight is None else wide * weight

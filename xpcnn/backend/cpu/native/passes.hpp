@@ -180,6 +180,36 @@ template <class T> static void add_bias(T *y, const T *bias, bool rectify, long 
         }
 }
 
+// -- softmax cross-entropy ---------------------------------------------------------------------
+
+// Adds −Σ target · log softmax(x) to `sum`, and writes the log-probabilities of each row.
+template <class T> static void cross_entropy(const T *x, const T *target, long rows, long classes, T *logarithms, double *sum) {
+    for (long r = 0; r < rows; r++, x += classes, target += classes, logarithms += classes) {
+        T most = x[0];
+        for (long i = 1; i < classes; i++) most = std::max(most, x[i]);
+        double total = 0, loss = 0;
+        for (long i = 0; i < classes; i++) {
+            logarithms[i] = x[i] - most;  // −inf where that is beyond the dtype
+            total += std::exp(logarithms[i]);
+        }
+        const T log_total = T(std::log(total));
+        for (long i = 0; i < classes; i++) {
+            logarithms[i] -= log_total;
+            if (target[i] != 0) loss -= double(target[i]) * logarithms[i];  // an impossible class that is not wanted counts as 0
+        }
+        *sum += loss;
+    }
+}
+
+// dx = (softmax · Σ target − target) · scale, from the log-probabilities.
+template <class T> static void cross_entropy_gradient(const T *logarithms, const T *target, T scale, long rows, long classes, T *dx) {
+    for (long r = 0; r < rows; r++, logarithms += classes, target += classes, dx += classes) {
+        T total = 0;
+        for (long i = 0; i < classes; i++) total += target[i];
+        for (long i = 0; i < classes; i++) dx[i] = (std::exp(logarithms[i]) * total - target[i]) * scale;
+    }
+}
+
 // -- updates of parameters ------------------------------------------------------------------------
 
 template <class T>

@@ -15,12 +15,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.cpu.native.convolution import sum_in_pairs
 from xpcnn.backend.cpu.native.library import Library, library
-from xpcnn.backend.cpu.native.sizes import Array, pointer
+from xpcnn.backend.cpu.native.sizes import Array, pointer, sum_in_pairs
 from xpcnn.backend.threads import parallel_for, parallel_map
 
-__all__ = ["KERNELS", "channels_last", "in_order_of", "kernels_for", "parts_of", "run_parts", "sum_parts"]
+__all__ = [
+    "KERNELS",
+    "channels_last",
+    "in_order_of",
+    "kernels_for",
+    "max_pool",
+    "parts_of",
+    "pool_sizes",
+    "run_parts",
+    "sum_parts",
+]
 
 PARTS: Final = 8
 """Parts of large work, whatever the number of threads."""
@@ -94,6 +103,14 @@ def _elementwise(name: str, first: Array, *others: Array) -> Any:
     return y
 
 
+def _relu_array(x: Array) -> Any:
+    return _elementwise("relu", x)
+
+
+def _add(x: Array, other: Array) -> Any:
+    return _elementwise("add", x, other)
+
+
 def _relu_grad(dy: Array, y: Array) -> Any:
     # The memory order is that of the output, which layers before this one have seen.
     return _elementwise("relu_gradient", in_order_of(y, dy), y) if dy.shape == y.shape else NotImplemented
@@ -101,12 +118,10 @@ def _relu_grad(dy: Array, y: Array) -> Any:
 
 def _add_bias(relu: bool, y: Array, bias: Array) -> Any:
     kernels, last = kernels_for(y, bias), channels_last(y)
-    if kernels is None or not last.flags.c_contiguous or not y.flags.writeable:
+    if kernels is None or not (y.size and last.flags.c_contiguous and y.flags.writeable):
         return NotImplemented
     channels = bias.size
-    kernels.add_bias(
-        pointer(y), pointer(np.ascontiguousarray(bias)), int(relu), y.size // max(1, channels), channels
-    )
+    kernels.add_bias(pointer(y), pointer(np.ascontiguousarray(bias)), int(relu), y.size // channels, channels)
     return y
 
 
@@ -120,6 +135,12 @@ class _Pool(ctypes.Structure):
     _fields_ = [(name, ctypes.c_long) for name in _names]
 
 
+def pool_sizes(geometry: Any, n: int, c: int) -> _Pool:
+    """Return the sizes of a `PoolGeometry`, with these numbers of images and channels, for the kernels."""
+    sizes = (*geometry.input_shape[2:], c, *geometry.output_shape[2:])
+    return _Pool(n, *sizes, *geometry.kernel, *geometry.stride, *geometry.padding)
+
+
 def _pooled(
     kernel: Callable[..., None], geometry: Any, inputs: list[Array], pooled: list[bool], *options: Any
 ) -> Array:
@@ -127,23 +148,24 @@ def _pooled(
 
     `pooled` says of each array whether it has the shape of the pooled images, or of those before.
     """
-    (n, c, h, w), (_, _, oh, ow) = geometry.input_shape, geometry.output_shape
-    size = (oh, ow) if pooled[-1] else (h, w)
+    # Of a tile there may be fewer images and channels than of the whole that the geometry is of.
+    n, c = inputs[0].shape[:2]
+    size = (geometry.output_shape if pooled[-1] else geometry.input_shape)[2:]
     result = np.empty((n, *size, c), inputs[0].dtype)
     arrays = [*(np.ascontiguousarray(channels_last(array)) for array in inputs), result]
     steps = [array.strides[0] for array in arrays]
     places = [pointer(array) for array in arrays]
 
     def run(start: int, count: int) -> None:
-        sizes = _Pool(count, h, w, c, oh, ow, *geometry.kernel, *geometry.stride, *geometry.padding)
+        sizes = pool_sizes(geometry, count, c)
         *at, to = (place + start * step for place, step in zip(places, steps, strict=True))
         kernel(ctypes.byref(sizes), *at, *options, to)
 
-    run_parts(run, parts_of(n, c * h * w))
+    run_parts(run, parts_of(n, math.prod(inputs[0].shape[1:])))
     return result.transpose(0, 3, 1, 2)
 
 
-def _max_pool(x: Array, geometry: Any) -> Any:
+def max_pool(x: Array, geometry: Any) -> Any:
     kernels = kernels_for(x)
     return NotImplemented if kernels is None else _pooled(kernels.max_pool, geometry, [x], [False, True])
 
@@ -172,20 +194,20 @@ def _avg_pool_gradient(dy: Array, geometry: Any, count_include_pad: bool) -> Any
 # -- sums over the pixels ----------------------------------------------------------------------
 
 
-def sum_parts(run: Callable[[int, int, int], None], pixels: int, c: int, count: int) -> Array:
-    """Return `count` sums for each channel in float64: of parts of the pixels, added in pairs.
+def sum_parts(run: Callable[[int, int, int], None], rows: int, numbers: int, shape: tuple[int, ...]) -> Array:
+    """Return sums in float64 over rows of so many numbers: of parts of the rows, added in pairs.
 
-    ``run(start, pixels, to)`` adds up a part's at an address.
+    ``run(start, count, to)`` adds a part's to the sums at an address.
     """
     wide = library("float64")
     assert wide is not None
 
     def part(ends: tuple[int, int]) -> Array:
-        sums = np.zeros((count, c))
+        sums = np.zeros(shape)
         run(*ends, pointer(sums))
         return sums
 
-    parts = parts_of(pixels, c)
+    parts = parts_of(rows, numbers)
     return part(parts[0]) if len(parts) == 1 else sum_in_pairs(wide, list(parallel_map(part, parts)))
 
 
@@ -198,7 +220,41 @@ def _sum_over_pixels(dy: Array) -> Any:
     def run(start: int, count: int, to: int) -> None:
         kernels.sum_channels(pointer(dy) + start * c * dy.itemsize, count, c, to)
 
-    return sum_parts(run, pixels, c, 1)[0].astype(dy.dtype)
+    return sum_parts(run, pixels, c, (c,)).astype(dy.dtype)
+
+
+# -- softmax cross-entropy -----------------------------------------------------------------------
+
+
+def _cross_entropy(logits: Array, target: Array) -> Any:
+    kernels, (rows, classes) = kernels_for(logits, target), logits.shape
+    if kernels is None or target.shape != logits.shape:
+        return NotImplemented
+    logarithms, row = np.empty(logits.shape, logits.dtype), classes * logits.itemsize
+    arrays = np.ascontiguousarray(logits), np.ascontiguousarray(target)
+    x, wanted, y = map(pointer, (*arrays, logarithms))
+
+    def run(start: int, count: int, to: int) -> None:
+        at = start * row
+        kernels.cross_entropy(x + at, wanted + at, count, classes, y + at, to)
+
+    return (sum_parts(run, rows, classes, ()) / rows).astype(logits.dtype), logarithms
+
+
+def _cross_entropy_gradient(log_probabilities: Array, target: Array, scale: Any) -> Any:
+    kernels, (rows, classes) = kernels_for(log_probabilities, target), target.shape
+    if kernels is None or not isinstance(scale, float):
+        return NotImplemented
+    dx, row = np.empty(target.shape, target.dtype), classes * target.itemsize
+    arrays = np.ascontiguousarray(log_probabilities), np.ascontiguousarray(target)
+    x, wanted, to = map(pointer, (*arrays, dx))
+
+    def run(start: int, count: int) -> None:
+        at = start * row
+        kernels.cross_entropy_gradient(x + at, wanted + at, scale, count, classes, to + at)
+
+    run_parts(run, parts_of(rows, classes))
+    return dx
 
 
 # -- updates of parameters ---------------------------------------------------------------------
@@ -266,16 +322,18 @@ def _adam(
 
 
 KERNELS: Final[dict[str, Callable[..., Any]]] = {
-    "add": functools.partial(_elementwise, "add"),
+    "add": _add,
     "add_bias": functools.partial(_add_bias, False),
     "add_bias_relu": functools.partial(_add_bias, True),
-    "relu_array": functools.partial(_elementwise, "relu"),
+    "relu_array": _relu_array,
     "relu_grad": _relu_grad,
-    "max_pool_windows": _max_pool,
+    "max_pool_windows": max_pool,
     "max_pool_scatter": _max_pool_gradient,
     "avg_pool_windows": _avg_pool,
     "avg_pool_scatter": _avg_pool_gradient,
     "sum_over_pixels": _sum_over_pixels,
+    "cross_entropy": _cross_entropy,
+    "cross_entropy_gradient": _cross_entropy_gradient,
     "sgd_step": functools.partial(_step, _sgd),
     "adam_step": functools.partial(_step, functools.partial(_adam, False)),
     "adamw_step": functools.partial(_step, functools.partial(_adam, True)),

@@ -7,7 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-__all__ = ["Images", "Part", "Sizes", "cuts", "pointer"]
+from xpcnn.backend.cpu.native.library import Library
+
+__all__ = ["Images", "Part", "Sizes", "cuts", "pointer", "sum_in_pairs"]
 
 Array = np.ndarray[Any, Any]
 
@@ -102,3 +104,12 @@ def pointer(array: Any) -> int:
     """Return the address of an array's first element."""
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def sum_in_pairs(kernels: Library, arrays: list[Array]) -> Array:
+    """Return the sum of arrays, added as a binary tree in their order; they are used up."""
+    while len(arrays) > 1:
+        for a, b in zip(arrays[::2], arrays[1::2], strict=False):
+            kernels.add(pointer(a), pointer(b), pointer(a), a.size)
+        arrays = arrays[::2]
+    return arrays[0]

@@ -36,11 +36,8 @@ class VendorConv(ConvAlgorithm):
         bound = copy.copy(self)
         library = backend.convolutions.get(self.name)
         if library is not None:
-            bound._library, bound._limit, bound.fuses_bias = (
-                library,
-                workspace_limit(backend),
-                library.fuses_bias,
-            )
+            bound._library, bound._limit = library, workspace_limit(backend)
+            bound.fuses_epilogue = library.fuses_epilogue
         return bound
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
@@ -57,8 +54,8 @@ class VendorConv(ConvAlgorithm):
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         return self._library.forward(x, weight, geometry, self._limit)
 
-    def forward_bias(self, x: Array, weight: Array, geometry: ConvGeometry, bias: Array, relu: bool) -> Array:
-        result: Array = self._library.forward_bias(x, weight, geometry, bias, relu)  # type: ignore[attr-defined]
+    def forward_epilogue(self, x: Array, weight: Array, geometry: ConvGeometry, epilogue: Any) -> Array:
+        result: Array = self._library.forward_epilogue(x, weight, geometry, epilogue)  # type: ignore[attr-defined]
         return result
 
     def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
