@@ -22,7 +22,7 @@ template <class T> static void max_pool(const Pool &g, const T *x, T *y) {
                 for (long r = top; r < bottom; r++)
                     for (long s = left; s < right; s++) {
                         const auto v = lanes.load(x + (r * g.w + s) * g.c + q);
-                        most = (v > most) | (v != v) ? v : most;  // NaN is the largest
+                        most = ((v > most) | (v != v)) ? v : most;  // NaN is the largest
                     }
                 lanes.store(y + pixel * g.c + q, most);
             });
