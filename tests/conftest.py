@@ -60,10 +60,9 @@ def pytest_generate_tests(metafunc):
         names = usable_backends(metafunc.config)
         metafunc.parametrize("make", names, indirect=True, ids=names, scope="session")
     for fixture in implementations.FIXTURES.keys() & metafunc.fixturenames:
-        dtypes = getattr(metafunc.module, "IMPLEMENTATION_DTYPES", None)
-        metafunc.parametrize(
-            fixture, implementations.parameters(metafunc.config, fixture, dtypes), indirect=True
-        )
+        limits = [getattr(metafunc.module, f"IMPLEMENTATION_{name}", None) for name in ("DTYPES", "KINDS")]
+        found = implementations.parameters(metafunc.config, fixture, *limits)
+        metafunc.parametrize(fixture, found, indirect=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -106,7 +106,8 @@ def test_published_widths(watch: Watch, case: tuple[str, dict[str, Any], int]) -
     check(watch, run(model, (3, size, size)))
 
 
-def test_another_layout_is_seen(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
+def test_another_layout_is_seen(numpy_alone: None, monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
+    """The compiled convolutions read any layout where it lies."""
     right = nn.ReLU.backward
 
     def wrong(self: nn.ReLU, *args: Any, **kwargs: Any) -> Array:

@@ -151,6 +151,8 @@ def test_fused_is_one_by_one(
     """Outputs, gradients and running statistics to the bit, and contexts of the same kinds, one each."""
     together, alone = (built(make, factory, dtype) for _ in range(2))
     x = make.array(draw(*shape, dtype=dtype, seed=3))
+    if make.backend == "numpy" and x.ndim == 4:  # in the order that the layers before leave it in
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     expected = Pass(make, alone, x, one_by_one=True)
     calls = spy(monkeypatch)
     found = Pass(make, together, x)

@@ -111,7 +111,8 @@ def test_state_follows_a_model_that_is_moved(name: str) -> None:
             }
             optimizer.step(store(model.parameters(), values))
         walks.append([xpcnn.to_numpy(parameter.data) for parameter in model.parameters().values()])
-    np.testing.assert_equal(walks[1], walks[0])
+    for moved, stayed in zip(walks[1], walks[0], strict=True):
+        np.testing.assert_allclose(moved, stayed, rtol=1e-13)  # a compiled kernel rounds once for a·b + c
 
 
 @one_of_each

@@ -117,11 +117,13 @@ FIXTURES = {
 }
 
 
-def parameters(config: pytest.Config, fixture: str, dtypes: Any = None) -> list[Any]:
+def parameters(config: pytest.Config, fixture: str, dtypes: Any = None, kinds: Any = None) -> list[Any]:
     """(kind, dtype) of every implementation there is, for a fixture."""
     chosen = config.getoption("backend")
     found = []
     for kind in FIXTURES[fixture]:
+        if kind not in (kinds or FIXTURES[fixture]):
+            continue
         backend = backend_name(BACKENDS.get(kind, kind))
         if why_unusable(backend) or (chosen and backend_name(chosen) != backend):
             continue

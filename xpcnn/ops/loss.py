@@ -141,7 +141,7 @@ def softmax_cross_entropy(
     backend = common_backend("softmax_cross_entropy", logits=logits)
     xp = backend.xp
     check_rank("softmax_cross_entropy", "logits", logits.shape, 2, "(N, classes)")
-    n, classes = logits.shape
+    classes = logits.shape[1]
     _not_empty("softmax_cross_entropy", "logits", logits)
     if type(label_smoothing) is not float or not 0 <= label_smoothing <= 1:
         label_smoothing = real("softmax_cross_entropy: label_smoothing", label_smoothing, 0, 1)

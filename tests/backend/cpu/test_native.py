@@ -138,7 +138,7 @@ def test_convolution(version: str, dtype: str, name: str, layout: str) -> None:
 def test_a_pooling_behind_it_gives_the_same_bits(
     version: str, name: str, bytes_at_once: int, odd: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native.convolution, "POOLED_BYTES", bytes_at_once)
+    monkeypatch.setattr(native.plan, "POOLED_BYTES", bytes_at_once)
     case, compiled = WIDE[name], CompiledConvolution()
     case = case._replace(x=(11, *case.x[1:]))
     g = geometry(case)

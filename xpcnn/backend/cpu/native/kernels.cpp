@@ -96,7 +96,7 @@ EXPORT int processor_level() {
     } \
     EXPORT void P##_adam(T *fresh, const T *data, const T *gradient, T *mean, T *square, double beta1, double beta2, double eps, double rate, \
                          double root, double decay, double shrink, long count) { \
-        adam(fresh, data, gradient, mean, square, T(beta1), T(beta2), T(eps), T(rate), T(root), T(decay), T(shrink), count); \
+        adam(fresh, data, gradient, mean, square, beta1, beta2, T(eps), T(rate), T(root), T(decay), T(shrink), count); \
     }
 
 KERNELS(float, f32)

@@ -143,7 +143,7 @@ def _norm_gradients(
     dweight = product * wide
     scale = wide if weight is None else wide * weight
     # While training, the gradient flows through the mean and the variance as well.
-    slope, offset = (-scale * wide * dweight / pixels, -scale * dbias / pixels) if train else (0 * scale,) * 2
+    slope, offset = (-wide * dweight / pixels, -dbias / pixels) if train else (0 * scale,) * 2
     numbers = [np.ascontiguousarray(array, x.dtype) for array in (mean, scale, slope, offset)]
 
     def combine(start: int, count: int) -> None:

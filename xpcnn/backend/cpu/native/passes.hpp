@@ -149,13 +149,13 @@ template <class T> static void norm_sums(const T *dy, const T *x, const T *y, co
         sums);
 }
 
-// dx = dy · scale + (x − mean) · slope + offset, with dy where y is positive if there is one.
+// dx = (dy + (x − mean) · slope + offset) · scale, with dy where y is positive if there is one.
 template <class T>
 static void norm_gradient(const T *dy, const T *x, const T *y, const T *mean, const T *scale, const T *slope, const T *offset, long pixels, long c, T *dx) {
     for (long p = 0; p < pixels; p++, dy += c, x += c, dx += c) {
         for (long q = 0; q < c; q++) {
             const T d = y && !(y[q] > 0) ? T(0) : dy[q];
-            dx[q] = d * scale[q] + ((x[q] - mean[q]) * slope[q] + offset[q]);
+            dx[q] = (d + ((x[q] - mean[q]) * slope[q] + offset[q])) * scale[q];
         }
         if (y) y += c;
     }
@@ -226,11 +226,11 @@ static void sgd(T *fresh, const T *data, const T *gradient, T *velocity, T lr, T
 
 // `rate` is lr / (1 − beta1ᵗ), `root` √(1 − beta2ᵗ); `shrink` multiplies the weights first, as AdamW does.
 template <class T>
-static void adam(T *fresh, const T *data, const T *gradient, T *mean, T *square, T beta1, T beta2, T eps, T rate, T root, T decay, T shrink, long count) {
-    const T rest1 = T(1) - beta1, rest2 = T(1) - beta2;
+static void adam(T *fresh, const T *data, const T *gradient, T *mean, T *square, double beta1, double beta2, T eps, T rate, T root, T decay, T shrink, long count) {
+    const T keep = T(beta2), rest1 = T(1 - beta1), rest2 = T(1 - beta2);
     for (long i = 0; i < count; i++) {
         const T g = decay != 0 ? gradient[i] + decay * data[i] : gradient[i];
-        const T m = mean[i] + (g - mean[i]) * rest1, v = square[i] * beta2 + g * g * rest2;
+        const T m = mean[i] + (g - mean[i]) * rest1, v = square[i] * keep + g * g * rest2;
         mean[i] = m, square[i] = v;
         fresh[i] = data[i] * shrink - m / (std::sqrt(v) / root + eps) * rate;
     }
