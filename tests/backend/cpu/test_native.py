@@ -96,7 +96,19 @@ def part_of_a_larger(x: Any) -> Any:
     return view
 
 
-LAYOUTS = {"first": first, "last": last, "part of a larger": part_of_a_larger}
+def flipped(x: Any) -> Any:
+    return last(x[:, :, ::-1, ::-1])[:, :, ::-1, ::-1]
+
+
+def field(x: Any) -> Any:
+    """A field of packed records: its strides are no multiples of a number."""
+    records = np.zeros(x.shape, np.dtype([("flag", "i1"), ("x", x.dtype)]))
+    records["x"] = x
+    return records["x"]
+
+
+LAYOUTS: dict[str, Any] = {"first": first, "last": last, "part of a larger": part_of_a_larger}
+LAYOUTS |= {"flipped": flipped, "field": field}
 EVERY_CASE = [
     (name, layout) for name in {**CASES, **WIDE} for layout in (LAYOUTS if name in WIDE else ["last"])
 ]

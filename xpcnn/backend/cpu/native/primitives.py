@@ -41,16 +41,17 @@ LARGE: Final = 1 << 19
 def kernels_for(*arrays: Array | None) -> Library | None:
     """Return the kernels for arrays of one dtype, or None where dtypes differ or have none."""
     dtypes = {array.dtype for array in arrays if array is not None}
-    return library(dtypes.pop().name) if len(dtypes) == 1 else None
+    dtype = dtypes.pop()
+    return None if dtypes or not dtype.isnative else library(dtype.name)
 
 
 def channels_last(x: Array) -> Array:
     """Return x (N, C, ...) as (N, ..., C)."""
-    return x.transpose(_channelschannels_last(x.ndim))
+    return x.transpose(_order(x.ndim))
 
 
 @functools.cache
-def _channelschannels_last(axes: int) -> tuple[int, ...]:
+def _order(axes: int) -> tuple[int, ...]:
     return (0, *range(2, axes), 1)
 
 

@@ -93,6 +93,8 @@ class Images(NamedTuple):
 
     @classmethod
     def of(cls, x: Array) -> Images:
+        if any(stride % x.itemsize for stride in x.strides):  # of a field of records
+            x = np.ascontiguousarray(x)
         return cls(x, pointer(x), _Layout(*(stride // x.itemsize for stride in x.strides)))
 
     def at(self, image: int) -> tuple[int, Any]:
