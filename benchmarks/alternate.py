@@ -21,9 +21,6 @@ __all__ = ["ROOT", "DifferentError", "Worker", "WorkerError", "in_turns", "requi
 
 ROOT = Path(__file__).parent.parent
 
-TOLERANCE = 1e-4
-"""Results that are further apart are different, relative to the largest number."""
-
 Seconds = dict[str, list[float]]
 """What a call of each contender took, round by round."""
 
@@ -117,24 +114,24 @@ def start(work: Work, workers: Mapping[str, Worker], describer: Worker) -> float
     if any(worker.contender != "xpcnn" for worker in workers.values()):
         plain, made = (describer.ask("describe", work, dropout) for dropout in (False, True))
     found = {name: one.ask("results", one.contender, work, plain) for name, one in workers.items()}
-    error = require_equal(work.title, found)
+    error = require_equal(work.title, found, work.tolerance)
     for worker in workers.values():
         worker.ask("prepare", worker.contender, work, made)
     return error
 
 
-def require_equal(what: str, found: Mapping[str, Sequence[np.ndarray]]) -> float:
+def require_equal(what: str, found: Mapping[str, Sequence[np.ndarray]], tolerance: float) -> float:
     """Return how far results are from the first ones at most, relative to the largest number of these.
 
     Raises
     ------
     DifferentError
-        When that is more than `TOLERANCE`, or shapes differ, or something is no finite number.
+        When that is more than `tolerance`, or shapes differ, or something is no finite number.
 
     Examples
     --------
     >>> found = {"xpcnn": [np.array([1.0, 2.0])], "other": [np.array([1.0, 2.0001])]}
-    >>> round(require_equal("sums", found), 6)
+    >>> round(require_equal("sums", found, 1e-4), 6)
     5e-05
     """
     first, *others = found
@@ -146,8 +143,8 @@ def require_equal(what: str, found: Mapping[str, Sequence[np.ndarray]]) -> float
                     f"{what}: {name} has shape {theirs.shape} for {ours.shape}, or is not finite"
                 )
             off = float(np.abs(np.float64(theirs) - ours).max() / np.abs(ours).max())
-            if off > TOLERANCE:
-                raise DifferentError(f"{what}: {name} is off by {off:.1e}, where {TOLERANCE:.0e} is allowed")
+            if off > tolerance:
+                raise DifferentError(f"{what}: {name} is off by {off:.1e}, where {tolerance:.0e} is allowed")
             largest = max(largest, off)
     return largest
 

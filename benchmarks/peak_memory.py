@@ -25,7 +25,7 @@ from xpcnn.cli.bench import traced_memory
 from xpcnn.cli.bench_cases import MODELS, ModelCase
 from xpcnn.train import evaluate
 
-__all__ = ["MemoryUse", "array_bytes", "memory_use", "step_memory"]
+__all__ = ["MemoryUse", "array_bytes", "evaluation_memory", "memory_use", "step_memory"]
 
 MEGABYTE = 1 << 20
 
@@ -180,6 +180,18 @@ def _arrays(thing: Any, seen: set[int]) -> Iterator[np.ndarray]:
         yield from _arrays(part, seen)
 
 
+def evaluation_memory(name: str, samples: int) -> int:
+    """Return the bytes that evaluating a model on so many digits adds to this process, beside the images.
+
+    To be called in a process of its own, which has held no more before.
+    """
+    model, digits = models.build(name), data.synthetic_digits(samples)
+    evaluate(model, digits[:1])
+    rest = resting_bytes()
+    evaluate(model, digits)
+    return peak_bytes() - rest
+
+
 def peak_bytes() -> int:
     """Return the most memory this process has ever held (the kernel counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -209,13 +221,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"peak {peak / MEGABYTE:.0f} MB, contexts {contexts / MEGABYTE:.0f} MB: {peak / contexts:.2f}"
         )
         return
-    model = models.build(options.model)
-    digits = data.synthetic_digits(options.samples)
-    evaluate(model, digits[:1])
-    rest = resting_bytes()
-    result = evaluate(model, digits)
-    added = (peak_bytes() - rest) / MEGABYTE
-    print(f"{options.model}: {result.samples:,} images evaluated, {added:.0f} MB above the resting process")
+    added = evaluation_memory(options.model, options.samples) / MEGABYTE
+    print(f"{options.model}: {options.samples:,} images evaluated, {added:.0f} MB above the resting process")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn import nn
+from xpcnn.models.resnet_cifar import ZeroChannels
 
 __all__ = ["LAYOUTS", "Spec", "TorchReference", "spec_of", "torch_is_installed"]
 
@@ -204,6 +205,10 @@ def spec_of(layer: nn.Layer) -> Spec:
         case nn.BatchNorm2d():
             features = layer.running_mean.data.shape[0]
             options = {"num_features": features, "eps": layer.eps, "momentum": layer.momentum}
+        case nn.MaxPool2d(kernel_size=(1, 1), stride=(height, width)):
+            return "Subsample", {"height": height, "width": width}
+        case ZeroChannels():
+            return "ZeroPad3d", {"padding": (0, 0, 0, 0, 0, layer.extra)}  # of channels, height and width
         case nn.MaxPool2d():
             options = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding")}
         case nn.AdaptiveAvgPool2d():
@@ -226,9 +231,21 @@ def _build(spec: Spec) -> Any:
     kind, options = spec
     if kind == "Sequential":
         return nn.Sequential(*(_build(child) for child in options["layers"]))
+    if kind == "Subsample":
+        return _subsample(**options)
     if kind == "Residual":
         return _residual(_build(options["body"]), options["shortcut"])
     return getattr(nn, kind)(**options)
+
+
+def _subsample(height: int, width: int) -> Any:
+    from torch import nn
+
+    class Subsample(nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return x[:, :, ::height, ::width]
+
+    return Subsample()
 
 
 def _residual(body: Any, shortcut: Spec | None) -> Any:

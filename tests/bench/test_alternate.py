@@ -15,6 +15,8 @@ import pytest
 from benchmarks import against_torch, alternate, compare_commits, worker
 from benchmarks.alternate import DifferentError, Worker, WorkerError, require_equal
 from benchmarks.worker import Work
+from xpcnn.backend.cpu.native import library
+from xpcnn.backend.device_info import processor
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -24,6 +26,7 @@ SMALL = {
     "dropout": Work("with dropout", "train", (3, 1, 28, 28), "deep_convnet", {"hidden": 5}),
     "inference": Work("inference", "inference", (5, 1, 28, 28), "simple_convnet", {"hidden": 5}),
     "conv": Work("convolution", "conv", (2, 4, 7, 6)),
+    "shortcuts": Work("with shortcut A", "inference", (2, 3, 7, 6), "resnet20"),
 }
 
 
@@ -41,7 +44,7 @@ def workers():
 @pytest.mark.parametrize("other", [[1.0, 2.001], [1.0], [1.0, np.nan]], ids=["off", "shape", "nan"])
 def test_what_is_different(other):
     with pytest.raises(DifferentError, match="sums: other "):
-        require_equal("sums", {"ours": [np.array([1.0, 2.0])], "other": [np.array(other)]})
+        require_equal("sums", {"ours": [np.array([1.0, 2.0])], "other": [np.array(other)]}, 1e-4)
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -70,7 +73,7 @@ def test_the_straightforward_network_is_the_same():
     work, names = SMALL["dropout"], ("xpcnn", "straightforward")
     made = worker.described(work, False)
     found = {name: worker.Server().results(name, work, made) for name in names}
-    assert require_equal("losses", found) < 1e-4
+    assert require_equal("losses", found, 1e-4) < 1e-4
     assert found["straightforward"][0].dtype == np.float64
 
 
@@ -187,11 +190,41 @@ def test_a_run_keeps_its_rows(monkeypatch, tmp_path, capsys):
 
 def test_the_published_tables_are_those_of_the_kept_results(capsys):
     docs = ROOT / "docs" / "benchmarks"
-    assert against_torch.main(["--show", str(docs / "results" / "cpu.json"), "--markdown"]) == 0
-    shown = capsys.readouterr().out.strip()
-    assert shown.count("\n") > 30
-    for table in shown.split("\n\n"):
-        assert table in (docs / "cpu.md").read_text("utf-8")
+    for kept in (docs / "results").glob("cpu*.json"):
+        assert against_torch.main(["--show", str(kept), "--markdown"]) == 0
+        shown = capsys.readouterr().out.strip()
+        assert shown.count("\n") > 30
+        for table in shown.split("\n\n"):
+            assert table in (docs / "cpu.md").read_text("utf-8"), kept.name
+
+
+def test_a_record_tells_what_it_was_made_on() -> None:
+    record = against_torch.new_record([1], 15)
+    made = against_torch.made_on(record)
+    kernels = library.version() or f"none: {library.why_absent()}"
+    for part in (processor(), record["versions"]["blas"], f"compiled kernels: {kernels}; 15 rounds"):
+        assert part in made
+
+
+def test_a_record_tells_why_there_are_no_kernels(numpy_alone: None) -> None:
+    absent = "compiled kernels: none: switched off by $XPCNN_NATIVE=0; 15 rounds"
+    assert absent in against_torch.made_on(against_torch.new_record([1], 15))
+
+
+def test_what_is_wanted() -> None:
+    found = {row: [against_torch.limit(row, threads) for threads in (1, 2, 4)] for row in ("deep", "linear")}
+    assert found == {"deep": ["≤ 0.90", "≤ 0.95", ""], "linear": ["", "", ""]}
+
+
+def test_memory_has_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(against_torch, "EVALUATED", "tiny_convnet")
+    monkeypatch.setattr(against_torch, "IMAGES", 20)
+    monkeypatch.setattr(against_torch, "MEMORY", {"memory-deep": "simple_convnet"})
+    results = [against_torch.measured(row, 1, 1) for row in ("evaluation", "memory-deep")]
+    _, step, evaluation = against_torch.by_itself(results)
+    assert step[-1] == "≤ 1.3"
+    assert results[1]["ratio"] == results[1]["peak"] / results[1]["contexts"] > 0.5
+    assert evaluation[::3] == ["tiny_convnet, evaluating 20 images: memory", "≤ 50 MB"]
 
 
 @pytest.mark.parametrize("arguments", [["--rows", "com"], ["--threads", "0"]])

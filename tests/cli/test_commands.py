@@ -200,7 +200,7 @@ def test_info(xpcnn_command: Run) -> None:
         assert found["backends"][name].startswith(reason or "available on ")
     assert found["backends"]["numpy"] == "available on cpu"
     assert found["in use"]["backend"] == "numpy (cpu)"
-    assert {"processor", "cores", "threads"} <= found["processor"].keys()
+    assert {"processor", "cores", "kernels", "kernels built", "threads"} <= found["processor"].keys()
     assert found["datasets"]["synthetic-digits"] == "drawn by the program"
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 from xpcnn.backend import available_backends, get_backend, get_num_threads, use_backend
-from xpcnn.backend.cpu.native.library import VARIABLE, built_versions, version, why_absent
+from xpcnn.backend.cpu.native.library import VARIABLE, built_versions
 from xpcnn.backend.threads import THREADS_VARIABLE
 from xpcnn.cli.machine import hardware, versions
 from xpcnn.cli.output import printable
@@ -75,10 +75,7 @@ def _processor() -> Lines:
     yield from hardware().items()
     for pool in threadpool_info():
         yield "thread pool", f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads"
-    yield (
-        "compiled kernels",
-        why_absent() or f"version {version()} of {', '.join(built_versions())} (${VARIABLE})",
-    )
+    yield "kernels built", f"{', '.join(built_versions()) or 'none'} (${VARIABLE} chooses)"
     yield "threads", f"{get_num_threads()} (${THREADS_VARIABLE}, or the usable cores)"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn import __version__
+from xpcnn.backend.cpu.native import library as native
 from xpcnn.backend.device_info import processor
 
 # By their names in package registries; CuPy has one for each major version of CUDA.
@@ -25,9 +26,10 @@ def machine() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the processor, and the cores this process may use."""
+    """Return the processor, the cores this process may use, and the compiled kernels."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": processor(), "cores": cores}
+    kernels = native.version() or f"none: {native.why_absent()}"
+    return {"processor": processor(), "cores": cores, "kernels": kernels}
 
 
 def versions() -> dict[str, str]:
