@@ -5,6 +5,7 @@
 | ``pytest benchmarks --backend numpy`` (or ``cupy``) | convolution, im2col, layers, models, PyTorch |
 | ``python -m benchmarks.report FILE...`` | tables of what was kept |
 | ``python -m benchmarks.against_torch`` | training steps, inference and convolutions beside PyTorch |
+| ``python -m benchmarks.outside_kernels`` | the share of a training step outside compiled calls |
 | ``python -m benchmarks.compare_commits REV`` | training steps and convolutions of two commits |
 | ``python -m benchmarks.peak_memory`` | memory of evaluation and of a training step |
 | ``python -m benchmarks.published``, ``ensemble``, ``transfer``, ``convergence`` | accuracies |
