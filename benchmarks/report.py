@@ -22,7 +22,7 @@ from xpcnn.io import replacing
 
 FLOOR, TORCH, AUTO = "gemm floor", "torch", "auto"
 LOOPS = ("loop", "plain loop")
-ORDER = (FLOOR, "im2col", "as_strided", "kn2row", "mec", "winograd", "fft")
+ORDER = (FLOOR, "native", "im2col", "as_strided", "kn2row", "mec", "winograd", "fft")
 
 Row = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpcnn import nn
-from xpcnn.models.resnet_cifar import ZeroChannels
+from xpcnn.models.resnet import ZeroChannels
 
 __all__ = ["LAYOUTS", "Spec", "TorchReference", "spec_of", "torch_is_installed"]
 

@@ -13,6 +13,7 @@ from benchmarks import naive, peak_memory, report, test_conv, test_im2col, test_
 from benchmarks.torch_reference import TorchReference
 from xpcnn import models
 from xpcnn.backend import get_backend
+from xpcnn.backend.cpu.native import library
 from xpcnn.cli import bench_cases
 from xpcnn.cli.bench_cases import ModelCase, conv_answer, require_close, some_of
 from xpcnn.ops import ConvGeometry
@@ -45,20 +46,23 @@ def errors_of(problem, *names):
 
 @pytest.mark.process
 def test_the_suite_runs(tmp_path):
-    """One geometry, the three algorithms that the project is about, and the plain loop."""
+    """One geometry, the algorithms that the project is about, the compiled kernels and the plain loop."""
     path = tmp_path / "bench.json"
-    chosen = "test_conv and tiny and grad_weight and (im2col or as_strided or loop)"
+    chosen = "test_conv and tiny and grad_weight and (im2col or as_strided or native or loop)"
     command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "--backend", "numpy", "-k", chosen]
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command += ["-p", "no:cacheprovider", "--benchmark-json", str(path)]
     done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [one["extra_info"] for one in json.loads(path.read_text())["benchmarks"]]
-    assert {one["algorithm"] for one in found} == {"im2col", "as_strided", "loop", "plain loop"}
+    assert {one["algorithm"] for one in found} == {
+        *("im2col", "as_strided", "loop", "plain loop"),
+        *(() if library.why_absent() else ("native",)),
+    }
     one = next(one for one in found if one["algorithm"] == "im2col")
     assert (one["geometry"], one["pass_name"], one["backend"]) == ("tiny", "grad_weight", "numpy")
     assert one["workspace_bytes"] is not None
-    assert {"processor", "cores", "device"} <= one["machine"].keys()
+    assert {"processor", "cores", "kernels", "device"} <= one["machine"].keys()
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -150,7 +154,15 @@ def test_the_published_tables_are_those_of_the_kept_results(capsys):
 def test_a_report_of_pytest_benchmark(tmp_path, capsys):
     machine = {"processor": "P", "device": "GPU"}
     what = {"geometry": "tiny", "pass_name": "forward", "backend": "cupy", "threads": 1, "machine": machine}
-    times = {"gemm floor": 2.0, "mec": 4.0, "im2col": 3.0, "torch": 9.0, "auto": 3.0, "loop": 900.0}
+    times = {
+        "gemm floor": 2.0,
+        "mec": 4.0,
+        "im2col": 3.0,
+        "native": 2.5,
+        "torch": 9.0,
+        "auto": 3.0,
+        "loop": 900.0,
+    }
     rows = [(name, "im2col" if name == "auto" else "", ms) for name, ms in times.items()]
     kept = [
         {"extra_info": {**what, "algorithm": name, "variant": variant}, "stats": {"median": ms}}
@@ -161,9 +173,9 @@ def test_a_report_of_pytest_benchmark(tmp_path, capsys):
     assert capsys.readouterr().out.strip().splitlines() == [
         "P, GPU, cupy, threads 1, TF32 off",
         "",
-        "| geometry | pass | floor, ms | `im2col` | `mec` | PyTorch | `auto` |",
-        "|---|---|---|---|---|---|---|",
-        "| `tiny` | forward | 2e+03 | **1.50** | 2.00 | 4.00 | 1.50 (im2col) |",
+        "| geometry | pass | floor, ms | `native` | `im2col` | `mec` | PyTorch | `auto` |",
+        "|---|---|---|---|---|---|---|---|",
+        "| `tiny` | forward | 2e+03 | **1.25** | 1.50 | 2.00 | 4.00 | 1.50 (im2col) |",
     ]
 
 

@@ -15,6 +15,7 @@ import xpcnn
 import xpcnn.cli.bench as bench
 from tests.cli.conftest import Run
 from tests.support import oracles
+from tests.support.native import needs_kernels
 from xpcnn.backend import get_backend
 from xpcnn.cli import bench_cases
 from xpcnn.cli.bench_cases import CONVOLUTIONS, FLOOR, Candidate, ModelCase, WrongResultError, require_close
@@ -31,6 +32,17 @@ def kept(path: str) -> Any:
 
 
 # -- the command -------------------------------------------------------------------------
+
+
+@needs_kernels
+def test_compiled_kernels_are_a_row(xpcnn_command: Run) -> None:
+    status, out, err = xpcnn_command(*CONV, "--algorithms", "auto,native,im2col", "--json", "n.json")
+    assert (status, err) == (0, "")
+    timed = [one for one in kept("n.json")["results"] if one["algorithm"] == "native"]
+    assert [one["pass_name"] for one in timed] == list(bench_cases.PASSES)
+    assert all(one["ms"] > 0 and one["error"] < 1e-5 for one in timed)
+    assert [line.split()[:1] for line in out.splitlines()].count(["native"]) == 3
+    assert f"kernels {kept('n.json')['machine']['kernels']}, " in out
 
 
 def test_conv(numpy_alone: None, xpcnn_command: Run) -> None:
