@@ -70,20 +70,19 @@ def test_integers_alone_are_computed_as_floats(make):
         assert "float" in str(z.dtype)
 
 
-@pytest.mark.parametrize("b", [0.5, 2, np.arange(5.0).reshape(1, 5), np.array([0.25])], ids=repr)
+@pytest.mark.parametrize("b", [0.5, 2, np.array([0.25])], ids=repr)
 @weighted_layers
-def test_biases_of_other_shapes(make, name, b):
-    """The book's arithmetic broadcasts them: its ``apply_filter.py`` says ``Convolution(w, 0)``."""
+def test_one_bias_for_all(make, name, b):
+    """The book's ``apply_filter.py`` says ``Convolution(w, 0)``."""
     plain, layer = build(make, name, "float32"), build(make, name, "float32")
-    plain.b = make.array(np.broadcast_to(np.ravel(b), (5,)), "float32")
+    plain.b = make.array(np.broadcast_to(b, (5,)), "float32")
     layer.b = make.array(b, "float32") if isinstance(b, np.ndarray) else b
     x = make.array(draw(*LAYERS[name][3]), "float32")
     y = layer.forward(x)
     make.check(y, make.to_numpy(plain.forward(x)), "float32")
     for each in (plain, layer):
         each.backward(make.array(np.ones(tuple(y.shape)), "float32"))
-    same_shape = isinstance(b, np.ndarray) and b.size == 5
-    make.check(layer.db, make.to_numpy(plain.db).reshape(b.shape if same_shape else (5,)), "float32")
+    make.check(layer.db, make.to_numpy(plain.db), "float32")
 
 
 @weighted_layers

@@ -148,16 +148,11 @@ class _Weighted(Layer):
     def _promote(self, x: Array, axis: int) -> list[Array]:
         """Return x, W and b in one dtype; a bias of one number is that of every entry along W's `axis`."""
         x, W, b = promote(type(self).__name__, x=x, W=self.W, b=self.b)
-        xp, outputs = backend_of(b).xp, W.shape[axis]
-        if size_of(b) == 1:
-            b = xp.broadcast_to(xp.reshape(b, (1,)), (outputs,))
-        return [x, W, xp.reshape(b, (-1,)) if size_of(b) == outputs else b]
+        return [x, W, backend_of(b).xp.broadcast_to(b, (W.shape[axis],)) if size_of(b) == 1 else b]
 
     def _keep(self, dW: Array, db: Array) -> None:
-        """Keep gradients in the shapes and dtypes of `W` and `b`; that of a single number as it is."""
-        self.dW, self.db = cast_like(dW, self.W), db
-        if is_array(self.b) and size_of(self.b) == size_of(db):
-            self.db = cast_like(backend_of(db).xp.reshape(db, tuple(self.b.shape)), self.b)
+        """Keep gradients in the dtypes of `W` and `b`; that of a number as it is."""
+        self.dW, self.db = cast_like(dW, self.W), cast_like(db, self.b) if is_array(self.b) else db
 
 
 class Affine(_Weighted):
