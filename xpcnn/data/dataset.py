@@ -160,14 +160,11 @@ class Dataset:
 
     def __getitem__(self, index: Index) -> Dataset:
         where: Any = index if isinstance(index, slice) else np.asarray(index)
-        if not isinstance(where, slice):
-            if where.shape == (0,) and where.dtype.kind == "f":
-                where = where.astype(np.int64)  # [] would be float64
-            if where.ndim != 1:
-                raise ArgumentError(
-                    f"Dataset: index with a slice, a 1-d array of positions or a boolean mask, got "
-                    f"{index!r}; one sample is dataset[i : i + 1]"
-                )
+        if not isinstance(where, slice) and where.ndim != 1:
+            raise ArgumentError(
+                f"Dataset: index with a slice, a 1-d array of positions or a boolean mask, got {index!r}; "
+                f"one sample is dataset[i : i + 1]"
+            )
         try:
             return replace(self, images=self.images[where], targets=self.targets[where])
         except IndexError as error:
