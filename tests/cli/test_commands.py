@@ -17,7 +17,6 @@ import pytest
 import xpcnn
 from tests.cli.conftest import Digits, Run
 from xpcnn import Trainer, io, load_model, models, nn, optim
-from xpcnn.cli.settings import Settings
 from xpcnn.data.catalog import DATASETS
 from xpcnn.data.mnist import MNIST
 from xpcnn.train import evaluate
@@ -35,16 +34,6 @@ def test_each_option_tells_its_default(xpcnn_command: Run, command: str) -> None
     assert all("(default: " in " ".join(option.split()) for option in options), options
 
 
-def test_help_of_train(xpcnn_command: Run) -> None:
-    """Every setting is an option."""
-    text = " ".join(xpcnn_command("train", "--help").out.split())
-    for name in Settings.__dataclass_fields__:
-        assert f"--{name.replace('_', '-').replace('-options', '-option')} " in text
-    for default in ("synthetic-digits", "simple_convnet", "adam", "7", "100", "float32", "constant", "0"):
-        assert f"(default: {default})" in text
-    assert "{" + ",".join(xpcnn.available_backends()) + "}" in text.replace(", ", ",")
-
-
 def test_downloads_are_told(xpcnn_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetching() -> Any:
         logging.getLogger("xpcnn.data.fetch").info("fetching %s", "an address")
@@ -55,6 +44,7 @@ def test_downloads_are_told(xpcnn_command: Run, monkeypatch: pytest.MonkeyPatch)
         result = xpcnn_command("train", "--dataset", "mnist")
         assert result == (130, "", "xpcnn: fetching an address\nxpcnn: interrupted\n")
     assert logging.getLogger("xpcnn").handlers == []
+    assert list(Path().iterdir()) == []
 
 
 # -- evaluate ----------------------------------------------------------------------------

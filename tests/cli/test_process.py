@@ -57,16 +57,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def shell(folder: Path, line: str, **variables: str) -> tuple[int, str, str]:
     """Run a command with a shell's redirections."""
-    done = subprocess.run(
-        f"{shlex.join(COMMAND)} {line}",
-        shell=True,
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        encoding="latin-1",
-        timeout=120,
-        check=False,
-    )
+    how: dict[str, Any] = {"cwd": folder, "env": environment(**variables), "encoding": "latin-1"}
+    command = f"{shlex.join(COMMAND)} {line}"
+    done = subprocess.run(command, shell=True, capture_output=True, timeout=120, check=False, **how)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -85,15 +78,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as processes:
 
         def new(line: str, command: tuple[str, ...] = (sys.executable, "-c", PROGRAM), **options: Any) -> Any:
-            process = subprocess.Popen(
-                [*command, *line.split()],
-                cwd=tmp_path,
-                env=environment(),
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                **options,
-            )
+            options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = subprocess.Popen([*command, *line.split()], cwd=tmp_path, env=environment(), **options)
             processes.enter_context(process)
             processes.callback(process.kill)
             return process
@@ -249,15 +235,15 @@ def test_the_streams_of_a_caller_are_left_as_they_were(
 # -- the environment ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "line", "message"),
-    [
-        ("XPCNN_DATA_DIR", "~nouser", "train --dataset mnist", "'~nouser'"),
-        ("XPCNN_CACHE_DIR", "~nouser", f"{SMALL} --autotune", "'~nouser'"),
-        ("XPCNN_NUM_THREADS", "9" * 5000, SMALL, "$XPCNN_NUM_THREADS must be an integer of at least 1"),
-        ("XPCNN_BACKEND", "\x1b[1m", "train", "unknown backend '\\x1b[1m'"),
-    ],
-)
+NONSENSE = [
+    ("XPCNN_DATA_DIR", "~nouser", "train --dataset mnist", "'~nouser'"),
+    ("XPCNN_CACHE_DIR", "~nouser", f"{SMALL} --autotune", "'~nouser'"),
+    ("XPCNN_NUM_THREADS", "9" * 5000, SMALL, "$XPCNN_NUM_THREADS must be an integer of at least 1"),
+    ("XPCNN_BACKEND", "\x1b[1m", "train", "unknown backend '\\x1b[1m'"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "line", "message"), NONSENSE)
 def test_variables_that_make_no_sense(
     tmp_path: Path, variable: str, value: str, line: str, message: str
 ) -> None:
@@ -268,14 +254,12 @@ def test_variables_that_make_no_sense(
     assert len(err) < 400
 
 
+GREEDY = ("summary tiny_convnet --model-option classes=100000000",
+          "train --model tiny_convnet --model-option filters=1000000000 --out run")  # fmt: skip
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds a process's memory as Linux does")
-@pytest.mark.parametrize(
-    "line",
-    [
-        "summary tiny_convnet --model-option classes=100000000",
-        "train --model tiny_convnet --model-option filters=1000000000 --out run",
-    ],
-)
+@pytest.mark.parametrize("line", GREEDY)
 def test_more_memory_than_there_is(start: Start, line: str) -> None:
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n{PROGRAM}"
     status, _, err = finish(start(line, (sys.executable, "-c", limited)))
