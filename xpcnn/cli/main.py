@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_error(f"error: {output.one_line(error)}")
         except MemoryError as error:
             words = output.printable(shlex.join(["xpcnn", *(sys.argv[1:] if argv is None else argv)]))
-            _print_error(f"error: not enough memory for {words}: {output.one_line(error)}")
+            _print_error(f"error: not enough memory for {words}: {output.one_line(error)}".removesuffix(": "))
         except KeyboardInterrupt as error:
             _print_error(f"interrupted by {error}".removesuffix(" by SIGINT").removesuffix(" by "))
             return status_of(error)
