@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -87,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         make_folder(args.json.parent)
     facts = backend.device_info()
-    limit, now = ops.get_workspace_limit() or backend.default_workspace, datetime.now(UTC)
+    limit, date = ops.get_workspace_limit() or backend.default_workspace, datetime.now(UTC)
     settings = {"benchmark": args.kind, "backend": backend.name, "dtype": args.dtype, "rounds": args.repeat}
     settings |= {"threads": args.threads, "tf32": facts.pop("tf32"), "workspace_limit": limit}
-    settings |= {"date": now.isoformat(timespec="seconds")}
+    settings["date"] = date.isoformat(timespec="seconds")
     record = {"machine": {**hardware(), **facts}, "versions": versions(), "settings": settings}
     for title, values in record.items():
         print(f"{title:<10} {', '.join(f'{name} {value}' for name, value in values.items())}", flush=True)
@@ -159,10 +159,7 @@ def interleaved(
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:
-    begun = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - begun) / repeats
+    return timeit(call, number=repeats) / repeats
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

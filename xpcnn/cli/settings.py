@@ -42,7 +42,6 @@ _TRANSFORMS = [getattr(augment, name).name for name in augment.__all__ if name n
 _MODEL_OPTION = {"group": DATA, **SHARED["--model-option"]}
 _AUGMENT = f"random changes, such as shift=2,rotate=10, of {', '.join(_TRANSFORMS)} (default: none)"
 
-_Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"]
 _Schedule = Literal["constant", "step", "exponential", "cosine", "one-cycle"]
 _Dtype = Literal["float32", "float64", "float16", "bfloat16"]
 _Count = Annotated[int, Range(1)]
@@ -73,7 +72,7 @@ class Settings:
     evaluate_samples: _Count | None = _option(TRAINING, "of each set, for accuracies (default: all)")
     model: str = _option(DATA, "one of %(choices)s", "simple_convnet", choices=MODELS, metavar="MODEL")
     model_options: dict[str, Any] = field(default_factory=dict, metadata=_MODEL_OPTION)
-    optimizer: _Optimizer = _option(TRAINING, default="adam")
+    optimizer: str = _option(TRAINING, default="adam", choices=tuple(OPTIMIZERS))
     lr: _Rate | None = _option(TRAINING, "learning rate (default: 0.001 for adam and adamw, else 0.01)")
     momentum: _Rate | None = _option(TRAINING, "of momentum and nesterov (default: 0.9)")
     weight_decay: _Rate | None = _option(TRAINING, "(default: 0.01 for adamw, else 0)")
@@ -111,8 +110,8 @@ class Settings:
         for one in fields(cls):
             value, known = getattr(settings, one.name), one.metadata.get("choices", ())
             if known and value not in known:
-                hint = "--import FILE.py brings one of your own"
-                raise CheckpointError(f"{source}: unknown {one.name} {value!r:.60}; {hint}")
+                own = "" if one.name == "optimizer" else "; --import FILE.py brings one of your own"
+                raise CheckpointError(f"{source}: unknown {one.name} {value!r:.60}{own}")
         if settings.schedule in STEPWISE and None in (settings.lr_step, settings.lr_gamma):
             raise CheckpointError(f"{source}: the schedule {settings.schedule} needs lr_step and lr_gamma")
         options = checked_options(settings.model, settings.model_options, f"{source}: model_options")
