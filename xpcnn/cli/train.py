@@ -62,8 +62,10 @@ def _new(given: dict[str, Any]) -> Settings:
         raise UsageError(f"--momentum is for the optimizers momentum and nesterov, not for {optimizer}")
     if "label_smoothing" in given and settings.model_options.get("aux"):
         raise UsageError("--label-smoothing is not for auxiliary heads, which have a loss of their own")
-    for name in {"lr_step", "lr_gamma"} & given.keys() if schedule not in known.STEPWISE else ():
-        raise UsageError(f"{flag(name)} is for the schedules step and exponential, not for {schedule}")
+    stepwise = {"lr_step", "lr_gamma"} & given.keys()
+    if stepwise and schedule not in known.STEPWISE:
+        name = flag(min(stepwise))
+        raise UsageError(f"{name} is for the schedules step and exponential, not for {schedule}")
     if warmup is not None and schedule == "one-cycle":
         raise UsageError("--warmup is not for the schedule one-cycle, which begins with one of its own")
     if warmup is not None and warmup >= settings.epochs:
@@ -153,8 +155,9 @@ def _print_banner(
         "with": ", ".join(unusual),
         "run": f"{directory.path} (Ctrl-C saves it)",
     }
-    for name in filter(lines.get, lines):
-        print(f"{name:<10} {printable(lines[name])}", flush=True)
+    for name, text in lines.items():
+        if text:
+            print(f"{name:<10} {printable(text)}", flush=True)
 
 
 def _fit(trainer: Trainer, train: Dataset, test: Dataset, settings: Settings, directory: RunDirectory) -> int:

@@ -14,6 +14,7 @@ from xpcnn.backend import Array, Key
 from xpcnn.errors import ArgumentError
 from xpcnn.nn import Flatten, Layer, Preprocess
 from xpcnn.nn.preprocess import like_of, to_images
+from xpcnn.nn.tree import walk
 
 Item = TypeVar("Item")
 
@@ -65,9 +66,7 @@ def _run(model: Layer, x: Any, on_layer: Callable[[str, Layer, Array, Array], No
     for path, leaf in leaf_layers(model):
         found.setdefault(id(leaf), (leaf, []))[1].append(path)
     # What deepcopy finds here, it takes for the copies of the leaves.
-    copied: dict[int, Any] = {
-        which: _watched(leaf, paths, on_layer) for which, (leaf, paths) in found.items()
-    }
+    copied: dict[int, Any] = {which: _watched(*places, on_layer) for which, places in found.items()}
     copied_model: Layer = copy.deepcopy(model, copied)
     with model.backend.execution_context():
         copied_model(to_images(model, x, like_of("viz", model)))
@@ -91,15 +90,13 @@ def _watched(layer: Layer, paths: list[str], on_layer: Callable[[str, Layer, Arr
     return watched
 
 
-def leaf_layers(model: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+def leaf_layers(model: Layer) -> Iterator[tuple[str, Layer]]:
     """Yield (path, layer) for every layer without children, in definition order; not what prepares images."""
     if not isinstance(model, Layer):
         raise ArgumentError(f"viz: model must be a Layer, got {type(model).__name__}")
-    children = model.children()
-    if not children and not isinstance(model, Preprocess):  # which has no path
-        yield path, model
-    for name, child in children.items():
-        yield from leaf_layers(child, ".".join(part for part in (path, name) if part))
+    for path, layer in walk(model):
+        if not layer.children() and not isinstance(layer, Preprocess):
+            yield path, layer
 
 
 def layer_outputs(
