@@ -14,6 +14,7 @@ from tests.support.model_cases import (
     ALL,
     FAMILIES,
     OF_ONE_SIZE,
+    count,
     drawn_state,
     images,
     narrow,
@@ -22,8 +23,9 @@ from tests.support.model_cases import (
     tiny_shape,
 )
 from xpcnn import models, nn
-from xpcnn.errors import ArgumentError, DtypeError, ShapeError
+from xpcnn.errors import ArgumentError, DtypeError, ShapeError, XpcnnError
 from xpcnn.models.catalog import MODELS, parameters_of
+from xpcnn.nn.init import without_memory
 from xpcnn.nn.spec import spec_of
 from xpcnn.train import predict
 
@@ -233,3 +235,152 @@ def test_own_models() -> None:
     finally:
         del MODELS["tests_listed"]
     assert parameters_of("tests_listed") == {}
+
+
+# -- sizes of images ---------------------------------------------------------------------------
+
+
+SIZED = [name for name in FAMILIES if name not in OF_ONE_SIZE]
+SMALLEST = {"alexnet": 63, "googlenet": 15, "vgg11": 32, "vgg19_bn": 32}
+"""Of the networks for large images that do not take any size."""
+SMALLEST_WITH_SMALL_STEM = {"alexnet": 1, "googlenet": 2, "vgg11": 16, "vgg19_bn": 16}
+
+
+def narrow_model(name: str, **options: Any) -> nn.Sequential:
+    with narrow():
+        model = models.build(name, classes=5, **options)
+    assert isinstance(model, nn.Sequential)
+    return model
+
+
+def logits_of(model: nn.Layer, channels: int, *size: int) -> Any:
+    return model(images(2, channels, *size, dtype="float32"))
+
+
+@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("name", SIZED)
+def test_small_images(name: str, size: int) -> None:
+    y = logits_of(narrow_model(name, in_channels=1, small_images=True), 1, size, size)
+    assert y.shape == (2, 5)
+    assert not np.array_equal(y[0], y[1])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
+def test_resnets_take_any_size(name: str) -> None:
+    for small_images in (False, True):
+        assert logits_of(narrow_model(name, small_images=small_images), 3, 1, 3).shape == (2, 5)
+
+
+@pytest.mark.parametrize("small_images", [False, True])
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_smallest_is_the_smallest_that_works(name: str, small_images: bool) -> None:
+    smallest = (SMALLEST_WITH_SMALL_STEM if small_images else SMALLEST)[name]
+    model = narrow_model(name, small_images=small_images)
+    assert logits_of(model, 3, smallest, smallest + 3).shape == (2, 5)
+    assert logits_of(model, 3, smallest + 3, smallest).shape == (2, 5)
+    if smallest == 1:
+        return
+    for size in ((smallest - 1, smallest), (smallest, smallest - 1)):
+        with pytest.raises(ShapeError) as caught:
+            logits_of(model, 3, *size)
+        hint = "pass small_images=True for images of about 28x28 to 32x32"
+        assert str(caught.value) == (
+            f"{name}: images of {size[0]}x{size[1]} are too small, it takes {smallest}x{smallest} and more; "
+            + ("enlarge or pad them" if small_images else hint)
+        )
+        assert caught.value.__notes__ == ["in Sequential (Images)"]
+        model[""], checked = nn.Identity(), model[""]
+        with pytest.raises(XpcnnError):  # nor could the layers do anything with them
+            logits_of(model, 3, *size)
+        model[""] = checked
+
+
+def test_deep_convnet_takes_what_its_affine_layer_fits() -> None:
+    model = narrow_model("deep_convnet")
+    for size in ((28, 28), (35, 30)):
+        assert logits_of(model, 1, *size).shape == (2, 5)
+    with pytest.raises(
+        ShapeError, match=r"deep_convnet: images of 27x28 are too small.* 28x28 to 35x35; enlarge"
+    ):
+        logits_of(model, 1, 27, 28)
+    with pytest.raises(ShapeError, match=r"deep_convnet: images of 28x36 are too large.*; crop or shrink"):
+        logits_of(model, 1, 28, 36)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "deep_convnet", "resnet20"])
+def test_small_images_changes_nothing_where_images_are_small_anyway(name: str) -> None:
+    assert repr(narrow_model(name, small_images=True)) == repr(narrow_model(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("alexnet", 0.71), ("vgg16", 15.47), ("googlenet", 1.50), ("resnet18", 1.81), ("resnet50", 4.09)],
+)
+def test_full_width_at_the_published_size(name: str, billions: float) -> None:
+    """The multiply-accumulates that torchvision publishes for 224×224, counted on a run."""
+    with without_memory():
+        model = models.build(name)
+    table = nn.summary(model, (3, 224, 224))
+    assert table.rows[-1].output_shape == (1000,)
+    assert round(table.macs / 1e9, 2) == billions
+
+
+# -- simple_convnet and tiny_convnet -----------------------------------------------------------
+
+
+# -- simple_convnet -----------------------------------------------------------------------
+
+
+def test_simple_convnet_as_published() -> None:
+    model = models.simple_convnet()
+    assert {path: parameter.shape for path, parameter in model.parameters().items()} == {
+        "conv1.weight": (30, 1, 5, 5),
+        "conv1.bias": (30,),
+        "fc1.weight": (100, 30 * 12 * 12),
+        "fc1.bias": (100,),
+        "fc2.weight": (10, 100),
+        "fc2.bias": (10,),
+    }
+    assert count(model) == 433_890
+    assert list(model.children()) == ["", "conv1", "relu1", "pool1", "flatten", "fc1", "relu2", "fc2"]
+    assert all(parameter.dtype == "float32" for parameter in model.parameters().values())
+    assert model(images(2, 1, 28, 28, dtype="float32")).shape == (2, 10)
+    weights, biases = model.fc1.weight.data, model.fc1.bias.data
+    assert abs(weights.std() / 0.01 - 1) < 0.01
+    assert not biases.any()
+    assert (model[""].mean, model[""].std) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "features"),
+    [
+        ({"padding": 2}, 30 * 14 * 14),
+        ({"stride": 2}, 30 * 6 * 6),
+        ({"stride": 2, "padding": 1}, 30 * 6 * 6),
+        ({"filter_size": 3, "padding": 1, "filters": 16}, 16 * 14 * 14),
+        ({"input_shape": (3, 32, 32)}, 30 * 14 * 14),
+        ({"input_shape": (1, 28, 20)}, 30 * 12 * 8),
+        ({"filter_size": 4}, 30 * 12 * 12),  # 25 rows: the last one is not pooled
+    ],
+)
+def test_simple_convnet_variants(options: dict[str, Any], features: int) -> None:
+    model = models.simple_convnet(**options)
+    assert model.fc1.weight.shape == (100, features)
+    shape = options.get("input_shape", (1, 28, 28))
+    assert model(images(2, *shape, dtype="float32")).shape == (2, 10)
+
+
+# -- tiny_convnet -------------------------------------------------------------------------
+
+
+def test_tiny_convnet_as_published() -> None:
+    model = models.tiny_convnet()
+    shapes = {path: parameter.shape for path, parameter in model.parameters().items()}
+    assert shapes == {"conv1.weight": (8, 1, 3, 3), "fc.weight": (10, 8 * 13 * 13), "fc.bias": (10,)}
+    assert list(models.tiny_convnet(bias=True).parameters())[1] == "conv1.bias"
+    assert (model[""].mean, model[""].std) == (0.5, 1.0)
+    assert abs(model.fc.weight.data.std() * 1352 - 1) < 0.02
+
+
+def test_the_smallest_images_of_tiny_convnet() -> None:
+    assert models.tiny_convnet(input_shape=(1, 4, 4))(images(1, 1, 4, 4, dtype="float32")).shape == (1, 10)

@@ -12,7 +12,7 @@ import xpcnn
 from tests.support.nn import draw
 from tests.support.nn_cases import CASES
 from xpcnn import Trainer, data, models, nn, optim
-from xpcnn.errors import ArgumentError, BackendError, DtypeError, XpcnnError
+from xpcnn.errors import DtypeError, XpcnnError
 from xpcnn.train import evaluate, predict
 
 X = np.random.default_rng(0).random((4, 4, 8, 8)).astype("f4")
@@ -127,14 +127,6 @@ def test_complex_numbers_do_not_lose_their_imaginary_parts(make: Any) -> None:
                 average.load_state_dict({**average.state_dict(), "averages": {"weight": given}})
         assert xpcnn.asarray(values, dtype="complex128").dtype == make.xp.complex128
     np.testing.assert_array_equal(xpcnn.to_numpy(layer.weight.data), xpcnn.to_numpy(weights["weight"]))
-
-
-def test_what_is_no_dtype_and_no_backend() -> None:
-    for wrong in ([1], {}, X):
-        with pytest.raises(DtypeError, match="expected a dtype or its name"):
-            models.tiny_convnet().to(dtype=wrong)
-        with pytest.raises(BackendError, match="unknown backend"):
-            xpcnn.set_backend(wrong)
 
 
 @pytest.mark.parametrize("name", LAYERS)

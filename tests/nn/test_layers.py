@@ -10,7 +10,7 @@ import pytest
 import xpcnn
 from tests.support.nn import build, draw, drawn_state, mentions
 from tests.support.nn_cases import CASES, Case
-from xpcnn import errors, nn
+from xpcnn import Key, errors, nn
 from xpcnn.testing import assert_close, gradcheck
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -152,3 +152,98 @@ def test_layer_that_defines_nothing() -> None:
         Empty()(draw(1))
     with pytest.raises(TypeError, match="Empty does not define backward"):
         Empty().backward(None, draw(1))
+
+
+# -- half precision ----------------------------------------------------------------------------
+
+
+UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""The relative error of rounding once."""
+ROUNDINGS = 16
+"""That a value may have gone through, in the few layers of a case, at the scale of the largest."""
+
+
+def layer_on(make: Any, case: Case, dtype: str) -> nn.Layer:
+    with make.use():
+        layer = case.layer().to(dtype=dtype)
+    layer.load_state_dict(drawn_state(layer))
+    return layer
+
+
+@pytest.mark.parametrize("dtype", UNIT)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_half_precision(make: Any, case: Case, dtype: str) -> None:
+    if not make.has(dtype):
+        pytest.skip(f"{make.backend} has no {dtype}")
+    half = layer_on(make, case, dtype)
+    x = make.array(draw(*case.shape), dtype)
+    y, ctx = half.forward(x, train=case.train, key=Key(0))
+    dy = make.array(draw(*y.shape, seed=9), dtype)
+    grads = nn.Gradients()
+    dx = half.backward(ctx, dy, grads)
+    parameters = half.parameters()
+    got = {"y": y, "dx": dx, **{path: grads[parameter] for path, parameter in parameters.items()}}
+    for name, array in got.items():
+        make.check_kind(array, array.shape, dtype)
+        assert np.isfinite(make.to_numpy(array)).all(), name
+    if any(isinstance(layer, nn.Dropout) for layer in every_layer_in(half)) and case.train:
+        return  # its mask is each backend's own
+    exact = case.layer().to(dtype="float64")
+    exact.load_state_dict({path: make.to_numpy(array) for path, array in half.state_dict().items()})
+    wide = [np.asarray(make.to_numpy(array), np.float64) for array in (x, dy)]
+    grads = nn.Gradients()
+    exact_y, ctx = exact.forward(wide[0], train=case.train)
+    exact_dx = exact.backward(ctx, wide[1], grads)
+    wanted = {"y": exact_y, "dx": exact_dx}
+    wanted |= {path: grads[parameter] for path, parameter in exact.parameters().items()}
+    for name, array in got.items():
+        make.check(array, wanted[name], dtype, rtol=ROUNDINGS * UNIT[dtype])
+
+
+def every_layer_in(layer: nn.Layer) -> list[nn.Layer]:
+    return [layer, *(inner for child in layer.children().values() for inner in every_layer_in(child))]
+
+
+# -- LeNet-5's subsampling ---------------------------------------------------------------------
+
+
+def test_the_papers_formula(make: Any) -> None:
+    """Four inputs are added, multiplied by a coefficient, and a bias is added: S2 of 1998, six maps."""
+    with make.use():
+        layer = nn.ScaledAvgPool2d(6, 2, dtype="float64")
+    x, coefficient, bias = draw(2, 6, 4, 6), draw(6, seed=1), draw(6, seed=2)
+    layer.load_state_dict({"weight": 4 * coefficient, "bias": bias})
+    sums = x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]
+    make.check(layer(make.array(x)), sums * coefficient[:, None, None] + bias[:, None, None], "float64")
+
+
+def test_half_precision_sums_wide(make: Any) -> None:
+    """The gradients of the parameters are the exact sums, rounded once."""
+    if not make.has("float16"):
+        pytest.skip(f"{make.backend} has no float16")
+    with make.use():
+        layer = nn.ScaledAvgPool2d(2, 1, dtype="float16")
+    rng = np.random.default_rng(0)
+    x, dy = ((0.5 + rng.random((300, 2, 2, 2))).astype("float16") for _ in range(2))
+    y, ctx = layer.forward(make.array(x))
+    grads = nn.Gradients()
+    dx = layer.backward(ctx, make.array(dy), grads)
+    make.check_kind(y, x.shape, "float16")
+    make.check_kind(dx, x.shape, "float16")
+    wide, dy = x.astype("float64"), dy.astype("float64")
+    for path, exact in (("weight", (wide * dy).sum(axis=(0, 2, 3))), ("bias", dy.sum(axis=(0, 2, 3)))):
+        make.check_kind(grads[path], (2,), "float16")
+        np.testing.assert_allclose(make.to_numpy(grads[path]), exact, rtol=1.02 * 2.0**-11)
+
+
+def test_errors(make: Any) -> None:
+    layer = build(make, lambda: nn.ScaledAvgPool2d(3, 2))
+    with pytest.raises(errors.ShapeError, match=mentions("ScaledAvgPool2d", "C=2", "(1, 2, 4, 4)", "3")):
+        layer(make.array(draw(1, 2, 4, 4)))
+    with pytest.raises(errors.DtypeError, match=mentions("ScaledAvgPool2d", "float32", "float64")):
+        layer(make.array(draw(1, 3, 4, 4), "float32"))
+    with pytest.raises(errors.ShapeError, match=mentions("kernel", "2x2", "1x4")):
+        layer(make.array(draw(1, 3, 1, 4)))
+    _, ctx = layer.forward(make.array(draw(1, 3, 4, 4)))
+    with pytest.raises(errors.ShapeError, match=mentions("ScaledAvgPool2d", "(1, 3, 1, 1)", "(1, 3, 2, 2)")):
+        layer.backward(ctx, make.array(draw(1, 3, 1, 1)), nn.Gradients())

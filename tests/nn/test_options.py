@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import xpcnn
 from tests.support.nn import mentions
-from xpcnn import Trainer, models, nn, ops, optim
+from xpcnn import Trainer, data, models, nn, ops, optim
 from xpcnn.errors import AlgorithmError, ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
+from xpcnn.train import evaluate, predict
 
 NAN, INF = math.nan, math.inf
 
@@ -156,6 +158,18 @@ nn.summary(3, (1, 2))                           | summary model int
 optim.SGD(nn.Linear(1, 1), groups=0)            | SGD groups 0
 Trainer(nn.Linear(1, 1), None)                  | Trainer Optimizer NoneType
 Trainer(3, optim.SGD(nn.Linear(1, 1)))          | Trainer Layer int
+Trainer(nn.Linear(1, 1), [1.0])                 | optimizer optim.Optimizer list
+Trainer(MODEL, SGD, schedule='adam')            | schedule optim. str
+Trainer(MODEL, SGD, average=[1.0])              | average optim. list
+evaluate(None, DIGITS)                          | model Layer NoneType
+predict('adam', DIGITS.images)                  | model Layer str
+data.Loader(DIGITS.images)                      | Loader: dataset Dataset ndarray
+Trainer(MODEL, SGD).fit(DIGITS, callbacks=None) | callbacks list Callbacks
+Trainer(MODEL, SGD).fit(DIGITS, augment='adam') | augment callable None str
+Trainer(MODEL, SGD).fit(DIGITS, progress=[1.0]) | progress 'auto' Callback None
+models.tiny_convnet().to(dtype=[1])             | expected dtype name
+models.tiny_convnet().to(dtype={})              | expected dtype name
+xpcnn.set_backend([1])                          | unknown backend
 """
 
 
@@ -165,6 +179,7 @@ def scalar(rng: Any, shape: Any, fan_in: int, fan_out: int) -> Any:
 
 KINDS = (ArgumentError, DtypeError, AlgorithmError, BackendError, ShapeError)
 CASES = [tuple(part.strip() for part in line.split("|")) for line in IMPOSSIBLE.strip().splitlines()]
+MODEL = models.tiny_convnet()
 NAMES = {
     "nn": nn,
     "models": models,
@@ -172,6 +187,13 @@ NAMES = {
     "Trainer": Trainer,
     "np": np,
     "NAN": NAN,
+    "xpcnn": xpcnn,
+    "data": data,
+    "evaluate": evaluate,
+    "predict": predict,
+    "MODEL": MODEL,
+    "SGD": optim.SGD(MODEL),
+    "DIGITS": data.synthetic_digits(4),
     "INF": INF,
     "scalar": scalar,
 }

@@ -64,16 +64,6 @@ def test_evaluating_between_forward_and_backward(make: Any) -> None:
         np.testing.assert_array_equal(make.to_numpy(grads[path]), gradient, err_msg=path)
 
 
-def test_backward_twice(make: Any) -> None:
-    """A context is not used up."""
-    model, x = build(make, small_net), make.array(draw(*SMALL_NET_SHAPE))
-    y, ctx = model.forward(x, train=True, key=KEY)
-    dy = make.array(draw(*y.shape))
-    with make.unchanged(dy):
-        first = make.snapshot(model.backward(ctx, dy, nn.Gradients()))
-        np.testing.assert_array_equal(make.to_numpy(model.backward(ctx, dy)), first)
-
-
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.slow
 def test_eight_threads(make: Any, train: bool) -> None:
