@@ -207,16 +207,6 @@ def every_layer_in(layer: nn.Layer) -> list[nn.Layer]:
 # -- LeNet-5's subsampling ---------------------------------------------------------------------
 
 
-def test_the_papers_formula(make: Any) -> None:
-    """Four inputs are added, multiplied by a coefficient, and a bias is added: S2 of 1998, six maps."""
-    with make.use():
-        layer = nn.ScaledAvgPool2d(6, 2, dtype="float64")
-    x, coefficient, bias = draw(2, 6, 4, 6), draw(6, seed=1), draw(6, seed=2)
-    layer.load_state_dict({"weight": 4 * coefficient, "bias": bias})
-    sums = x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]
-    make.check(layer(make.array(x)), sums * coefficient[:, None, None] + bias[:, None, None], "float64")
-
-
 def test_half_precision_sums_wide(make: Any) -> None:
     """The gradients of the parameters are the exact sums, rounded once."""
     if not make.has("float16"):
