@@ -95,8 +95,7 @@ class Conv2d(_Conv):
 
     @property
     def in_channels(self) -> int:
-        channels: int = self.weight.shape[1] * self.groups
-        return channels
+        return int(self.weight.shape[1] * self.groups)
 
     @property
     def out_channels(self) -> int:
