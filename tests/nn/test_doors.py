@@ -12,7 +12,7 @@ import xpcnn
 from tests.support.nn import draw
 from tests.support.nn_cases import CASES
 from xpcnn import Trainer, data, models, nn, optim
-from xpcnn.errors import DtypeError, XpcnnError
+from xpcnn.errors import ArgumentError, DtypeError, XpcnnError
 from xpcnn.train import evaluate, predict
 
 X = np.random.default_rng(0).random((4, 4, 8, 8)).astype("f4")
