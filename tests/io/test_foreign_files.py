@@ -80,16 +80,10 @@ def test_every_code_is_upcast_exactly(tmp_path: Path, kind: str, size: int, valu
     assert [array.dtype.name for array in arrays.values()] == ["float16", *["float32"] * 3, "float64"]
 
 
-def test_a_model_of_bfloat16_is_loaded_and_other_types_are_named(tmp_path: Path) -> None:
-    path, layer = tmp_path / "m.safetensors", nn.Linear(2, 2, seed=0)
-    weight = np.array([[1.0, -2.5], [0.15625, 3.0]], np.float32)  # exact in bfloat16
-    raw = (weight.view(np.uint32) >> 16).astype("<u2").tobytes()
-    write_raw(path, {"weight": ("BF16", [2, 2], raw), "bias": ("BF16", [2], bytes(4))})
-    layer.load(path)
-    np.testing.assert_array_equal(layer.weight.data, weight)
-    write_raw(path, {"scale": ("F8_E8M0", [4], bytes(4))})
+def test_other_types_are_named(tmp_path: Path) -> None:
+    write_raw(tmp_path / "m.safetensors", {"scale": ("F8_E8M0", [4], bytes(4))})
     with pytest.raises(CheckpointError, match=r"scale is F8_E8M0, .* convert it"):
-        io.load_arrays(path)
+        io.load_arrays(tmp_path / "m.safetensors")
 
 
 NOTES: dict[str, dict[str, Any]] = {

@@ -135,6 +135,8 @@ def test_files_of_an_earlier_version(tmp_path: Path, new_trainer: Any, digits: D
     with pytest.raises(CheckpointError, match="holds a run already"):
         RunDirectory(tmp_path, {})
     run.restore(resumed)
+    for record in resumed.history.epochs:
+        record.steps = 0
     fit(resumed, digits, run, epochs=1)
     assert run.history_file.name == "history.jsonl"
     assert run.history() == resumed.history
@@ -298,6 +300,18 @@ def test_a_resumed_run_mends_its_history(
     assert run.history() == resumed.history
     assert len(run.history().epochs) == 3
     assert run.history_file.read_bytes().startswith(whole)
+
+
+def test_a_torn_line_is_overwritten(tmp_path: Path, new_trainer: Any, digits: Dataset) -> None:
+    """As a disk that was full for a while leaves one."""
+    run, trainer = RunDirectory(tmp_path, {}), new_trainer()
+
+    def tear(_: Trainer) -> None:
+        with open(run.history_file, "ab") as file:
+            file.write(b'{"losses": [1.0')
+
+    fit(trainer, digits, run, after_each_epoch(tear))
+    assert run.history() == trainer.history
 
 
 def other_pixel(digits: Dataset) -> Dataset:

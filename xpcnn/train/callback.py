@@ -120,8 +120,9 @@ class Callbacks:
     def __init__(self, progress: Any, callbacks: Any, with_test: bool) -> None:
         if isinstance(progress, str) and progress == "auto":
             stream, progress = sys.stderr, None
-            if stream is not None and not stream.closed:
-                progress = ProgressBar(stream) if stream.isatty() else ProgressLines(stream)
+            if stream is not None and not getattr(stream, "closed", False):
+                is_terminal = hasattr(stream, "isatty") and stream.isatty()
+                progress = ProgressBar(stream) if is_terminal else ProgressLines(stream)
         if progress is not None and not isinstance(progress, Callback):
             raise ArgumentError(f"fit: progress must be 'auto', a Callback or None, got {in_words(progress)}")
         known = isinstance(callbacks, (list, tuple)) and all(isinstance(one, Callback) for one in callbacks)
@@ -134,22 +135,16 @@ class Callbacks:
         self._display = progress
 
     def call(self, method: str, *arguments: Any) -> None:
-        """Call a method of all callbacks."""
-        for callback in self._callbacks:
-            getattr(callback, method)(*arguments)
-        self._show(method, *arguments)
-
-    def stop(self, trainer: Trainer) -> None:
-        """Call each one's `on_stop`, whatever becomes of the others'; then raise the first error."""
+        """Call a method of each one, whatever becomes of the others'; then raise the first error."""
         errors: list[BaseException] = []
-        for stop in (*(callback.on_stop for callback in self._callbacks), partial(self._show, "on_stop")):
+        for call in (*(getattr(one, method) for one in self._callbacks), partial(self._show, method)):
             try:
-                stop(trainer)
+                call(*arguments)
             except BaseException as error:
                 errors.append(error)
         if errors:
             for other in errors[1:]:
-                errors[0].add_note(f"another on_stop: {other}")
+                errors[0].add_note(f"another {method}: {other}")
             raise errors[0]
 
     def _show(self, method: str, *arguments: Any) -> None:
@@ -204,8 +199,7 @@ class EarlyStopping(Callback):
         self.patience = whole("EarlyStopping: patience", patience, 1)
 
     def on_start(self, trainer: Trainer, steps: int) -> None:
-        records = trainer.history.epochs
-        records = [record for record in records if record.score is not None]
+        records = [record for record in trainer.history.epochs if record.score is not None]
         scores = [score for record in records if (score := record.score) is not None]
         if not scores:
             return

@@ -121,8 +121,7 @@ def _right_answers(loss: Loss, y: Any, t: Array) -> Array | None:
 def _is_cross_entropy(loss: Loss) -> bool:
     """Return whether rows of targets are taken for probabilities of classes."""
     forward: Any = loss.forward
-    while isinstance(forward, functools.partial):
-        forward = forward.func
+    forward = forward.func if isinstance(forward, functools.partial) else forward
     return forward in (ops.softmax_cross_entropy, googlenet_loss[0])
 
 

@@ -190,9 +190,8 @@ class HistoryFile:
         """Return the lines that the file lacks."""
         lines, told = [], self._losses
         for record in history.epochs[self._epochs :]:
-            until = max(told, record.steps)
-            lines.append(History(history.losses[told:until], [record]).to_json())
-            told = until
+            lines.append(History(history.losses[told : record.steps], [record]).to_json())
+            told = record.steps  # 0 in the first records, where an earlier version made them
         if told < len(history.losses) or history.interrupted:
             lines.append(History(history.losses[told:], interrupted=history.interrupted).to_json())
         plain = [{**dict(*line.pop("epochs")), **line} for line in lines]

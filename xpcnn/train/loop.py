@@ -61,7 +61,7 @@ def train_epochs(
         trainer.history.interrupted = True
         raise
     finally:
-        callbacks.stop(trainer)
+        callbacks.call("on_stop", trainer)
 
 
 def _train_epoch(trainer: Trainer, loader: Loader, callbacks: Callbacks, check: Check) -> None:
