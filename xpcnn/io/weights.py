@@ -42,14 +42,6 @@ _METADATA = "__metadata__"  # the npz entry, and the entry of a safetensors head
 _NAMED = 3  # entries that a warning names
 
 
-def _from_bf16(codes: np.ndarray) -> np.ndarray:
-    return (codes.astype(np.uint32) << 16).view(np.float32)
-
-
-def _from_e5m2(codes: np.ndarray) -> np.ndarray:
-    return (codes.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
-
-
 def _e4m3(code: int) -> float:
     sign, exponent, fraction = 1 - 2 * (code >> 7), code >> 3 & 15, code & 7
     if exponent == 15 and fraction == 7:
@@ -57,10 +49,11 @@ def _e4m3(code: int) -> float:
     return sign * (fraction * 2.0**-9 if exponent == 0 else (8 + fraction) * 2.0 ** (exponent - 10))
 
 
-_E4M3 = np.array([_e4m3(code) for code in range(256)], np.float32)
-
-_NARROW: dict[str, tuple[str, Any]] = {"BF16": ("<u2", _from_bf16)}
-_NARROW |= {"F8_E4M3": ("u1", _E4M3.take), "F8_E5M2": ("u1", _from_e5m2)}
+_NARROW: dict[str, tuple[str, Any]] = {
+    "BF16": ("<u2", lambda codes: (codes.astype(np.uint32) << 16).view(np.float32)),
+    "F8_E4M3": ("u1", np.array([_e4m3(code) for code in range(256)], np.float32).take),
+    "F8_E5M2": ("u1", lambda codes: (codes.astype(np.uint16) << 8).view(np.float16).astype(np.float32)),
+}
 _PLAIN = {"BOOL": "?", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "F16": "<f2", "F32": "<f4"}
 _PLAIN |= {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
 _DTYPES = _NARROW | {kind: (dtype, np.ravel) for kind, dtype in _PLAIN.items()}
