@@ -37,26 +37,11 @@ def a_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 VALUES = {
-    "count=4": 4,
-    "share=1": 1.0,
-    "share=2e-3": 0.002,
-    "flag=true": True,
-    "flag=False": False,
-    "word=xavier": "xavier",
-    "word=3": "3",
-    "word=none": "none",
-    "either=0.5": 0.5,
-    "either=he": "he",
-    "perhaps=none": None,
-    "perhaps=true": True,
-    "size=None": None,
-    "size=7": 7,
-    "sides=7": 7,
-    "sides=7,5": (7, 5),
-    "shape=3,4,5": (3, 4, 5),
-    "bare=5": 5,
-    "nothing=x": "x",
-}
+    "count=4": 4, "share=1": 1.0, "share=2e-3": 0.002, "flag=true": True, "flag=False": False,
+    "word=xavier": "xavier", "word=3": "3", "word=none": "none", "either=0.5": 0.5, "either=he": "he",
+    "perhaps=none": None, "perhaps=true": True, "size=None": None, "size=7": 7, "sides=7": 7,
+    "sides=7,5": (7, 5), "shape=3,4,5": (3, 4, 5), "bare=5": 5, "nothing=x": "x",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("pair", VALUES)

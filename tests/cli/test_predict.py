@@ -127,10 +127,3 @@ def test_prepare_overrides_the_model(xpcnn_command: Run) -> None:
         options = [] if override is None else ["--prepare", override]
         status, out, _ = xpcnn_command("predict", "p.png", "--model", "m.npz", *options)
         assert (status, out.split("%)  ")[1].strip()) == (0, wanted)
-
-
-def test_colour_for_a_model_of_colour(xpcnn_command: Run, pictures: list[int]) -> None:
-    models.tiny_convnet(input_shape=(3, 20, 30)).save("colour.npz")
-    status, out, _ = xpcnn_command("predict", "photos/0.PNG", "--model", "colour.npz")
-    assert status == 0
-    assert out.endswith("%)  140x140 -> 30x20\n")
