@@ -93,7 +93,7 @@ def test_what_it_depends_on(made: list[str], other: Callable[[], Any]) -> None:
 
 def test_new_convolutions_of_a_backend_count(monkeypatch: pytest.MonkeyPatch) -> None:
     class Everything:
-        fuses_epilogue = False
+        fuses_epilogue = accepts_out = False
 
         def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
             return 0

@@ -161,7 +161,7 @@ class CudnnConvolution:
         # A handle carries its stream, so that two threads must not use it at once.
         self._lock = threading.Lock()
 
-    fuses_epilogue = False
+    fuses_epilogue = accepts_out = False
 
     def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         if self._missing is not None:

@@ -19,7 +19,7 @@ class TorchConvolution:
     PyTorch cannot be told how much scratch memory to use, so `limit` is not looked at.
     """
 
-    fuses_epilogue = False
+    fuses_epilogue = accepts_out = False
 
     def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         return None

@@ -16,6 +16,9 @@ class VendorConvolution(Protocol):
     `ConvGeometry`, and the bytes of scratch memory it may ask for, where the library can be told.
     """
 
+    accepts_out: bool
+    """Whether `forward` and `grad_input` take a last argument, a place for the result."""
+
     fuses_epilogue: bool
     """Whether there is ``forward_epilogue(x, weight, geometry, epilogue)``, of bias, ReLU, pooling."""
 

@@ -14,8 +14,8 @@ import pytest
 
 import xpcnn
 from tests.support.conv_cases import CASES, Case
-from tests.support.native import forget, use_version
-from tests.support.ops import pair
+from tests.support.native import forget, needs_kernels, use_version
+from tests.support.ops import pair, scratch
 from xpcnn import ops
 from xpcnn.backend.cpu import native
 from xpcnn.backend.cpu.native import library
@@ -188,6 +188,40 @@ def test_the_bits_do_not_depend_on_threads(version: str, name: str, monkeypatch:
     for others in found[1:]:
         for one, other in zip(found[0], others, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["winograd", "strided", "depthwise", "wide groups", "stem"])
+def test_scratch_memory_is_what_is_stated(name: str, threads: int, dtype: str) -> None:
+    case, compiled = WIDE[name], CompiledConvolution()
+    g = geometry(case._replace(x=(30, case.x[1], 40, 36)))
+    x, w, dy = (draw(shape, 5).astype(dtype) for shape in (g.input_shape, g.weight_shape, g.output_shape))
+    x, dy = last(x), last(dy)
+    stated = compiled.workspace_bytes(g, dtype)
+    with xpcnn.backend.threads.use_num_threads(threads):
+        for run in (
+            lambda: compiled.forward(x, w, g, 0),
+            lambda: compiled.grad_input(dy, w, g, 0),
+            lambda: compiled.grad_weight(x, dy, g, 0),
+        ):
+            run()
+            result, peak = scratch(run)
+            assert peak - result.nbytes <= 1.1 * stated + 8192
+
+
+@needs_kernels
+@pytest.mark.parametrize("limit", [1 << 20, 1 << 19])
+def test_a_workspace_limit_cuts_the_work(limit: int) -> None:
+    x, w, dy = (draw(s, 6).astype("f") for s in ((40, 32, 28, 28), (32, 32, 3, 3), (40, 32, 28, 28)))
+    y, ctx = ops.conv2d(x, w, padding=1, algorithm="native")
+    whole = [y, *ops.conv2d.backward(ctx, dy)[:2]]
+    xpcnn.set_workspace_limit(limit)
+    y, ctx = ops.conv2d(x, w, padding=1, algorithm="native")
+    (dx, dw, _), peak = scratch(lambda: ops.conv2d.backward(ctx, dy))
+    assert peak - dx.nbytes - dw.nbytes <= 1.1 * limit
+    for found, expected in zip([y, dx, dw], whole, strict=True):
+        is_close(found, expected, "float32", 5.0)
 
 
 @pytest.mark.parametrize("name", ["winograd", "strided", "depthwise"])

@@ -11,6 +11,7 @@ from xpcnn.backend.cpu.native.library import library, why_absent
 from xpcnn.backend.cpu.native.plan import MOST_TAPS, Plan
 from xpcnn.backend.cpu.native.primitives import max_pool
 from xpcnn.backend.cpu.native.sizes import Images, Sizes
+from xpcnn.backend.cpu.parallel import place_for
 
 __all__ = ["CompiledConvolution", "plan_of"]
 
@@ -36,7 +37,7 @@ def plan_of(geometry: Any, dtype: str) -> Plan:
 class CompiledConvolution:
     """The compiled kernels on NumPy's arrays: direct products in registers, or Winograd's where that pays."""
 
-    fuses_epilogue = True
+    fuses_epilogue = accepts_out = True
 
     def unsupported(self, geometry: Any, dtype: Any) -> str | None:
         reason, name = why_absent(), dtype_name(dtype)
@@ -52,31 +53,44 @@ class CompiledConvolution:
     def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
         return plan_of(geometry, dtype_name(dtype)).workspace
 
-    def forward(self, x: LibraryArray, weight: LibraryArray, geometry: Any, limit: int) -> LibraryArray:
+    def forward(
+        self,
+        x: LibraryArray,
+        weight: LibraryArray,
+        geometry: Any,
+        limit: int,
+        out: LibraryArray | None = None,
+    ) -> LibraryArray:
+        y, memory = place_for(geometry.output_shape, x.dtype, out)
         plan = plan_of(geometry, x.dtype.name)
-        return _images(plan.forward(Images.of(x), np.ascontiguousarray(weight), None, False))
+        plan.forward(Images.of(x), np.ascontiguousarray(weight), None, False, memory)
+        return y
 
     def forward_epilogue(
         self, x: LibraryArray, weight: LibraryArray, geometry: Any, epilogue: Any
     ) -> LibraryArray:
         plan, pooling = plan_of(geometry, x.dtype.name), epilogue.pooling
         given = Images.of(x), np.ascontiguousarray(weight), np.ascontiguousarray(epilogue.bias), epilogue.relu
-        if pooling is None:
-            return _images(plan.forward(*given))
-        if plan.sizes.n >= plan.sizes.parts:
-            return _images(plan.forward_pooled(*given, pooling))
-        y: LibraryArray = max_pool(
-            _images(plan.forward(*given)), pooling
-        )  # few images: rows for every thread
-        return y
+        if pooling is not None and plan.sizes.n >= plan.sizes.parts:
+            return plan.forward_pooled(*given, pooling).transpose(0, 3, 1, 2)
+        y, memory = place_for(geometry.output_shape, x.dtype)
+        plan.forward(*given, memory)
+        # Of few images, several threads compute rows, and the maxima are taken afterwards.
+        result: LibraryArray = y if pooling is None else max_pool(y, pooling)
+        return result
 
-    def grad_input(self, dy: LibraryArray, weight: LibraryArray, geometry: Any, limit: int) -> LibraryArray:
+    def grad_input(
+        self,
+        dy: LibraryArray,
+        weight: LibraryArray,
+        geometry: Any,
+        limit: int,
+        out: LibraryArray | None = None,
+    ) -> LibraryArray:
+        dx, memory = place_for(geometry.input_shape, dy.dtype, out)
         plan = plan_of(geometry, dy.dtype.name)
-        return _images(plan.grad_input(Images.of(dy), np.ascontiguousarray(weight)))
+        plan.grad_input(Images.of(dy), np.ascontiguousarray(weight), memory)
+        return dx
 
     def grad_weight(self, x: LibraryArray, dy: LibraryArray, geometry: Any, limit: int) -> LibraryArray:
         return plan_of(geometry, x.dtype.name).grad_weight(Images.of(x), Images.of(dy))
-
-
-def _images(y: LibraryArray) -> LibraryArray:
-    return y.transpose(0, 3, 1, 2)

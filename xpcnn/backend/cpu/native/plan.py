@@ -64,18 +64,15 @@ class Plan:
 
     # -- forward -------------------------------------------------------------------------
 
-    def forward(self, x: Images, weight: Array, bias: Array | None, relu: bool) -> Array:
-        """Return y (N, OH, OW, K)."""
-        s = self.sizes
-        y = self._empty(s.n, s.oh, s.ow, s.k)
-        to = pointer(y)
+    def forward(self, x: Images, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
+        """Write y (N, OH, OW, K)."""
+        s, to = self.sizes, pointer(y)
         if self.m:
             transformed = self._winograd(self.m, self.shape, x, weight, False, bias, relu)
             if all(_each(lambda tiles: transformed(tiles, to), cuts(s.tiles(self.m), s.parts))):
-                return y
+                return
         direct = self._direct(x, weight, bias, relu)
         _each(lambda part: direct(part, to), self.by_rows)
-        return y
 
     def forward_pooled(self, x: Images, weight: Array, bias: Array, relu: bool, pooling: Any) -> Array:
         """Return the maxima (N, PH, PW, K) of windows of y, some images after the other."""
@@ -117,15 +114,14 @@ class Plan:
 
     # -- the gradient of the input ---------------------------------------------------------
 
-    def grad_input(self, dy: Images, weight: Array) -> Array:
-        """Return dx (N, H, W, C)."""
+    def grad_input(self, dy: Images, weight: Array, dx: Array) -> None:
+        """Write dx (N, H, W, C)."""
         s, kernels, turned = self.sizes, self.kernels, self.turned
-        dx = self._empty(s.n, s.h, s.w, s.c)
         if turned and turned.m:
             transformed = turned._winograd(turned.m, self.shape, dy, weight, True)
             tiles = cuts(turned.sizes.tiles(turned.m), s.parts)
             if all(_each(lambda some: transformed(some, pointer(dx)), tiles)):
-                return dx
+                return
         packed = self._empty(self.turned_packed)
         kernels.pack_turned(self.shape, pointer(weight), pointer(packed))
 
@@ -136,7 +132,6 @@ class Plan:
             kernels.grad_input(shape, *source, pointer(packed), at, pointer(scratch))
 
         _each(run, self.by_images)
-        return dx
 
     @functools.cached_property
     def turned(self) -> Plan | None:

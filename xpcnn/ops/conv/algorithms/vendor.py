@@ -37,7 +37,7 @@ class VendorConv(ConvAlgorithm):
         library = backend.convolutions.get(self.name)
         if library is not None:
             bound._library, bound._limit = library, workspace_limit(backend)
-            bound.fuses_epilogue = library.fuses_epilogue
+            bound.fuses_epilogue, bound.accepts_out = library.fuses_epilogue, library.accepts_out
         return bound
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
@@ -51,15 +51,15 @@ class VendorConv(ConvAlgorithm):
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
         return self._library.workspace_bytes(geometry, dtype)
 
-    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return self._library.forward(x, weight, geometry, self._limit)
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry, *out: Array | None) -> Array:
+        return self._library.forward(x, weight, geometry, self._limit, *out)
 
     def forward_epilogue(self, x: Array, weight: Array, geometry: ConvGeometry, epilogue: Any) -> Array:
         result: Array = self._library.forward_epilogue(x, weight, geometry, epilogue)  # type: ignore[attr-defined]
         return result
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
-        return self._library.grad_input(dy, weight, geometry, self._limit)
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, *out: Array | None) -> Array:
+        return self._library.grad_input(dy, weight, geometry, self._limit, *out)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         return self._library.grad_weight(x, dy, geometry, self._limit)
