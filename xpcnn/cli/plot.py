@@ -39,6 +39,7 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "--image": (("features", "sobel"), {"help": "a file, or which image of the test set (default: 0)"}),
     "--layers": (("filters", "features", "activations"), {"help": "such as 'conv*' (default: all)"}),
     "--augment": (("augmentations",), {"type": options.augmentation, "help": _AUGMENT}),
+    "--seed": (("augmentations", "initial-values"), {"type": options.natural, "help": "(default: 0)"}),
 }
 """Which pictures each option is for, and how it is declared."""
 
