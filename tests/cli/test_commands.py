@@ -18,7 +18,6 @@ import xpcnn
 from tests.cli.conftest import Digits, Run
 from xpcnn import Trainer, io, load_model, models, nn, optim
 from xpcnn.data.catalog import DATASETS
-from xpcnn.data.mnist import MNIST
 from xpcnn.train import evaluate
 
 COMMANDS = ("train", "evaluate", "predict", "search", "plot", "summary", "bench conv", "bench model", "info")
@@ -191,23 +190,16 @@ def test_info(xpcnn_command: Run) -> None:
     assert found["backends"]["numpy"] == "available on cpu"
     assert found["in use"]["backend"] == "numpy (cpu)"
     assert {"processor", "cores", "kernels", "kernels built", "threads"} <= found["processor"].keys()
-    assert found["datasets"]["synthetic-digits"] == "drawn by the program"
 
 
 def test_info_of_the_environment(xpcnn_command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A folder with the files' names is MNIST's if it is called so; Fashion-MNIST's files have the same."""
-    for file in MNIST.sha256:
-        (tmp_path / "mnist").mkdir(exist_ok=True)
-        (tmp_path / "mnist" / f"{file}.gz").touch()
-        (tmp_path / f"{file}.gz").touch()
     variables = {"XPCNN_DATA_DIR": str(tmp_path), "XPCNN_BACKEND": "jax"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     status, out, err = xpcnn_command("info")
     assert (status, err) == (0, "")
     found = sections(out)
-    assert found["datasets"]["mnist"] == f"in {tmp_path / 'mnist'}"
-    assert found["datasets"]["fashion-mnist"].startswith("not here")
+    assert found["datasets"]["looked for in"].startswith(f"{tmp_path}, then ")
     assert found["in use"]["unknown"].startswith("$XPCNN_BACKEND=jax: unknown backend 'jax'")
     assert found["settings"]["$XPCNN_DATA_DIR"] == str(tmp_path)
     monkeypatch.setenv("XPCNN_CACHE_DIR", "9" * 5000)

@@ -15,8 +15,7 @@ from xpcnn.backend.cpu.native.library import VARIABLE, built_versions
 from xpcnn.backend.threads import THREADS_VARIABLE
 from xpcnn.cli.machine import hardware, versions
 from xpcnn.cli.output import printable
-from xpcnn.data.fetch import DATA_DIR_VARIABLE, SHARED, cache_dir, expand, has_names, holds
-from xpcnn.data.mnist import FASHION_MNIST, MNIST
+from xpcnn.data.fetch import DATA_DIR_VARIABLE, cache_dir, expand
 from xpcnn.errors import BackendError, XpcnnError
 from xpcnn.ops.conv.tuning_cache import tuning_cache
 
@@ -80,15 +79,8 @@ def _processor() -> Lines:
 
 
 def _datasets() -> Lines:
-    yield "synthetic-digits", "drawn by the program"
     own = os.environ.get(DATA_DIR_VARIABLE)
-    roots = [*([expand(own)] if own else []), cache_dir()]
-    yield "looked for in", ", then ".join(map(str, roots))
-    for source in (MNIST, FASHION_MNIST):
-        # What a folder of its own holds is the dataset's; elsewhere another's files may have those names.
-        found = [root / name for root in roots for name in source.folders if has_names(root / name, source)]
-        found += [root / name for root in roots for name in SHARED if holds(root / name, source)]
-        yield source.name, f"in {found[0]}" if found else "not here; fetched when first used"
+    yield "looked for in", ", then ".join(map(str, [*([expand(own)] if own else []), cache_dir()]))
 
 
 def _autotune() -> Lines:

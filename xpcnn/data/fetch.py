@@ -19,12 +19,12 @@ from pathlib import Path
 from xpcnn.data.idx import GZIP_MAGIC, read_content
 from xpcnn.errors import DatasetError
 
-__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "expand", "has_names", "holds", "load_file"]
+__all__ = ["DATA_DIR_VARIABLE", "Source", "cache_dir", "expand", "load_file"]
 
 DATA_DIR_VARIABLE = "XPCNN_DATA_DIR"
 _TIMEOUT_SECONDS = 30
 _CHUNK = 1 << 16
-SHARED = ("raw", "")
+_SHARED = ("raw", "")
 """Folders under a root that any dataset's files may lie in; "" is the root itself."""
 
 _MOST_NAMES = 8  # of what a folder holds, in messages
@@ -107,7 +107,7 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     if user_root:
         top = expand(user_root)
         # Datasets share file names: what is wrong in a shared folder may be another's, and right.
-        for folders, is_own in ((source.folders, True), (SHARED, root is not None)):
+        for folders, is_own in ((source.folders, True), (_SHARED, root is not None)):
             content = _look_in((top / folder for folder in folders), source, file, problems)
             if content is not None:
                 return content
@@ -121,18 +121,6 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     return _fetch(source, file, folder, problems) if content is None else content
 
 
-def has_names(folder: Path, source: Source) -> bool:
-    """Whether a folder has a file of each name of a dataset."""
-    return all(any(_candidates(folder, file)) for file in source.sha256)
-
-
-def holds(folder: Path, source: Source) -> bool:
-    """Whether a folder holds all files of a dataset, by their content."""
-    return has_names(folder, source) and all(
-        _look_in([folder], source, file, []) is not None for file in source.sha256
-    )
-
-
 def _candidates(folder: Path, file: str) -> Iterator[Path]:
     """The files of a folder that may be `file`, by their names; Kaggle has some in a folder of that name."""
     for name in dict.fromkeys((file, file.replace("-idx", ".idx"))):
@@ -143,7 +131,7 @@ def _candidates(folder: Path, file: str) -> Iterator[Path]:
 
 def _not_found(root: Path, source: Source, file: str) -> str:
     """What was looked for under a root, where, and what is there instead."""
-    places = [root / folder for folder in (*source.folders, *SHARED)]
+    places = [root / folder for folder in (*source.folders, *_SHARED)]
     held = [f"{place} holds {_names_in(place)}" for place in places if os.path.isdir(place)]
     looked = f"no {file} or {file.replace('-idx', '.idx')}, with or without .gz, in"
     return f"{looked} {', '.join(map(str, places))}; {'; '.join(held) or 'none of these is a folder'}"
