@@ -4,6 +4,7 @@
 |---|---|
 | ``pytest benchmarks --backend numpy`` (or ``cupy``) | convolution, im2col, layers, models, PyTorch |
 | ``python -m benchmarks.report FILE...`` | tables of what was kept |
+| ``python -m benchmarks.roofline FILE --plot PNG`` | rates of convolutions under the machine's roofs |
 | ``python -m benchmarks.against_torch`` | training steps, inference and convolutions beside PyTorch |
 | ``python -m benchmarks.outside_kernels`` | the share of a training step outside compiled calls |
 | ``python -m benchmarks.compare_commits REV`` | training steps and convolutions of two commits |

@@ -1,21 +1,24 @@
 """What `pytest benchmarks` compares: the loops, the layers' answers, PyTorch's side, the counts of memory."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import naive, peak_memory, report, test_conv, test_im2col, test_layers, test_models
+from benchmarks import naive, peak_memory, report, roofline, test_conv, test_im2col, test_layers, test_models
 from benchmarks.torch_reference import TorchReference
 from xpcnn import models
 from xpcnn.backend import get_backend
 from xpcnn.backend.cpu.native import library
 from xpcnn.cli import bench_cases
 from xpcnn.cli.bench_cases import ModelCase, conv_answer, require_close, some_of
+from xpcnn.cli.machine import hardware
 from xpcnn.ops import ConvGeometry
 
 pytestmark = pytest.mark.slow
@@ -177,6 +180,47 @@ def test_a_report_of_pytest_benchmark(tmp_path, capsys):
         "|---|---|---|---|---|---|---|---|",
         "| `tiny` | forward | 2e+03 | **1.25** | 1.50 | 2.00 | 4.00 | 1.50 (im2col) |",
     ]
+
+
+def made_here(path: Path, of_pytest: bool, processor: str | None = None) -> Path:
+    """A file of `xpcnn bench conv`, or of pytest-benchmark, without roofs."""
+    machine = {"processor": processor or hardware()["processor"], "device": "cpu"}
+    rows = [
+        {"geometry": name, "pass_name": one, "algorithm": algorithm, "gflops": 9.0, "ms": 1.0}
+        for name, one, algorithm in itertools.product(
+            ("tiny", "56x56"), bench_cases.PASSES, ("native", "loop", "gemm floor")
+        )
+    ]
+    settings: dict[str, Any] = {"backend": "numpy", "threads": 1, "dtype": "float32"}
+    kept: dict[str, Any] = {"machine": machine, "settings": settings, "results": rows}
+    if of_pytest:
+        about = {"backend": "numpy", "threads": 1, "machine": machine}
+        kept = {"benchmarks": [{"extra_info": row | about, "stats": {"median": 1.0}} for row in rows]}
+    path.write_text(json.dumps(kept))
+    return path
+
+
+@pytest.mark.parametrize("of_pytest", [False, True])
+def test_the_roofline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_pytest: bool) -> None:
+    pytest.importorskip("matplotlib")
+    for name, small in {"PRODUCT": 16, "MEMORY": 1000, "ROUNDS": 2}.items():
+        monkeypatch.setattr(roofline, name, small)
+    file, plot = made_here(tmp_path / "b.json", of_pytest), tmp_path / "r.png"
+    roofline.main([str(file), "--plot", str(plot)])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    roofs = json.loads(file.read_text())["roofs"]
+    assert roofs.keys() - {"native_gflops"} == {"gemm_gflops", "copy_gbytes", "add_gbytes"}
+    assert ("native_gflops" in roofs) is (library.why_absent() is None)
+    assert min(roofs.values()) > 0
+    monkeypatch.setattr(roofline, "measured_roofs", lambda threads, dtype: pytest.fail("measured again"))
+    assert roofline.roofs_of(file) == (roofs, 4)
+
+
+def test_what_the_roofs_are(tmp_path: Path) -> None:
+    roofs = {"gemm_gflops": 90.0, "native_gflops": 110.0, "copy_gbytes": 20.0, "add_gbytes": 18.0}
+    assert [roofline.best(roofs, unit) for unit in ("_gflops", "_gbytes")] == [110.0, 20.0]
+    with pytest.raises(SystemExit, match=r"only where it was made, on .*another CPU"):
+        roofline.roofs_of(made_here(tmp_path / "b.json", False, "another CPU"))
 
 
 def test_the_plot_of_the_series(tmp_path):
