@@ -195,16 +195,12 @@ def test_winograd(cpu: Implementation, case: tuple[Any, ...], m: int) -> None:
     below, beside = tiling.overhang((oh, ow))
     top, bottom, left, right = geometry.padding
     transforms = winograd.TRANSFORMS[m]
-    forth, back, taps_forth = (
-        np.array(t, float) for t in (transforms.input, transforms.output, transforms.kernel)
-    )
+    forth, back = (np.array(t, float) for t in (transforms.input, transforms.output))
     products = draw(tiling.t**2, n * tiling.rows * tiling.columns, k, seed=1)
     calls: dict[str, tuple[Any, ...]] = {
         "winograd_input": (draw(*x_shape), forth, (top, bottom + below, left, right + beside), tiling),
         "winograd_output": (products, back, geometry.output_shape, tiling),
         "winograd_output_gradient": (draw(n, k, oh, ow, seed=2), back, tiling),
-        "winograd_kernel": (draw(9, 4, 3, seed=3), taps_forth),
-        "winograd_taps_gradient": (draw(tiling.t**2, 4, 3, seed=4), taps_forth),
     }
     for name, (first, matrix, *rest) in calls.items():
         primitive, layouts = getattr(winograd, name), [lambda i, x: i.array(x)]

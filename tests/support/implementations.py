@@ -21,7 +21,7 @@ import xpcnn
 from tests.support.cuda_emulator import HostLauncher, compiler
 from tests.support.make import LACKING, Make, backend_name, why_unusable
 from xpcnn.backend import cpu, cuda, registry
-from xpcnn.backend.cpu import blocking, native, norm
+from xpcnn.backend.cpu import native, norm
 from xpcnn.backend.cpu.native import library, primitives
 from xpcnn.backend.cuda import launch
 from xpcnn.backend.cuda.launch import launched_by
@@ -48,10 +48,8 @@ CUDA = ("cuda-emulated", "cupy")
 ROUNDING = {"float64": 1e-14, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 """Largest error of a CUDA kernel, relative to the largest value: a few roundings of the dtype."""
 
-SMALL_BLOCKS = (
-    *((norm, "_LEAST", 1), (blocking, "_ROW", 8), (blocking, "_RUN", 3), (blocking, "_BLOCK_BYTES", 600)),
-)
-"""NumPy's kernels leave small arrays alone, and cut only large ones: here small ones are cut, too."""
+SMALL_BLOCKS = {"_LEAST": 1, "_ROW": 8, "_BLOCK": 150}
+"""NumPy's batch-norm leaves small arrays alone, and cuts only large ones: here small ones are cut, too."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +151,8 @@ def _implementation(
         if kind in KERNELS:
             monkeypatch.setattr(backend, "kernels", made.kernels())
         if kind == "cpu":
-            for module, name, value in SMALL_BLOCKS:
-                monkeypatch.setattr(module, name, value)
+            for name, value in SMALL_BLOCKS.items():
+                monkeypatch.setattr(norm, name, value)
         if kind == "compiled":
             monkeypatch.setattr(primitives, "LARGE", 1)
             monkeypatch.setattr(primitives, "LARGE_UPDATE", 1)

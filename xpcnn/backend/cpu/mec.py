@@ -7,12 +7,13 @@ output is in place at once.
 from __future__ import annotations
 
 import functools
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 
 from xpcnn.backend.cpu.gemm import SMALL
-from xpcnn.backend.cpu.parallel import Array, framed, last, place_for, view
+from xpcnn.backend.cpu.parallel import Array, framed, last, place_for, steps, view
 
 __all__ = ["KERNELS"]
 
@@ -23,74 +24,62 @@ _IN_CACHE: Final = 12 << 10
 """Numbers of an unfolded row that the nearest cache holds beside the sums of the gradient."""
 
 
-class _Plan(NamedTuple):
-    """How the unfolded rows (N, H, OW, kw·C) are read."""
-
-    blocks: int
-    """Products that an image is cut into."""
-    rows: int
-    """Rows of the output in each."""
-
-
 @functools.lru_cache(maxsize=256)
-def _plan(geometry: Any, longest: int = SMALL) -> _Plan | None:
-    """Return how to cut products of rows of `longest` numbers, or None where other ways are better."""
+def _rows_at_once(geometry: Any, longest: int = SMALL) -> int:
+    """Return the output rows of a product of `longest` unfolded numbers, or 0 where other ways are better."""
     _, k, oh, ow = geometry.output_shape
     inner = geometry.kernel[1] * geometry.c
     if geometry.groups > 1 or geometry.dilation[1] > 1 or not 0 < inner <= _LONGEST or 0 in (oh, ow):
-        return None
+        return 0
     most = min(longest // inner, SMALL // (inner * k)) // ow if geometry.stride[0] == 1 else 1
-    if most < 1:
-        return None
-    rows = max(count for count in range(1, oh + 1) if oh % count == 0 and count <= most)
-    return _Plan(oh // rows, rows)
+    return max((count for count in range(1, oh + 1) if oh % count == 0 and count <= most), default=0)
 
 
 def mec_forward(x: Array, filters: Array, geometry: Any, out: Array | None = None) -> Any:
     """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row."""
-    plan = _plan(geometry)
-    if plan is None:
+    rows = _rows_at_once(geometry)
+    if not rows:
         return NotImplemented
-    n, k, _, ow = geometry.output_shape
     images, memory = place_for(geometry.output_shape, x.dtype, out)
-    y = memory.reshape(n, plan.blocks, plan.rows * ow, k)
-    more = np.empty(y.shape, y.dtype) if len(filters) > 1 else y
-    for r, rows in enumerate(_unfolded(x, geometry, plan)):
-        if r == 0:
-            np.matmul(rows, filters[r], out=y)
-        else:
-            y += np.matmul(rows, filters[r], out=more)
+    y = _in_blocks(memory, rows)
+    first, *others = zip(_unfolded(x, geometry, rows), filters, strict=True)
+    np.matmul(*first, out=y)
+    product = np.empty(y.shape, y.dtype) if others else y
+    for operands in others:
+        y += np.matmul(*operands, out=product)
     return images
 
 
 def mec_grad_weight(x: Array, dy: Array, geometry: Any) -> Any:
     """Return the gradient of those matrices, (kh, kw·C, K)."""
-    plan = _plan(geometry, _IN_CACHE)
-    if plan is None:
+    rows = _rows_at_once(geometry, _IN_CACHE)
+    if not rows:
         return NotImplemented
-    n, k, _, ow = geometry.output_shape
-    gradient = np.ascontiguousarray(last(dy)).reshape(n, plan.blocks, plan.rows * ow, k)
-    kh, kw = geometry.kernel
-    sums = np.empty((kh, kw * geometry.c, k), x.dtype)
-    products = np.empty((n, plan.blocks, *sums.shape[1:]), x.dtype)
-    for r, rows in enumerate(_unfolded(x, geometry, plan)):
-        np.matmul(rows.swapaxes(2, 3), gradient, out=products)
-        np.add.reduce(products, axis=(0, 1), out=sums[r])
-    return sums
+    gradient = _in_blocks(np.ascontiguousarray(last(dy)), rows)
+    taps = (each.swapaxes(2, 3) for each in _unfolded(x, geometry, rows))
+    return np.stack([np.add.reduce(np.matmul(each, gradient), axis=(0, 1)) for each in taps])
 
 
-def _unfolded(x: Array, geometry: Any, plan: _Plan) -> Array:
+def _in_blocks(memory: Array, rows: int) -> Array:
+    """Return (N, OH, OW, K) in blocks of so many rows, (N, blocks, rows·OW, K)."""
+    n, oh, ow, k = memory.shape
+    return memory.reshape(n, oh // rows, rows * ow, k)
+
+
+def _unfolded(x: Array, geometry: Any, rows: int) -> Array:
     """Return, for each kernel row, the windows it meets: (kh, N, blocks, rows·OW, kw·C), a view."""
     images = framed(last(x), geometry.padding)
-    n, height, width, c = images.shape
+    n, height, _, c = images.shape
     (kh, kw), (sh, sw), dh = geometry.kernel, geometry.stride, geometry.dilation[0]
-    ow = geometry.ow
-    s_c = images.itemsize
-    s_w, s_h, s_n = s_c * c, s_c * c * width, s_c * c * width * height
+    oh, ow = geometry.output_size
+    s_n, s_h, s_w, s_c = steps(images)
     unfolded = view(images, (n, height, ow, kw * c), (s_n, s_h, sw * s_w, s_c)).copy()
     s_n, s_h, s_w, s_c = unfolded.strides
-    shape = (kh, n, plan.blocks, plan.rows * ow, kw * c)
-    return view(unfolded, shape, (dh * s_h, s_n, sh * plan.rows * s_h, s_w, s_c))
+    shape = (kh, n, oh // rows, rows * ow, kw * c)
+    return view(unfolded, shape, (dh * s_h, s_n, sh * rows * s_h, s_w, s_c))
 
 
-KERNELS: Final = {"mec_grad_weight": mec_grad_weight, "mec_forward": mec_forward}
+KERNELS: Final[dict[str, Callable[..., Any]]] = {
+    "mec_grad_weight": mec_grad_weight,
+    "mec_forward": mec_forward,
+}

@@ -6,17 +6,15 @@ put together afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
 from xpcnn.backend.cpu.gemm import gemm_columns
-from xpcnn.backend.cpu.parallel import Array, Padding, blocks, framed, last, place_for, steps, view
+from xpcnn.backend.cpu.parallel import Array, Padding, framed, last, place_for, steps, view
 
 __all__ = ["KERNELS"]
-
-_SOME: Final = 1024
-"""Places of a kernel that are transformed at once, so that what lies halfway takes little memory."""
 
 
 def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Any) -> Any:
@@ -51,16 +49,6 @@ def winograd_output_gradient(dy: Array, back: Array, tiling: Any) -> Any:
     return _transformed(images, np.ascontiguousarray(back.T), tiling)
 
 
-def winograd_kernel(taps: Array, forth: Array) -> Any:
-    """Return taps (9, C, K), transformed by `forth` (t, 3): (t², C, K)."""
-    return _transformed_matrices(taps, forth)
-
-
-def winograd_taps_gradient(dkernel: Array, forth: Array) -> Any:
-    """Return the gradient of the taps, (9, K, C), given that of the kernel, (t², K, C)."""
-    return _transformed_matrices(dkernel, np.ascontiguousarray(forth.T))
-
-
 def _transformed(images: Array, matrix: Array, tiling: Any) -> Array:
     """Return the tiles of images (N, H, W, C), one every m pixels, transformed: (t², N·tiles, C).
 
@@ -79,24 +67,8 @@ def _transformed(images: Array, matrix: Array, tiling: Any) -> Array:
     return tiles.reshape(t * t, n * rows * columns, c)
 
 
-def _transformed_matrices(stack: Array, matrix: Array) -> Array:
-    """Return a stack of matrices (size², A, B) for size×size places, transformed: (t², A, B)."""
-    t, size = matrix.shape
-    _, a, b = stack.shape
-    tiles = np.ascontiguousarray(stack).reshape(size, size, a * b)
-    whole = np.empty((t, t, a * b), stack.dtype)
-    scratch = np.empty((size, t, _SOME), stack.dtype)
-    for part in blocks(a * b, _SOME):
-        halfway = scratch[:, :, : part.stop - part.start]
-        np.matmul(matrix, tiles[:, :, part], out=halfway)
-        np.matmul(matrix, halfway.swapaxes(0, 1), out=whole[:, :, part].swapaxes(0, 1))
-    return whole.reshape(t * t, a, b)
-
-
-KERNELS: Final = {
+KERNELS: Final[dict[str, Callable[..., Any]]] = {
     "winograd_input": winograd_input,
-    "winograd_kernel": winograd_kernel,
     "winograd_output": winograd_output,
     "winograd_output_gradient": winograd_output_gradient,
-    "winograd_taps_gradient": winograd_taps_gradient,
 }
