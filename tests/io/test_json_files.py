@@ -142,7 +142,8 @@ def test_the_field_that_is_wrong_is_named() -> None:
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        (int, True), (int, 1.0), (int, "1"), (float, True), (float, "1"), (str, None), (bool, 0),
+        (int, True), (int, 1.0), (int, "1"), (float, True), (float, "1"), (float, 10**400),
+        (str, None), (bool, 0),
         (list[int], {}), (tuple[int, ...], [1.5]), (dict[str, int], [1]), (int | None, "x"), (None, 0),
         (Settings, []), (Settings, None), (Point, [1, 2]), (Told, {}), (Literal["a"], ["a"]),
         (Literal[1], True), (Annotated[int, io.Range(1)], 0), (Annotated[int, io.Range(1)] | None, 0),

@@ -44,7 +44,7 @@ def test_the_first_matching_group_alone_applies(parameters: dict[str, nn.Paramet
 
 
 def test_group_slots_follow_the_group_options(parameters: dict[str, nn.Parameter]) -> None:
-    optimizer = optim.SGD(parameters, groups={"fc.*": {"momentum": 0.5, "nesterov": True}})
+    optimizer = optim.SGD(parameters, lr=0.0, groups={"fc.*": {"momentum": 0.5, "nesterov": True}})
     optimizer.step(ones(parameters))
     kept = {path: list(arrays) for path, arrays in optimizer.state_dict()["state"].items()}
     assert kept == {"conv.weight": [], "conv.bias": [], "fc.weight": ["velocity"]}

@@ -81,6 +81,9 @@ def test_gradients_of_other_parameters() -> None:
     assert trunk.weight.data is arrays[1]
     with pytest.raises(ArgumentError, match="4 of the 4 gradients"):
         optim.SGD(nn.Linear(2, 2)).step(grads)
+    head.freeze()  # all gradients are others'
+    with pytest.raises(ArgumentError, match="2 of the 2 gradients"):
+        optim.SGD(head).step(backward(model))
     with pytest.raises(ArgumentError, match=r"SGD.step: grads must be the nn.Gradients.*got dict"):
         optimizer.step({})  # type: ignore[arg-type]
 
