@@ -183,14 +183,15 @@ static void pack(const Shape &g, const T *weight, const Phase &rows, const Phase
     for (long group = 0; group < g.groups; group++, weight += k * c * taps)
         for (long o = 0; o < outs; o += COLUMNS<T>) {
             const long some = std::min(long(COLUMNS<T>), outs - o);
-            for (long r = 0; r < rows.taps; r++)
-                for (long s = 0; s < columns.taps; s++) {
-                    const long tap = (rows.first - r * rows.step) * g.kw + columns.first - s * columns.step;
-                    for (long i = 0; i < ins; i++, to += COLUMNS<T>) {
-                        for (long v = 0; v < some; v++) to[v] = weight[(turned ? i * c + o + v : (o + v) * c + i) * taps + tap];
-                        for (long v = some; v < COLUMNS<T>; v++) to[v] = T(0);
+            for (long i = 0; i < ins; i++)
+                for (long r = 0; r < rows.taps; r++)
+                    for (long s = 0; s < columns.taps; s++) {
+                        const long tap = (rows.first - r * rows.step) * g.kw + columns.first - s * columns.step;
+                        T *at = to + ((r * columns.taps + s) * ins + i) * COLUMNS<T>;
+                        for (long v = 0; v < some; v++) at[v] = weight[(turned ? i * c + o + v : (o + v) * c + i) * taps + tap];
+                        for (long v = some; v < COLUMNS<T>; v++) at[v] = T(0);
                     }
-                }
+            to += rows.taps * columns.taps * ins * COLUMNS<T>;
         }
 }
 
@@ -397,7 +398,9 @@ template <class T> static void unpack(const Shape &g, const T *sums, T *weight) 
         return;
     }
     for (long q = 0; q < g.groups; q++, sums += taps * ins * padded)
-        for (long o = 0; o < outs; o++)
+        for (long o = 0; o < outs; o += WIDTH<T>)  // whole cache lines of the sums at a time
             for (long i = 0; i < ins; i++)
-                for (long tap = 0; tap < taps; tap++) *weight++ = sums[(tap * ins + i) * padded + o];
+                for (long tap = 0; tap < taps; tap++)
+                    for (long v = o; v < std::min(outs, o + WIDTH<T>); v++)
+                        weight[((q * outs + v) * ins + i) * taps + tap] = sums[(tap * ins + i) * padded + v];
 }
