@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from xpcnn.arguments import plain
@@ -66,8 +67,10 @@ def spec_of(model: Layer) -> ModelSpec:
     3
     """
     noted = model.spec or ModelSpec()
-    if noted.builder is not None and model._structure == structure_of(model) and _is_kept(noted):
-        return noted
+    if noted.builder is not None and model._structure == structure_of(model):
+        with suppress(ArgumentError):
+            if _read_back(noted).arguments == plain(noted.arguments):  # as they are after a file, too
+                return noted
     noted = noted._replace(builder=None, arguments={})
     try:
         described = noted._replace(structure=model.config())
@@ -75,14 +78,6 @@ def spec_of(model: Layer) -> ModelSpec:
     except ArgumentError as error:
         return noted._replace(missing=str(error))
     return described
-
-
-def _is_kept(spec: ModelSpec) -> bool:
-    """Return whether a builder's arguments come out of a file as they are."""
-    try:
-        return bool(_read_back(spec).arguments == plain(spec.arguments))
-    except ArgumentError:
-        return False
 
 
 def _read_back(spec: ModelSpec) -> ModelSpec:
