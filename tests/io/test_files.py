@@ -13,7 +13,7 @@ import pytest
 
 import xpcnn
 from xpcnn.errors import CheckpointError
-from xpcnn.io import files, locked_file, make_folder, replacing
+from xpcnn.io import files, keeping, locked_file, make_folder, replacing, sweep
 
 ROOT = str(Path(xpcnn.__file__).parent.parent)
 posix = pytest.mark.skipif(os.name != "posix", reason="needs flock")
@@ -63,6 +63,22 @@ def refuse(*_: Any) -> None:
     raise OSError(95, "Operation not supported")
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    a, b = tmp_path / "a", tmp_path / "b"
+    for text in "123":
+        with keeping(a, b):
+            write(a, text)
+        assert b.exists() == (text != "1")
+    assert (a.read_text(), b.read_text()) == ("3", "2")
+    with pytest.raises(RuntimeError), keeping(a, b):
+        raise RuntimeError
+    assert (a.read_text(), b.read_text()) == ("3", "2")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
 @posix
 @pytest.mark.process
 def test_what_a_killed_process_leaves_is_swept(tmp_path: Path) -> None:
@@ -86,9 +102,9 @@ with replacing(sys.argv[1]) as temporary:
 def test_what_is_being_written_is_not_swept(tmp_path: Path) -> None:
     with replacing(tmp_path / "a") as first:
         first.write_text("first")
-        files.sweep(tmp_path / "a")
+        sweep(tmp_path / "a")
         write(tmp_path / "a", "second")
-        code = "import sys; from xpcnn.io.files import sweep; sweep(sys.argv[1])"
+        code = "import sys; from xpcnn.io import sweep; sweep(sys.argv[1])"
         assert python(code, tmp_path / "a").returncode == 0
     assert (tmp_path / "a").read_text() == "first"
 

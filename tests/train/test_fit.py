@@ -139,12 +139,6 @@ def test_a_last_sample_alone_joins_the_batch_before_where_statistics_are_taken(n
         np.testing.assert_array_equal(array, theirs[name])
 
 
-def test_batches_of_one_sample_stay() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 3))
-    history = Trainer(model, optim.SGD(model)).fit(SMALL, epochs=1, batch_size=1, progress=None)
-    assert len(history.losses) == len(SMALL)
-
-
 def test_the_trainers_seed_decides_order_and_masks(new_model: Any, digits: Dataset) -> None:
     orders, masks = [], []
     for seed in (0, 0, 1):

@@ -14,7 +14,7 @@ from typing import Any
 
 from xpcnn.errors import CheckpointError
 
-__all__ = ["locked_file", "make_folder", "replacing", "sweep"]
+__all__ = ["keeping", "locked_file", "make_folder", "replacing", "sweep"]
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
@@ -79,6 +79,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if handle is not None:
             os.close(handle)
+
+
+@contextmanager
+def keeping(path: str | os.PathLike[str], name: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep the file that a block replaces: it is called `name` when the block succeeds.
+
+    Raises
+    ------
+    CheckpointError
+        When that cannot be written.
+    """
+    if not os.path.exists(path):
+        yield
+        return
+    with replacing(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, temporary)
+        yield
 
 
 def sweep(path: str | os.PathLike[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xpcnn.errors import CheckpointError, DivergenceError
-from xpcnn.io import checked, locked_file, make_folder, read_json, write_json
+from xpcnn.io import checked, keeping, locked_file, make_folder, read_json, sweep, write_json
 from xpcnn.train.callback import Callback
 from xpcnn.train.checkpoint import Checkpoint, save_checkpoint
 from xpcnn.train.finite import require_finite
@@ -138,6 +137,8 @@ class RunDirectory(Callback):
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked_file(path))
+                for file in (self.path / "run.json", self.weights_file, self.best_file, self.checkpoint_file):
+                    sweep(file)
             except BlockingIOError:
                 number = path.read_bytes()[:20].decode("ascii", "replace").strip() if path.exists() else ""
                 holder = f"process {number}" if number.isdecimal() else "another process"
@@ -184,11 +185,8 @@ class RunDirectory(Callback):
                 trainer.eval_model.save(self.best_file)
             # The checkpoint comes after the weights: a run that is killed in between does this epoch again.
             trainer.eval_model.save(self.weights_file)
-            next_file = self.path / "checkpoint-next.safetensors"
-            save_checkpoint(next_file, trainer)
-            if self.checkpoint_file.exists():
-                os.replace(self.checkpoint_file, self.previous_checkpoint_file)
-            os.replace(next_file, self.checkpoint_file)
+            with keeping(self.checkpoint_file, self.previous_checkpoint_file):
+                save_checkpoint(self.checkpoint_file, trainer)
             self._history.append(trainer.history)
 
     def _own_or_older(self, name: str, older: str) -> Path:
