@@ -69,6 +69,12 @@ def test_tolerances() -> None:
     for wrong in ({"rtol": 0, "atol": 0.4}, {"rtol": 0.01, "atol": 0}, {"rtol": 0.002}):
         with pytest.raises(AssertionError):
             assert_close(x + 0.5, x, **wrong)
+    with pytest.raises(AssertionError):
+        assert_close(1.5e-7 * x, 1e-7 * x)
+    whole = np.asarray([1, 5])
+    assert_close(whole, whole + 1, atol=1)
+    with pytest.raises(AssertionError):
+        assert_close(whole, whole + 1, atol=0.5)
 
 
 @pytest.mark.parametrize("wrong", [NAN, INF, -INF, 1.0])
