@@ -193,10 +193,10 @@ class Plan:
         That returns whether these are finite: else NaN may have spread, and they are to be done again.
         `shape` is that of the convolution whose weight is given.
         """
-        s, kernels, bias_at, mode = self.sizes, self.kernels.winograd[m], *_epilogue(bias, relu)
-        packed = self._empty(kernels.packed_size(s.k, s.c))
+        kernels, bias_at, mode = self.kernels.winograd[m], *_epilogue(bias, relu)
+        packed_size, size = self.winograd_sizes
+        packed = self._empty(packed_size)
         kernels.pack(shape, pointer(weight), int(turned), pointer(packed))
-        size = kernels.scratch(self.shape)
 
         def run(tiles: slice, y: int) -> int:
             scratch, ends = self._empty(size), (tiles.start, tiles.stop)
@@ -209,7 +209,7 @@ class Plan:
 
     def _winograd_sums(self, m: int, x: Images, dy: Images) -> Array:
         s, kernels = self.sizes, self.kernels.winograd[m]
-        numbers, size = (m + 2) ** 2 * s.c * s.k, kernels.scratch(self.shape)
+        numbers, size = (m + 2) ** 2 * s.c * s.k, self.winograd_sizes[1]
 
         def run(tiles: slice) -> Array:
             sums, scratch = np.zeros(numbers, self.dtype), self._empty(size)
@@ -228,6 +228,12 @@ class Plan:
     @functools.cached_property
     def turned_packed(self) -> int:
         return int(self.kernels.packed_turned_size(self.shape))
+
+    @functools.cached_property
+    def winograd_sizes(self) -> tuple[int, int]:
+        """Numbers of the transformed weight, and of a part's scratch memory."""
+        kernels = self.kernels.winograd[self.m or 2]
+        return int(kernels.packed_size(self.sizes.k, self.sizes.c)), int(kernels.scratch(self.shape))
 
     @functools.cached_property
     def forward_scratch(self) -> int:
@@ -256,12 +262,8 @@ class Plan:
         ]
         for plan in filter(None, (self, self.turned)):
             if plan.m:
-                kernels, numbers = plan.kernels.winograd[plan.m], (plan.m + 2) ** 2 * s.c * s.k
-                scratch = parts * kernels.scratch(plan.shape)
-                passes += [
-                    scratch + kernels.packed_size(plan.sizes.k, plan.sizes.c),
-                    scratch + self._sums_at_once(numbers) * numbers,
-                ]
+                numbers, (packed, scratch) = (plan.m + 2) ** 2 * s.c * s.k, plan.winograd_sizes
+                passes.append(parts * scratch + max(packed, self._sums_at_once(numbers) * numbers))
         return (max(passes) + s.k * s.c // s.groups * s.kh * s.kw) * self.dtype.itemsize
 
 

@@ -121,8 +121,8 @@ def _add_bias(relu: bool, y: Array, bias: Array) -> Any:
     kernels, last = kernels_for(y, bias), channels_last(y)
     if kernels is None or not (y.size and last.flags.c_contiguous and y.flags.writeable):
         return NotImplemented
-    channels = bias.size
-    kernels.add_bias(pointer(y), pointer(np.ascontiguousarray(bias)), int(relu), y.size // channels, channels)
+    channels, bias = bias.size, np.ascontiguousarray(bias)
+    kernels.add_bias(pointer(y), pointer(bias), int(relu), y.size // channels, channels)
     return y
 
 
