@@ -26,10 +26,16 @@ from xpcnn.ops.conv import ConvGeometry
 from xpcnn.ops.conv.executor import Epilogue, plan_for
 
 ROUNDING = {"float32": 2e-5, "float64": 1e-12}
-WIDE = {
+TRANSFORMED = {
     "winograd": Case((2, 32, 9, 7), (32, 32, 3, 3), padding=1, pads=(1, 1, 1, 1)),
     "winograd, few tiles": Case((1, 64, 4, 4), (64, 64, 3, 3), padding=1, pads=(1, 1, 1, 1)),
     "winograd, padded by two": Case((3, 64, 5, 6), (32, 64, 3, 3), padding=2, pads=(2, 2, 2, 2)),
+}
+TILES = {f"{name}, F({m}x{m})": m for name in TRANSFORMED for m in (2, 4)}
+"""Cases for which Winograd's transform is taken, however few tiles they have, and the tile."""
+
+WIDE = {
+    **{name: TRANSFORMED[name.rpartition(", F")[0]] for name in TILES},
     "a tail of channels": Case((2, 16, 8, 6), (37, 16, 3, 3), padding=1, pads=(1, 1, 1, 1)),
     "strided": Case((2, 20, 9, 11), (33, 20, 3, 3), stride=2, padding=1, pads=(1, 1, 1, 1)),
     "strided 1x1": Case((2, 16, 7, 8), (64, 16, 1, 1), stride=2),
@@ -42,7 +48,19 @@ WIDE = {
 }
 
 
-@pytest.fixture(params=["v2", "v3", "v4", "neon"])
+@pytest.fixture(autouse=True)
+def _transform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take the transform that a case is named after."""
+    named = getattr(request.node, "callspec", None)
+    tile = TILES.get(named.params.get("name")) if named else None
+    if tile:
+        monkeypatch.setattr(native.plan, "_winograd_tile", lambda sizes, kernels: tile)
+    native.convolution._plans.clear()
+    yield
+    native.convolution._plans.clear()
+
+
+@pytest.fixture(params=library._known())
 def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     use_version(monkeypatch, request.param)
     yield request.param
@@ -130,7 +148,8 @@ def test_convolution(version: str, dtype: str, name: str, layout: str) -> None:
     x, w = draw(case.x, 1).astype(dtype), draw(case.w, 2).astype(dtype)
     bias, dy = draw(case.w[:1], 3).astype(dtype), draw(g.output_shape, 4).astype(dtype)
     assert compiled.unsupported(g, dtype) is None
-    rounding = 5.0 if plan_of(g, dtype).m == 4 else 1.0  # Winograd's larger tiles lose up to a digit
+    assert plan_of(g, dtype).m == TILES.get(name)
+    rounding = 5.0 if TILES.get(name) == 4 else 1.0  # the larger tiles lose up to a digit
     y, dx, dweight = by_taps(x, w, dy, case)
     y += bias.reshape(1, -1, 1, 1)
     x, dy = order(x), order(dy)
@@ -144,7 +163,7 @@ def test_convolution(version: str, dtype: str, name: str, layout: str) -> None:
     is_close(compiled.grad_weight(x, dy, g, 0), dweight, dtype, rounding)
 
 
-@pytest.mark.parametrize("name", ["winograd", "stem", "depthwise"])
+@pytest.mark.parametrize("name", ["winograd, F(2x2)", "winograd, F(4x4)", "stem", "depthwise"])
 @pytest.mark.parametrize("bytes_at_once", [1, 20_000, 1 << 20])
 @pytest.mark.parametrize("odd", [1.0, np.nan])
 def test_a_pooling_behind_it_gives_the_same_bits(
@@ -166,7 +185,7 @@ def test_a_pooling_behind_it_gives_the_same_bits(
         is_close(pooled, max_pool.max_pool_windows.portable(y, pooling), "float32", 5.0)
 
 
-@pytest.mark.parametrize("name", ["winograd", "strided", "depthwise"])
+@pytest.mark.parametrize("name", ["winograd, F(2x2)", "winograd, F(4x4)", "strided", "depthwise"])
 def test_the_bits_do_not_depend_on_threads(version: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native.sizes, "WORTH_A_PART", 1000)
     native.convolution._plans.clear()
@@ -192,7 +211,9 @@ def test_the_bits_do_not_depend_on_threads(version: str, name: str, monkeypatch:
 
 @needs_kernels
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["winograd", "strided", "depthwise", "wide groups", "stem"])
+@pytest.mark.parametrize(
+    "name", ["winograd, F(2x2)", "winograd, F(4x4)", "strided", "depthwise", "wide groups", "stem"]
+)
 def test_scratch_memory_is_what_is_stated(name: str, threads: int, dtype: str) -> None:
     case, compiled = WIDE[name], CompiledConvolution()
     g = geometry(case._replace(x=(30, case.x[1], 40, 36)))
@@ -224,7 +245,7 @@ def test_a_workspace_limit_cuts_the_work(limit: int) -> None:
         is_close(found, expected, "float32", 5.0)
 
 
-@pytest.mark.parametrize("name", ["winograd", "strided", "depthwise"])
+@pytest.mark.parametrize("name", ["winograd, F(2x2)", "winograd, F(4x4)", "strided", "depthwise"])
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
 def test_nan_and_infinity_stay_where_they_belong(version: str, name: str, odd: float) -> None:
     case, compiled = WIDE[name], CompiledConvolution()
