@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.cuda_emulator import HostLauncher, build, compiler
 from tests.support.ops import Array
-from xpcnn.backend.cuda.launch import PointerTable, divider, launch, launched_by, record
+from xpcnn.backend.cuda.launch import PointerTable, dividers, launch, launched_by, record
 from xpcnn.backend.cuda.source import Family, stand_alone
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(compiler() is None, reason="no C++ compiler")]
@@ -131,7 +131,7 @@ def test_division(common: ctypes.CDLL) -> None:
     divisors = {1, 2, 3, 5, 7, 9, 224, 641, 65535, 65536, 65537, largest - 1, largest}
     divisors |= {1 << bit for bit in range(31)} | {(1 << bit) - 1 for bit in range(2, 31)}
     for d in sorted(divisors | set(generator.integers(1, largest, 50).tolist())):
-        fields = (ctypes.c_longlong * 3)(*divider(d))
+        fields = (ctypes.c_longlong * 3)(*dividers(d))
         near = [k * d + offset for k in (1, largest // d // 2, largest // d) for offset in (-1, 0, 1)]
         for n in [0, 1, largest, *near, *generator.integers(0, largest, 50).tolist()]:
             if 0 <= n <= largest:

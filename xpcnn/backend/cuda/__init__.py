@@ -20,7 +20,4 @@ FAMILIES: Final = tuple(module.FAMILY for module in _MODULES)
 
 def table() -> Mapping[str, Callable[..., Any]]:
     """Return the wrappers by the names of the primitives they replace. Nothing is compiled yet."""
-    found: dict[str, Callable[..., Any]] = {}
-    for module in _MODULES:
-        found.update(module.KERNELS)
-    return found
+    return {name: kernel for module in _MODULES for name, kernel in module.KERNELS.items()}

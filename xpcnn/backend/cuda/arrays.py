@@ -28,20 +28,19 @@ __all__ = [
 MaybeArray = TypeVar("MaybeArray")
 
 
-def storage_of(*arrays: Array) -> str | None:
-    """Return the C++ type of the elements of all `arrays`, or None where they differ or kernels lack it."""
-    names = {dtype_name(x.dtype) for x in arrays}
+def storage_of(*arrays: Array | None) -> str | None:
+    """Return the C++ type of the elements of all `arrays`, or None where they differ or kernels lack it.
+
+    Arguments that are None are passed over.
+    """
+    names = {dtype_name(x.dtype) for x in arrays if x is not None}
     return STORAGE.get(names.pop()) if len(names) == 1 else None
 
 
 def element_strides(x: Array) -> tuple[int, ...]:
     """Return the strides of `x` in elements."""
-    return _in_elements(x.strides, x.dtype.itemsize)
-
-
-@functools.lru_cache(maxsize=1024)
-def _in_elements(strides: tuple[int, ...], size: int) -> tuple[int, ...]:
-    return tuple(stride // size for stride in strides)
+    size = x.dtype.itemsize
+    return tuple([stride // size for stride in x.strides])
 
 
 def vector_width(axis: int, *arrays: Array) -> int:
@@ -49,8 +48,7 @@ def vector_width(axis: int, *arrays: Array) -> int:
 
     The arrays are of one dtype, and vectors must divide that axis of the first.
     """
-    first = arrays[0]
-    width = _width(axis, first.dtype, first.shape[axis], tuple(x.strides for x in arrays))
+    width = _width(axis, arrays[0].dtype, arrays[0].shape[axis], tuple(x.strides for x in arrays))
     return 1 if width > 1 and any(launch.address(x) % VECTOR_BYTES for x in arrays) else width
 
 

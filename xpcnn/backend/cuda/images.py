@@ -9,7 +9,7 @@ from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.arrays import dtype_name
 from xpcnn.backend.base import Backend
 from xpcnn.backend.cuda.arrays import contiguous, empty
-from xpcnn.backend.cuda.launch import divider, launch, record, sized
+from xpcnn.backend.cuda.launch import dividers, launch, record, sized
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions
 from xpcnn.backend.current import backend_of
 
@@ -25,11 +25,10 @@ def scaled_images(x: Array, scales: tuple[float, ...], shifts: tuple[float, ...]
         return NotImplemented
     y = empty(x, x.shape, dtype)
     channels, height, width = x.shape[1:] if x.ndim == 4 else (1, 1, 1)
-    dividers = [record(*divider(max(size, 1))) for size in (channels, height, width)]
+    of = [record(*dividers(size)) for size in (channels, height, width)]
     wide = "float64" if storage == "double" else "float32"
     constants = _constants(backend_of(x), scales, shifts, wide)
-    count, kernel = sized("scale_images", storage, x, None)
-    launch(FAMILY, kernel, count, contiguous(x), y, *dividers, constants, len(scales))
+    launch(FAMILY, *sized("scale_images", storage, x, None), contiguous(x), y, *of, constants, len(scales))
     return y
 
 

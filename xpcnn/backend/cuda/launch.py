@@ -15,7 +15,7 @@ import numpy as np
 from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.source import Family, first_argument
 
-__all__ = ["Launcher", "PointerTable", "address", "divider", "launch", "launched_by", "record", "sized"]
+__all__ = ["Launcher", "PointerTable", "address", "dividers", "launch", "launched_by", "record", "sized"]
 
 MOST_32BIT: int = (1 << 31) - 1
 """The most work items that are counted in 32 bits."""
@@ -67,25 +67,27 @@ def address(x: Array) -> int:
     return _launcher().address(x)
 
 
-def index_type(count: int) -> str:
-    """Return the C++ type that work items of this number are counted in."""
-    return "unsigned" if count <= MOST_32BIT else "long long"
-
-
-def sized(name: str, storage: str, result: Array, width: int | None, *more: str) -> tuple[int, str]:
-    """Return how many threads fill `result`, so many elements each, and the kernel that counts them.
+def sized(name: str, storage: str, result: Array, width: int | None, *more: str) -> tuple[str, int]:
+    """Return the kernel that fills `result`, and with how many threads, of so many elements each.
 
     A `width` of None is that of a kernel without this argument.
     """
     count = result.size // (width or 1)
-    arguments = [storage, *([] if width is None else [str(width)]), *more, index_type(count)]
-    return count, f"{name}<{', '.join(arguments)}>"
+    index = "unsigned" if count <= MOST_32BIT else "long long"
+    arguments = [storage, *([] if width is None else [str(width)]), *more, index]
+    return f"{name}<{', '.join(arguments)}>", count
 
 
-def divider(divisor: int) -> tuple[int, int, int]:
-    """Return the fields of a ``Divider``, which divides numbers below 2³¹ by a multiplication and a shift."""
-    shift = (divisor - 1).bit_length()
-    return divisor, (((1 << shift) - divisor) << 32) // divisor + 1, shift
+def dividers(*divisors: int) -> list[int]:
+    """Return the fields of a ``Divider`` for each, which divides numbers below 2³¹; by 1 in place of 0.
+
+    It divides by a multiplication and a shift.
+    """
+    fields = []
+    for divisor in (max(divisor, 1) for divisor in divisors):
+        shift = (divisor - 1).bit_length()
+        fields += [divisor, (((1 << shift) - divisor) << 32) // divisor + 1, shift]
+    return fields
 
 
 @functools.lru_cache(maxsize=1024)
@@ -116,11 +118,6 @@ def _launcher() -> Launcher:
     return _other or _cupy_launcher()
 
 
-@functools.cache
-def _cupy_launcher() -> Launcher:
-    return _CupyLauncher()
-
-
 class _CupyLauncher:
     """A `cupy.RawModule` for each family and storage type; CuPy keeps its binaries, also on disk."""
 
@@ -128,36 +125,32 @@ class _CupyLauncher:
         import cupy
 
         self._cupy = cupy
-        self._modules: dict[tuple[str, str], Any] = {}
         self._kernels: dict[tuple[str, str], Any] = {}
 
     def launch(self, family: Family, kernel: str, count: int, args: tuple[Any, ...]) -> None:
-        function = self._kernels.get((family.name, kernel))
-        if function is None:
-            function = self._module(family, kernel).get_function(kernel)
-            self._kernels[family.name, kernel] = function
+        if (family.name, kernel) not in self._kernels:
+            self._compile(family, first_argument(kernel))
         blocks = min(-(-count // _THREADS), _MOST_BLOCKS)
-        function((blocks,), (_THREADS,), (count, *map(self._argument, args)))
+        arguments = (count, *map(self._argument, args))
+        self._kernels[family.name, kernel]((blocks,), (_THREADS,), arguments)
 
     def address(self, x: Array) -> int:
         return int(x.data.ptr)
 
-    def _module(self, family: Family, kernel: str) -> Any:
-        """Return the module of all kernels with the same first argument: float is often the only one."""
-        storage = first_argument(kernel)
-        module = self._modules.get((family.name, storage))
-        if module is None:
-            module = self._modules[family.name, storage] = self._cupy.RawModule(
-                code=family.source(),
-                options=("-std=c++17",),
-                name_expressions=[other for other in family.kernels if first_argument(other) == storage],
-            )
-        return module
+    def _compile(self, family: Family, storage: str) -> None:
+        """Compile the kernels whose first argument is this: float is often the only one."""
+        names = [name for name in family.kernels if first_argument(name) == storage]
+        source = family.source()
+        module = self._cupy.RawModule(code=source, options=("-std=c++17",), name_expressions=names)
+        self._kernels |= {(family.name, name): module.get_function(name) for name in names}
 
     def _argument(self, arg: Any) -> Any:
-        if isinstance(arg, PointerTable):
-            # CuPy copies through pinned memory of its own, in the stream's order: nobody waits.
-            return self._cupy.asarray(
-                np.array([0 if x is None else self.address(x) for x in arg.arrays], np.int64)
-            )
-        return arg
+        if not isinstance(arg, PointerTable):
+            return arg
+        # CuPy copies through pinned memory of its own, in the stream's order: nobody waits.
+        return self._cupy.asarray(
+            np.array([0 if x is None else self.address(x) for x in arg.arrays], np.int64)
+        )
+
+
+_cupy_launcher = functools.cache(_CupyLauncher)

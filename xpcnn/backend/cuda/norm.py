@@ -71,9 +71,8 @@ class _Plan(NamedTuple):
 
     def empty(self, like: Array, *shape: int) -> Array:
         """Return a new array in the dtype that is summed in."""
-        return empty(
-            like, shape, backend_of(like).dtype("float64" if self.storage == "double" else "float32")
-        )
+        wide = "float64" if self.storage == "double" else "float32"
+        return empty(like, shape, backend_of(like).dtype(wide))
 
 
 def batch_norm_train(
@@ -101,9 +100,8 @@ def batch_norm_train(
     running = contiguous(running_mean), contiguous(running_var)
     new = tuple(None if old is None else empty(x, (channels,)) for old in running)
     unbiased = plan.values / (plan.values - 1)
-    constants = (unbiased, float(momentum), float(eps))
-    results = (mean, inverse_std, *new)
-    plan.launch("finish_moments", channels, *source, partial, chunks, *constants, *running, *results)
+    given, constants = (*source, partial, chunks), (unbiased, float(momentum), float(eps))
+    plan.launch("finish_moments", channels, *given, *constants, *running, mean, inverse_std, *new)
     return _normalise(plan, source, mean, inverse_std, weight, bias), mean, inverse_std, *new
 
 
@@ -157,10 +155,9 @@ def _normalise(
 
 def _plan(x: Array, *others: Array | None) -> _Plan | None:
     """Return the plan for arrays of one dtype; None where there is nothing to do or kernels cannot do it."""
-    storage = storage_of(x, *(other for other in others if other is not None))
-    images, channels, *sizes = x.shape
-    pixels = math.prod(sizes)
-    values = images * pixels
+    storage = storage_of(x, *others)
+    channels, pixels = x.shape[1], math.prod(x.shape[2:])
+    values = x.shape[0] * pixels
     if storage is None or not values * channels or max(channels, values) >= _MOST:
         return None
     steps = element_strides(x)

@@ -9,7 +9,7 @@ import functools
 import math
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,6 +25,9 @@ Options = Mapping[str, Any]
 Update = tuple[Array, Array, Mapping[str, Array], int, Options]
 """(data, gradient, state, steps, options) of one parameter"""
 
+Constants = Callable[[int, Options], tuple[float, ...]]
+"""Returns a kernel's options for an update of this number, in float64."""
+
 # Optimisers widen half precision first.
 _STORAGE: Final = ("float", "double")
 
@@ -37,16 +40,6 @@ _OPTIONS: Final = 8
 _MOST: Final = 1 << 31  # places in a parameter, and work items, are counted in 32 bits
 # The struct ``Update``: sizes, how the gradient is read, and the options.
 _UPDATE: Final = struct.Struct(f"={2 + 1 + (_AXES - 1) + _AXES}q{_OPTIONS}d")
-
-
-class _Rule(NamedTuple):
-    """How one optimiser updates."""
-
-    kernel: str
-    state: tuple[str, ...]
-    """The names of the arrays it keeps, two at most."""
-    constants: Callable[[int, Options], tuple[float, ...]]
-    """The kernel's options for an update of this number, in float64."""
 
 
 def _sgd(steps: int, options: Options) -> tuple[float, ...]:
@@ -75,8 +68,11 @@ def _adamw(steps: int, options: Options) -> tuple[float, ...]:
     return _adam(steps, options, decay=0.0, shrink=1 - options["lr"] * options["weight_decay"])
 
 
-def _step(rule: _Rule, updates: list[Update]) -> Any:
-    """Return the new arrays of all parameters; their state is changed in place."""
+def _step(rule: str, kept: tuple[str, ...], constants: Constants, updates: list[Update]) -> Any:
+    """Return the new arrays of all parameters; their state is changed in place.
+
+    An optimiser's rule is a kernel's argument. It keeps at most two arrays.
+    """
     storage = storage_of(*(data for data, *_ in updates))
     tiles = [-(-data.size // _TILE) for data, *_ in updates]
     most = max(sum(tiles) * _LANES, *(data.size for data, *_ in updates))
@@ -87,20 +83,20 @@ def _step(rule: _Rule, updates: list[Update]) -> Any:
     updated: list[Array] = []
     first_tile = 0
     for (data, gradient, state, steps, options), own_tiles in zip(updates, tiles, strict=True):
-        reading = _reading(tuple(gradient.shape), element_strides(gradient))
+        reading = _reading(gradient.shape, element_strides(gradient))
         if not reading:
             gradient = contiguous(gradient)
-            reading = _reading(tuple(gradient.shape), element_strides(gradient))
-        constants = rule.constants(steps, options)
-        unused = (0.0,) * (_OPTIONS - len(constants))
-        rows.append(_UPDATE.pack(data.size, first_tile, *reading, *constants, *unused))
+            reading = _reading(gradient.shape, element_strides(gradient))
+        numbers = constants(steps, options)
+        unused = (0.0,) * (_OPTIONS - len(numbers))
+        rows.append(_UPDATE.pack(data.size, first_tile, *reading, *numbers, *unused))
         first_tile += own_tiles
         updated.append(empty(data, data.shape))
-        kept = [state.get(name) for name in rule.state]
-        pointers += [contiguous(data), gradient, updated[-1], *kept, *[None] * (2 - len(kept))]
-    numbers = backend_of(updates[0][0]).asarray(np.frombuffer(b"".join(rows), np.int64))
-    kernel = f"update_all<{storage}, {rule.kernel}>"
-    launch(FAMILY, kernel, first_tile * _LANES, PointerTable(tuple(pointers)), numbers, len(updates))
+        arrays = [*(state.get(name) for name in kept), None, None]
+        pointers += [contiguous(data), gradient, updated[-1], *arrays[:2]]
+    table = backend_of(updates[0][0]).asarray(np.frombuffer(b"".join(rows), np.int64))
+    kernel = f"update_all<{storage}, {rule}>"
+    launch(FAMILY, kernel, first_tile * _LANES, PointerTable(tuple(pointers)), table, len(updates))
     return updated
 
 
@@ -115,9 +111,9 @@ def _reading(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...
 
 
 KERNELS: Final = {
-    "sgd_step": functools.partial(_step, _Rule("Sgd", ("velocity",), _sgd)),
-    "adagrad_step": functools.partial(_step, _Rule("AdaGrad", ("h",), _adagrad)),
-    "rmsprop_step": functools.partial(_step, _Rule("RmsProp", ("v", "velocity"), _rmsprop)),
-    "adam_step": functools.partial(_step, _Rule("Adam", ("m", "v"), _adam)),
-    "adamw_step": functools.partial(_step, _Rule("Adam", ("m", "v"), _adamw)),
+    "sgd_step": functools.partial(_step, "Sgd", ("velocity",), _sgd),
+    "adagrad_step": functools.partial(_step, "AdaGrad", ("h",), _adagrad),
+    "rmsprop_step": functools.partial(_step, "RmsProp", ("v", "velocity"), _rmsprop),
+    "adam_step": functools.partial(_step, "Adam", ("m", "v"), _adam),
+    "adamw_step": functools.partial(_step, "Adam", ("m", "v"), _adamw),
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.arrays import element_strides, empty_images, storage_of, vector_width
-from xpcnn.backend.cuda.launch import divider, launch, record, sized
+from xpcnn.backend.cuda.launch import dividers, launch, record, sized
 from xpcnn.backend.cuda.source import Family, vectored
 
 __all__ = ["FAMILY", "KERNELS"]
@@ -53,8 +53,7 @@ def _launch(name: str, size: tuple[int, int], geometry: Any, include_pad: bool, 
     width = vector_width(1, *given.values())
     strides = {name: element_strides(array) for name, array in given.items()}
     pooling = _pooling(width, geometry, include_pad, **strides)
-    count, kernel = sized(name, storage, result, width)
-    launch(FAMILY, kernel, count, *given.values(), result, pooling)
+    launch(FAMILY, *sized(name, storage, result, width), *given.values(), result, pooling)
     return result
 
 
@@ -70,8 +69,7 @@ def _pooling(
     """Return the struct ``Pooling``."""
     _, channels, *size = geometry.input_shape
     sizes = (channels // width, *size, *geometry.output_shape[2:], *geometry.stride)
-    dividers = (field for size in sizes for field in divider(max(size, 1)))
-    return record(*dividers, *geometry.kernel, *geometry.padding, int(include_pad), *x, *y, *dy)
+    return record(*dividers(*sizes), *geometry.kernel, *geometry.padding, int(include_pad), *x, *y, *dy)
 
 
 KERNELS: Final = {

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from xpcnn.backend.arrays import LibraryArray as Array
 from xpcnn.backend.cuda.arrays import c_strides, element_strides, empty_like, merge_axes, storage_of
-from xpcnn.backend.cuda.launch import divider, launch, record, sized
+from xpcnn.backend.cuda.launch import dividers, launch, record, sized
 from xpcnn.backend.cuda.source import STORAGE, Family, expressions
 from xpcnn.backend.random import Key
 
@@ -27,17 +27,14 @@ def drop(x: Array, p: float, key: Key) -> Any:
     storage = storage_of(x)
     y, mask = empty_like(x), empty_like(x)
     order = sorted(range(x.ndim), key=lambda axis: -y.strides[axis])
-    of_place, of_x = (
-        [strides[axis] for axis in order] for strides in (c_strides(x.shape), element_strides(x))
-    )
-    axes = merge_axes([x.shape[axis] for axis in order], of_place, of_x)
+    given = x.shape, c_strides(x.shape), element_strides(x)
+    axes = merge_axes(*([each[axis] for axis in order] for each in given))
     if storage is None or not x.size or len(axes) > _AXES:
         return NotImplemented
     sizes, places, steps = zip(*[(1, 0, 0)] * (_AXES - len(axes)), *axes, strict=True)
-    dividers = (field for size in sizes[1:] for field in divider(size))
-    count, kernel = sized("drop", storage, x, None)
     bound, scale = math.ceil(p * 2**32), 1 / (1 - p) if p < 1 else 0.0
-    launch(FAMILY, kernel, count, x, y, mask, record(*dividers, *places, *steps), bound, scale, key.seed64)
+    reading = record(*dividers(*sizes[1:]), *places, *steps)
+    launch(FAMILY, *sized("drop", storage, x, None), x, y, mask, reading, bound, scale, key.seed64)
     return y, mask
 
 
