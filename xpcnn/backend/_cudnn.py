@@ -157,7 +157,7 @@ class CudnnConvolution:
     def __init__(self, backend: CupyBackend, cupy: Any) -> None:
         self._backend = backend
         self._cupy = cupy
-        self._plan = functools.lru_cache(_MOST_PLANS)(self._choose)
+        self._plan = functools.lru_cache(_MOST_PLANS)(lambda one: choose(self._cudnn, one, self._handle))
         # A handle carries its stream, so that two threads must not use it at once.
         self._lock = threading.Lock()
 
@@ -173,15 +173,6 @@ class CudnnConvolution:
         """Return the bytes of what may have to be copied: inputs in other orders, and weights to match."""
         shapes = geometry.input_shape, geometry.output_shape, geometry.weight_shape
         return sum(map(math.prod, shapes)) * itemsize(dtype)
-
-    def forward(self, x: Array, weight: Array, geometry: Any, limit: int) -> Array:
-        return self._run("forward", x, weight, geometry, limit)
-
-    def grad_input(self, dy: Array, weight: Array, geometry: Any, limit: int) -> Array:
-        return self._run("grad_input", dy, weight, geometry, limit)
-
-    def grad_weight(self, x: Array, dy: Array, geometry: Any, limit: int) -> Array:
-        return self._run("grad_weight", x, dy, geometry, limit)
 
     @functools.cached_property
     def _missing(self) -> str | None:
@@ -211,7 +202,9 @@ class CudnnConvolution:
         problem = Problem(pass_name, dtype, channels_last, geometry, *settings, limit)
         _, read, written = _PASSES[pass_name]
         given = dict(zip(read, (first, second), strict=True))
-        result = self._empty(problem.shapes[written], first.dtype, channels_last)
+        n, c, h, w = shape = problem.shapes[written]
+        result = cupy.empty((n, h, w, c) if channels_last else shape, dtype=first.dtype)
+        result = result.transpose(0, 3, 1, 2) if channels_last else result
         if not all(array.size for array in given.values()) or not result.size:
             result[...] = 0
             return result
@@ -232,14 +225,9 @@ class CudnnConvolution:
             )
         return result
 
-    def _choose(self, problem: Problem) -> Plan:
-        return choose(self._cudnn, problem, self._handle)
-
-    def _empty(self, shape: Shape, dtype: Any, channels_last: bool) -> Array:
-        if not channels_last:
-            return self._cupy.empty(shape, dtype=dtype)
-        n, c, h, w = shape
-        return self._cupy.empty((n, h, w, c), dtype=dtype).transpose(0, 3, 1, 2)
+    forward = functools.partialmethod(_run, "forward")
+    grad_input = functools.partialmethod(_run, "grad_input")
+    grad_weight = functools.partialmethod(_run, "grad_weight")
 
     def _packed(self, array: Array, channels_last: bool) -> Array:
         """Return `array` packed in this layout and aligned: itself where it is."""

@@ -173,9 +173,8 @@ class CupyBackend(Backend):
 
     def device_info(self) -> dict[str, Any]:
         runtime = self._cupy.cuda.runtime
-        facts = super().device_info()
-        facts["device"] = runtime.getDeviceProperties(self.device)["name"].decode()
-        return facts | {
+        return super().device_info() | {
+            "device": runtime.getDeviceProperties(self.device)["name"].decode(),
             "cuda driver": runtime.driverGetVersion(),
             "cuda runtime": runtime.runtimeGetVersion(),
         }
@@ -222,10 +221,8 @@ class CupyBackend(Backend):
         generator = random.Generator(random.Philox4x3210(seed=key.seed64))
         # CuPy draws float32 and float64 alone. Rounded to fewer bits, the largest numbers would become 1.
         steps = UNIFORM_STEPS.get(dtype_name(dtype))
-        if steps is None:
-            return generator.random(size=shape, dtype=dtype)
-        drawn = generator.random(size=shape, dtype=np.float32)
-        return (self._cupy.floor(drawn * steps) / steps).astype(dtype)
+        drawn = generator.random(size=shape, dtype=np.float32 if steps else dtype)
+        return (self._cupy.floor(drawn * steps) / steps).astype(dtype) if steps else drawn
 
 
 create = CupyBackend

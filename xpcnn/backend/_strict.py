@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import operator
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,7 @@ def parse_device(device: Any) -> Any:
         raise BackendError(f"backend array_api_strict has no device {device!r}") from error
 
 
-def device_of(x: Any) -> Any:
-    """Return the device an array of this library lives on."""
-    return x.device
+device_of = operator.attrgetter("device")
 
 
 class StrictBackend(Backend):

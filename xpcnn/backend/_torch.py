@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import operator
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -36,10 +37,7 @@ def parse_device(device: Any) -> Any:
         raise BackendError(f"backend torch cannot use the device {device!r}: {error}") from error
 
 
-def device_of(x: Any) -> Any:
-    """Return the device an array of this library lives on."""
-    return x.device
-
+device_of = operator.attrgetter("device")
 
 Pair = tuple[int, int]
 
@@ -73,7 +71,7 @@ class TorchBackend(Backend):
         self._torch = torch
         super().__init__("torch", xp, device)
         self.is_host = device.type == "cpu"
-        if device.type != "cpu":
+        if not self.is_host:
             self.default_workspace = 1 << 30
         if device.type == "cuda":
             self.switches = MappingProxyType({"tf32": False})
@@ -113,10 +111,10 @@ class TorchBackend(Backend):
 
     def device_info(self) -> dict[str, Any]:
         facts = super().device_info()
-        if self.device.type == "cuda":
-            facts["device"] = self._torch.cuda.get_device_name(self.device)
-            facts |= {"cuda runtime": self._torch.version.cuda}
-        return facts
+        if self.device.type != "cuda":
+            return facts
+        name = self._torch.cuda.get_device_name(self.device)
+        return facts | {"device": name, "cuda runtime": self._torch.version.cuda}
 
     def synchronize(self) -> None:
         if self.device.type != "cpu":

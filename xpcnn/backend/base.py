@@ -20,7 +20,7 @@ from xpcnn.backend.arrays import DTYPES, Array, Namespace, array_dtype_name, dty
 from xpcnn.backend.erfc import erfc
 from xpcnn.backend.random import Key
 from xpcnn.backend.registry import is_array, native, to_numpy
-from xpcnn.backend.windows import window_indices
+from xpcnn.backend.windows import window_count
 from xpcnn.errors import BackendError, DtypeError
 
 if TYPE_CHECKING:
@@ -183,14 +183,14 @@ class Backend:
 
         A read-only view where the library has strides, gathered elsewhere.
         """
-        xp = self.xp
-        n, c = x.shape[:2]
-        (oh, kh, rows), (ow, kw, columns) = (
-            window_indices(xp, self.device, *axis)
-            for axis in zip(x.shape[2:], kernel, stride, dilation, strict=True)
-        )
-        taken = xp.take(xp.take(x, rows, axis=2), columns, axis=3)
-        return xp.permute_dims(xp.reshape(taken, (n, c, oh, kh, ow, kw)), (0, 1, 2, 4, 3, 5))
+        xp, shape = self.xp, [*x.shape[:2]]
+        for axis, (taps, step, reach) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
+            count = window_count(x.shape[axis], taps, step, reach)
+            starts = xp.arange(count, device=self.device)[:, None] * step
+            places = starts + xp.arange(taps, device=self.device)[None, :] * reach
+            x = xp.take(x, xp.reshape(places, (-1,)), axis=axis)
+            shape += [count, taps]
+        return xp.permute_dims(xp.reshape(x, tuple(shape)), (0, 1, 2, 4, 3, 5))
 
     def masked(self, mask: Array, x: Array) -> Array:
         """Return `x` where `mask` is true, and 0 elsewhere, whatever stands there (NaN included)."""

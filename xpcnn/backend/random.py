@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +114,6 @@ def host_generator(seed: int | np.random.Generator | None = None) -> np.random.G
     generators = np.random.Generator, np.random.BitGenerator, np.random.SeedSequence
     if seed is None or isinstance(seed, generators):
         return np.random.default_rng(seed)
-    numbers = plain(seed)
-    if not isinstance(numbers, tuple) or not numbers:
-        return np.random.default_rng(whole("seed", seed, 0))
-    return np.random.default_rng([whole("seed", number, 0) for number in numbers])
+    numbers: Any = plain(seed) or seed
+    one = not isinstance(numbers, tuple)
+    return np.random.default_rng(whole("seed", seed, 0) if one else [whole("seed", n, 0) for n in numbers])

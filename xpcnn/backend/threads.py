@@ -45,8 +45,6 @@ MOST_THREADS = 4096
 """More than any machine has cores; a larger number is a mistake."""
 
 _chosen: int | None = None
-_pool: ThreadPoolExecutor | None = None
-_lock = threading.Lock()
 _worker = threading.local()
 _END = object()
 
@@ -159,7 +157,7 @@ def set_num_threads(count: int | None) -> None:
     """
     global _chosen
     _chosen = None if count is None else whole("set_num_threads: count", count, 1, MOST_THREADS)
-    _forget_pool()
+    _pool_of.cache_clear()
 
 
 @contextmanager
@@ -180,11 +178,7 @@ def get_num_threads() -> int:
     asked = os.environ.get(THREADS_VARIABLE)
     if asked is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        count: Any = int(asked)
-    except ValueError:
-        count = asked
-    return whole(f"${THREADS_VARIABLE}", count, 1, MOST_THREADS)
+    return whole(f"${THREADS_VARIABLE}", int(asked) if asked.isdecimal() else asked, 1, MOST_THREADS)
 
 
 def parallel_map(
@@ -200,12 +194,12 @@ def parallel_map(
         yield from map(function, waiting)
         return
     at_once = len(waiting) if max_workers is None else threads
+    results: dict[int, Result] = {}
+
+    def keep(i: int) -> None:
+        results[i] = function(waiting[i])
+
     for start in range(0, len(waiting), at_once or 1):
-        results: dict[int, Result] = {}
-
-        def keep(i: int, results: dict[int, Result] = results) -> None:
-            results[i] = function(waiting[i])
-
         places = range(start, min(start + at_once, len(waiting)))
         parallel_for(keep, places)
         yield from map(results.pop, places)
@@ -260,24 +254,12 @@ def _useful_threads(max_workers: int | None) -> int:
     return threads if max_workers is None else max(1, min(threads, max_workers))
 
 
+@functools.cache
 def _pool_of(threads: int) -> ThreadPoolExecutor:
-    global _pool
-    with _lock:
-        if _pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # here, because it loads a dozen modules
+    from concurrent.futures import ThreadPoolExecutor  # here, because it loads a dozen modules
 
-            _pool = ThreadPoolExecutor(threads, "xpcnn", initializer=_begin_worker)
-        return _pool
-
-
-def _begin_worker() -> None:
-    _worker.busy = True
-
-
-def _forget_pool() -> None:
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    return ThreadPoolExecutor(threads, "xpcnn", initializer=setattr, initargs=(_worker, "busy", True))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_pool_of.cache_clear)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-__all__ = ["window_count", "window_indices", "window_taps", "window_view"]
+__all__ = ["window_count", "window_taps", "window_view"]
 
 
 def window_count(size: int, kernel: int, stride: int, dilation: int) -> int:
@@ -28,16 +27,6 @@ def window_view(
     ow = window_count(w, kernel[1], stride[1], dilation[1])
     steps = (s_n, s_c, s_h * stride[0], s_w * stride[1], s_h * dilation[0], s_w * dilation[1])
     return (n, c, oh, ow, *kernel), steps
-
-
-def window_indices(
-    xp: Any, device: Any, size: int, kernel: int, stride: int, dilation: int
-) -> tuple[int, int, Any]:
-    """Return how many windows there are along an axis, their size, and the place of each of their taps."""
-    count = window_count(size, kernel, stride, dilation)
-    starts = xp.arange(count, device=device)[:, None] * stride
-    taps = xp.arange(kernel, device=device)[None, :] * dilation
-    return count, kernel, xp.reshape(starts + taps, (-1,))
 
 
 def window_taps(size: int, count: int, kernel: int, stride: int, padding: int) -> list[tuple[slice, slice]]:
