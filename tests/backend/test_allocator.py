@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
+from tests.support.backend import run_python
 from xpcnn.backend import allocator
 
 CODE = """
@@ -31,29 +28,23 @@ print(resident() - before)
 """
 
 
-def run(*args: str, **environment: str) -> list[str]:
-    command, environment = [sys.executable, "-c", CODE, *args], {**os.environ, **environment}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.split()
-
-
 pytestmark = pytest.mark.process
 needs_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="the allocator is not glibc's")
 
 
 @needs_glibc
 def test_freed_memory_is_kept_and_released() -> None:
-    kept, after, released = run("keep")
+    kept, after, released = run_python(CODE, "keep").stdout.split()
     assert kept == "True"
     assert int(after) > 70 << 20
     assert int(released) < 30 << 20
-    after, _ = run()
+    after, _ = run_python(CODE).stdout.split()
     assert int(after) < 20 << 20  # without being told to
 
 
 @needs_glibc
 def test_the_users_own_settings_are_left_alone() -> None:
-    assert run("keep", MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"
+    assert run_python(CODE, "keep", MALLOC_TRIM_THRESHOLD_="1000000").stdout.startswith("False")
 
 
 def test_other_allocators(monkeypatch: pytest.MonkeyPatch) -> None:

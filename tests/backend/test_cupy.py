@@ -17,7 +17,7 @@ import pytest
 import xpcnn
 from tests.support.backend import mentions
 from xpcnn import errors
-from xpcnn.backend import _cupy, is_floating
+from xpcnn.backend import _cupy
 
 Pretend = Callable[[Callable[[], int]], ModuleType]
 
@@ -87,38 +87,36 @@ def test_import_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: s
     check_refused("cannot be imported", reason, "xpcnn[cuda12]")
 
 
-def test_driver(pretend: Pretend) -> None:
-    def fail() -> int:
-        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
 
-    pretend(fail)
-    check_refused("no CUDA device", "cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+    return fail
+
+
+def test_driver(pretend: Pretend) -> None:
+    pretend(raising(RuntimeError("cudaErrorInsufficientDriver: version is insufficient\nmore")))
+    check_refused("no CUDA device", "cudaErrorInsufficientDriver: version is insufficient")
     pretend(lambda: 0)
     check_refused("no CUDA device", "the driver found none")
     pretend(lambda: 2)
     assert xpcnn.available_backends()["cupy"] is None
 
 
-def test_no_compiler_of_kernels(pretend: Pretend) -> None:
+@pytest.mark.parametrize(
+    ("function", "library", "error"),
+    [
+        ("RawKernel", "NVRTC", RuntimeError("CuPy failed to load libnvrtc.so.13: cannot open\nmore")),
+        ("asnumpy", "cuBLAS", ImportError("libcublas.so.13: cannot open")),
+    ],
+)
+def test_libraries(pretend: Pretend, function: str, library: str, error: Exception) -> None:
     """As `pip install cupy-cuda13x` leaves it without a toolkit: the driver counts devices, and no more."""
-
-    def compile(code: str, name: str) -> Any:
-        raise RuntimeError("CuPy failed to load libnvrtc.so.13: cannot open shared object file\nmore")
-
     module = pretend(lambda: 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "RawKernel", compile)
-        check_refused("NVRTC", "device 1", "CuPy failed to load libnvrtc.so.13", "xpcnn[cuda12]", "toolkit")
+        patch.setattr(module, function, raising(error))
+        check_refused(library, "device 1", str(error).splitlines()[0], "xpcnn[cuda12]", "toolkit")
     assert _cupy.unavailable() is None  # once it is installed
-
-
-def test_no_products(pretend: Pretend) -> None:
-    class Lonely:
-        def __matmul__(self, other: Any) -> Any:
-            raise ImportError("libcublas.so.13: cannot open shared object file")
-
-    vars(pretend(lambda: 2)).update(ones=lambda *args, **kwargs: Lonely())
-    check_refused("cuBLAS", "libcublas.so.13: cannot open", "xpcnn[cuda13]", "toolkit")
 
 
 def test_the_device_that_is_asked_for_is_tried_once(pretend: Pretend) -> None:
@@ -168,8 +166,3 @@ def test_bfloat16_needs_a_package_that_brings_it() -> None:
         backend.dtype("bfloat16")
     backend.xp.bfloat16 = np.void(b"xx").dtype
     assert backend.dtype("bfloat16") == np.dtype("V2")
-
-
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64", "int32", "bool", "complex64"])
-def test_is_floating(name: str) -> None:
-    assert is_floating(name) == ("float" in name)

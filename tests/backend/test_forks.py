@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from tests.support.backend import run_python
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.process]
 
@@ -147,8 +147,5 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_forked_while(case: str) -> None:
-    two = {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", PRELUDE + textwrap.dedent(CASES[case])]
-    environment = {**os.environ, **two}
-    done = subprocess.run(command, env=environment, timeout=180, capture_output=True, text=True, check=False)
+    done = run_python(PRELUDE + textwrap.dedent(CASES[case]), OPENBLAS_NUM_THREADS="2")
     assert (done.returncode, done.stderr) == (0, "")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
 import xpcnn
+from tests.support.backend import run_python
 from tests.support.implementations import Implementation
 from tests.support.ops import channels_last, draw
 from tests.support.primitives import replaceable
@@ -39,13 +38,15 @@ def test_backends_have_the_tables() -> None:
 
 @pytest.mark.process
 def test_what_is_loaded() -> None:
-    code = "import sys, xpcnn; assert not {'xpcnn.backend.cpu', 'xpcnn.backend.cuda'} & {*sys.modules}"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    code = (
-        "import sys; from xpcnn.backend import cuda; cuda.table(); "
-        "from xpcnn.backend._cupy import CupyBackend; assert 'cupy' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = """
+import sys, xpcnn
+assert not {'xpcnn.backend.cpu', 'xpcnn.backend.cuda'} & {*sys.modules}
+from xpcnn.backend import cuda
+from xpcnn.backend._cupy import CupyBackend
+cuda.table()
+assert 'cupy' not in sys.modules
+"""
+    assert run_python(code).returncode == 0
 
 
 def test_what_is_left_to_the_definition(kernels: Implementation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -45,21 +46,15 @@ class Cupy:
         self.switched_on.append(self.current)
 
     def device(self, number: int) -> Any:
-        return _Device(self, number)
+        @contextmanager
+        def entered() -> Iterator[None]:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(self, "current", number)
+                yield
 
-
-class _Device:
-    def __init__(self, cupy: Cupy, number: int) -> None:
-        self.cupy, self.number, self.compute_capability = cupy, number, cupy.capability
-
-    def use(self) -> None:
-        self.cupy.current = self.number
-
-    def __enter__(self) -> None:
-        self.before, self.cupy.current = self.cupy.current, self.number
-
-    def __exit__(self, *_: Any) -> None:
-        self.cupy.current = self.before
+        block = entered()
+        vars(block).update(use=lambda: setattr(self, "current", number), compute_capability=self.capability)
+        return block
 
 
 @pytest.fixture
@@ -147,11 +142,6 @@ def test_wrong_options(cupy: Cupy, name: str, options: dict[str, Any], parts: tu
     assert registry.load("cupy", 0).settings() == {"tf32": False, "deterministic": True}
 
 
-def test_backends_without_switches() -> None:
-    backend = xpcnn.get_backend()
-    assert (backend.settings(), backend.tf32, repr(backend)) == ({}, False, "<backend numpy (cpu)>")
-
-
 @pytest.mark.usefixtures("cupy")
 def test_info_tells(capsys: pytest.CaptureFixture[str]) -> None:
     xpcnn.set_backend("cupy", tf32=True)
@@ -187,7 +177,9 @@ def test_torch_on_a_gpu(torch: Any) -> None:
     assert backend.tf32 is True  # convolutions still round
 
 
-def test_torch_on_a_cpu_has_no_switch(torch: Any) -> None:
+def test_a_cpu_has_no_switch(torch: Any) -> None:
+    backend = xpcnn.get_backend()
+    assert (backend.settings(), backend.tf32, repr(backend)) == ({}, False, "<backend numpy (cpu)>")
     torch.backends.cudnn.allow_tf32 = True
     with xpcnn.use_backend("torch") as backend:
         assert backend.tf32 is False

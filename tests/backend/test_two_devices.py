@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 import xpcnn
-from tests.support.backend import need
+from tests.support.backend import need, run_python
 
 SCRIPT = """
 import numpy as np, xpcnn
@@ -62,7 +59,7 @@ def test_a_model_on_the_second_device() -> None:
 
     if cupy.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("one CUDA device")
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    done = run_python(SCRIPT)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -22,11 +22,10 @@ class TinyArray:
     def __init__(self, host: Any) -> None:
         self._host = np.asarray(host)
 
-    dtype = property(lambda self: self._host.dtype)
-    shape = property(lambda self: self._host.shape)
-    ndim = property(lambda self: self._host.ndim)
-    size = property(lambda self: self._host.size)
-    device = property(lambda self: "cpu")
+    dtype, shape, ndim, size = (
+        property(operator.attrgetter(f"_host.{name}")) for name in ("dtype", "shape", "ndim", "size")
+    )
+    device = "cpu"
 
     def __array_namespace__(self, api_version: str | None = None) -> ModuleType:
         return tiny

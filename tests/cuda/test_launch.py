@@ -63,12 +63,12 @@ def test_compiles_what_is_launched_and_once(cupy: StandIn) -> None:
     launch._cupy_launcher.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("count", "blocks"), [(1, 1), (256, 1), (257, 2), (256 << 16, 1 << 16), (1 << 33, 1 << 16)]
-)
-def test_a_thread_for_each_work_item_up_to_a_limit(cupy: StandIn, count: int, blocks: int) -> None:
-    _CupyLauncher().launch(FAMILY, "copy<float, 1>", count, (3, 0.5))
-    assert cupy.calls == [("copy<float, 1>", (blocks,), (256,), (count, 3, 0.5))]
+def test_a_thread_for_each_work_item_up_to_a_limit(cupy: StandIn) -> None:
+    blocks = {1: 1, 256: 1, 257: 2, 256 << 16: 1 << 16, 1 << 33: 1 << 16}
+    for count in blocks:
+        _CupyLauncher().launch(FAMILY, "copy<float, 1>", count, (3, 0.5))
+    expected = [("copy<float, 1>", (number,), (256,), (count, 3, 0.5)) for count, number in blocks.items()]
+    assert cupy.calls == expected
 
 
 def test_structs_go_by_value_and_pointers_to_the_device(cupy: StandIn) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +26,10 @@ def need(name: str) -> None:
 def here() -> str:
     """The name of the backend that creates new arrays."""
     return xpcnn.get_backend().name
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter, with these environment variables beside the present ones."""
+    command = [sys.executable, "-c", code, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    return subprocess.run(command, env=environment, timeout=180, capture_output=True, text=True, check=False)

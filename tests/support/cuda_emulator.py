@@ -57,25 +57,16 @@ class HostLauncher:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._libraries: dict[str, ctypes.CDLL] = {}
-        self._options = ("-fsanitize=undefined",) if self._can_sanitize() else ()
-        self.launched: list[str] = []
-
-    def _can_sanitize(self) -> bool:
-        """Whether the compiler can look out for overflows and misaligned vectors, and says so on stderr."""
-        try:
-            build("int nothing;", self._directory / "nothing.so", "-fsanitize=undefined")
+        try:  # can the compiler look out for overflows and misaligned vectors, and say so on stderr?
+            build("int nothing;", directory / "nothing.so", "-fsanitize=undefined")
+            self.options: tuple[str, ...] = ("-fsanitize=undefined",)
         except AssertionError:
-            return False
-        return True
-
-    @property
-    def sanitizes(self) -> bool:
-        return bool(self._options)
+            self.options = ()
 
     def _library(self, family: Family) -> ctypes.CDLL:
         if family.name not in self._libraries:
             path = self._directory / f"{family.name}.so"
-            build(program(family), path, *self._options)
+            build(program(family), path, *self.options)
             self._libraries[family.name] = ctypes.CDLL(str(path))
         return self._libraries[family.name]
 
@@ -85,7 +76,6 @@ class HostLauncher:
     def launch(self, family: Family, kernel: str, count: int, args: tuple[Any, ...]) -> None:
         library, number = self._library(family), family.kernels.index(kernel)
         run, size = library[f"run_{number}"], library[f"size_{number}"]
-        self.launched.append(kernel)
         forwards, backwards = Copies(), Copies()
         for copies, order in ((forwards, False), (backwards, True)):
             values = [copies.argument(arg) for arg in (count, *args)]
@@ -139,10 +129,8 @@ class Copies:
 
     def bytes(self) -> list[bytes]:
         """Everything the kernel may have written."""
-        return [
-            block[start : start + high - low].tobytes()
-            for (low, high), (block, start, _) in self._blocks.items()
-        ]
+        blocks = self._blocks.items()
+        return [block[start : start + high - low].tobytes() for (low, high), (block, start, _) in blocks]
 
     def check_guards(self, kernel: str) -> None:
         for (low, high), (block, start, _) in self._blocks.items():

@@ -8,6 +8,7 @@ gives wrong numbers. The methods take what those of the real frontend take, and 
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -75,27 +76,12 @@ class Tensor:
     """A tensor of a graph: its setters can be chained."""
 
     def __init__(self, dim: Any = None, stride: Any = None, data_type: Any = None, uid: int = -1) -> None:
-        self.dim, self.stride, self.data_type, self.uid, self.is_output = dim, stride, data_type, uid, False
+        self.dim, self.stride, self.data_type, self.uid, self.output = dim, stride, data_type, uid, False
 
-    def set_dim(self, dim: list[int]) -> Tensor:
-        self.dim = dim
-        return self
-
-    def set_stride(self, stride: list[int]) -> Tensor:
-        self.stride = stride
-        return self
-
-    def set_data_type(self, data_type: str) -> Tensor:
-        self.data_type = data_type
-        return self
-
-    def set_uid(self, uid: int) -> Tensor:
-        self.uid = uid
-        return self
-
-    def set_output(self, value: bool) -> Tensor:
-        self.is_output = value
-        return self
+    def __getattr__(self, name: str) -> Any:
+        assert name.startswith("set_")
+        assert hasattr(self, name[4:])
+        return lambda value: (setattr(self, name[4:], value), self)[1]
 
     def view(self, address: int) -> np.ndarray[Any, Any]:
         """The memory at an address, as this tensor describes it."""
@@ -106,19 +92,20 @@ class Tensor:
         return np.lib.stride_tricks.as_strided(flat, tuple(self.dim), steps)
 
 
+def named(*names: str) -> SimpleNamespace:
+    return SimpleNamespace(**{name: name for name in names})
+
+
 class Frontend:
     """The module ``cudnn``: which plans its heuristics offer is set by the test."""
 
     class cudnnGraphNotSupportedError(Exception):  # the real one's name
         pass
 
-    data_type = SimpleNamespace(FLOAT="FLOAT", DOUBLE="DOUBLE", HALF="HALF", BFLOAT16="BFLOAT16")
-    heur_mode = SimpleNamespace(A="A", FALLBACK="FALLBACK")
-    numerical_note = SimpleNamespace(
-        TENSOR_CORE="TENSOR_CORE",
-        DOWN_CONVERT_INPUTS="DOWN_CONVERT_INPUTS",
-        REDUCED_PRECISION_REDUCTION="REDUCED_PRECISION_REDUCTION",
-        NONDETERMINISTIC="NONDETERMINISTIC",
+    data_type = named("FLOAT", "DOUBLE", "HALF", "BFLOAT16")
+    heur_mode = named("A", "FALLBACK")
+    numerical_note = named(
+        *("TENSOR_CORE", "DOWN_CONVERT_INPUTS", "REDUCED_PRECISION_REDUCTION", "NONDETERMINISTIC")
     )
 
     def __init__(self, offers: Sequence[Offer] = (Offer(),)) -> None:
@@ -167,17 +154,10 @@ class Graph:
         self.tensors.append(self.output)
         return self.output
 
-    def conv_fprop(self, *inputs: Tensor, **sizes: list[int]) -> Tensor:
-        return self._convolution("conv_fprop", *inputs, **sizes)
-
-    def conv_dgrad(self, *inputs: Tensor, **sizes: list[int]) -> Tensor:
-        return self._convolution("conv_dgrad", *inputs, **sizes)
-
-    def conv_wgrad(self, *inputs: Tensor, **sizes: list[int]) -> Tensor:
-        return self._convolution("conv_wgrad", *inputs, **sizes)
+    conv_fprop, conv_dgrad, conv_wgrad = map(functools.partial(functools.partialmethod, _convolution), ROLES)
 
     def validate(self) -> None:
-        assert self.output.is_output
+        assert self.output.output
         for tensor in self.tensors:
             assert len(tensor.dim) == len(tensor.stride) == 4
         assert sorted(tensor.uid for tensor in self.tensors) == [1, 2, 3]

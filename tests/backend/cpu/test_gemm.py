@@ -68,12 +68,17 @@ def test_nan_stays_where_it_is() -> None:
 
 @pytest.mark.parametrize("columns", [0, 1, 511, 512, 5000, 300_001])
 def test_columns(columns: int, dtype: str) -> None:
+    """The same bits by one thread."""
     a, right = draw(36, 9, dtype=dtype), layouts(9, columns, dtype, 1)
     expected = exact(a, right[0])
     for b in right:
-        out = np.full((36, columns), np.nan, dtype)
+        out, by_one = (np.full((36, columns), np.nan, dtype) for _ in range(2))
         gemm_columns(a, b, out)
         check(out, a, expected)
+        xpcnn.set_num_threads(1)
+        gemm_columns(a, b, by_one)
+        xpcnn.set_num_threads(None)
+        np.testing.assert_array_equal(by_one, out)
 
 
 @pytest.mark.parametrize("sizes", STACKS, ids=str)

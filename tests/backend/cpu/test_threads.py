@@ -15,7 +15,6 @@ from tests.support.ops import Array, draw
 from tests.support.primitives import replaceable
 from xpcnn.backend import cpu
 from xpcnn.backend.cpu import native
-from xpcnn.backend.cpu.gemm import gemm_columns, matmul
 from xpcnn.ops.conv.algorithms.winograd import Tiling
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
@@ -144,15 +143,3 @@ def test_slices_of_large_arrays(where: str, name: str) -> None:
     expected = call(name, replaceable()[name], wide)
     for got, wanted in zip(by_threads(lambda: call(name, TABLES[where][name], given)), expected, strict=True):
         assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
-
-
-def test_products_in_parts() -> None:
-    a, b = draw(36, 64, 512, dtype="float32"), draw(36, 512, 256, dtype="float32")
-    forth, wide = draw(36, 36, dtype="float32"), draw(36, 100_001, dtype="float32")
-
-    def work() -> list[Array]:
-        transformed = np.empty((36, 100_001), "float32")
-        gemm_columns(forth, wide, transformed)
-        return [matmul(a, b), transformed]
-
-    by_threads(work)
