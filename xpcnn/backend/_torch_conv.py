@@ -56,25 +56,24 @@ class TorchConvolution:
             padding, (h, w), (top, _, left, _) = (0, 0), geometry.padded_size, geometry.padding
         # Only its shape and layout are looked at; an expanded number would be written out in full.
         x = dy.new_empty(geometry.n, h, w, geometry.c).permute(0, 3, 1, 2)
-        dx = _gradients(_channels_last(dy), x, _channels_last(weight), geometry, padding, (True, False))[0]
+        dx = _gradients(dy, x, _channels_last(weight), geometry, padding, (True, False, False))[0]
         return _channels_last(dx[:, :, top : top + geometry.h, left : left + geometry.w])
 
     def grad_weight(self, x: Array, dy: Array, geometry: Any, limit: int) -> Array:
         x, padding = _padded(x, geometry)
         k, channels, kh, kw = geometry.weight_shape
         weight = x.new_empty(k, kh, kw, channels).permute(0, 3, 1, 2)  # likewise
-        return _gradients(_channels_last(dy), x, weight, geometry, padding, (False, True))[1]
+        return _gradients(dy, x, weight, geometry, padding, (False, True, False))[1]
 
 
 def _gradients(
-    dy: Any, x: Any, weight: Any, geometry: Any, padding: tuple[int, int], wanted: tuple[bool, bool]
-) -> tuple[Any, Any]:
-    """Return dx and dweight, as far as wanted."""
+    dy: Any, x: Any, weight: Any, geometry: Any, padding: tuple[int, int], wanted: tuple[bool, ...]
+) -> Any:
+    """Return dx, dweight and dbias, as far as wanted."""
     sizes = geometry.stride, padding, geometry.dilation
     # No bias; not transposed, so that there is no padding of the output.
-    options = (None, *sizes, False, (0, 0), geometry.groups, (*wanted, False))
-    dx, dweight, _ = torch.ops.aten.convolution_backward(dy, x, weight, *options)
-    return dx, dweight
+    options = (None, *sizes, False, (0, 0), geometry.groups, wanted)
+    return torch.ops.aten.convolution_backward(_channels_last(dy), x, weight, *options)
 
 
 def _own_padding(geometry: Any) -> tuple[int, int] | None:

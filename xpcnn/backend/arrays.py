@@ -71,7 +71,6 @@ class Array(Protocol):
 class Namespace(Protocol):
     """A library's functions, as the array API standard spells them: nearly all return an array."""
 
-    finfo: Any
     fft: Any
     isdtype: Callable[..., bool]
     float32: Any
