@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 
 import xpcnn
 from tests.support.backend import mentions
+from tests.support.cupy import Cupy
 from xpcnn import errors
 from xpcnn.backend import _cupy
 
@@ -44,15 +44,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Put a module in CuPy's place: its driver counts devices by the function given, its libraries work."""
 
     def install(count: Callable[[], int]) -> ModuleType:
-        module = ModuleType("cupy")
-        module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
-        runtime = SimpleNamespace(getDeviceCount=count, getDevice=lambda: 1)
-        vars(module).update(
-            cuda=SimpleNamespace(runtime=runtime, Device=lambda number: contextlib.nullcontext()),
-            RawKernel=lambda code, name: lambda blocks, threads, arguments: None,
-            **{name: getattr(np, name) for name in ("empty", "ones")},
-            asnumpy=np.asarray,
-        )
+        module = Cupy(count, current=1).module
         monkeypatch.setitem(sys.modules, "cupy", module)
         return module
 

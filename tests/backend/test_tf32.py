@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 import xpcnn
 from tests.support.backend import mentions, need
+from tests.support.cupy import DEFAULT, TF32, Cupy
 from xpcnn import errors
 from xpcnn.backend import _cupy, registry
 from xpcnn.cli import main
-
-DEFAULT, TF32 = 1, 7  # CuPy's numbers for what cuBLAS may do
-
-
-class Cupy:
-    """A pretended CuPy with two devices and the one switch that the real one has for cuBLAS."""
-
-    def __init__(self) -> None:
-        self.compute: dict[str, int] = {}
-        self.capability = "90"
-        self.current = 0
-        self.switched_on: list[int] = []
-        self.module = ModuleType("cupy")
-        self.module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
-        runtime = SimpleNamespace(getDeviceCount=lambda: 2, getDevice=lambda: self.current)
-        vars(self.module).update(
-            cuda=SimpleNamespace(runtime=runtime, Device=self.device),
-            _core=SimpleNamespace(
-                get_compute_type=lambda dtype: self.compute.get(np.dtype(dtype).name, DEFAULT),
-                set_compute_type=self.set_compute_type,
-                _routines_linalg=SimpleNamespace(COMPUTE_TYPE_DEFAULT=DEFAULT, COMPUTE_TYPE_TF32=TF32),
-            ),
-        )
-
-    def set_compute_type(self, dtype: Any, value: int) -> None:
-        self.compute[np.dtype(dtype).name] = value
-        self.switched_on.append(self.current)
-
-    def device(self, number: int) -> Any:
-        @contextmanager
-        def entered() -> Iterator[None]:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(self, "current", number)
-                yield
-
-        block = entered()
-        vars(block).update(use=lambda: setattr(self, "current", number), compute_capability=self.capability)
-        return block
 
 
 @pytest.fixture
