@@ -91,18 +91,11 @@ def on_tiny(layer: nn.Layer) -> nn.Layer:
 
 
 def network(seed: int = 0) -> nn.Layer:
-    rng = np.random.default_rng(seed)
-    common = {"seed": rng, "dtype": "float64"}
+    common: dict[str, Any] = {"seed": np.random.default_rng(seed), "dtype": "float64"}
+    first, second = nn.Conv2d(1, 2, 3, padding=1, **common), nn.Conv2d(2, 2, 3, padding=1, groups=2, **common)
     return nn.Sequential(
-        conv1=nn.Conv2d(1, 2, 3, padding=1, **common),
-        bn1=nn.BatchNorm2d(2, dtype="float64"),
-        relu1=nn.ReLU(),
-        mix=nn.Concat(nn.Conv2d(2, 2, 3, padding=1, groups=2, **common), nn.Residual(nn.Tanh())),
-        pool=nn.MaxPool2d(2),
-        drop=nn.Dropout(0.3),
-        gap=nn.AvgPool2d(2, 1),
-        flatten=nn.Flatten(),
-        fc=nn.Linear(4, 3, **common),
+        *(first, nn.BatchNorm2d(2, dtype="float64"), nn.ReLU(), nn.Concat(second, nn.Residual(nn.Tanh()))),
+        *(nn.MaxPool2d(2), nn.Dropout(0.3), nn.AvgPool2d(2, 1), nn.Flatten(), nn.Linear(4, 3, **common)),
     )
 
 

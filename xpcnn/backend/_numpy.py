@@ -113,6 +113,9 @@ class NumpyBackend(Backend):
     def has_finite_sums(self, arrays: Iterable[Any]) -> bool:
         return all(math.isfinite(np.add.reduce(array, axis=None)) for array in arrays)
 
+    def one_hot(self, labels: Any, classes: int, dtype: Any) -> np.ndarray:
+        return np.asarray(labels[:, None] == np.arange(classes), dtype=dtype)
+
     def erfc(self, x: Array) -> Array:
         if in_reference():
             return super().erfc(x)

@@ -26,6 +26,7 @@ __all__ = [
     "ProcessSetting",
     "blas_threads",
     "get_num_threads",
+    "map_blocks",
     "one_blas_thread",
     "parallel_for",
     "parallel_map",
@@ -41,17 +42,29 @@ Result = TypeVar("Result")
 HANDOVER = 3e-4
 """Seconds that a thread waits for Python's lock at most, while others do short calls one after the other."""
 
+LARGE = 1 << 21
+"""Elements from which on a pass over memory gains from a second thread; smaller arrays stay in a cache."""
+
 MOST_THREADS = 4096
 """More than any machine has cores; a larger number is a mistake."""
 
 _chosen: int | None = None
-_worker = threading.local()
 _END = object()
 
 
 # -- settings of the process ----------------------------------------------------------------
 
 Value = TypeVar("Value")
+
+
+class _Own(threading.local):
+    """What a thread knows of itself: in how many blocks it is, whether it is at a task."""
+
+    depth = 0
+    busy = False
+
+
+_worker = _Own()
 
 
 class ProcessSetting(Generic[Value]):
@@ -67,35 +80,30 @@ class ProcessSetting(Generic[Value]):
         self.read, self.write, self._inside = read, write, inside
         self._before: Value | None = None
         self._users, self._lock = 0, threading.Lock()
-        self._own = threading.local()
+        self._own = _Own()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     def __enter__(self) -> None:
-        depth = self._depth()
-        if depth == 0:
+        if self._own.depth == 0:
             with self._lock:
                 if self._users == 0:
                     self._before = self.read()
                     self.write(self._inside(self._before))
                 self._users += 1
-        self._own.depth = depth + 1
+        self._own.depth += 1
 
     def __exit__(self, *error: object) -> None:
-        self._own.depth = depth = self._depth() - 1
-        if depth == 0:
+        self._own.depth -= 1
+        if self._own.depth == 0:
             with self._lock:
                 self._users -= 1
                 if self._users == 0 and self._before is not None:
                     self.write(self._before)
 
-    def _depth(self) -> int:
-        depth: int = getattr(self._own, "depth", 0)
-        return depth
-
     def _after_fork(self) -> None:
         changed = self._users > 0 or self._lock.locked()
-        self._users, self._lock = min(self._depth(), 1), threading.Lock()
+        self._users, self._lock = min(self._own.depth, 1), threading.Lock()
         if changed and self._users == 0 and self._before is not None:
             self.write(self._before)
 
@@ -247,8 +255,17 @@ def parallel_for(
             other.result()
 
 
+def map_blocks(function: Callable[[slice], Result], length: int, step: int, elements: float) -> list[Result]:
+    """Return ``function(block)`` for the blocks that cut `length`, in order; on threads for many `elements`.
+
+    Blocks depend on sizes alone, so the bits do not depend on the number of threads.
+    """
+    blocks = (slice(start, min(start + step, length)) for start in range(0, length, step))
+    return list((parallel_map if elements >= LARGE else map)(function, blocks))
+
+
 def _useful_threads(max_workers: int | None) -> int:
-    if getattr(_worker, "busy", False) or in_reference():
+    if _worker.busy or in_reference():
         return 1
     threads = get_num_threads()
     return threads if max_workers is None else max(1, min(threads, max_workers))

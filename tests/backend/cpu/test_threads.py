@@ -12,8 +12,8 @@ import pytest
 
 import xpcnn
 from tests.support.ops import Array, draw
-from xpcnn.backend import cpu
-from xpcnn.backend.cpu import native, parallel
+from xpcnn.backend import cpu, threads
+from xpcnn.backend.cpu import native
 from xpcnn.backend.cpu.native import primitives
 from xpcnn.ops.conv.algorithms.winograd import Tiling
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -31,7 +31,7 @@ STATE = {"sgd_step": ("velocity",), "adam_step": ("m", "v"), "adamw_step": ("m",
 
 @pytest.fixture(autouse=True)
 def _threads_for_little_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((parallel, "_LARGE"), (primitives, "LARGE"), (primitives, "LARGE_UPDATE")):
+    for module, name in ((threads, "LARGE"), (primitives, "LARGE"), (primitives, "LARGE_UPDATE")):
         monkeypatch.setattr(module, name, 1)
 
 
@@ -117,8 +117,8 @@ def test_threads_do_not_meet(where: str, name: str) -> None:
 @each
 def test_the_number_of_threads_does_not_change_a_bit(where: str, name: str) -> None:
     found = []
-    for threads in (1, 2, 3):
-        xpcnn.set_num_threads(threads)
+    for count in (1, 2, 3):
+        xpcnn.set_num_threads(count)
         found.append(b"".join(array.tobytes() for array in call(name, TABLES[where][name])))
     xpcnn.set_num_threads(None)
     assert found == found[:1] * 3

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.cpu.parallel import Array, Padding, framed, last, map_blocks, steps, view
+from xpcnn.backend.cpu.layout import Array, Padding, framed, last, steps, view
+from xpcnn.backend.threads import map_blocks
 
 __all__ = ["KERNELS", "SMALL", "gemm", "gemm_columns", "matmul", "unfold"]
 

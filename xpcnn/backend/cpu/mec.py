@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.cpu.gemm import SMALL
-from xpcnn.backend.cpu.parallel import Array, framed, last, place_for, steps, view
+from xpcnn.backend.cpu.layout import Array, framed, last, place_for, steps, view
 
 __all__ = ["KERNELS"]
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from xpcnn.backend.cpu.parallel import Array, map_blocks
+from xpcnn.backend.cpu.layout import Array
+from xpcnn.backend.threads import map_blocks
 
 __all__ = ["KERNELS"]
 

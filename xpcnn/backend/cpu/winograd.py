@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.cpu.gemm import gemm_columns
-from xpcnn.backend.cpu.parallel import Array, Padding, framed, last, place_for, steps, view
+from xpcnn.backend.cpu.layout import Array, Padding, framed, last, place_for, steps, view
 
 __all__ = ["KERNELS"]
 

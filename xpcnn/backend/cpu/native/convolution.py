@@ -7,11 +7,11 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.arrays import LibraryArray, dtype_name
+from xpcnn.backend.cpu.layout import place_for
 from xpcnn.backend.cpu.native.library import library, why_absent
 from xpcnn.backend.cpu.native.plan import MOST_TAPS, Plan
 from xpcnn.backend.cpu.native.primitives import max_pool
 from xpcnn.backend.cpu.native.sizes import Images, Sizes
-from xpcnn.backend.cpu.parallel import place_for
 
 __all__ = ["CompiledConvolution", "plan_of"]
 

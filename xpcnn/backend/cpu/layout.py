@@ -1,40 +1,16 @@
-"""Images in memory, blocks of them that stay in a cache, and passes over blocks on several threads.
-
-Blocks depend on sizes alone, so the bits do not depend on the number of threads.
-"""
+"""Images over channels-last memory: frames of zeros, places for results, views."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from xpcnn.backend.threads import parallel_map
-
-__all__ = ["Padding", "blocks", "framed", "last", "map_blocks", "place_for", "steps", "view"]
+__all__ = ["Padding", "framed", "last", "place_for", "steps", "view"]
 
 Array = np.ndarray[Any, Any]
 Padding = tuple[int, int, int, int]
-
-_LARGE: Final = 1 << 21
-"""Elements from which on a pass over memory gains from a second thread; smaller arrays stay in a cache."""
-
-
-def blocks(length: int, step: int) -> Iterator[slice]:
-    """Yield the slices that cut `length` into pieces of `step`; the last one may be shorter."""
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
-
-
-def map_blocks(function: Callable[[slice], Any], length: int, step: int, work: float) -> list[Any]:
-    """Return ``function(block)`` for the blocks of `length`, in order; on threads for much `work`.
-
-    `work` is the number of elements that are passed over.
-    """
-    on_threads = parallel_map if work >= _LARGE else map
-    return list(on_threads(function, blocks(length, step)))
 
 
 def last(x: Array) -> Array:
