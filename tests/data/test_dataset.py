@@ -86,7 +86,7 @@ def test_a_slice_is_a_view_and_positions_and_masks_choose():
         np.testing.assert_array_equal(part.images, dataset.images[[4, 1, 5, 1]])
     assert dataset[dataset.labels > 3].labels.tolist() == [4, 5]
     assert dataset[[True, False, False, False, False, True]].labels.tolist() == [0, 5]
-    assert len(dataset[np.array([], np.int64)]) == 0
+    assert len(dataset[np.array([], np.int64)]) == len(dataset[[]]) == 0
 
 
 BAD_INDICES = {

@@ -160,6 +160,8 @@ class Dataset:
 
     def __getitem__(self, index: Index) -> Dataset:
         where: Any = index if isinstance(index, slice) else np.asarray(index)
+        if not isinstance(where, slice) and where.shape == (0,):
+            where = where.astype(np.int64)  # [] would be float64
         if not isinstance(where, slice) and where.ndim != 1:
             raise ArgumentError(
                 f"Dataset: index with a slice, a 1-d array of positions or a boolean mask, got {index!r}; "
