@@ -243,6 +243,8 @@ def test_a_wrong_file_in_the_users_folder_is_an_error_and_left_alone(server, min
     write(folder / "toy" / FILE, b"junk")
     path.write_bytes(GOOD)  # a good copy beside a damaged one will do
     assert load_file(server.source(a=refuses), FILE, root) == CONTENT
+    path.rename(folder / f"{FILE}.gz")  # in the folder of all datasets, too
+    assert load_file(server.source(a=refuses), FILE, root) == CONTENT
 
 
 def test_another_datasets_file_of_that_name_is_passed_over(server, tmp_path, monkeypatch):

@@ -106,13 +106,14 @@ def load_file(source: Source, file: str, root: str | os.PathLike[str] | None = N
     problems: list[str] = []
     if user_root:
         top = expand(user_root)
+        own = _look_in((top / folder for folder in source.folders), source, file, problems)
         # Datasets share file names: what is wrong in a shared folder may be another's, and right.
-        for folders, is_own in ((source.folders, True), (_SHARED, root is not None)):
-            content = _look_in((top / folder for folder in folders), source, file, problems)
-            if content is not None:
-                return content
-            if problems and is_own:
-                raise DatasetError(f"{'; '.join(problems)}; replace or remove it (xpcnn leaves it alone)")
+        is_damaged = bool(problems)
+        content = own or _look_in((top / folder for folder in _SHARED), source, file, problems)
+        if content is not None:
+            return content
+        if is_damaged or (problems and root is not None):
+            raise DatasetError(f"{'; '.join(problems)}; replace or remove it (xpcnn leaves it alone)")
         problems = problems or [f"${DATA_DIR_VARIABLE}: {_not_found(top, source, file)}"]
         if root is not None:
             raise DatasetError(f"{source.name}: {_not_found(top, source, file)}")
