@@ -24,6 +24,7 @@ REFUSED = {
     "many digits": ("9" * 5000, "a number of 5,000 digits"),
     "many digits, negative": ("-" + "9" * 5000, "a number of 5,001 digits"),
     "many digits before a point": ("9" * 5000 + ".5", "is no finite number"),
+    "a name twice": ('{"a": 1, "b": {"c": 2, "c": 3}}', "'c' stands there twice"),
     "51 deep": ("[" * 51 + "]" * 51, "nested more than 50 deep"),
     "51 deep, in objects": ('{"a":' * 51 + "1" + "}" * 51, "nested more than 50 deep"),
     "100,000 deep": ("[" * 100_000 + "]" * 100_000, "nested too deep"),

@@ -1,7 +1,7 @@
 """JSON within bounds, and its values held field by field against annotated classes.
 
-JSON can say more than our files ever do: lists in lists without end, numbers of any length, NaN. Here all
-that is refused, with one kind of error.
+JSON can say more than our files ever do: lists in lists without end, numbers of any length, NaN, a name
+twice. Here all that is refused, with one kind of error.
 
 The fields of a dataclass or NamedTuple are the names of a JSON object, and their annotations say
 what each must be. So a class that is written to a file is also the description of what is read from it.
@@ -60,8 +60,8 @@ def parse_json(text: str | bytes, where: str) -> Any:
     Raises
     ------
     CheckpointError
-        For text that is not UTF-8 or no JSON. For NaN, infinity, whole numbers of more than 80 digits, and
-        values nested more than 50 deep.
+        For text that is not UTF-8 or no JSON. For NaN, infinity, whole numbers of more than 80 digits, a
+        name twice in one object, and values nested more than 50 deep.
 
     Examples
     --------
@@ -73,7 +73,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(
+            text, parse_int=_whole, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
+        )
     except RecursionError:
         raise CheckpointError(f"{where}: nested too deep") from None
     except ValueError as error:  # json's errors and those of decoding are such
@@ -114,6 +116,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text:.40} is no finite number")
     return number
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{brief(name)} stands there twice")
+        found[name] = value
+    return found
 
 
 def brief(value: Any) -> str:
