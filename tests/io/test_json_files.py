@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,3 +174,12 @@ def test_messages_are_short_and_on_one_line() -> None:
             io.checked(dict[str, list[bool]], {"a\n" * 5000: value}, "run.json")
         assert len(str(caught.value)) < 200
         assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_many_losses_is_quick() -> None:
+    """A million steps are an ordinary run; one by one they would take ten seconds."""
+    begun = time.process_time()
+    assert io.checked(list[float | None], [0.5, None] * 150_000, "history.jsonl") == [0.5, None] * 150_000
+    assert time.process_time() - begun < 0.5
+    with pytest.raises(CheckpointError, match=r"\[1\]: expected a whole number of at least 1, got 0"):
+        io.checked(list[Annotated[int, io.Range(1)]], [1, 0], "run.json")

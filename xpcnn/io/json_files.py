@@ -202,6 +202,9 @@ def checked(kind: Any, value: Any, where: str, place: str = "", *, more: bool = 
         if any(type(value) is type(one) and value == one for one in inner):
             return value
     elif origin in _LISTS and isinstance(value, list | tuple):
+        plain = get_args(inner[0]) if get_origin(inner[0]) in (Union, types.UnionType) else inner
+        if origin is not tuple and set(map(type, value)) <= _PLAIN.intersection(plain):
+            return list(value)  # quick, as losses are many
         kinds = inner[:1] * len(value) if origin is not tuple or inner[-1] is ... else inner
         if len(kinds) == len(value):
             pairs = enumerate(zip(kinds, value, strict=True))
@@ -252,6 +255,7 @@ def _one_of(kinds: tuple[Any, ...], union: Any, value: Any, where: str, place: s
 
 
 _LISTS, _MAPPINGS = (list, tuple, Sequence), (dict, Mapping)
+_PLAIN = {int, float, str, bool, types.NoneType}
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _NAMES |= {None: "null", types.NoneType: "null"}
 _NAMES |= dict.fromkeys(_LISTS, "a list") | dict.fromkeys(_MAPPINGS, "a mapping")
