@@ -112,3 +112,5 @@ def test_arguments(parts: tuple[Dataset, Dataset]) -> None:
     heights = Dataset(parts[0].images, np.zeros((len(parts[0]), 10), "float32"))
     with pytest.raises(ArgumentError, match="validation has no classes, so there is no accuracy"):
         list(random_search(lambda **v: build(**v, loss=ops.mean_squared_error), heights, heights, trials=1))
+    with pytest.raises(ArgumentError, match="build must return a Trainer, got NoneType"):
+        list(random_search(lambda **values: None, *parts, trials=1))  # type: ignore[arg-type, return-value]

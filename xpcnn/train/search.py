@@ -117,7 +117,8 @@ def random_search(
     Raises
     ------
     ArgumentError
-        For arguments outside their allowed values, and when the validation set has no classes.
+        For arguments outside their allowed values, when `build` returns something else, and when the
+        validation set has no classes.
 
     Examples
     --------
@@ -143,6 +144,8 @@ def random_search(
         start, accuracy, failure = time.perf_counter(), None, ""
         values = {name: _draw(name, low, high, seed, number) for name, (low, high) in ranges.items()}
         trainer = build(**values, seed=seed)
+        if not isinstance(trainer, Trainer):
+            raise ArgumentError(f"random_search: build must return a Trainer, got {type(trainer).__name__}")
         try:
             trainer.fit(train, validation, epochs, batch_size, evaluate_train=False, progress=None)
             accuracy = trainer.history.test_accuracy[-1]
