@@ -59,6 +59,7 @@ train --warmup 2 --epochs 2 => --warmup 2: must be shorter than the 2 epochs of 
 train --model googlenet --model-option aux=true --label-smoothing 0.1 => --label-smoothing is not for auxi
 train --model-option depth=3 => simple_convnet takes input_shape, filters,
 train --model-option filters => expected NAME=VALUE
+train --model-option input_shape={[]:1} => '{[]:1}' is no value for input_shape:
 train --model-option input_shape=28 => '28' is no value for input_shape:
 train --resume run --lr 1 => so --lr cannot be given with it
 train --resume run --model-option a=1 => so --model-option cannot

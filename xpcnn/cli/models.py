@@ -89,7 +89,7 @@ def _kinds(model: str) -> dict[str, Any]:
 
 def _readings(text: str) -> Iterator[Any]:
     """Yield what text may stand for: nothing, a truth value, a number, sizes; in the end itself."""
-    with suppress(ValueError, SyntaxError):
+    with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         yield ast.literal_eval(text.capitalize() if text.lower() in ("none", "true", "false") else text)
     yield text
 
