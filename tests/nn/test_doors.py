@@ -97,7 +97,7 @@ def test_parts_of_a_trainer_that_are_none(wrong: Any) -> None:
     if wrong is None:
         return
     for argument in ("schedule", "average"):
-        with pytest.raises(ArgumentError, match=f"Trainer: {argument} must be made for the same "):
+        with pytest.raises(ArgumentError, match=f"Trainer: {argument} must be an optim.* given, got"):
             Trainer(model, optimizer, **{argument: wrong})
     with pytest.raises(ArgumentError, match=f"augment must be callable or None, got {kind}"):
         trainer.fit(digits, progress=None, augment=wrong)

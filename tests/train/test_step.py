@@ -118,13 +118,13 @@ def test_refusals(new_model: Any, new_trainer: Any, digits: Dataset) -> None:
     schedule = optim.ExponentialLR(optim.SGD(other), 0.9)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"optimizer": None}, "Trainer: optimizer must be an optim.Optimizer, got NoneType"),
-        ({"schedule": schedule}, r"schedule must be made for the same optimizer, got ExponentialLR\("),
-        ({"average": optim.WeightAverage(other)}, "average must be made for the same source, got"),
+        ({"schedule": schedule}, r"must be an optim.Schedule of the optimizer given, got ExponentialLR\("),
+        ({"average": optim.WeightAverage(other)}, "must be an optim.WeightAverage of the model given, got"),
         *(
             ({"clip_norm": norm}, "Trainer: clip_norm must be (above 0|a finite number)")
             for norm in (0.0, math.nan)
         ),
-        *(({name: 3}, f"Trainer: {name} must be made for") for name in ("schedule", "average")),
+        *(({name: 3}, f"Trainer: {name} must be an optim") for name in ("schedule", "average")),
         *(
             ({"seed": seed}, "Trainer: seed must be an integer of at least 0")
             for seed in (True, 1.0, "1", -1, None)

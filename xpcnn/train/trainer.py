@@ -298,7 +298,9 @@ def _require_parts(model: Layer, optimizer: Any, schedule: Any, average: Any) ->
     """Raise `ArgumentError` where one is of another kind, or was made for another model or optimiser."""
     if not isinstance(optimizer, Optimizer):
         raise ArgumentError(f"Trainer: optimizer must be an optim.Optimizer, got {type(optimizer).__name__}")
-    parts = {"schedule": (schedule, "optimizer", optimizer), "average": (average, "source", model)}
-    for name, (part, attribute, owner) in parts.items():
-        if part is not None and getattr(part, attribute, None) is not owner:
-            raise ArgumentError(f"Trainer: {name} must be made for the same {attribute}, got {part!r}")
+    if schedule is not None and getattr(schedule, "optimizer", None) is not optimizer:
+        what = "must be an optim.Schedule of the optimizer given"
+        raise ArgumentError(f"Trainer: schedule {what}, got {schedule!r}")
+    if average is not None and getattr(average, "source", None) is not model:
+        what = "must be an optim.WeightAverage of the model given"
+        raise ArgumentError(f"Trainer: average {what}, got {average!r}")
