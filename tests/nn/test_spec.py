@@ -230,6 +230,30 @@ def test_a_large_head_that_was_replaced_by_a_small_one(tmp_path: Path) -> None:
         load_model(tmp_path / "m.npz")
 
 
+@nn.registered("tests.Shifted")
+class Shifted(nn.Linear):
+    """Its constructor writes into the weights that it has drawn."""
+
+    def __init__(self, features: int = 3) -> None:
+        super().__init__(features, features)
+        self.features = features
+        self.weight.data[...] *= 0.5
+        assert self.bias is not None
+        self.bias.data[...] = 1.0
+
+
+def test_a_constructor_that_writes_into_its_weights(tmp_path: Path) -> None:
+    def shifted_model(features: int = 3) -> nn.Sequential:
+        return nn.Sequential(shifted=Shifted(features))
+
+    same_after_loading(tmp_path / "m.npz", nn.Sequential(shifted=Shifted(4)), np.ones((2, 4), np.float32))
+    try:
+        built = models.register_model("tests.shifted")(shifted_model)(features=5)
+        same_after_loading(tmp_path / "m.npz", built, np.ones((2, 5), np.float32))
+    finally:
+        del MODELS["tests.shifted"]
+
+
 # -- files that say something odd -----------------------------------------------------------------
 
 RELU = {"type": "ReLU"}

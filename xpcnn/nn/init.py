@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from xpcnn.backend import FLOATS, Array, dtype_name, get_backend, host_generator
@@ -51,16 +52,29 @@ LACKING = 10_000
 MOST_REPLACED = 1 << 24
 """Weights that a constructor may make and a file replaces, such as those of a large head."""
 
-_most: ContextVar[float | None] = ContextVar(
-    "the most weights of one array that take no memory", default=None
-)
+
+@dataclass
+class _Limits:
+    most: float  # weights in an array
+    left: float  # weights that may still have memory of their own
+
+
+_limits: ContextVar[_Limits | None] = ContextVar("how much memory weights may take", default=None)
 
 
 @contextmanager
-def without_memory(most: float = math.inf) -> Iterator[None]:
+def without_memory(most: float = math.inf, own: float = 0) -> Iterator[None]:
     """Make initial weights that are all one number and take no memory, of at most so many in an array.
 
     Those of a file come in their place: a file does not decide how much memory reading it takes.
+
+    Parameters
+    ----------
+    most : float
+        Of the weights in an array; more are refused.
+    own : float
+        How many weights, of all arrays together, still have memory of their own: a constructor may write into
+        these, and into the others not.
 
     Examples
     --------
@@ -74,11 +88,11 @@ def without_memory(most: float = math.inf) -> Iterator[None]:
     >>> layer.weight.shape
     (1000000000, 1000000)
     """
-    token = _most.set(most)
+    token = _limits.set(_Limits(most, own))
     try:
         yield
     finally:
-        _most.reset(token)
+        _limits.reset(token)
 
 
 def draw(
@@ -107,7 +121,7 @@ def draw(
         init = he() if init == "he" else xavier()
     elif not callable(init):
         init = normal(real("weight_init", init, 0))
-    if _most.get() is not None:
+    if _limits.get() is not None:
         return constant(0.0, shape, dtype)
     require_possible("weight_init", "the weight", shape)
     values = init(host_generator(seed), shape, fan_in, fan_out)
@@ -119,12 +133,16 @@ def draw(
 
 def constant(value: float, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return initial weights that are one number, on the current backend."""
-    backend, most = get_backend(), _most.get()
-    if most is None:
-        return backend.xp.full(shape, value, dtype=backend.dtype(dtype), device=backend.device)
-    if math.prod(shape) > most:
-        raise ArgumentError(f"weights of shape {shape} are more than {most:,}")
-    return backend.xp.broadcast_to(backend.asarray(value, dtype), shape)
+    backend, limits, count = get_backend(), _limits.get(), math.prod(shape)
+    if limits is not None:
+        if count > limits.most:
+            raise ArgumentError(f"weights of shape {shape} are more than {limits.most:,}")
+        if count > limits.left:
+            return backend.xp.broadcast_to(backend.asarray(value, dtype), shape)
+        limits.left -= count
+    if value == 0:  # which takes no memory yet on a host
+        return backend.xp.zeros(shape, dtype=backend.dtype(dtype), device=backend.device)
+    return backend.xp.full(shape, value, dtype=backend.dtype(dtype), device=backend.device)
 
 
 def floating(layer: str, dtype: Any) -> Any:
