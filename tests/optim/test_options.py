@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.support.optim import CASES, ONE_OF_EACH, SHAPES, mentions, store
 from xpcnn import nn, optim
 from xpcnn.errors import ArgumentError
+from xpcnn.optim.options import Rules, fraction
 
 every_kind = pytest.mark.parametrize("kind", [CASES[name][0] for name in ONE_OF_EACH])
 
@@ -144,3 +146,30 @@ NOTHING_TO_TRAIN: dict[str, tuple[Any, tuple[str, ...]]] = {
 def test_nothing_to_train(model: Any, parts: tuple[str, ...]) -> None:
     with pytest.raises(ArgumentError, match=mentions("Adam:", *parts)):
         optim.Adam(model)
+
+
+def test_the_options_of_no_parameter(parameters: dict[str, nn.Parameter]) -> None:
+    with pytest.raises(ArgumentError, match=mentions("SGD.options_of: no parameter 'conv'", "conv.weight")):
+        optim.SGD(parameters).options_of("conv")
+
+
+def test_an_optimizer_of_ones_own(parameters: dict[str, nn.Parameter]) -> None:
+    """It has an lr though its rules name none; a constructor of its own has its own signature."""
+
+    class Halves(optim.Optimizer):
+        rules = Rules(part=(0.5, fraction))
+
+        def update(self, data: Any, gradient: Any, *args: Any, **options: Any) -> Any:
+            return data - options["lr"] * options["part"] * gradient
+
+    class Slow(Halves):
+        def __init__(self, model: Any, slowness: float) -> None:
+            super().__init__(model, lr=1 / slowness)
+
+    assert str(inspect.signature(Halves)) == "(model, lr, part=0.5, groups=None)"
+    assert list(inspect.signature(Slow).parameters) == ["model", "slowness"]
+    for optimizer in (Halves(parameters, 0.25), Slow(parameters, slowness=4)):
+        assert optimizer.options_of("fc.weight") == {"lr": 0.25, "part": 0.5}
+        before = parameters["fc.weight"].data
+        optimizer.step(ones(parameters))
+        np.testing.assert_array_equal(parameters["fc.weight"].data, before - 0.125)

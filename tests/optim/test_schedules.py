@@ -219,3 +219,16 @@ def test_refused_later_and_repr() -> None:
     assert repr(optim.LinearWarmup(optimizer, 10, cosine, 0.5)) == (
         "LinearWarmup(steps=10, then=CosineAnnealingLR(T_max=90, eta_min=0.0), start_factor=0.5)"
     )
+
+
+@pytest.mark.parametrize(("name", "value"), [("step", None), ("step", -1), ("base_lr", "x")])
+def test_damaged_state_of_what_follows_a_warmup(name: str, value: Any) -> None:
+    schedule = MADE["warm step"](sgd())
+    state = schedule.state_dict()
+    state["step"] = 2
+    state["then"][name] = value
+    if value is None:
+        del state["then"][name]
+    with pytest.raises(StateDictError, match=mentions("not the state of a schedule", name)):
+        schedule.load_state_dict(state)
+    assert schedule.last_step == 0

@@ -79,6 +79,10 @@ class Optimizer(Configured):
 
     # -- using it ---------------------------------------------------------------------
 
+    def __init_subclass__(cls) -> None:
+        cls.rules = Rules({"lr": Optimizer.rules["lr"], **cls.rules})
+        super().__init_subclass__()
+
     def __init__(self, *args: Any, **options: Any) -> None:
         given = self._bind(args, options)
         model, groups = given.pop("model"), given.pop("groups")
@@ -102,6 +106,10 @@ class Optimizer(Configured):
 
     def options_of(self, path: str) -> dict[str, Any]:
         """Return the options in force for the parameter at `path`, its learning rate first."""
+        if path not in self._entries:
+            raise ArgumentError(
+                f"{self._name}.options_of: no parameter {path!r}; there are {', '.join(self._entries)}"
+            )
         return self._options_of(self._entries[path])
 
     def step(self, grads: Gradients) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from typing import Any, ClassVar
 
 from xpcnn.backend import Array, home_of
@@ -56,17 +56,22 @@ class Configured:
     subject: ClassVar[str]
     more: ClassVar[Mapping[str, Any]] = {}
     __signature__: ClassVar[Signature]
+    _arguments: ClassVar[Signature]
 
     def __init_subclass__(cls) -> None:
         defaults = {name: default for name, (default, _) in cls.rules.items()}
         defaults = {cls.subject: ..., **defaults, **cls.more}
-        cls.__signature__ = Signature([_parameter(*item) for item in defaults.items()])
+        cls._arguments = cls.__signature__ = Signature([_parameter(*item) for item in defaults.items()])
+        maker: Any = next(base for base in cls.__mro__ if "__init__" in vars(base))
+        if "subject" not in vars(maker):  # a constructor of the subclass's own
+            _, *parameters = signature(maker.__init__).parameters.values()
+            cls.__signature__ = Signature(parameters)
 
     def _bind(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
         """Return all arguments by name; those that are not given are the defaults."""
         self._name = type(self).__name__
         try:
-            bound = self.__signature__.bind(*args, **options)
+            bound = self._arguments.bind(*args, **options)
         except TypeError as error:
             raise TypeError(f"{self._name}: {error}") from None
         bound.apply_defaults()

@@ -109,8 +109,6 @@ class Schedule(Configured):
             and nothing is loaded.
         """
         with saved_state(f"{self._name}.load_state_dict", "a schedule") as problems:
-            whole("step", state["step"], 0)
-            non_negative("base_lr", state["base_lr"])
             own, saved = dict(_settings(self.state_dict())), dict(_settings(state))
             problems += differences(own, saved)
             problems += [
@@ -127,9 +125,12 @@ class Schedule(Configured):
 
 
 def _settings(state: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what of a schedule's state does not change as it goes on, by name."""
+    """Yield what of a schedule's state does not change as it goes on, by name; raise where it is none."""
+    whole(f"{of}step", state["step"], 0)
+    non_negative(f"{of}base_lr", state["base_lr"])
+    yield from ((of + name, value) for name, value in {**state["options"]}.items())
     for name, value in state.items():
-        if isinstance(value, Mapping):
-            yield from _settings(value, of if name == "options" else f"{of}{name}.")
-        elif name not in ("step", "base_lr"):
+        if isinstance(value, Mapping) and name != "options":
+            yield from _settings(value, f"{of}{name}.")
+        elif name not in ("step", "base_lr", "options"):
             yield of + name, value
