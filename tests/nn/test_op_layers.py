@@ -136,6 +136,12 @@ def test_what_is_no_op_is_refused(wrong: Any, said: str) -> None:
         type("Mine", (nn.Stateless,), {"op": wrong})
 
 
+def test_options_that_are_one_text() -> None:
+    """The comma that makes a tuple is easily forgotten."""
+    with pytest.raises(errors.ArgumentError, match=mentions("Mine: options", "tuple of names", "'slope'")):
+        type("Mine", (nn.Stateless,), {"op": ops.leaky_relu, "options": ("slope")})
+
+
 def test_an_op_that_forgets_the_context(make: Any) -> None:
     """Two images are no pair of a result and its context."""
 

@@ -182,6 +182,11 @@ class OpLayer(Layer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        options: Any = cls.options
+        if isinstance(options, str):  # the comma of a tuple of one was forgotten
+            raise ArgumentError(
+                f'{cls.__name__}: options must be a tuple of names, such as ("slope",), got {options!r}'
+            )
         if "op" in vars(cls):
             op = vars(cls)["op"]
             if not callable(op) or not callable(getattr(op, "backward", None)):
