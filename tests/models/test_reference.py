@@ -200,10 +200,10 @@ def test_backward_is_as_the_place_of_its_own_call(
     seen: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights: list[str] = []
-    grad_weight = Im2col.grad_weight_partial
+    grad_weight = Im2col.grad_weight
     monkeypatch.setattr(
         Im2col,
-        "grad_weight_partial",
+        "grad_weight",
         lambda *given: weights.append("im2col") or grad_weight(*given),  # type: ignore[func-returns-value]
     )
     x, w = images(40, 32, 12, 12), images(32, 32, 3, 3)  # winograd, in the engine

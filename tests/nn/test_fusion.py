@@ -20,7 +20,6 @@ from xpcnn.ops import fused
 Factory = Callable[[], list[nn.Layer]]
 
 CONV, POOL = {"conv2d_relu"}, {"relu_max_pool2d_gradient"}
-LINEAR = {"linear_relu", "relu_gradient"}
 NORM = {"batch_norm_relu", "batch_norm_relu.backward"}
 
 ROWS: dict[str, tuple[Factory, tuple[int, ...], set[str]]] = {
@@ -30,8 +29,6 @@ ROWS: dict[str, tuple[Factory, tuple[int, ...], set[str]]] = {
         (3, 2, 13, 12),
         CONV | POOL | {"conv2d_relu_max_pool2d"},
     ),
-    "linear, relu": (lambda: [nn.Linear(4, 3), nn.ReLU()], (5, 4), LINEAR),
-    "linear without a bias, relu": (lambda: [nn.Linear(4, 3, bias=False), nn.ReLU()], (5, 4), LINEAR),
     "norm of rows, relu": (lambda: [nn.BatchNorm1d(4), nn.ReLU()], (6, 4), NORM),
     "norm, relu": (lambda: [nn.BatchNorm2d(3, eps=0.1, momentum=0.4), nn.ReLU()], (3, 3, 5, 4), NORM),
     "norm without weights, relu": (lambda: [nn.BatchNorm2d(3, affine=False), nn.ReLU()], (3, 3, 5, 4), NORM),

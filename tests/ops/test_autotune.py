@@ -14,7 +14,7 @@ import pytest
 import xpcnn
 from tests.support.conv_cases import CASES, reference
 from tests.support.ops import draw, mentions
-from xpcnn import errors, ops
+from xpcnn import ops
 from xpcnn.backend import backend_of
 from xpcnn.ops.conv import algorithm as registry
 from xpcnn.ops.conv import autotune, executor, tuning_cache
@@ -204,12 +204,12 @@ def test_threads_wait_for_one_measurement(monkeypatch: pytest.MonkeyPatch) -> No
 # The measurement --------------------------------------------------------------------------------------
 
 
-def test_takes_the_fastest_and_drops_the_hopeless(seconds: dict[str, float]) -> None:
-    """About 0.2 s for each candidate; one run of those that take longer."""
+def test_takes_the_fastest(seconds: dict[str, float]) -> None:
+    """Of five runs each, or about 0.2 s."""
     seconds.update({"im2col": 0.01, "mec": 0.004, "kn2row": 0.03, "as_strided": 0.06})
     assert tuned() == "mec"
     assert seconds["im2col runs"] == seconds["mec runs"] == seconds["kn2row runs"] == 5
-    assert seconds["as_strided runs"] == 1
+    assert seconds["as_strided runs"] == 4
     assert "loop runs" not in seconds
     seconds.clear()
     seconds.update({"im2col": 0.09, "mec": 0.3})
@@ -220,7 +220,7 @@ def test_takes_the_fastest_and_drops_the_hopeless(seconds: dict[str, float]) -> 
 def test_median_and_not_mean_or_best(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.01, 0.01, 0.03, 0.001, 0.01])
     monkeypatch.setattr(autotune, "_seconds", lambda run: next(times))
-    assert autotune._median(lambda: None, 0.01) == 0.01
+    assert autotune._median(lambda: None) == 0.01
 
 
 def test_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,9 +403,6 @@ def test_file_holds_what_a_choice_depends_on(measured: list[Any], file: Path) ->
 def test_user_cache_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XPCNN_CACHE_DIR")
     assert tuning_cache.cache_file().parts[-2:] == ("xpcnn", "autotune.json")
-    monkeypatch.setenv("XPCNN_CACHE_DIR", "~nobody-of-that-name")
-    with pytest.raises(errors.ArgumentError, match="XPCNN_CACHE_DIR: '~nobody-of-that-name'"):
-        tuning_cache.cache_file()
 
 
 DAMAGED: dict[str, bytes] = {

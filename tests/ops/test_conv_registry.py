@@ -73,11 +73,6 @@ class Half(ops.conv.ConvAlgorithm):
         return dy
 
 
-class Demanding(Im2col):
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-
 REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "missing methods": (
         lambda: ops.conv.register("half")(Half),
@@ -92,19 +87,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "an empty name": (lambda: ops.conv.register(""), ("needs a name", "''")),
     "no class": (lambda: ops.conv.register("one")(lambda x: x), ("'one'", "ConvAlgorithm")),  # type: ignore[type-var]
     "another class": (lambda: ops.conv.register("one")(dict), ("'one'", "ConvAlgorithm", "dict")),  # type: ignore[type-var]
-    "arguments": (lambda: ops.conv.register("one")(Demanding), ("'one'", "Demanding", "size")),
-    "a method without geometry": (
-        lambda: ops.conv.register("one")(type("Flat", (Im2col,), {"forward": lambda self, x, weight: x})),
-        ("forward of algorithm 'one' (Flat) must take (x, weight, geometry)", "too many"),
-    ),
-    "a promised argument": (
-        lambda: ops.conv.register("one")(type("Placing", (Im2col,), {"accepts_out": True})),
-        ("forward of algorithm 'one' (Placing) must take (x, weight, geometry, out)", "too many"),
-    ),
-    "a workspace of no dtype": (
-        lambda: ops.conv.register("one")(type("One", (Im2col,), {"workspace_bytes": lambda self, g: 1})),
-        ("workspace_bytes of algorithm 'one' (One) must take (geometry, dtype)",),
-    ),
 }
 
 
@@ -155,19 +137,6 @@ def test_what_an_algorithm_returns_is_checked(
             run()
 
 
-@pytest.mark.parametrize("step", ["grad_weight_partial", "finish_grad_weight"])
-@pytest.mark.parametrize(
-    ("change", "told"), [(lambda a: None, "no array: None"), (strict, "an array on array_api_strict")]
-)
-def test_a_partial_sum_that_is_no_array(step: str, change: Any, told: str) -> None:
-    right = getattr(Im2col, step)
-    wrong(**{step: lambda self, *arguments: change(right(self, *arguments))})
-    xpcnn.set_workspace_limit(20_000)
-    y, ctx = ops.conv2d(draw(2, 3, 5, 5), draw(4, 3, 3, 3), algorithm="wrong")
-    with pytest.raises(errors.AlgorithmError, match=f"the grad_weight of .*'wrong' returned {told}"):
-        ops.conv2d.backward(ctx, y)
-
-
 @pytest.mark.parametrize("limit", [None, 20_000], ids=["whole", "in tiles"])
 def test_arrays_in_a_file(tmp_path: Path, limit: int | None) -> None:
     """NumPy's memory maps are arrays of a type of their own; results are plain ones."""
@@ -205,32 +174,6 @@ def test_a_result_in_the_memory_of_x(make: Any, view: Any, limit: int | None) ->
     xpcnn.set_workspace_limit(limit)
     with make.unchanged(x, w, b), pytest.raises(errors.AlgorithmError, match="'wrong' returned memory of"):
         ops.conv2d(x, w, b, algorithm="wrong")
-
-
-@pytest.mark.parametrize("stated", [-5, float("nan"), 3.7e3, None, "12", True], ids=str)
-@pytest.mark.parametrize("limit", [None, 3_000], ids=["default", "low"])
-def test_a_workspace_that_is_no_number_of_bytes(stated: Any, limit: int | None) -> None:
-    wrong(workspace_bytes=lambda self, g, dtype: stated)
-    xpcnn.set_workspace_limit(limit)
-    told = ("workspace_bytes of convolution algorithm 'wrong'", "an int of at least 0", f"got {stated!r}")
-    with pytest.raises(errors.AlgorithmError, match=mentions(*told)):
-        ops.conv2d(draw(2, 3, 5, 5), draw(4, 3, 3, 3), algorithm="wrong")
-
-
-def test_a_workspace_of_numpys_int() -> None:
-    wrong(workspace_bytes=lambda self, g, dtype: np.int64(g.n * 1000))
-    xpcnn.set_workspace_limit(2_000)
-    x, w = draw(5, 3, 5, 5), draw(4, 3, 3, 3)
-    y, _ = ops.conv2d(x, w, algorithm="wrong")
-    np.testing.assert_allclose(y, ops.conv2d(x, w, algorithm="loop")[0], rtol=1e-12)
-
-
-@pytest.mark.parametrize("reason", [False, True, "", 3], ids=repr)
-def test_a_reason_that_is_none(reason: Any) -> None:
-    wrong(unsupported=lambda self, *arguments: reason)
-    told = f"unsupported of .* 'wrong' must return a reason, a text, or None; got {reason!r}"
-    with pytest.raises(errors.AlgorithmError, match=told):
-        ops.conv2d(draw(2, 3, 5, 5), draw(4, 3, 3, 3), algorithm="wrong")
 
 
 def _meeting() -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_single_precision_stays_single(make: Any, monkeypatch: pytest.MonkeyPatc
 
         return call
 
-    names = ("rfft", "irfft", "fft", "ifft", "ihfft")
+    names = ("rfft", "irfft", "fft", "ifft")
     for name in names:
         monkeypatch.setattr(make.xp.fft, name, watched(name, getattr(make.xp.fft, name)))
     r = reference(CASES["strided and padded"], "float32")
@@ -147,7 +147,7 @@ MEASURED = {
     "a large kernel": ((8, 12, 24, 24), (12, 12, 9, 9), {"padding": 4}),
     "groups": ((8, 8, 32, 32), (16, 4, 3, 3), {"padding": 1, "groups": 2}),
     "one channel": ((8, 1, 60, 60), (4, 1, 5, 5), {}),
-    "many blocks of kernels": ((8, 48, 20, 20), (48, 48, 3, 3), {"padding": 1}),
+    "many kernels": ((8, 32, 20, 20), (32, 32, 3, 3), {"padding": 1}),
 }
 
 

@@ -68,8 +68,6 @@ def test_values_and_gradients(make: Any, dtype: str, case: Any) -> None:
     with make.unchanged(x, weight, dy, ctx):
         gradients = op.backward(ctx, dy)
     check(make, (y, *gradients), expected_of(case, *host), dtype)
-    assert ctx.x is x
-    assert ctx.weight is weight
     if case[1] == (2, 3, 4, 5):
         assert ctx.mean.shape == ctx.inverse_std.shape
         assert np.prod(ctx.mean.shape) <= 24

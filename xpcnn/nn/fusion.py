@@ -17,7 +17,6 @@ from xpcnn.errors import XpcnnError
 from xpcnn.nn.activation import ReLU
 from xpcnn.nn.conv import Conv2d
 from xpcnn.nn.layer import Layer, OpLayer
-from xpcnn.nn.linear import Linear
 from xpcnn.nn.norm import BatchNorm1d, BatchNorm2d
 from xpcnn.nn.parameter import Gradients
 from xpcnn.nn.pool import MaxPool2d
@@ -45,16 +44,6 @@ def _conv_relu_max_pool(conv: Conv2d, _relu: ReLU, pool: MaxPool2d, x: Array) ->
         **conv.arguments(),
     )
     return y, None
-
-
-def _linear_relu(linear: Linear, _relu: ReLU, x: Array, train: bool = False) -> tuple[Array, Any]:
-    return fused.linear_relu(x, **linear.arguments())
-
-
-def _linear_relu_gradient(
-    linear: Linear, _relu: ReLU, contexts: Any, dy: Array, grads: Gradients | None, need_dx: bool
-) -> Any:
-    return linear.backward(contexts[0], fused.relu_gradient(contexts[1], dy), grads, need_dx=need_dx)
 
 
 def _norm_relu(norm: Norm, _relu: ReLU, x: Array, train: bool = False) -> tuple[Array, Any]:
@@ -93,7 +82,6 @@ class Pattern(NamedTuple):
 PATTERNS = (
     Pattern((Conv2d, ReLU), forward=_conv_relu, inference=_conv_relu),
     Pattern((Conv2d, ReLU, MaxPool2d), inference=_conv_relu_max_pool),
-    Pattern((Linear, ReLU), forward=_linear_relu, inference=_linear_relu, backward=_linear_relu_gradient),
     Pattern((BatchNorm1d, ReLU), forward=_norm_relu, inference=_norm_relu, backward=_norm_relu_gradient),
     Pattern((BatchNorm2d, ReLU), forward=_norm_relu, inference=_norm_relu, backward=_norm_relu_gradient),
     Pattern((ReLU, MaxPool2d), backward=_relu_max_pool_gradient),

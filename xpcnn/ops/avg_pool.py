@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, backend_of, primitive
@@ -129,7 +130,10 @@ def adaptive_avg_pool2d(x: Array, output_size: Any) -> tuple[Array, AdaptiveAvgP
     oh, ow = pair("adaptive_avg_pool2d", "output_size", filled, 1)
     require_possible("adaptive_avg_pool2d", "the result", (*x.shape[:2], oh, ow))
     rows, columns = _regions(h, oh), _regions(w, ow)
-    y = _region_means(_region_means(upcast(backend, x), 2, rows), 3, columns)
+    wide = upcast(backend, x)
+    y = full_channels_last(wide, (*x.shape[:2], oh, ow), 0.0)
+    for (i, (top, bottom)), (j, (left, right)) in itertools.product(enumerate(rows), enumerate(columns)):
+        y[:, :, i, j] = backend.xp.mean(wide[:, :, top:bottom, left:right], axis=(2, 3))
     return backend.xp.astype(y, x.dtype, copy=False), AdaptiveAvgPool2dContext(x, rows, columns)
 
 
@@ -140,26 +144,15 @@ def _adaptive_avg_pool2d_grad(ctx: AdaptiveAvgPool2dContext, dy: Array) -> Array
     backend = check_dy("adaptive_avg_pool2d.backward", dy, (n, c, len(ctx.rows), len(ctx.columns)), ctx.like)
     wide = upcast(backend, dy)
     dx = full_channels_last(wide, (n, c, h, w), 0.0)
-    for i, (top, bottom) in enumerate(ctx.rows):
-        for j, (left, right) in enumerate(ctx.columns):
-            part = wide[:, :, i : i + 1, j : j + 1] / ((bottom - top) * (right - left))
-            dx[:, :, top:bottom, left:right] += part
+    places = itertools.product(enumerate(ctx.rows), enumerate(ctx.columns))
+    for (i, (top, bottom)), (j, (left, right)) in places:
+        part = wide[:, :, i : i + 1, j : j + 1] / ((bottom - top) * (right - left))
+        dx[:, :, top:bottom, left:right] += part
     return backend.xp.astype(dx, dy.dtype, copy=False)
 
 
 def _regions(size: int, count: int) -> tuple[tuple[int, int], ...]:
     return tuple((i * size // count, -(-(i + 1) * size // count)) for i in range(count))
-
-
-def _region_means(x: Array, axis: int, regions: tuple[tuple[int, int], ...]) -> Array:
-    """Return the mean of each region of an axis of images, over channels-last memory."""
-    xp = backend_of(x).xp
-    before = (slice(None),) * axis
-    y = full_channels_last(x, (*x.shape[:axis], len(regions), *x.shape[axis + 1 :]), 0.0)
-    for i, (start, stop) in enumerate(regions):
-        mean = xp.mean(x[(*before, slice(start, stop), ...)], axis=axis, keepdims=True)
-        y[(*before, slice(i, i + 1), ...)] = mean
-    return y
 
 
 # -- passes over windows -----------------------------------------------------------------

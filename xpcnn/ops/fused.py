@@ -12,7 +12,6 @@ from xpcnn.errors import ArgumentError
 from xpcnn.ops.activation import OutputContext, relu_array, relu_grad
 from xpcnn.ops.conv.conv2d import Conv2dContext, convolve
 from xpcnn.ops.conv.executor import add_bias_relu
-from xpcnn.ops.linear import LinearContext, linear
 from xpcnn.ops.max_pool import MaxPool2dContext, max_pool2d
 from xpcnn.ops.norm import (
     BatchNormContext,
@@ -24,14 +23,7 @@ from xpcnn.ops.norm import (
 )
 from xpcnn.ops.op import check_dy, native_arrays, op
 
-__all__ = [
-    "batch_norm_relu",
-    "conv2d_relu",
-    "conv2d_relu_max_pool2d",
-    "linear_relu",
-    "relu_gradient",
-    "relu_max_pool2d_gradient",
-]
+__all__ = ["batch_norm_relu", "conv2d_relu", "conv2d_relu_max_pool2d", "relu_max_pool2d_gradient"]
 
 
 @native_arrays
@@ -116,32 +108,6 @@ def _conv_options(
 def _require_bias(op: str, bias: Array | None) -> None:
     if bias is None:
         raise ArgumentError(f"{op}: a bias (K,) is needed; without one use conv2d, and relu on its result")
-
-
-@native_arrays
-def linear_relu(
-    x: Array, weight: Array, bias: Array | None = None
-) -> tuple[Array, tuple[LinearContext, OutputContext]]:
-    """Return ``relu(linear(…))`` to the bit, with the contexts of the two ops; it raises what `linear` does.
-
-    Examples
-    --------
-    >>> import xpcnn
-    >>> from xpcnn.ops import fused
-    >>> x, weight = xpcnn.asarray([[1.0, 2.0]]), xpcnn.asarray([[3.0, 4.0], [-3.0, -4.0]])
-    >>> fused.linear_relu(x, weight)[0]
-    array([[11.,  0.]])
-    """
-    y, ctx = linear(x, weight, bias)
-    y = relu_array(y)
-    return y, (ctx, OutputContext(y))
-
-
-@native_arrays
-def relu_gradient(ctx: OutputContext, dy: Array) -> Array:
-    """Return what `relu.backward` does."""
-    check_dy("relu.backward", dy, ctx.y.shape, ctx.y)
-    return relu_grad(dy, ctx.y)
 
 
 @op

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from xpcnn.backend import Array, Backend, backend_of
+from xpcnn.backend import Array, Backend
 from xpcnn.errors import ShapeError
-from xpcnn.ops.norm import per_channel
 from xpcnn.ops.op import check_dy, check_rank, check_shapes, common_backend, op, real, sizes, upcast, whole
 
-__all__ = ["GroupNormContext", "LayerNormContext", "group_norm", "layer_norm"]
+__all__ = ["LayerNormContext", "group_norm", "layer_norm"]
 
 
 class LayerNormContext(NamedTuple):
-    """References to the input and the weight, and a mean and 1/std for each normalised part."""
+    """References to the input and the weight, and a mean and 1/std for each normalised part.
+
+    `axes` are normalised over; along the axes `shared`, an entry of the parameters is.
+    """
 
     x: Array
     weight: Array | None
@@ -23,6 +25,7 @@ class LayerNormContext(NamedTuple):
     mean: Array
     inverse_std: Array
     axes: tuple[int, ...]
+    shared: tuple[int, ...]
 
 
 @op
@@ -82,36 +85,21 @@ def layer_norm(
         )
     check_shapes("layer_norm", f"x of shape {tuple(x.shape)}", shape, weight=weight, bias=bias)
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    mean = functools.partial(backend.xp.mean, axis=axes, keepdims=True)
-    factor, shift = (None if p is None else upcast(backend, p) for p in (weight, bias))
-    y, centre, inverse_std = _normalise(backend, x, factor, shift, mean, eps)
-    return y, LayerNormContext(x, weight, bias is not None, centre, inverse_std, axes)
+    y, mean, inverse_std = _normalise(backend, x, weight, bias, axes, eps)
+    return y, LayerNormContext(x, weight, bias is not None, mean, inverse_std, axes, tuple(range(axes[0])))
 
 
 @layer_norm.def_backward
 def _layer_norm_grad(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
     backend = check_dy("layer_norm.backward", dy, ctx.x.shape, ctx.x)
-    mean = functools.partial(backend.xp.mean, axis=ctx.axes, keepdims=True)
-    factor = None if ctx.weight is None else upcast(backend, ctx.weight)
-    return _gradients(backend, ctx, dy, factor, mean, tuple(range(ctx.axes[0])))
-
-
-class GroupNormContext(NamedTuple):
-    """References to the input and the weight, and a mean and 1/std for each channel of each sample."""
-
-    x: Array
-    weight: Array | None
-    has_bias: bool
-    mean: Array
-    inverse_std: Array
-    num_groups: int
+    return _gradients(backend, ctx, dy)
 
 
 @op
 def group_norm(
     x: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5
-) -> tuple[Array, GroupNormContext]:
+) -> tuple[Array, LayerNormContext]:
     """Normalise each group of neighbouring channels of each sample, then scale and shift each channel.
 
     ``y = (x − mean) / sqrt(var + eps) · weight + bias``, with the biased variance over a group's channels and
@@ -129,8 +117,8 @@ def group_norm(
     Returns
     -------
     y : array, the shape of `x`
-    ctx : GroupNormContext
-        Keeps references to `x` and `weight`, and two numbers for each channel of each sample.
+    ctx : LayerNormContext
+        Keeps references to `x` and `weight`, in groups, and two numbers for each group of each sample.
 
     Raises
     ------
@@ -162,42 +150,36 @@ def group_norm(
     if 0 in x.shape[1:]:
         raise ShapeError(f"group_norm: x has no values to normalise (shape {tuple(x.shape)})")
     check_shapes("group_norm", f"x of shape {tuple(x.shape)}", (x.shape[1],), weight=weight, bias=bias)
-    mean = functools.partial(_group_mean, num_groups)
-    factor, shift = (None if p is None else per_channel(p, x) for p in (weight, bias))
-    y, centre, inverse_std = _normalise(backend, x, factor, shift, mean, eps)
-    return y, GroupNormContext(x, weight, bias is not None, centre, inverse_std, num_groups)
+    xp, rest = backend.xp, x.shape[2:]
+    grouped = xp.reshape(x, (x.shape[0], num_groups, x.shape[1] // num_groups, *rest))
+    factor, shift = (
+        None if p is None else xp.reshape(p, (num_groups, -1) + (1,) * len(rest)) for p in (weight, bias)
+    )
+    axes = tuple(range(2, x.ndim + 1))
+    y, mean, inverse_std = _normalise(backend, grouped, factor, shift, axes, eps)
+    ctx = LayerNormContext(grouped, factor, bias is not None, mean, inverse_std, axes, (0, *axes[1:]))
+    return xp.reshape(y, tuple(x.shape)), ctx
 
 
 @group_norm.def_backward
-def _group_norm_grad(ctx: GroupNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
+def _group_norm_grad(ctx: LayerNormContext, dy: Array) -> tuple[Array, Array | None, Array | None]:
     """Return (dx, dweight, dbias); the latter two are None where the parameter was absent."""
-    backend = check_dy("group_norm.backward", dy, ctx.x.shape, ctx.x)
-    mean = functools.partial(_group_mean, ctx.num_groups)
-    factor = None if ctx.weight is None else per_channel(ctx.weight, ctx.x)
-    return _gradients(backend, ctx, dy, factor, mean, (0, *range(2, dy.ndim)))
-
-
-def _group_mean(num_groups: int, x: Array) -> Array:
-    """Return the mean of each group of x (N, C, ...), at each of its channels: (N, C, 1, ...)."""
-    xp = backend_of(x).xp
-    n, c = x.shape[:2]
-    pixels = tuple(range(2, x.ndim))
-    # The pixels first: over channels-last memory that is much the faster order.
-    means = xp.mean(x, axis=pixels, keepdims=True) if pixels else x
-    grouped = xp.reshape(means, (n, num_groups, c // num_groups))
-    mean = xp.mean(grouped, axis=2, keepdims=True)
-    return xp.reshape(xp.broadcast_to(mean, grouped.shape), means.shape)
+    n, groups, channels, *rest = ctx.x.shape
+    backend = check_dy("group_norm.backward", dy, (n, groups * channels, *rest), ctx.x)
+    reshape = backend.xp.reshape
+    dx, *others = _gradients(backend, ctx, reshape(dy, tuple(ctx.x.shape)))
+    dweight, dbias = (None if d is None else reshape(d, (-1,)) for d in others)
+    return reshape(dx, tuple(dy.shape)), dweight, dbias
 
 
 # -- shared by both --------------------------------------------------------------------
 
-Mean = Callable[[Array], Array]
-
 
 def _normalise(
-    backend: Backend, x: Array, weight: Array | None, bias: Array | None, mean_of: Mean, eps: float
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, axes: tuple[int, ...], eps: float
 ) -> tuple[Array, Array, Array]:
-    """Return y, mean and 1/std, by the mean of each part; weight and bias line up with x."""
+    """Return y, mean and 1/std over these axes; weight and bias line up with the last axes of x."""
+    mean_of = functools.partial(backend.xp.mean, axis=axes, keepdims=True)
     wide = upcast(backend, x)
     mean = mean_of(wide)
     centred = wide - mean
@@ -205,30 +187,27 @@ def _normalise(
     y = centred * inverse_std
     # y is fresh, so scaling and shifting it in place is safe
     if weight is not None:
-        y *= weight
+        y *= upcast(backend, weight)
     if bias is not None:
-        y += bias
+        y += upcast(backend, bias)
     return backend.xp.astype(y, x.dtype, copy=False), mean, inverse_std
 
 
 def _gradients(
-    backend: Backend,
-    ctx: LayerNormContext | GroupNormContext,
-    dy: Array,
-    weight: Array | None,
-    mean_of: Mean,
-    shared: tuple[int, ...],
+    backend: Backend, ctx: LayerNormContext, dy: Array
 ) -> tuple[Array, Array | None, Array | None]:
-    """Return (dx, dweight, dbias); each entry of the parameters is shared along the axes `shared`."""
+    """Return (dx, dweight, dbias)."""
     xp = backend.xp
+    mean_of = functools.partial(xp.mean, axis=ctx.axes, keepdims=True)
     wide_dy = upcast(backend, dy)
     normalised = (upcast(backend, ctx.x) - ctx.mean) * ctx.inverse_std
     products = wide_dy * normalised
     dweight = dbias = None
     if ctx.has_bias:
-        dbias = xp.astype(xp.sum(wide_dy, axis=shared), dy.dtype, copy=False)
-    if weight is not None:
-        dweight = xp.astype(xp.sum(products, axis=shared), dy.dtype, copy=False)
+        dbias = xp.astype(xp.sum(wide_dy, axis=ctx.shared), dy.dtype, copy=False)
+    if ctx.weight is not None:
+        dweight = xp.astype(xp.sum(products, axis=ctx.shared), dy.dtype, copy=False)
+        weight = upcast(backend, ctx.weight)
         wide_dy, products = wide_dy * weight, products * weight
     dx = (wide_dy - normalised * mean_of(products) - mean_of(wide_dy)) * ctx.inverse_std
     return xp.astype(dx, dy.dtype, copy=False), dweight, dbias

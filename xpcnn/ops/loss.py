@@ -20,15 +20,6 @@ from xpcnn.ops.op import (
     require_array,
 )
 
-__all__ = [
-    "Loss",
-    "MeanSquaredErrorContext",
-    "SoftmaxCrossEntropyContext",
-    "as_loss",
-    "mean_squared_error",
-    "softmax_cross_entropy",
-]
-
 
 class Loss(NamedTuple):
     """``forward(y, target) -> (0-d loss, ctx)`` and ``backward(ctx) -> dy``."""

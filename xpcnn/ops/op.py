@@ -11,35 +11,16 @@ import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from xpcnn.arguments import MOST_SIZE, flag, in_words, plain, positive, real, whole
+from xpcnn.arguments import MOST_SIZE
+from xpcnn.arguments import flag as flag
+from xpcnn.arguments import in_words as in_words
+from xpcnn.arguments import plain as plain
+from xpcnn.arguments import positive as positive
+from xpcnn.arguments import real as real
+from xpcnn.arguments import whole as whole
 from xpcnn.backend import FLOATS, Array, Backend, array_dtype_name, backend_of, dtype_name, native
 from xpcnn.backend.registry import BACKENDS
 from xpcnn.errors import ArgumentError, BackendError, DtypeError, ShapeError, XpcnnError
-
-__all__ = [
-    "Op",
-    "accumulator",
-    "below_max",
-    "cached",
-    "check_backend",
-    "check_dy",
-    "check_rank",
-    "check_shapes",
-    "common_backend",
-    "flag",
-    "in_words",
-    "native_arrays",
-    "op",
-    "pair",
-    "plain",
-    "positive",
-    "real",
-    "require_array",
-    "require_possible",
-    "sizes",
-    "upcast",
-    "whole",
-]
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -116,7 +97,6 @@ def native_arrays(function: Callable[P, Result]) -> Callable[P, Result]:
 MOST_NUMBERS = 2**40
 """Arrays are smaller: in float32 that is 4 TiB."""
 
-_INTS = frozenset({int})
 _HALVES = frozenset({"float16", "bfloat16"})
 
 
@@ -246,19 +226,12 @@ def cached(build: Any, fixed: tuple[Any, ...], *options: Any) -> Any:
 
     For a cache, True and 1.0 equal 1. So the cache is bypassed where an option holds anything but ints.
     """
-    if {*map(type, options)} == _INTS:  # by far the commonest
+    if {*map(type, options)} == {int}:  # by far the commonest
         return build(*fixed, *options)
-    keys, exact = [], True
-    for option in options:
-        kind = type(option)
-        if kind is tuple and {*map(type, option)} == _INTS:
-            pass
-        elif kind is not int and kind is not str and option is not None:
-            option = plain(option)
-            parts = option if isinstance(option, tuple) else (option,)
-            exact = exact and {*map(type, parts)} == _INTS
-        keys.append(option)
-    return (build if exact else build.__wrapped__)(*fixed, *keys)
+    numbers = [plain(option) for option in options]
+    parts = [part for option in numbers for part in (option if isinstance(option, tuple) else (option,))]
+    exact = {*map(type, parts)} <= {int, str, type(None)}
+    return (build if exact else build.__wrapped__)(*fixed, *numbers)
 
 
 def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xpcnn.backend import Array, backend_of
-from xpcnn.ops.conv.executor import new_channels_last
 
-__all__ = ["crop", "pad", "padded_zeros", "total"]
+__all__ = ["crop", "new_channels_last", "pad", "padded_zeros", "total"]
 
 
 Padding = tuple[int, int, int, int]
@@ -23,6 +22,14 @@ def pad(x: Array, padding: Padding) -> Array:
     y = padded_zeros(x, tuple(x.shape), padding)
     y[:, :, top : top + h, left : left + w] = x
     return y
+
+
+def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
+    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
+    backend = backend_of(like)
+    n, c, h, w = shape
+    make = backend.xp.zeros if zeros else backend.xp.empty
+    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
 
 
 def padded_zeros(like: Array, shape: tuple[int, ...], padding: Padding) -> Array:

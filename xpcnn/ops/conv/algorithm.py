@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,18 +13,6 @@ from xpcnn.backend import Array, Backend
 from xpcnn.errors import AlgorithmError, PluginError
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.op import in_words
-
-__all__ = [
-    "ALGORITHMS",
-    "PASSES",
-    "ConvAlgorithm",
-    "algorithm_names",
-    "check_name",
-    "conv_algorithm",
-    "find",
-    "register",
-    "requested",
-]
 
 PASSES = ("forward", "grad_input", "grad_weight")
 """What an algorithm computes, by the names of its methods; each pass may use another algorithm."""
@@ -53,8 +40,6 @@ class ConvAlgorithm(ABC):
         True where the algorithm itself sums half precision in float32; others are given float32.
     cache_blocked : bool
         False where tiles that stay in a cache cost more than they save.
-    tile_scale : float
-        The size of its tiles relative to the cache block.
     spreads : bool
         True where NaN or infinity reaches results that the definition keeps it from; see `nonfinite`.
     accepts_out : bool
@@ -68,7 +53,6 @@ class ConvAlgorithm(ABC):
     native_groups: bool = False
     native_half: bool = False
     cache_blocked: bool = True
-    tile_scale: float = 1.0
     spreads: bool = False
     accepts_out: bool = False
     fuses_epilogue: bool = False
@@ -100,17 +84,6 @@ class ConvAlgorithm(ABC):
     @abstractmethod
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         """Return dweight (K, C, kh, kw)."""
-
-    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        """Return what is summed over the tiles; dweight, unless that is made of something else."""
-        return self.grad_weight(x, dy, geometry)
-
-    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
-        """Return dweight (K, C, kh, kw), or what some tiles add to it, given a sum of partial results.
-
-        The sum is of one shape. The geometry is that of all tiles together; its weight is theirs.
-        """
-        return total
 
 
 ALGORITHMS: dict[str, ConvAlgorithm] = {}
@@ -170,25 +143,12 @@ def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
             f"register: algorithm {name!r} must be a subclass of xpcnn.ops.conv.ConvAlgorithm, "
             f"got {in_words(algorithm)}"
         )
-    what = f"algorithm {name!r} ({algorithm.__name__})"
     missing = sorted(algorithm.__abstractmethods__)
     if missing:
-        raise AlgorithmError(f"register: {what} lacks the methods {', '.join(missing)}")
-    for method in ("workspace_bytes", "unsupported", *PASSES):
-        _, *names = inspect.signature(getattr(ConvAlgorithm, method)).parameters
-        if algorithm.accepts_out and method in PASSES[:2]:
-            names.append("out")
-        try:
-            inspect.signature(getattr(algorithm, method)).bind(None, *names)
-        except TypeError as error:
-            raise AlgorithmError(
-                f"register: {method} of {what} must take ({', '.join(names)}): {error}"
-            ) from None
-    try:
-        instance = algorithm()
-    except Exception as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise AlgorithmError(f"register: {what} cannot be made without arguments: {said}") from error
+        raise AlgorithmError(
+            f"register: algorithm {name!r} ({algorithm.__name__}) lacks the methods {', '.join(missing)}"
+        )
+    instance: ConvAlgorithm = algorithm()
     instance.name = name
     return instance
 

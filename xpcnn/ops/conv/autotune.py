@@ -41,11 +41,7 @@ _NEVER = ("auto", "loop")
 _TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """How far from the reference a result may be, relative to the largest value: errors, not rounding."""
 _TOLERANCE_TF32 = 1e-2
-
-_RUNS = 5
-_SECONDS = 0.2
-_HOPELESS = 5.0
-"""A candidate so many times slower than the best is not run again."""
+_RUNS, _SECONDS = 5, 0.2  # of each candidate, at most
 
 _tuning: ContextVar[bool] = ContextVar("xpcnn_autotune", default=False)
 is_tuning = _tuning.get
@@ -159,7 +155,7 @@ def _fastest(candidates: list[str], task: Task) -> str:
                 result = run()  # also the warm-up: what is compiled or planned at first use
                 reference = result if reference is None else reference
                 problem = _difference(result, reference, task.backend)
-                seconds = math.inf if problem else _median(run, min(medians.values(), default=math.inf))
+                seconds = math.inf if problem else _median(run)
             except Exception as error:
                 if name == REFERENCE:
                     raise
@@ -211,13 +207,11 @@ def _difference(result: Array, reference: Array, backend: Backend) -> str | None
     return f"its result differs from that of {REFERENCE} by {error:.2g} of the largest value"
 
 
-def _median(run: Callable[[], Any], best: float) -> float:
-    """Return the median seconds of a few runs; of one, where that is far above the `best` of others."""
+def _median(run: Callable[[], Any]) -> float:
+    """Return the median seconds of a few runs."""
     times: list[float] = []
     while len(times) < _RUNS and sum(times) < _SECONDS:
         times.append(_seconds(run))
-        if times[0] > _HOPELESS * best:
-            break
     return sorted(times)[len(times) // 2]
 
 

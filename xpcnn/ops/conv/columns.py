@@ -11,8 +11,8 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.conv._layout import Padding, pad
-from xpcnn.ops.conv.algorithms.im2col import Pair, Shape, sum_patches
+from xpcnn.ops.conv._layout import Padding
+from xpcnn.ops.conv.algorithms.im2col import Pair, Shape, fold, unfold
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.op import check_rank, common_backend, native_arrays, pair, plain
 
@@ -119,13 +119,7 @@ def _patch_geometry(
 @primitive
 def unfold_classical(x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> Array:
     """Return the patches of x (N, C, H, W) as the rows of a matrix (N·OH·OW, C·kh·kw)."""
-    backend = backend_of(x)
-    xp = backend.xp
-    windows = backend.sliding_windows(pad(x, padding), kernel, stride, dilation)
-    n, c, oh, ow, kh, kw = windows.shape
-    columns = xp.empty((n, oh, ow, c, kh, kw), dtype=x.dtype, device=backend.device)
-    columns[...] = xp.permute_dims(windows, (0, 2, 3, 1, 4, 5))  # a copy even where a view would do
-    return xp.reshape(columns, (n * oh * ow, c * kh * kw))
+    return _turned(unfold(x, kernel, stride, padding, dilation), math.prod(kernel), x.shape[1])
 
 
 @primitive
@@ -133,7 +127,12 @@ def fold_classical(
     columns: Array, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
 ) -> Array:
     """Return columns (N·OH·OW, C·kh·kw) summed where patches overlap, (N, C, H, W)."""
-    xp = backend_of(columns).xp
-    geometry = ConvGeometry(input_shape, (1, input_shape[1], *kernel), stride, padding, dilation)
-    patches = xp.reshape(columns, (geometry.n, *geometry.output_size, geometry.c, *kernel))
-    return sum_patches(xp.permute_dims(patches, (0, 3, 1, 2, 4, 5)), geometry)
+    rows = _turned(columns, input_shape[1], math.prod(kernel))
+    return fold(rows, input_shape, kernel, stride, padding, dilation)
+
+
+def _turned(rows: Array, a: int, b: int) -> Array:
+    """Return rows of a·b numbers in the order b·a."""
+    xp = backend_of(rows).xp
+    matrices = xp.reshape(rows, (rows.shape[0], a, b))
+    return xp.reshape(xp.matrix_transpose(matrices), (rows.shape[0], b * a))

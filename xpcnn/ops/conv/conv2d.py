@@ -82,7 +82,7 @@ def convolve(
     weight: Array,
     bias: Array | None,
     options: tuple[Any, Any, Any, int],
-    name: Any,
+    algorithm: Any,
     pool: tuple[Any, Any, Any, bool] | None = None,
 ) -> tuple[Array, Conv2dContext]:
     """Return (y, ctx) of `conv2d` with `add(y, bias)` for its bias; a `pool` takes maxima before that."""
@@ -93,11 +93,11 @@ def convolve(
         raise ShapeError(f"conv2d: {needed}, got {tuple(bias.shape)}")
     pooling = pool and PoolGeometry.of("max_pool2d", geometry.output_shape, *pool)
     epilogue = None if bias is None else executor.Epilogue(add, bias, pooling, add is add_bias_relu)
-    if not isinstance(name, str):
-        check_name(name)  # raises
-    name = requested() if name == "auto" else name
+    if not isinstance(algorithm, str):
+        check_name(algorithm)  # raises
+    name = requested() if algorithm == "auto" else algorithm
     plan = executor.plan_for("forward", geometry, x.dtype, backend, name)
-    y = executor.forward(plan, x, weight, epilogue)
+    y = executor.run(plan, x, weight, epilogue)
     return y, Conv2dContext(x, weight, bias is not None, geometry, name)
 
 

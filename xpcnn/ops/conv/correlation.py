@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,7 +13,7 @@ from xpcnn.ops.conv.algorithm import ConvAlgorithm
 from xpcnn.ops.conv.executor import pack_weights
 from xpcnn.ops.conv.geometry import ConvGeometry
 
-__all__ = ["CorrelatingAlgorithm", "correlation_geometry", "full_correlation"]
+__all__ = ["CorrelatingAlgorithm", "correlation_geometry", "full_correlation", "is_framed"]
 
 
 class CorrelatingAlgorithm(ConvAlgorithm):
@@ -28,9 +27,11 @@ class CorrelatingAlgorithm(ConvAlgorithm):
 
     weight_copies = 2
 
-    @abstractmethod
     def elements(self, geometry: ConvGeometry) -> int:
-        """Return the numbers of scratch memory beside the weights."""
+        """Return the numbers of scratch memory beside the weights: of the unfolded patches, at most."""
+        images = geometry.c * prod(geometry.padded_size)  # the padded input, or its gradient
+        patches = prod(geometry.output_size) * (geometry.c * prod(geometry.kernel) + geometry.k)
+        return geometry.n * (images + patches)
 
     @abstractmethod
     def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
@@ -42,16 +43,10 @@ class CorrelatingAlgorithm(ConvAlgorithm):
             elements = max(elements, self.elements(correlation_geometry(geometry)))
         return (elements + self.weight_copies * prod(geometry.weight_shape)) * itemsize(dtype)
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-        if not _correlates(geometry):
-            return self.fold(dy, weight, geometry)
-        forward: Callable[..., Array] = self.forward
-        if self.accepts_out:
-            forward = partial(forward, out=out)
-        return full_correlation(forward, dy, weight, geometry)
-
-    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        if _correlates(geometry):
+            return full_correlation(self.forward, dy, weight, geometry)
+        return self.fold(dy, weight, geometry)
 
 
 def _correlates(geometry: ConvGeometry) -> bool:
@@ -60,8 +55,20 @@ def _correlates(geometry: ConvGeometry) -> bool:
     Folding reads and writes each column several times over; unfolding dy writes its columns once, but there
     are K of them for each tap instead of C.
     """
-    plain = geometry.stride == (1, 1) and geometry.groups == 1
+    plain = geometry.stride == (1, 1) and geometry.groups == 1 and is_framed(geometry)
     return plain and geometry.kernel != (1, 1) and geometry.k <= 2 * geometry.c
+
+
+def is_framed(geometry: ConvGeometry) -> bool:
+    """Whether every output pixel sees a pixel of x, so that `full_correlation` applies."""
+    return min(_frame(geometry)) >= 0
+
+
+def _frame(geometry: ConvGeometry) -> tuple[int, int, int, int]:
+    """Return the padding of dy with which its border pixels are met by all taps."""
+    top, bottom, left, right = geometry.padding
+    rows, columns = (d * (size - 1) for d, size in zip(geometry.dilation, geometry.kernel, strict=True))
+    return rows - top, rows - bottom, columns - left, columns - right
 
 
 def full_correlation(
@@ -73,40 +80,16 @@ def full_correlation(
     order, input and output channels change places, and dy is framed so that its border pixels are met by all
     taps too.
     """
-    return forward(dy[_seen(geometry)], pack_weights(_rotate, weight), correlation_geometry(geometry))
+    return forward(dy, pack_weights(_rotate, weight), correlation_geometry(geometry))
 
 
 @functools.lru_cache(maxsize=1024)
 def correlation_geometry(geometry: ConvGeometry) -> ConvGeometry:
     """Return the geometry of the convolution that `full_correlation` is."""
-    n, k, oh, ow = geometry.output_shape
-    (top, bottom), (left, right) = _frame(geometry)
-    # Output pixels that see nothing but padding are left out: a negative frame.
-    seen = (oh + min(top, 0) + min(bottom, 0), ow + min(left, 0) + min(right, 0))
+    weight_shape = (geometry.c, geometry.k, *geometry.kernel)
     return ConvGeometry(
-        (n, k, *seen),
-        (geometry.c, k, *geometry.kernel),
-        padding=(max(top, 0), max(bottom, 0), max(left, 0), max(right, 0)),
-        dilation=geometry.dilation,
+        geometry.output_shape, weight_shape, padding=_frame(geometry), dilation=geometry.dilation
     )
-
-
-def _frame(geometry: ConvGeometry) -> tuple[tuple[int, int], tuple[int, int]]:
-    top, bottom, left, right = geometry.padding
-    (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
-    rows, columns = dh * (kh - 1), dw * (kw - 1)
-    return (rows - top, rows - bottom), (columns - left, columns - right)
-
-
-@functools.lru_cache(maxsize=1024)
-def _seen(geometry: ConvGeometry) -> tuple[slice, ...]:
-    """Return where the output pixels are that see more than padding."""
-    rows, columns = (_kept(*axis) for axis in zip(_frame(geometry), geometry.output_size, strict=True))
-    return slice(None), slice(None), rows, columns
-
-
-def _kept(frame: tuple[int, int], size: int) -> slice:
-    return slice(max(0, -frame[0]), size - max(0, -frame[1]))
 
 
 def _rotate(weight: Array) -> Array:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.backend.reference import in_reference
+from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import fastest_algorithm, is_tuning
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.plan import PARTIAL_SUMS, UNLIMITED, WORKSPACE, ConvPlan, Tile, make_plan
 from xpcnn.ops.conv.results import check_result
 from xpcnn.ops.max_pool import PoolGeometry, max_pool_windows
-
-__all__ = [
-    "Epilogue",
-    "add_bias",
-    "add_bias_relu",
-    "forward",
-    "grad_input",
-    "new_channels_last",
-    "pack_weights",
-    "plan_for",
-    "run_pass",
-]
 
 _plans: dict[Any, ConvPlan] = {}
 _MOST_PLANS, _MOST_TILES = 512, 128
@@ -67,10 +56,7 @@ def run_pass(
     pass_name: str, name: str, a: Array, b: Array, geometry: ConvGeometry, op: str = "conv2d"
 ) -> Array:
     """Return y, dx or dweight: one pass by the algorithm `name`, without an epilogue."""
-    plan = plan_for(pass_name, geometry, a.dtype, backend_of(a), name, op)
-    if pass_name == "forward":
-        return forward(plan, a, b)
-    return grad_input(plan, a, b) if pass_name == "grad_input" else grad_weight(plan, a, b)
+    return run(plan_for(pass_name, geometry, a.dtype, backend_of(a), name, op), a, b)
 
 
 @primitive
@@ -89,7 +75,7 @@ def add_bias_relu(y: Array, bias: Array) -> Array:
 
 
 class Epilogue(NamedTuple):
-    """What is done to each finished tile of y while it is in the cache.
+    """What is done to each finished tile of y, or to the whole dx, while it is in the cache.
 
     Attributes
     ----------
@@ -114,11 +100,21 @@ class Epilogue(NamedTuple):
         return self.add(y, self.bias[channels])
 
 
-def forward(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None = None) -> Array:
-    """Return y (N, K, OH, OW), or what the epilogue makes of it."""
-    if plan.upcast:
-        x, weight = _upcast(plan, x), _upcast(plan, weight)
-        epilogue = epilogue and epilogue._replace(bias=_upcast(plan, epilogue.bias))
+def run(plan: ConvPlan, a: Array, b: Array, epilogue: Epilogue | None = None) -> Array:
+    """Return y, dx or dweight of a pass; or what the epilogue makes of y or dx, before that is rounded."""
+    passes: dict[str, Callable[..., Array]]
+    passes = {"forward": _forward, "grad_input": _grad_input, "grad_weight": _grad_weight}
+    run_plan = passes[plan.pass_name]
+    if not plan.upcast:
+        return run_plan(plan, a, b, epilogue)
+    xp = plan.backend.xp
+    if epilogue is not None:
+        epilogue = epilogue._replace(bias=xp.astype(epilogue.bias, xp.float32))
+    result = run_plan(plan, xp.astype(a, xp.float32), xp.astype(b, xp.float32), epilogue)
+    return xp.astype(result, plan.dtype)
+
+
+def _forward(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None) -> Array:
     pooling = None if epilogue is None else epilogue.pooling
     # A window of a pooling may reach over several tiles of rows.
     at_once = plan.is_whole or (pooling is not None and plan.splits_images)
@@ -131,17 +127,10 @@ def forward(plan: ConvPlan, x: Array, weight: Array, epilogue: Epilogue | None =
         shape = plan.geometry.output_shape if pooling is None or at_once else pooling.output_shape
         y = new_channels_last(x, shape)
         _run_tiles(plan, x, weight, y, None if at_once else epilogue)
-    if at_once and epilogue is not None:
-        y = epilogue(y, slice(0, plan.geometry.k))
-    return plan.backend.xp.astype(y, plan.dtype) if plan.upcast else y
+    return epilogue(y, slice(0, plan.geometry.k)) if at_once and epilogue is not None else y
 
 
-def grad_input(
-    plan: ConvPlan, dy: Array, weight: Array, epilogue: Callable[[Array], Array] | None = None
-) -> Array:
-    """Return dx (N, C, H, W), or what the epilogue makes of it before it is rounded to its dtype."""
-    if plan.upcast:
-        dy, weight = _upcast(plan, dy), _upcast(plan, weight)
+def _grad_input(plan: ConvPlan, dy: Array, weight: Array, epilogue: Epilogue | None) -> Array:
     geometry = plan.geometry
     if plan.is_whole:
         dx = _compute(plan, dy, weight, geometry)
@@ -150,8 +139,7 @@ def grad_input(
         gaps = plan.splits_images or any(tile.inputs[2] != slice(0, geometry.h) for tile in plan.tiles[:1])
         dx = new_channels_last(dy, geometry.input_shape, zeros=gaps)
         _run_tiles(plan, dy, weight, dx)
-    dx = dx if epilogue is None else epilogue(dx)
-    return plan.backend.xp.astype(dx, plan.dtype) if plan.upcast else dx
+    return dx if epilogue is None else epilogue(dx, slice(0, geometry.c))
 
 
 def _run_tiles(
@@ -185,73 +173,54 @@ def _run_tiles(
         plan.backend.parallel_for(compute, plan.tiles, 1 if overlap else plan.max_workers)
 
 
-def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
-    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
-    backend = backend_of(like)
-    n, c, h, w = shape
-    make = backend.xp.zeros if zeros else backend.xp.empty
-    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
-
-
-def grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
-    """Return dweight (K, C/groups, kh, kw)."""
-    if plan.upcast:
-        x, dy = _upcast(plan, x), _upcast(plan, dy)
-    dweight = _grad_weight(plan, x, dy)
+def _grad_weight(plan: ConvPlan, x: Array, dy: Array, epilogue: Epilogue | None = None) -> Array:
+    dweight = _sum_over_tiles(plan, x, dy)
     if plan.algorithm.spreads and _has_spread(plan.backend, dweight):
-        dweight = _grad_weight(plan_for("grad_weight", plan.geometry, x.dtype, plan.backend, DIRECT), x, dy)
-    return plan.backend.xp.astype(dweight, plan.dtype) if plan.upcast else dweight
-
-
-def _grad_weight(plan: ConvPlan, x: Array, dy: Array) -> Array:
-    algorithm, per_call, backend = plan.algorithm, plan.per_call, plan.backend
-    if plan.is_whole:
-        dweight = algorithm.grad_weight(x, dy, plan.geometry)
-        _check_result(plan, dweight, plan.geometry.weight_shape, x, dy, plan.geometry)
-        return backend.ascontiguous(dweight)
-
-    def partial_sum(tiles: tuple[Tile, ...]) -> dict[int, Array]:
-        """Return the gradients that some tiles give, by the first of their filters."""
-        sums: dict[tuple[int, tuple[int, ...]], Array] = {}  # by shape, too: tiles of other sizes may differ
-        for tile in tiles:
-            if not tile.geometry.h:
-                continue
-            part = algorithm.grad_weight_partial(x[tile.inputs], dy[tile.outputs], tile.geometry)
-            if plan.is_foreign:
-                check_result(plan, part, None, x, dy, tile.geometry)
-            _add(sums, (tile.filters.start, tuple(part.shape)), part)
-        gradients: dict[int, Array] = {}
-        for (first, _), total in sums.items():
-            part = algorithm.finish_grad_weight(total, per_call)
-            _check_result(plan, part, per_call.weight_shape, x, dy, per_call)
-            _add(gradients, first, part)
-        return gradients
-
-    # Runs of tiles, summed in their order: neither depends on the number of threads.
-    tiles = plan.tiles
-    length = max(1, -(-len(tiles) // min(PARTIAL_SUMS, plan.max_workers)))
-    runs = [tiles[start : start + length] for start in range(0, len(tiles), length)]
-    totals: dict[int, Array] = {}
-    for found in backend.parallel_map(partial_sum, runs, plan.max_workers):
-        for first, part in found.items():
-            _add(totals, first, part)
-    if totals and per_call.k == plan.geometry.k:
-        return backend.ascontiguous(totals[0])
-    dweight = backend.xp.zeros(plan.geometry.weight_shape, dtype=x.dtype, device=backend.device)
-    for first, total in totals.items():
-        dweight[first : first + per_call.k, ...] = total
+        direct = plan_for("grad_weight", plan.geometry, x.dtype, plan.backend, DIRECT)
+        dweight = _sum_over_tiles(direct, x, dy)
     return dweight
 
 
-def _add(totals: dict[Any, Array], key: Any, part: Array) -> None:
-    if key in totals:
-        totals[key] += part
-    else:
-        totals[key] = part
+def _sum_over_tiles(plan: ConvPlan, x: Array, dy: Array) -> Array:
+    """Return dweight (K, C/groups, kh, kw)."""
+    backend, k = plan.backend, plan.per_call.k
+
+    def gradient(a: Array, b: Array, geometry: ConvGeometry) -> Array:
+        dweight = plan.algorithm.grad_weight(a, b, geometry)
+        if plan.is_foreign:
+            check_result(plan, dweight, geometry.weight_shape, x, dy, geometry)
+        return dweight
+
+    def partial_sum(tiles: tuple[Tile, ...]) -> dict[int, Array]:
+        """Return the gradients that some tiles give, by the first of their filters."""
+        return _sums(
+            (tile.filters.start, gradient(x[tile.inputs], dy[tile.outputs], tile.geometry))
+            for tile in tiles
+            if tile.geometry.h
+        )
+
+    if plan.is_whole:
+        return backend.ascontiguous(gradient(x, dy, plan.geometry))
+    # Runs of tiles, summed in their order: neither depends on the number of threads.
+    length = max(1, -(-len(plan.tiles) // min(PARTIAL_SUMS, plan.max_workers)))
+    runs = [plan.tiles[start : start + length] for start in range(0, len(plan.tiles), length)]
+    found = backend.parallel_map(partial_sum, runs, plan.max_workers)
+    dweight = backend.xp.zeros(plan.geometry.weight_shape, dtype=x.dtype, device=backend.device)
+    for first, total in _sums(item for sums in found for item in sums.items()).items():
+        dweight[first : first + k, ...] = total
+    return dweight
 
 
-def _upcast(plan: ConvPlan, x: Array) -> Array:
-    return plan.backend.xp.astype(x, plan.backend.xp.float32)
+def _sums(parts: Iterable[tuple[int, Array]]) -> dict[int, Array]:
+    """Return the sum of the arrays of each key; the first array of each is written to."""
+    sums: dict[int, Array] = {}
+    for key, part in parts:
+        if key in sums:
+            sums[key] += part
+        else:
+            sums[key] = part
+        del part
+    return sums
 
 
 def _compute(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
@@ -259,23 +228,14 @@ def _compute(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: Ar
 
     An algorithm may write it to `out`. Where NaN may have spread, it is computed again without transforms.
     """
-    algorithm, name = plan.algorithm, plan.pass_name
-    compute = getattr(algorithm, name)
-    result: Array = compute(a, b, geometry, out) if algorithm.accepts_out else compute(a, b, geometry)
-    shape = geometry.output_shape if name == "forward" else geometry.input_shape
-    _check_result(plan, result, shape, a, b, geometry)
-    if algorithm.spreads and _has_spread(plan.backend, result):
-        result = getattr(find(DIRECT), name)(a, b, geometry)
-    return result
-
-
-def _check_result(
-    plan: ConvPlan, result: Any, shape: tuple[int, ...], a: Array, b: Array, geometry: ConvGeometry
-) -> None:
-    """Require what an algorithm returns: a new array of this shape, with the dtype and backend of `a`."""
-    fits = type(result) is type(a) and result.shape == shape and result.dtype == a.dtype
-    if plan.is_foreign or not fits:
+    place = (out,) if plan.algorithm.accepts_out else ()
+    result: Array = getattr(plan.algorithm, plan.pass_name)(a, b, geometry, *place)
+    if plan.is_foreign:
+        shape = geometry.output_shape if plan.pass_name == "forward" else geometry.input_shape
         check_result(plan, result, shape, a, b, geometry)
+    if plan.algorithm.spreads and _has_spread(plan.backend, result):
+        result = getattr(find(DIRECT), plan.pass_name)(a, b, geometry)
+    return result
 
 
 # -- NaN and infinity ------------------------------------------------------------------

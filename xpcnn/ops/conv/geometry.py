@@ -67,7 +67,6 @@ class ConvGeometry:
     padded_size: tuple[int, int] = _derived()
     macs: int = _derived()
     key: tuple[Any, ...] = _derived()
-    _hash: int = _derived()
 
     def __post_init__(self) -> None:
         n, c, h, w = self.input_shape
@@ -78,10 +77,7 @@ class ConvGeometry:
         key = self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation, self.groups
         vars(self).update(n=n, c=c, h=h, w=w, k=k, kernel=(kh, kw), oh=oh, ow=ow, output_size=(oh, ow))
         vars(self).update(output_shape=(n, k, oh, ow), padded_size=(height, width))
-        vars(self).update(macs=n * k * oh * ow * channels * kh * kw, key=key, _hash=hash(key))
-
-    def __hash__(self) -> int:
-        return self._hash
+        vars(self).update(macs=n * k * oh * ow * channels * kh * kw, key=key)
 
     @classmethod
     def of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Backend, dtype_name
@@ -15,19 +16,7 @@ from xpcnn.errors import AlgorithmError, ArgumentError
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, find
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.heuristic import rank_algorithms
-from xpcnn.ops.op import accumulator, in_words, plain
-
-__all__ = [
-    "UNLIMITED",
-    "WORKSPACE",
-    "ConvPlan",
-    "Tile",
-    "get_workspace_limit",
-    "make_plan",
-    "plan_or_reason",
-    "set_workspace_limit",
-    "workspace_limit",
-]
+from xpcnn.ops.op import accumulator, plain
 
 PARTIAL_SUMS = 4
 """How many sums over tiles are made side by side."""
@@ -138,13 +127,8 @@ def plan_or_reason(
     compute_dtype = backend.dtype(dtype) if wide is None else wide
     reason = algorithm.unsupported(per_call, compute_dtype, backend)
     if reason is not None:
-        if not isinstance(reason, str) or not reason:
-            raise AlgorithmError(
-                f"unsupported of convolution algorithm {algorithm.name!r} must return a reason, a text, or "
-                f"None; got {in_words(reason)}"
-            )
         return reason
-    shape = _tile_shape(algorithm, per_call, compute_dtype, backend, limit, pass_name == "grad_weight")
+    shape = _tile_shape(algorithm, per_call, compute_dtype, backend, limit)
     if shape is None:
         return (
             f"needs {_workspace(algorithm, per_call, compute_dtype, 1, 1)} bytes of workspace for one row of "
@@ -173,57 +157,39 @@ def plan_or_reason(
 
 
 def _tile_shape(
-    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int, summed: bool
+    algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, backend: Backend, limit: int
 ) -> tuple[int, int] | None:
     """Return the images and output rows of a tile, or None if no tile keeps to `limit`.
 
     A tile has fewer images than the limit allows where its scratch memory is to stay in the cache. But it has
-    enough of them to outweigh the weights, which every tile reads again; or adds up, where it is `summed`.
+    enough of them to outweigh the weights, which every tile reads again.
     """
     n, oh = geometry.n, geometry.oh
 
     def workspace(images: int) -> int:
-        return _bytes_of(algorithm, geometry.with_batch(images), dtype)
+        return algorithm.workspace_bytes(geometry.with_batch(images), dtype)
 
-    images = most = bisect_right(range(1, n + 1), limit, key=workspace)
+    images = bisect_right(range(1, n + 1), limit, key=workspace)
     block = None if limit >= UNLIMITED else backend.cache_block_bytes
     if images and block is not None and algorithm.cache_blocked:
-        weights, block = workspace(0), int(block * algorithm.tile_scale)
-        more = 8 * weights // 5 if summed else weights
-        images = max(1, bisect_right(range(1, images + 1), weights + max(block, more), key=workspace))
+        weights = workspace(0)
+        images = max(1, bisect_right(range(1, images + 1), weights + max(block, weights), key=workspace))
     if images:
-        # As even as can be, and as many for each of several threads, so that they end together.
         count = -(-n // images)
-        even = max(1, round(count / PARTIAL_SUMS)) * PARTIAL_SUMS
-        if count > 2 and -(-n // even) <= most:
-            count = even
-        return -(-n // count), oh
+        return -(-n // count), oh  # as even as can be
     if n == 0:
         return 1, oh
-    rows = bisect_right(
-        range(1, oh + 1), limit, key=lambda count: _workspace(algorithm, geometry, dtype, 1, count)
-    )
+    bytes_of_rows = partial(_workspace, algorithm, geometry, dtype, 1)
+    rows = bisect_right(range(1, oh + 1), limit, key=bytes_of_rows)
     return (1, rows) if rows else None
-
-
-def _bytes_of(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any) -> int:
-    """Return the scratch memory that an algorithm states, once it is a number of bytes."""
-    found = plain(algorithm.workspace_bytes(geometry, dtype))
-    if type(found) is not int or found < 0:
-        raise AlgorithmError(
-            f"workspace_bytes of convolution algorithm {algorithm.name!r} must return a number of bytes, "
-            f"an int of at least 0; got {in_words(found)} for x {geometry.input_shape} and weight "
-            f"{geometry.weight_shape}"
-        )
-    return found
 
 
 def _workspace(algorithm: ConvAlgorithm, geometry: ConvGeometry, dtype: Any, images: int, rows: int) -> int:
     """Return the bytes of scratch memory of the largest tile of so many images and output rows."""
     geometry = geometry.with_batch(min(images, geometry.n))
     if rows >= geometry.oh:
-        return _bytes_of(algorithm, geometry, dtype)
-    return max(_bytes_of(algorithm, part, dtype) for _, part, _ in _split_rows(geometry, rows))
+        return algorithm.workspace_bytes(geometry, dtype)
+    return max(algorithm.workspace_bytes(part, dtype) for _, part, _ in _split_rows(geometry, rows))
 
 
 def _split_rows(geometry: ConvGeometry, rows: int) -> Iterator[tuple[slice, ConvGeometry, slice]]:

@@ -14,9 +14,9 @@ __all__ = ["check_result"]
 
 
 def check_result(
-    plan: ConvPlan, result: Any, shape: tuple[int, ...] | None, a: Array, b: Array, geometry: ConvGeometry
+    plan: ConvPlan, result: Any, shape: tuple[int, ...], a: Array, b: Array, geometry: ConvGeometry
 ) -> None:
-    """Require a new array, of this shape if any, with the dtype and backend of `a`.
+    """Require a new array of this shape, with the dtype and backend of `a`.
 
     It must share no memory with the arguments: the bias and other tiles are added in place.
     """
@@ -27,7 +27,7 @@ def check_result(
         raise AlgorithmError(f"{where} returned no array: {in_words(result)}") from None
     if backend is not plan.backend:
         raise AlgorithmError(f"{where} returned an array on {backend}; its input is on {plan.backend}")
-    if shape is not None and (tuple(result.shape) != shape or result.dtype != a.dtype):
+    if tuple(result.shape) != shape or result.dtype != a.dtype:
         raise AlgorithmError(
             f"{where} returned {dtype_name(result.dtype)} {tuple(result.shape)}; "
             f"for x {geometry.input_shape} and weight {geometry.weight_shape} "

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, itemsize
+from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
-from xpcnn.ops.conv.executor import new_channels_last
 from xpcnn.ops.conv.geometry import ConvGeometry
-
-# Spectra of kernels are made, and used up, so many bytes at a time: a block stays in the cache.
-_BLOCK = 1 << 19
 
 
 @register("fft")
@@ -30,13 +26,13 @@ class Fft(ConvAlgorithm):
     made again for every tile of the batch. For few channels, a 1x1 kernel, or a stride, whose discarded
     pixels are computed all the same, it is slow.
 
-    Memory: the spectra of x and y, each about as large as the padded images. It is counted as NumPy uses it;
-    what cuFFT takes for itself comes on top.
+    Memory: the spectra of x, y and the kernels. It is counted as NumPy uses it; what cuFFT takes for itself
+    comes on top.
 
     The transforms wrap around, and that is put to use: they need only hold the image and the padding of
     *one* side, which then serves both, rounded up to a product of small primes. A kernel has few taps, so
     its spectrum is no FFT but a product with the matrix of the taps' phases, which takes in padding and
-    dilation as well, and is made in blocks that are used at once.
+    dilation as well.
 
     NaN or infinity in one pixel spreads over its image. On a CPU the result is computed once more then, by
     `kn2row`; on a device, where looking for it would wait, it stays spread.
@@ -53,15 +49,12 @@ class Fft(ConvAlgorithm):
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
         n, c, k = geometry.n, geometry.c, geometry.k
         height, width = _sizes(geometry)
-        columns = width // 2 + 1
-        frequencies, block = height * columns, _block_rows(geometry, dtype) * columns
-        taps = math.prod(geometry.kernel)
+        frequencies = height * (width // 2 + 1)
         # In real numbers, of which a complex one is two.
         x, dx = (n * c * size for size in _transform_cost(geometry, geometry.input_shape[2:], (1, 1)))
         dy, y = (n * k * size for size in _transform_cost(geometry, geometry.output_size, geometry.stride))
-        images = 2 * n * frequencies * (c + k)
-        kernels = 2 * c * k * (2 * taps + block + _block_rows(geometry, dtype) * geometry.kernel[1])
-        products = images + kernels + 2 * n * block * max(c, k)
+        halfway = c * k * (math.prod(geometry.kernel) + height * geometry.kernel[1])
+        products = 2 * frequencies * (n * max(c, k) + c * k) + 2 * max(halfway, n * min(c, k) * frequencies)
         # In grad_weight x is transformed beside the spectrum of dy.
         return max(products, dx, y, dy, x + 2 * n * k * frequencies) * itemsize(dtype)
 
@@ -71,7 +64,7 @@ class Fft(ConvAlgorithm):
         kernels = backend_of(x).xp.permute_dims(weight, (2, 3, 1, 0))
         # Nested, for a name would keep a spectrum alive after its use.
         return _images(
-            _product(_spectrum(x, geometry, (1, 1)), kernels, geometry, sign=1),
+            _multiply(_spectrum(x, geometry, (1, 1)), _kernel_spectrum(kernels, geometry, sign=1)),
             geometry,
             geometry.output_size,
             geometry.stride,
@@ -82,7 +75,7 @@ class Fft(ConvAlgorithm):
             return new_channels_last(dy, geometry.input_shape, zeros=True)
         kernels = backend_of(dy).xp.permute_dims(weight, (2, 3, 0, 1))
         return _images(
-            _product(_spectrum(dy, geometry, geometry.stride), kernels, geometry, sign=-1),
+            _multiply(_spectrum(dy, geometry, geometry.stride), _kernel_spectrum(kernels, geometry, sign=-1)),
             geometry,
             geometry.input_shape[2:],
             (1, 1),
@@ -93,27 +86,20 @@ class Fft(ConvAlgorithm):
             return new_channels_last(x, geometry.weight_shape, zeros=True)
         backend = backend_of(x)
         xp = backend.xp
-        of_dy = _by_frequency(_spectrum(dy, geometry, geometry.stride, conjugate=True))
-        of_x = _by_frequency(_spectrum(x, geometry, (1, 1)))
         k, c, kh, kw = geometry.weight_shape
-        _, width = _sizes(geometry)
-        columns = width // 2 + 1
-        row_phases, column_phases = _phases(backend, geometry, x.dtype, sign=1)
+        height, width = _sizes(geometry)
+        of_dy = xp.conj(_by_frequency(_spectrum(dy, geometry, geometry.stride)))
+        of_x = _by_frequency(_spectrum(x, geometry, (1, 1)))
+        products = xp.reshape(xp.matrix_transpose(of_dy) @ of_x, (height, -1, k * c))
+        del of_dy, of_x
         # Back from the frequencies, at the taps alone. Of each conjugate pair of columns one is here.
-        pairs = xp.full((columns, 1), 2.0, dtype=x.dtype, device=backend.device)
+        row_phases, column_phases = _phases(backend, geometry, x.dtype, sign=1)
+        pairs = xp.full((column_phases.shape[0], 1), 2.0, dtype=x.dtype, device=backend.device)
         pairs[0, 0] /= 2
         if width % 2 == 0:
-            pairs[columns - 1, 0] /= 2
-        to_columns = xp.matrix_transpose(column_phases * pairs)  # (kw, columns)
-        dweight = xp.zeros((kh, kw * k * c), dtype=row_phases.dtype, device=backend.device)
-        for rows in _blocks(geometry, x.dtype):
-            block = slice(rows.start * columns, rows.stop * columns)
-            taps = to_columns @ xp.reshape(
-                xp.matrix_transpose(of_dy[block, :, :]) @ of_x[block, :, :],  # (frequencies, K, C)
-                (-1, columns, k * c),
-            )  # (rows, kw, K·C)
-            dweight += xp.matrix_transpose(row_phases[rows, :]) @ xp.reshape(taps, (-1, kw * k * c))
-            del taps
+            pairs[-1, 0] /= 2
+        taps = xp.matrix_transpose(column_phases * pairs) @ products  # (height, kw, K·C)
+        dweight = xp.matrix_transpose(row_phases) @ xp.reshape(taps, (height, kw * k * c))
         # Copied, for the real part is a view that would keep the imaginary part as well.
         return backend.copy(xp.permute_dims(xp.reshape(xp.real(dweight), (kh, kw, k, c)), (2, 3, 0, 1)))
 
@@ -180,27 +166,10 @@ def _transform_cost(geometry: ConvGeometry, size: tuple[int, int], step: tuple[i
     return there, back
 
 
-def _block_rows(geometry: ConvGeometry, dtype: Any) -> int:
-    """Return how many rows of frequencies of the kernels' spectra are made at a time."""
-    height, width = _sizes(geometry)
-    row = 2 * itemsize(dtype) * geometry.c * geometry.k * (width // 2 + 1)
-    # At least 2: a matrix product over a single row is no GEMM, and slow.
-    return min(height, max(2, _BLOCK // max(1, row)))
-
-
-def _blocks(geometry: ConvGeometry, dtype: Any) -> Iterator[slice]:
-    """Yield the rows of frequencies in blocks."""
-    height, rows = _sizes(geometry)[0], _block_rows(geometry, dtype)
-    for start in range(0, height, rows):
-        yield slice(start, min(start + rows, height))
-
-
 # -- between images and spectra --------------------------------------------------------
 
 
-def _spectrum(
-    images: Array, geometry: ConvGeometry, step: tuple[int, int], *, conjugate: bool = False
-) -> Array:
+def _spectrum(images: Array, geometry: ConvGeometry, step: tuple[int, int]) -> Array:
     """Return the spectra (N, height, width // 2 + 1, C) of images (N, C, H, W), their pixels `step` apart.
 
     Axis by axis, so that rows of zeros are never transformed. All transforms are the orthonormal ones: what
@@ -209,13 +178,10 @@ def _spectrum(
     backend = backend_of(images)
     fft = backend.xp.fft
     height, width = _sizes(geometry)
-    along_width, along_height = (fft.ihfft, fft.ifft) if conjugate else (fft.rfft, fft.fft)
-    rows = _spread(
-        along_width(_spread(backend.channels_last(images), 2, step[1]), n=width, axis=2, norm="ortho"),
-        axis=1,
-        step=step[0],
-    )
-    spectrum: Array = along_height(rows, n=height, axis=1, norm="ortho")
+    columns = _spread(backend.channels_last(images), 2, step[1])
+    rows = _spread(fft.rfft(columns, n=width, axis=2, norm="ortho"), 1, step[0])
+    del columns
+    spectrum: Array = fft.fft(rows, n=height, axis=1, norm="ortho")
     return spectrum
 
 
@@ -274,24 +240,22 @@ def _phases(backend: Backend, geometry: ConvGeometry, dtype: Any, sign: int) -> 
     return tables[0], tables[1]
 
 
-def _product(spectrum: Array, kernels: Array, geometry: ConvGeometry, sign: int) -> Array:
-    """Return spectra (N, height, columns, C) times those of kernels (kh, kw, C, K): (N, height, columns, K).
+def _kernel_spectrum(kernels: Array, geometry: ConvGeometry, sign: int) -> Array:
+    """Return the spectra (height·columns, C, K) of kernels (kh, kw, C, K).
 
     `sign` is 1 for a correlation, −1 for a convolution.
     """
-    backend = backend_of(spectrum)
+    backend = backend_of(kernels)
     xp = backend.xp
     kh, kw, c, k = kernels.shape
-    n, height, columns, _ = spectrum.shape
     row_phases, column_phases = _phases(backend, geometry, kernels.dtype, sign)
-    taps = xp.astype(xp.reshape(kernels, (kh, kw * c * k)), spectrum.dtype)
-    images = _by_frequency(spectrum)
-    result = xp.empty((n, height, columns, k), dtype=spectrum.dtype, device=backend.device)
-    # No names for what is made on the way: it would live until the next round has made its own.
-    for rows in _blocks(geometry, kernels.dtype):
-        products = images[rows.start * columns : rows.stop * columns, :, :] @ xp.reshape(
-            column_phases @ xp.reshape(row_phases[rows, :] @ taps, (-1, kw, c * k)), (-1, c, k)
-        )  # (frequencies of the block, N, K)
-        result[:, rows, :, :] = xp.reshape(xp.permute_dims(products, (1, 0, 2)), (n, -1, columns, k))
-        del products
-    return result
+    taps = xp.astype(xp.reshape(kernels, (kh, kw * c * k)), row_phases.dtype)
+    return xp.reshape(column_phases @ xp.reshape(row_phases @ taps, (-1, kw, c * k)), (-1, c, k))
+
+
+def _multiply(spectrum: Array, kernels: Array) -> Array:
+    """Return spectra (N, height, columns, C) times those of kernels: (N, height, columns, K)."""
+    xp = backend_of(spectrum).xp
+    n, height, columns, _ = spectrum.shape
+    products = _by_frequency(spectrum) @ kernels  # (height·columns, N, K)
+    return xp.reshape(xp.permute_dims(products, (1, 0, 2)), (n, height, columns, kernels.shape[2]))

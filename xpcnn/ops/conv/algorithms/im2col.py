@@ -6,6 +6,7 @@ processing", 2006. Cross-correlation: the kernel is not flipped.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from xpcnn.backend import Array, backend_of, matmul, primitive
@@ -29,15 +30,6 @@ class Im2col(CorrelatingAlgorithm):
     row of a patch is then one contiguous run.
     """
 
-    def elements(self, geometry: ConvGeometry) -> int:
-        height, width = geometry.padded_size
-        pixels = geometry.n * geometry.oh * geometry.ow
-        return (
-            geometry.n * geometry.c * height * width  # the padded input, or its gradient
-            + pixels * geometry.c * math.prod(geometry.kernel)  # the columns
-            + pixels * geometry.k  # y or dy as a matrix
-        )
-
     def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
         y = matmul(columns, pack_weights(_weight_matrix, weight))  # (N·OH·OW, kh·kw·C) @ (kh·kw·C, K)
@@ -45,15 +37,12 @@ class Im2col(CorrelatingAlgorithm):
         xp = backend_of(y).xp
         return xp.permute_dims(xp.reshape(y, (n, oh, ow, k)), (0, 3, 1, 2))  # the memory stays channels-last
 
-    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
         xp = backend_of(x).xp
         # Unfolded again rather than kept from forward: the columns are kh·kw times larger than x.
         columns = unfold(x, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        return matmul(xp.matrix_transpose(matrix_of(dy)), columns)  # (K, kh·kw·C)
-
-    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
-        xp = backend_of(total).xp
-        return xp.permute_dims(xp.reshape(total, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
+        dweight = matmul(xp.matrix_transpose(matrix_of(dy)), columns)  # (K, kh·kw·C)
+        return xp.permute_dims(xp.reshape(dweight, (geometry.k, *geometry.kernel, geometry.c)), (0, 3, 1, 2))
 
     def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
         kernels = backend_of(dy).xp.matrix_transpose(pack_weights(_weight_matrix, weight))
@@ -90,11 +79,10 @@ def unfold(x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pai
     padded = xp.zeros((n, height, width, c), dtype=x.dtype, device=backend.device)
     padded[:, top : top + h, left : left + w, :] = xp.permute_dims(x, (0, 2, 3, 1))
     patches = xp.empty((n, oh, ow, kh, kw, c), dtype=x.dtype, device=backend.device)
-    for r in range(kh):
-        for s in range(kw):  # tap (r, s) of every patch at once
-            rows = slice(r * dh, r * dh + sh * (oh - 1) + 1, sh)
-            columns = slice(s * dw, s * dw + sw * (ow - 1) + 1, sw)
-            patches[:, :, :, r, s, :] = padded[:, rows, columns, :]
+    for r, s in itertools.product(range(kh), range(kw)):  # tap (r, s) of every patch at once
+        rows = slice(r * dh, r * dh + sh * (oh - 1) + 1, sh)
+        columns = slice(s * dw, s * dw + sw * (ow - 1) + 1, sw)
+        patches[:, :, :, r, s, :] = padded[:, rows, columns, :]
     return xp.reshape(patches, (n * oh * ow, kh * kw * c))
 
 
@@ -117,8 +105,7 @@ def sum_patches(patches: Array, geometry: ConvGeometry) -> Array:
     x = padded_zeros(patches, geometry.input_shape, geometry.padding)
     (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
     rows, columns = sh * (geometry.oh - 1) + 1, sw * (geometry.ow - 1) + 1
-    for r in range(kh):
-        for s in range(kw):
-            top, left = r * dh, s * dw
-            x[:, :, top : top + rows : sh, left : left + columns : sw] += patches[:, :, :, :, r, s]
+    for r, s in itertools.product(range(kh), range(kw)):
+        top, left = r * dh, s * dw
+        x[:, :, top : top + rows : sh, left : left + columns : sw] += patches[:, :, :, :, r, s]
     return crop(x, geometry.input_shape, geometry.padding)

@@ -23,8 +23,6 @@ class Mec(CorrelatingAlgorithm):
     each slice is one matrix in place for all images, without a copy.
     """
 
-    tile_scale = 1.5
-    accepts_out = True
     weight_copies = 3
 
     def elements(self, geometry: ConvGeometry) -> int:
@@ -36,15 +34,12 @@ class Mec(CorrelatingAlgorithm):
         folding = image + windows * (height + oh) + k * oh * ow
         return n * max(unfolding, folding)
 
-    def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-        return mec_forward(x, pack_weights(_row_matrices, weight), geometry, out)
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        return mec_forward(x, pack_weights(_row_matrices, weight), geometry)
 
-    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return mec_grad_weight(x, dy, geometry)
-
-    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
-        xp = backend_of(total).xp
-        dweight = xp.reshape(total, (*geometry.kernel, geometry.c, geometry.k))
+    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
+        xp = backend_of(x).xp
+        dweight = xp.reshape(mec_grad_weight(x, dy, geometry), (*geometry.kernel, geometry.c, geometry.k))
         return xp.permute_dims(dweight, (3, 2, 0, 1))
 
     def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
@@ -67,11 +62,8 @@ class Mec(CorrelatingAlgorithm):
 
 
 @primitive
-def mec_forward(x: Array, filters: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-    """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row.
-
-    A kernel may write it to `out`, and return that.
-    """
+def mec_forward(x: Array, filters: Array, geometry: ConvGeometry) -> Array:
+    """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row."""
     xp = backend_of(x).xp
     products = (rows @ filters[r, ...] for r, rows in enumerate(_row_slices(x, geometry)))
     n, k, oh, ow = geometry.output_shape

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, itemsize, matmul, primitive
 from xpcnn.ops.conv._layout import Padding, pad
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
-from xpcnn.ops.conv.correlation import correlation_geometry, full_correlation
+from xpcnn.ops.conv.correlation import correlation_geometry, full_correlation, is_framed
 from xpcnn.ops.conv.executor import pack_weights
 from xpcnn.ops.conv.geometry import ConvGeometry
 
@@ -62,9 +60,6 @@ TRANSFORMS = {
     ),
 }
 
-# A kernel so many times as large as what stays in a cache is made in parts, of some filters each.
-WIDE, SOME_FILTERS = 4, 64
-
 
 @register("winograd")
 class Winograd(ConvAlgorithm):
@@ -77,8 +72,6 @@ class Winograd(ConvAlgorithm):
     then, by `kn2row`; on a device, where looking for it would wait, it stays spread.
     """
 
-    tile_scale = 1.5
-    accepts_out = True
     spreads = True
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
@@ -87,55 +80,35 @@ class Winograd(ConvAlgorithm):
         for what in ("stride", "dilation"):
             if getattr(geometry, what) != (1, 1):
                 return f"needs {what} 1, got {getattr(geometry, what)}"
+        if not is_framed(geometry):
+            return f"needs a padding of at most 2, got {geometry.padding}"
         return None
 
     def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        passes = (geometry, correlation_geometry(geometry)) if geometry.h and geometry.w else (geometry,)
-        return max(map(_elements, passes)) * itemsize(dtype)
+        return max(map(_elements, (geometry, correlation_geometry(geometry)))) * itemsize(dtype)
 
-    def forward(self, x: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-        backend = backend_of(x)
+    def forward(self, x: Array, weight: Array, geometry: ConvGeometry) -> Array:
         tiling = Tiling.of(*geometry.output_size)
         inputs = _transform_input(x, geometry, tiling)  # (t², N·tiles, C)
-        products = _products(inputs, weight, tiling.m)  # (t², N·tiles, K)
+        products = matmul(inputs, pack_weights(_transform_kernel, weight, tiling.m))  # (t², N·tiles, K)
         del inputs
-        back = _constant(backend, x.dtype, tiling.m, "output")  # (m, t)
-        return winograd_output(products, back, geometry.output_shape, tiling, out)
+        back = _constant(backend_of(x), x.dtype, tiling.m, "output")  # (m, t)
+        return winograd_output(products, back, geometry.output_shape, tiling)
 
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
-        return full_correlation(partial(self.forward, out=out), dy, weight, geometry)
+    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
+        return full_correlation(self.forward, dy, weight, geometry)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return self.finish_grad_weight(self.grad_weight_partial(x, dy, geometry), geometry)
-
-    def grad_weight_partial(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        """Return the gradient of the transformed kernel (t², K, C), or of the taps (9, K, C) if that is less.
-
-        Every step of `forward` is linear in the weight: here are their adjoints, in reverse order. C comes
-        last, as in the weight itself, which is then put together from runs of memory.
-        """
+        """Return dweight: the adjoints of the steps of `forward`, in reverse order."""
         backend = backend_of(x)
         xp = backend.xp
         tiling = Tiling.of(*geometry.output_size)
-        back = _constant(backend, x.dtype, tiling.m, "output")
-        dproducts = xp.matrix_transpose(winograd_output_gradient(dy, back, tiling))  # (t², K, N·tiles)
+        back, forth = (_constant(backend, x.dtype, tiling.m, which) for which in ("output", "kernel"))
+        dproducts = winograd_output_gradient(dy, back, tiling)  # (t², N·tiles, K)
         inputs = _transform_input(x, geometry, tiling)  # (t², N·tiles, C)
-        if not _is_wide(backend, (geometry.k, geometry.c), tiling.m, x.dtype):
-            return matmul(dproducts, inputs)
-        shape = (9, geometry.k, geometry.c)
-        dtaps = xp.empty(shape, dtype=x.dtype, device=backend.device)
-
-        def multiply(filters: slice) -> None:
-            dkernel = matmul(dproducts[:, filters, :], inputs)
-            dtaps[:, filters, :] = _dtaps(dkernel, tiling.m)
-
-        backend.parallel_for(multiply, _some_filters(geometry.k))
-        return dtaps
-
-    def finish_grad_weight(self, total: Array, geometry: ConvGeometry) -> Array:
-        places = total.shape[0]
-        dtaps = total if places == 9 else _dtaps(total, math.isqrt(places) - 2)
-        xp = backend_of(total).xp
+        # C comes last, as in the weight itself, which is then put together from runs of memory.
+        dkernel = matmul(xp.matrix_transpose(dproducts), inputs)  # (t², K, C)
+        dtaps = winograd_taps_gradient(dkernel, forth)
         return xp.permute_dims(xp.reshape(dtaps, (3, 3, geometry.k, geometry.c)), (2, 3, 0, 1))
 
 
@@ -178,13 +151,8 @@ def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Tiling) -> 
 
 
 @primitive
-def winograd_output(
-    products: Array, back: Array, shape: Shape, tiling: Tiling, out: Array | None = None
-) -> Array:
-    """Return the images (N, K, OH, OW) whose tiles are the products, transformed by `back` (m, t).
-
-    A kernel may write them to `out`, and return that.
-    """
+def winograd_output(products: Array, back: Array, shape: Shape, tiling: Tiling) -> Array:
+    """Return the images (N, K, OH, OW) whose tiles are the products, transformed by `back` (m, t)."""
     xp = backend_of(products).xp
     n, k, oh, ow = shape
     m, rows, columns = tiling
@@ -225,43 +193,6 @@ def _transform(matrix: Array, tiles: Array) -> Array:
     return xp.reshape(matrix @ xp.reshape(halfway, (t, size, math.prod(rest))), (t**2, *rest))
 
 
-def _transform_at_once(matrix: Array, tiles: Array) -> Array:
-    """Return what `_transform` does in one product, without a result in between that is as large."""
-    xp = backend_of(tiles).xp
-    t, size = matrix.shape
-    rest = tiles.shape[1:]
-    both = xp.reshape(matrix[:, None, :, None] * matrix[None, :, None, :], (t**2, size**2))
-    return xp.reshape(both @ xp.reshape(tiles, (size**2, math.prod(rest))), (t**2, *rest))
-
-
-def _is_wide(backend: Backend, channels: tuple[int, ...], m: int, dtype: Any) -> bool:
-    """Whether a transformed kernel is too large for a cache: written and read again, it costs as much as the
-    products."""
-    size = (m + 2) ** 2 * math.prod(channels) * itemsize(dtype)
-    return backend.cache_block_bytes is not None and size > WIDE * backend.cache_block_bytes
-
-
-def _products(inputs: Array, weight: Array, m: int) -> Array:
-    """Return the products (t², N·tiles, K) of the tiles with the transformed kernel."""
-    backend = backend_of(inputs)
-    if not _is_wide(backend, weight.shape[:2], m, inputs.dtype):
-        return matmul(inputs, pack_weights(_transform_kernel, weight, m))
-    shape = (*inputs.shape[:2], weight.shape[0])
-    products = backend.xp.empty(shape, dtype=inputs.dtype, device=backend.device)
-
-    def multiply(filters: slice) -> None:
-        kernel = _transform_kernel(weight[filters, ...], m)
-        products[:, :, filters] = matmul(inputs, kernel)
-
-    backend.parallel_for(multiply, _some_filters(weight.shape[0]))
-    return products
-
-
-def _some_filters(count: int) -> Iterator[slice]:
-    for start in range(0, count, SOME_FILTERS):
-        yield slice(start, min(start + SOME_FILTERS, count))
-
-
 def _transform_kernel(weight: Array, m: int) -> Array:
     """Return weight (K, C, 3, 3), transformed: one matrix (C, K) for each of t² places."""
     backend = backend_of(weight)
@@ -273,19 +204,13 @@ def _transform_kernel(weight: Array, m: int) -> Array:
 @primitive
 def winograd_kernel(taps: Array, forth: Array) -> Array:
     """Return taps (9, C, K), transformed by `forth` (t, 3): one matrix (C, K) for each of t² places."""
-    return _transform_at_once(forth, taps)
-
-
-def _dtaps(dkernel: Array, m: int) -> Array:
-    """Return the gradient (9, K, C) of the taps, given that of the transformed kernel, (t², K, C)."""
-    backend = backend_of(dkernel)
-    return winograd_taps_gradient(dkernel, _constant(backend, dkernel.dtype, m, "kernel"))
+    return _transform(forth, taps)
 
 
 @primitive
 def winograd_taps_gradient(dkernel: Array, forth: Array) -> Array:
     """Return the adjoint of `winograd_kernel`, whatever the order of the channels."""
-    return _transform_at_once(backend_of(dkernel).xp.matrix_transpose(forth), dkernel)
+    return _transform(backend_of(dkernel).xp.matrix_transpose(forth), dkernel)
 
 
 # The backend comes before the dtype: dtypes of two libraries may hash alike, and must not be compared.
@@ -310,4 +235,4 @@ def _elements(geometry: ConvGeometry) -> int:
         tiles * (t2 + tiling.m * tiling.t + m2) * k,
         tiles * (t2 * k + m2 * k) + padded_x + 2 * tiles * t2 * c,
     )
-    return max(passes) + (t2 + 9) * c * k + t2 * t2
+    return max(passes) + (t2 + 3 * tiling.t + 9) * c * k + t2 * t2
