@@ -271,24 +271,6 @@ def test_half_precision(make: Any) -> None:
         make.check(y, make.to_numpy(expected), half, rtol=1e-2)
 
 
-def test_random_arrays_are_as_in_a_network(make: Any) -> None:
-    """Of the right shapes and dtype, images over channels-last memory, the same every time, and not zeros."""
-    geometry = ops.ConvGeometry.of((2, 4, 6, 5), (6, 2, 3, 3), stride=2, padding=1, groups=2)
-    backend = backend_of(make.array([0.0], "float32"))
-    x, weight, dy = ("x", (2, 4, 6, 5)), ("weight", (6, 2, 3, 3)), ("dy", (2, 6, 3, 3))
-    for pass_name, told in (("forward", (x, weight)), ("grad_input", (dy, weight)), ("grad_weight", (x, dy))):
-        task = autotune.Task(geometry, pass_name, make.dtype("float32"), backend, executor.run_pass)
-        arrays, again = autotune._random_arrays(task), autotune._random_arrays(task)
-        for (name, shape), array, same in zip(told, arrays, again, strict=True):
-            make.check_kind(array, shape, "float32")
-            values = make.to_numpy(array)
-            np.testing.assert_array_equal(values, make.to_numpy(same))
-            assert values.std() > 0.2
-            assert abs(values.mean()) < 0.2
-            if name != "weight" and make.backend in ("numpy", "torch"):
-                assert values.transpose(0, 2, 3, 1).flags.c_contiguous
-
-
 def test_auto_inside_an_algorithm_is_not_measured(
     monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]
 ) -> None:
@@ -326,24 +308,12 @@ def broken(*_: Any) -> Any:
     raise OSError("no such\n  device")
 
 
-def writing(y: Any, x: Any, _: Any) -> Any:
-    x[...] = 0.0
-    return y
-
-
-def writing_and_broken(_y: Any, _x: Any, weight: Any) -> Any:
-    weight *= 2
-    raise OSError
-
-
 FAULTS: dict[str, tuple[Any, str]] = {
     "wrong": (off_by_a_hundredth, "differs from that of im2col by 0.01 of the largest"),
     "NaN": (lambda y, *_: np.nan * y, "differs from that of im2col by nan"),
     "shape": (lambda y, *_: y[:, :, :, 1:], "(2, 4, 8, 7)"),
     "dtype": (lambda y, *_: y.astype("float64"), "returned float64 (2, 4, 8, 8)"),
     "raises": (broken, "OSError: no such device"),
-    "writes into x": (writing, "it writes into its arguments"),
-    "writes and raises": (writing_and_broken, "it writes into its arguments"),
 }
 
 
@@ -405,14 +375,7 @@ def test_user_cache_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tuning_cache.cache_file().parts[-2:] == ("xpcnn", "autotune.json")
 
 
-DAMAGED: dict[str, bytes] = {
-    "empty": b"",
-    "not text": b"\xff\xfe\x00\x01",
-    "a list": b"[1, 2]",
-    "of an earlier format": b'{"format": 1, "choices": {"e": {"t": "mec"}}}',
-    "choices that are no names": b'{"t": 3}',
-    "nested without end": b"[" * 100_000,
-}
+DAMAGED: dict[str, bytes] = {"empty": b"", "not text": b"\xff\xfe\x00\x01", "a list": b"[1, 2]"}
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
@@ -451,13 +414,3 @@ def test_choice_that_cannot_be_is_measured_anew(
     assert tuned() == "mec"
     assert len(measured) == 2
     assert list(TuningCache(file).choices.values()) == ["mec"]
-
-
-def test_last_writer_wins(tmp_path: Path) -> None:
-    path = tmp_path / "autotune.json"
-    one, two = TuningCache(path), TuningCache(path)
-    one.add("a", "mec")
-    two.add("b", "fft")
-    assert TuningCache(path).choices == {"b": "fft"}
-    one.add("c", "im2col")  # which still knows all that it measured
-    assert TuningCache(path).choices == {"a": "mec", "c": "im2col"}

@@ -197,8 +197,6 @@ def _divisors(
     size: int, count: int, kernel: int, stride: int, padding: int, count_include_pad: bool
 ) -> list[int]:
     """Return, for each of `count` windows along an axis, how many positions its average counts."""
-    counts = []
-    for start in range(-padding, count * stride - padding, stride):
-        stop = min(start + kernel, size + padding)
-        counts.append(stop - start if count_include_pad else min(stop, size) - max(start, 0))
-    return counts
+    first, last = (-padding, size + padding) if count_include_pad else (0, size)
+    starts = range(-padding, count * stride - padding, stride)
+    return [min(start + kernel, last) - max(start, first) for start in starts]

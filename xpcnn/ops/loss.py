@@ -13,11 +13,13 @@ from xpcnn.ops.op import (
     below_max,
     check_backend,
     check_rank,
+    check_shapes,
     common_backend,
     in_words,
     op,
     real,
     require_array,
+    upcast,
 )
 
 
@@ -36,19 +38,16 @@ class Loss(NamedTuple):
             When `forward` returns something else.
         """
         found = self.forward(y, target)
+        where = f"loss: {getattr(self.forward, '__name__', repr(self.forward))} must return"
         if not isinstance(found, tuple) or len(found) != 2:
-            raise ArgumentError(
-                f"loss: {_name(self.forward)} must return a pair (0-d loss, ctx), got {type(found).__name__}"
-            )
+            raise ArgumentError(f"{where} a pair (0-d loss, ctx), got {type(found).__name__}")
         value: Any = found[0]
-        if is_array(value) and value.ndim == 0:
-            return found
-        if not is_array(value) and isinstance(value, (int, float)):
+        if isinstance(value, (int, float)) and not is_array(value):
             return backend_of(target).asarray(value, "float32"), found[1]
-        got = f"shape {tuple(value.shape)}" if is_array(value) else type(value).__name__
-        raise ShapeError(
-            f"loss: {_name(self.forward)} must return a 0-d array, the mean over the batch, got {got}"
-        )
+        if not is_array(value) or value.ndim:
+            got = f"shape {tuple(value.shape)}" if is_array(value) else type(value).__name__
+            raise ShapeError(f"{where} a 0-d array, the mean over the batch, got {got}")
+        return found
 
 
 def as_loss(where: str, loss: Any) -> Loss:
@@ -75,10 +74,6 @@ def as_loss(where: str, loss: Any) -> Loss:
         f"{where}: loss must be an op with its derivative, such as ops.mean_squared_error, or a pair of "
         f"functions (forward, backward), got {got}"
     )
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", repr(function))
 
 
 class SoftmaxCrossEntropyContext(NamedTuple):
@@ -211,13 +206,9 @@ def mean_squared_error(y: Array, target: Array) -> tuple[Array, MeanSquaredError
     """
     backend = common_backend("mean_squared_error", y=y, target=target)
     xp = backend.xp
-    if tuple(y.shape) != tuple(target.shape):
-        raise ShapeError(
-            f"mean_squared_error: y has shape {tuple(y.shape)} but target has {tuple(target.shape)}"
-        )
+    check_shapes("mean_squared_error", "y", tuple(y.shape), target=target)
     _not_empty("mean_squared_error", "y", y)
-    wide = accumulator(backend, y.dtype) or y.dtype
-    difference = xp.astype(y, wide, copy=False) - xp.astype(target, wide, copy=False)
+    difference = upcast(backend, y) - upcast(backend, target)
     loss = xp.mean(difference * difference)
     return _zero_d(xp, loss, y.dtype), MeanSquaredErrorContext(difference, y.dtype)
 
@@ -259,12 +250,8 @@ def _distribution(backend: Backend, logits: Array, target: Array, dtype: Any) ->
     n, classes = logits.shape
     shape = tuple(target.shape)
     if shape == (n, classes):
-        if xp.isdtype(target.dtype, "integral"):
-            return xp.astype(target, dtype)
-        if target.dtype != logits.dtype:
-            raise DtypeError(
-                f"{op}: logits are {dtype_name(logits.dtype)} but target rows are {dtype_name(target.dtype)}"
-            )
+        if not xp.isdtype(target.dtype, "integral"):
+            common_backend(op, logits=logits, target=target)
         return xp.astype(target, dtype, copy=False)
     if shape != (n,):
         raise ShapeError(
@@ -278,10 +265,8 @@ def _distribution(backend: Backend, logits: Array, target: Array, dtype: Any) ->
     # Signed and wide on every backend, so that comparisons and one_hot agree.
     labels = xp.astype(target, xp.int64, copy=False)
     outside = (labels < 0) | (labels >= classes)
-    if backend.is_host:
-        if bool(xp.any(outside)):
-            bad = int(labels[int(xp.argmax(xp.astype(outside, xp.int8)))])
-            raise ArgumentError(f"{op}: label {bad} is outside 0 to {classes - 1} for {classes} classes")
-        return backend.one_hot(labels, classes, dtype)
+    if backend.is_host and bool(xp.any(outside)):
+        bad = int(labels[int(xp.argmax(xp.astype(outside, xp.int8)))])
+        raise ArgumentError(f"{op}: label {bad} is outside 0 to {classes - 1} for {classes} classes")
     rows = backend.one_hot(xp.where(outside, xp.zeros_like(labels), labels), classes, dtype)
     return xp.where(outside[:, None], xp.full_like(rows, math.nan), rows)

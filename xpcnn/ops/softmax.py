@@ -97,9 +97,6 @@ def _log_softmax_grad(ctx: SoftmaxContext, dy: Array) -> Array:
     return xp.astype(dx, dy.dtype, copy=False)
 
 
-# Half the lowest number of each dtype that is summed in.
-
-
 def _check_axis(op: str, x: Array, axis: int) -> int:
     axis = whole(f"{op}: axis", axis)
     if not -x.ndim <= axis < x.ndim:

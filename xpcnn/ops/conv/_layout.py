@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from xpcnn.backend import Array, backend_of
+from xpcnn.ops.conv.geometry import ConvGeometry, Padding
 
-__all__ = ["crop", "new_channels_last", "pad", "padded_zeros", "total"]
-
-
-Padding = tuple[int, int, int, int]
+__all__ = ["crop", "new_channels_last", "pad", "padded_zeros", "taps", "total"]
 
 
 def pad(x: Array, padding: Padding) -> Array:
@@ -43,6 +42,14 @@ def crop(x: Array, shape: tuple[int, ...], padding: Padding) -> Array:
     """Return the part of a padded array that is the images (N, C, H, W): the adjoint of `pad`."""
     top, _, left, _ = padding
     return x[:, :, top : top + shape[2], left : left + shape[3]]
+
+
+def taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, slice, slice]]:
+    """Yield each kernel tap (r, s), and the rows and columns of a padded image that it meets."""
+    (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
+    height, width = sh * (geometry.oh - 1) + 1, sw * (geometry.ow - 1) + 1
+    for r, s in itertools.product(range(kh), range(kw)):
+        yield r, s, slice(r * dh, r * dh + height, sh), slice(s * dw, s * dw + width, sw)
 
 
 def total(products: Iterator[Array]) -> Array:

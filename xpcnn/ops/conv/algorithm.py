@@ -143,12 +143,10 @@ def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
             f"register: algorithm {name!r} must be a subclass of xpcnn.ops.conv.ConvAlgorithm, "
             f"got {in_words(algorithm)}"
         )
-    missing = sorted(algorithm.__abstractmethods__)
-    if missing:
-        raise AlgorithmError(
-            f"register: algorithm {name!r} ({algorithm.__name__}) lacks the methods {', '.join(missing)}"
-        )
-    instance: ConvAlgorithm = algorithm()
+    try:
+        instance: ConvAlgorithm = algorithm()
+    except TypeError as error:  # it lacks methods, or asks for arguments
+        raise AlgorithmError(f"register: algorithm {name!r} cannot be made: {error}") from None
     instance.name = name
     return instance
 

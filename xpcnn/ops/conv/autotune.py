@@ -148,9 +148,7 @@ def _fastest(candidates: list[str], task: Task) -> str:
         reference: Array | None = None
         medians: dict[str, float] = {}
         for name in candidates:
-            arrays = _random_arrays(task)
-            sums = _sums(arrays, task.backend)
-            run = partial(_run, name, arrays, task)
+            run = partial(_run, name, _random_arrays(task), task)
             try:
                 result = run()  # also the warm-up: what is compiled or planned at first use
                 reference = result if reference is None else reference
@@ -160,8 +158,6 @@ def _fastest(candidates: list[str], task: Task) -> str:
                 if name == REFERENCE:
                     raise
                 problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            if _sums(arrays, task.backend) != sums:
-                problem = "it writes into its arguments"
             if problem is None:
                 medians[name] = seconds
             else:
@@ -169,10 +165,6 @@ def _fastest(candidates: list[str], task: Task) -> str:
         return min(medians, key=medians.__getitem__)
     finally:
         _tuning.reset(token)
-
-
-def _sums(arrays: tuple[Array, Array], backend: Backend) -> list[float]:
-    return [float(backend.xp.sum(array)) for array in arrays]
 
 
 def _random_arrays(task: Task) -> tuple[Array, Array]:

@@ -11,9 +11,8 @@ from typing import Any
 
 from xpcnn.backend import Array, backend_of, primitive
 from xpcnn.errors import ArgumentError, ShapeError
-from xpcnn.ops.conv._layout import Padding
-from xpcnn.ops.conv.algorithms.im2col import Pair, Shape, fold, unfold
-from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.algorithms.im2col import Shape, fold, unfold
+from xpcnn.ops.conv.geometry import ConvGeometry, Padding, Pair
 from xpcnn.ops.op import check_rank, common_backend, native_arrays, pair, plain
 
 __all__ = ["col2im", "im2col"]

@@ -10,7 +10,7 @@ from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.conv import executor
 from xpcnn.ops.conv.algorithm import requested
 from xpcnn.ops.conv.conv2d import sum_over_pixels
-from xpcnn.ops.conv.geometry import ConvGeometry, check_shapes
+from xpcnn.ops.conv.geometry import ConvGeometry, Shape, check_shapes
 from xpcnn.ops.op import cached, check_dy, common_backend, op, pair, require_possible
 
 __all__ = ["ConvTranspose2dContext", "conv_transpose2d"]
@@ -145,13 +145,7 @@ def _conv_transpose2d_grad(
 
 @functools.lru_cache(maxsize=1024)
 def _geometry(
-    x_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
+    x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, extra: Any, groups: Any, dilation: Any
 ) -> ConvGeometry:
     """Return the geometry of the convolution from y to x."""
     op = "conv_transpose2d"
@@ -169,7 +163,7 @@ def _geometry(
             f"{op}: x has no pixels, or weight an empty axis (x {x_shape}, weight {weight_shape})"
         )
     strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
-    paddings, extras = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
+    paddings, extras = pair(op, "padding", padding, 0), pair(op, "output_padding", extra, 0)
     check_output_padding(op, extras, strides)
     axes = zip(x_shape[2:], weight_shape[2:], strides, dilations, strict=True)
     # All rows (and columns) that the pixels of x reach, of which y is a part.

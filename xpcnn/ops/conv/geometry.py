@@ -12,6 +12,11 @@ from xpcnn.ops.op import cached, check_rank, in_words, pair, require_possible
 __all__ = ["ConvGeometry", "check_shapes", "make_geometry"]
 
 
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+
+
 def _derived() -> Any:
     return field(init=False, repr=False, compare=False)
 
@@ -82,8 +87,8 @@ class ConvGeometry:
     @classmethod
     def of(
         cls,
-        x_shape: tuple[int, ...],
-        weight_shape: tuple[int, ...],
+        x_shape: Shape,
+        weight_shape: Shape,
         stride: Any = 1,
         padding: Any = 0,
         dilation: Any = 1,
@@ -129,13 +134,7 @@ class ConvGeometry:
 
 @functools.lru_cache(maxsize=4096)
 def make_geometry(
-    op: str,
-    x_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
+    op: str, x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvGeometry:
     """Return the geometry of the user's arguments, once they are Python's numbers; see `ConvGeometry.of`."""
     check_shapes(op, x_shape, weight_shape, "(K, C/groups, kh, kw)", groups)
@@ -169,9 +168,7 @@ def make_geometry(
     return geometry
 
 
-def check_shapes(
-    op: str, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], layout: str, groups: Any
-) -> None:
+def check_shapes(op: str, x_shape: Shape, weight_shape: Shape, layout: str, groups: Any) -> None:
     """Require images and a weight of this layout, of four axes each, and a number of groups."""
     for name, shape, axes in (("x", x_shape, "(N, C, H, W)"), ("weight", weight_shape, layout)):
         check_rank(op, name, shape, 4, axes)
@@ -181,9 +178,7 @@ def check_shapes(
         raise ShapeError(f"{op}: weight has an empty axis (shape {weight_shape})")
 
 
-def _padding(
-    op: str, padding: Any, stride: tuple[int, int], span: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _padding(op: str, padding: Any, stride: Pair, span: Pair) -> Padding:
     if padding == "valid":
         return (0, 0, 0, 0)
     if padding == "same":

@@ -81,13 +81,7 @@ class ConvPlan:
 
 
 def make_plan(
-    pass_name: str,
-    geometry: ConvGeometry,
-    dtype: Any,
-    backend: Backend,
-    name: str,
-    limit: int,
-    op: str = "conv2d",
+    pass_name: str, geometry: ConvGeometry, dtype: Any, backend: Backend, name: str, limit: int, op: str
 ) -> ConvPlan:
     """Return the plan for one pass, by the algorithm `name` or by the best that can do it.
 

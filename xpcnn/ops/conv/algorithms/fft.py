@@ -138,16 +138,9 @@ def _transform_size(size: int, before: int, outputs: int, kernel: int, stride: i
 def fast_size(least: int) -> int:
     """Return the smallest product of 2, 3, 5 and 7 that is at least `least`."""
     size = max(least, 1)
-    while not _is_smooth(size):
+    while pow(2 * 3 * 5 * 7, size.bit_length(), size):  # 0 where these primes alone divide it
         size += 1
     return size
-
-
-def _is_smooth(size: int) -> bool:
-    for prime in (2, 3, 5, 7):
-        while size % prime == 0:
-            size //= prime
-    return size == 1
 
 
 def _transform_cost(geometry: ConvGeometry, size: tuple[int, int], step: tuple[int, int]) -> tuple[int, int]:

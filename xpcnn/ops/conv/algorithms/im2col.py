@@ -10,15 +10,14 @@ import itertools
 import math
 
 from xpcnn.backend import Array, backend_of, matmul, primitive
-from xpcnn.ops.conv._layout import Padding, crop, padded_zeros
+from xpcnn.ops.conv._layout import crop, padded_zeros, taps
 from xpcnn.ops.conv.algorithm import register
 from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
 from xpcnn.ops.conv.executor import pack_weights
-from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.geometry import ConvGeometry, Padding, Pair
 
-__all__ = ["Im2col", "Pair", "Shape", "fold", "sum_patches", "unfold"]
+__all__ = ["Im2col", "Shape", "fold", "sum_patches", "unfold"]
 
-Pair = tuple[int, int]
 Shape = tuple[int, int, int, int]
 
 
@@ -103,9 +102,6 @@ def sum_patches(patches: Array, geometry: ConvGeometry) -> Array:
     One strided addition for each kernel tap, so no two additions of a step meet in one element.
     """
     x = padded_zeros(patches, geometry.input_shape, geometry.padding)
-    (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
-    rows, columns = sh * (geometry.oh - 1) + 1, sw * (geometry.ow - 1) + 1
-    for r, s in itertools.product(range(kh), range(kw)):
-        top, left = r * dh, s * dw
-        x[:, :, top : top + rows : sh, left : left + columns : sw] += patches[:, :, :, :, r, s]
+    for r, s, rows, columns in taps(geometry):
+        x[:, :, rows, columns] += patches[:, :, :, :, r, s]
     return crop(x, geometry.input_shape, geometry.padding)

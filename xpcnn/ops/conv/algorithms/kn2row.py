@@ -8,10 +8,9 @@ deep neural networks", 2017.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from xpcnn.backend import Array, backend_of
-from xpcnn.ops.conv._layout import crop, pad, total
+from xpcnn.ops.conv._layout import crop, pad, taps, total
 from xpcnn.ops.conv.algorithm import register
 from xpcnn.ops.conv.correlation import CorrelatingAlgorithm
 from xpcnn.ops.conv.executor import pack_weights
@@ -42,7 +41,9 @@ class Kn2row(CorrelatingAlgorithm):
         backend = backend_of(x)
         x = backend.channels_last(pad(x, geometry.padding))
         filters = pack_weights(_filters, weight, geometry.groups)
-        products = (_product(x[tap], filters[r, s, ...]) for r, s, tap in _taps(geometry))
+        products = (
+            _product(x[:, rows, columns, :], filters[r, s, ...]) for r, s, rows, columns in taps(geometry)
+        )
         return backend.xp.permute_dims(total(products), (0, 3, 1, 2))
 
     def fold(self, dy: Array, weight: Array, geometry: ConvGeometry) -> Array:
@@ -53,8 +54,8 @@ class Kn2row(CorrelatingAlgorithm):
         height, width = geometry.padded_size
         shape = (geometry.n, height, width, geometry.c)
         dx = xp.zeros(shape, dtype=dy.dtype, device=backend.device)
-        for r, s, tap in _taps(geometry):
-            dx[tap] += _product(dy, filters[r, s, ...])
+        for r, s, rows, columns in taps(geometry):
+            dx[:, rows, columns, :] += _product(dy, filters[r, s, ...])
         return crop(xp.permute_dims(dx, (0, 3, 1, 2)), geometry.input_shape, geometry.padding)
 
     def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
@@ -64,21 +65,11 @@ class Kn2row(CorrelatingAlgorithm):
         dy = backend.channels_last(dy)
         _, c, kh, kw = geometry.weight_shape
         sums = [
-            _sum_of_products(x[tap], dy, geometry.groups) for _, _, tap in _taps(geometry)
+            _sum_of_products(x[:, rows, columns, :], dy, geometry.groups)
+            for _, _, rows, columns in taps(geometry)
         ]  # (G, C/G, K/G)
         dweight = xp.reshape(xp.stack(sums), (kh, kw, geometry.groups, c, geometry.k // geometry.groups))
         return xp.reshape(xp.permute_dims(dweight, (2, 4, 3, 0, 1)), geometry.weight_shape)
-
-
-def _taps(geometry: ConvGeometry) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
-    """Yield each kernel tap (r, s) and the pixels it meets, as an index into a padded image (N, H, W, C)."""
-    (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
-    height, width = sh * (geometry.oh - 1) + 1, sw * (geometry.ow - 1) + 1
-    for r in range(kh):
-        for s in range(kw):
-            rows = slice(r * dh, r * dh + height, sh)
-            columns = slice(s * dw, s * dw + width, sw)
-            yield r, s, (slice(None), rows, columns, slice(None))
 
 
 def _filters(weight: Array, groups: int) -> Array:

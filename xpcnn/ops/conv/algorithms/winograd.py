@@ -14,11 +14,11 @@ import math
 from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, itemsize, matmul, primitive
-from xpcnn.ops.conv._layout import Padding, pad
+from xpcnn.ops.conv._layout import pad
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
 from xpcnn.ops.conv.correlation import correlation_geometry, full_correlation, is_framed
 from xpcnn.ops.conv.executor import pack_weights
-from xpcnn.ops.conv.geometry import ConvGeometry
+from xpcnn.ops.conv.geometry import ConvGeometry, Padding
 
 Matrix = tuple[tuple[float, ...], ...]
 Shape = tuple[int, int, int, int]
