@@ -12,7 +12,7 @@ from tests.support.op_cases import OPS
 from tests.support.ops import draw
 from xpcnn import Trainer, data, models, nn, ops, optim
 from xpcnn.ops import fused
-from xpcnn.testing import assert_close, gradcheck
+from xpcnn.testing import assert_close
 from xpcnn.train import evaluate, predict
 
 ORDERS = {"float16": ">f2", "float32": ">f4", "float64": ">f8"}
@@ -150,10 +150,6 @@ def test_training_predicting_and_evaluating(make: Any, images: str, labels: str)
     (*native, probabilities), (*foreign, others) = results
     assert foreign == native
     equal_and_native(others, probabilities)
-
-
-def test_gradcheck() -> None:
-    assert gradcheck(nn.Linear(5, 3, dtype="float64", seed=0), ROWS.astype(">f8")).compared == 5 * 3 + 3 + 15
 
 
 # (op, the dtypes of x, w and b, what is to be converted to what)

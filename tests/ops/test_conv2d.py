@@ -21,7 +21,7 @@ from tests.support.conv_cases import (
     reference,
     supports,
 )
-from tests.support.ops import LAYOUTS, draw, is_channels_last, mentions, pair
+from tests.support.ops import LAYOUTS, is_channels_last, mentions
 from xpcnn import errors, ops
 from xpcnn.ops.conv import ConvGeometry
 from xpcnn.ops.conv.algorithm import PASSES
@@ -79,37 +79,6 @@ def test_images_without_channels(make: Any, algorithm: str) -> None:
     make.check_kind(dx, case.x, "float64")
     make.check_kind(dw, case.w, "float64")
     make.check(db, r.db, "float64")
-
-
-@each(
-    "stride does not divide",
-    "unequal pairs",
-    "padded 3x3",
-    "same, even and dilated",
-    "groups, strided, dilated",
-)
-def test_is_bilinear(algorithm: str, name: str) -> None:
-    """⟨dy, conv(x, w)⟩ = ⟨dx, x⟩ = ⟨dw, w⟩: one number, no step size, no oracle."""
-    r = reference(CASES[name])
-    y, ctx = ops.conv2d(r.x, r.w, **CASES[name].options, algorithm=algorithm)
-    dx, dw, _ = ops.conv2d.backward(ctx, r.dy)
-    number, size = np.vdot(r.dy, y), np.abs(r.dy * y).sum()
-    assert abs(np.vdot(dx, r.x) - number) <= 1e-13 * size
-    assert abs(np.vdot(dw, r.w) - number) <= 1e-13 * size
-
-
-@every_algorithm
-def test_skipped_gradients_and_backward_twice(make: Any, algorithm: str) -> None:
-    """Backward leaves everything it needs in place, to the bit."""
-    r = reference(CASES["padded 3x3"])
-    x, w, b, dy = arrays(make, r)
-    _, ctx = ops.conv2d(x, w, b, padding=1, algorithm=algorithm)
-    dx, dw, db = make.snapshot(ops.conv2d.backward(ctx, dy))
-    without_dx = make.snapshot(ops.conv2d.backward(ctx, dy, need_dx=False))
-    np.testing.assert_equal(without_dx, [None, dw, db])
-    without_dw = make.snapshot(ops.conv2d.backward(ctx, dy, need_dweight=False))
-    np.testing.assert_equal(without_dw, [dx, None, None])
-    assert ops.conv2d.backward(ctx, dy, need_dx=False, need_dweight=False) == (None, None, None)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -279,10 +248,3 @@ def test_random_geometry(
     for got, expected in zip((y, *ops.conv2d.backward(ctx, r.dy)), (r.y, r.dx, r.dw, r.db), strict=True):
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
-
-
-def test_pairs_and_ints_mean_the_same() -> None:
-    x, w = draw(2, 2, 7, 7), draw(3, 2, 2, 2)
-    from_ints, _ = ops.conv2d(x, w, stride=2, padding=1, dilation=2)
-    from_pairs, _ = ops.conv2d(x, w, stride=pair(2), padding=pair(1), dilation=pair(2))
-    np.testing.assert_array_equal(from_pairs, from_ints)

@@ -64,23 +64,6 @@ def test_every_algorithm_in_tiles(make: Any, dtype: str, algorithm: str, images:
     assert_the_same(make, case, dtype, algorithm)
 
 
-REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
-    "images too small": ((7,), {}, errors.ShapeError, r"max_pool2d: kernel 7x7 is larger than .* 6x6"),
-    "a padding too large": ((2, 2, 2), {}, errors.ArgumentError, "max_pool2d: padding must be at most half"),
-    "no stride": ((2, 0), {}, errors.ArgumentError, "max_pool2d: stride"),
-    "an unknown algorithm": ((2,), {"algorithm": "fast"}, errors.AlgorithmError, "unknown algorithm 'fast'"),
-}
-
-
-@pytest.mark.parametrize(("pool", "options", "error", "told"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused(pool: Any, options: Any, error: type[Exception], told: str) -> None:
-    x, w, b = (np.zeros(shape) for shape in ((3, 2, 8, 8), (5, 2, 3, 3), (5,)))
-    with pytest.raises(error, match=told):
-        fused.conv2d_relu_max_pool2d(x, w, b, *pool, **options)
-    with pytest.raises(errors.ShapeError, match="bias must have shape"):
-        fused.conv2d_relu_max_pool2d(x, w, b[:2], 2)
-
-
 def test_a_bias_is_needed() -> None:
     x, w = np.zeros((3, 2, 8, 8)), np.zeros((5, 2, 3, 3))
     nothing: Any = None

@@ -112,11 +112,6 @@ def test_errors(make: Any) -> None:
     for p in (-0.1, 1.1, float("nan"), float("inf")):
         with pytest.raises(errors.ArgumentError, match=mentions("dropout", "p", str(p))):
             ops.dropout(x, p, 1)
-    with pytest.raises(errors.DtypeError, match=mentions("dropout", "int64")):
-        ops.dropout(make.array([1, 2], "int64"), 0.5, 1)
-    _, ctx = ops.dropout(x, 0.5, 1)
-    with pytest.raises(errors.ShapeError, match=mentions("dropout.backward", "(3, 2)", "(2, 3)")):
-        ops.dropout.backward(ctx, make.array(np.ones((3, 2))))
 
 
 # CUDA's generator ---------------------------------------------------------------------------------------

@@ -143,9 +143,3 @@ def test_bad_arrays(name: str, parameter: str) -> None:
     argument = 3 if name == "layer_norm" else 2
     with pytest.raises(errors.ShapeError, match=mentions(name, parameter, "(5,)", f"({size},)")):
         op(x, argument, **{parameter: np.ones(5)})
-    with pytest.raises(errors.DtypeError, match=mentions(name, parameter, "float32", "float64")):
-        op(x, argument, **{parameter: np.ones(size, "float32")})
-    with pytest.raises(errors.DtypeError, match=mentions(name, "x", "int64")):
-        op(np.ones((2, 4, 3), "int64"), argument)
-    with pytest.raises(errors.ShapeError, match=mentions(name + ".backward", "(2, 4)", "(2, 4, 3)")):
-        op.backward(op(x, argument)[1], draw(2, 4))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support import oracles
-from tests.support.ops import LAYOUTS, draw, mentions
+from tests.support.ops import draw, mentions
 from xpcnn import errors, ops
 
 SHAPES = {
@@ -38,13 +38,6 @@ def test_linear(make: Any, dtype: str, shape: tuple[int, ...], with_bias: bool) 
     for got, value in zip(gradients[: 2 + with_bias], expected, strict=False):
         make.check(got, value, dtype)
     assert (gradients[2] is None) == (not with_bias)
-    full = make.snapshot(gradients)
-    dx, *rest = ops.linear.backward(ctx, dy, need_dx=False)
-    assert dx is None
-    np.testing.assert_equal(make.snapshot(rest), full[1:])
-    dx, *rest = ops.linear.backward(ctx, dy, need_dweight=False)
-    assert rest == [None, None]
-    np.testing.assert_equal(make.snapshot(dx), full[0])
 
 
 def test_transposed_and_broadcast_inputs(make: Any) -> None:
@@ -66,12 +59,6 @@ def test_bad_shapes(make: Any) -> None:
         ("linear", "bias", "(4,)", "3"): lambda: ops.linear(make.array(draw(5, 4)), w, make.array(draw(4))),
         ("linear", "weight", "(3, 4, 1)"): lambda: ops.linear(w, make.array(draw(3, 4, 1))),
         ("linear", "()"): lambda: ops.linear(make.array(1.0), w),
-        ("linear.backward", "(5, 4)", "(3, 3)"): lambda: ops.linear.backward(
-            ops.linear(w, w)[1], make.array(draw(5, 4))
-        ),
-        ("flatten.backward", "(2, 5)", "(2, 6)"): lambda: ops.flatten.backward(
-            ops.flatten(make.array(draw(2, 3, 2)))[1], make.array(draw(2, 5))
-        ),
     }
     for said, call in calls.items():
         with pytest.raises(errors.ShapeError, match=mentions(*said)):
@@ -89,11 +76,3 @@ def test_flatten(make: Any, dtype: str, shape: tuple[int, ...]) -> None:
     with make.unchanged(x, dy, ctx):
         dx = ops.flatten.backward(ctx, dy)
     make.check(dx, 2 * values, dtype, rtol=0)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_flatten_takes_logical_order(make: Any, layout: Any) -> None:
-    """Channels first, whatever the memory holds first: the order the next layer's weights are in."""
-    x = layout(make, draw(2, 3, 4, 5))
-    y, _ = ops.flatten(x)
-    make.check(y, make.to_numpy(x).reshape(2, 60), "float64", rtol=0)

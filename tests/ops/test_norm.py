@@ -240,8 +240,6 @@ def test_errors() -> None:
         for name in ("weight", "bias", "running_mean", "running_var"):
             with pytest.raises(errors.ShapeError, match=mentions("batch_norm", name, "C=3", "(4,)")):
                 op(x, **{name: draw(4)}, train=True)
-        with pytest.raises(errors.DtypeError, match=mentions("batch_norm", "float32", "float64")):
-            op(x, draw(3, dtype="float32"), train=True)
         with pytest.raises(errors.ShapeError, match=mentions("batch_norm", "(N, C, ...)", "(3,)")):
             op(three, train=True)
         for shape, problem in (((1, 3), "one value"), ((0, 3, 2), "empty batch")):
@@ -250,11 +248,6 @@ def test_errors() -> None:
         for wrong in ({"momentum": 1.5}, {"momentum": -0.1}, {"eps": -1.0}):
             with pytest.raises(errors.ArgumentError, match=f"batch_norm: {next(iter(wrong))}"):
                 op(x, train=True, **wrong)
-    _, ctx = fused.batch_norm_relu(x, train=True)
-    with pytest.raises(errors.ShapeError, match=r"^relu\.backward: dy"):
-        fused.batch_norm_relu.backward(ctx, x[:1])
-    with pytest.raises(errors.ShapeError, match=mentions("batch_norm.backward", "(1, 3, 2)", "(2, 3, 2)")):
-        ops.batch_norm.backward(ctx[0], x[:1])
 
 
 def test_an_empty_batch_in_inference(make: Any) -> None:

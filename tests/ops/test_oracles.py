@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from tests.support import oracles
-from tests.support.conv_cases import CASES, TRANSPOSED, Case, Transposed, reference, transposed_reference
+from tests.support.conv_cases import (
+    CASES,
+    TRANSPOSED,
+    Case,
+    Reference,
+    Transposed,
+    reference,
+    transposed_reference,
+)
 from tests.support.ops import draw, pair
 from tests.support.pool_cases import ADAPTIVE, POOLS, Pool
 
@@ -30,34 +38,31 @@ def equal(got: Any, expected: Any, rtol: float = RTOL) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=rtol * scale)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_conv2d(case: Case) -> None:
-    r = reference(case)
-    x, w = leaf(r.x), leaf(r.w)
-    b = None if r.b is None else leaf(r.b)
-    top, bottom, left, right = case.pads
-    padded = functional.pad(x, (left, right, top, bottom))
-    y = functional.conv2d(padded, w, b, case.stride, 0, case.dilation, case.groups)
+def check_conv(r: Reference, function: Any) -> None:
+    """Hold a reference against a convolution of torch's, of leaves."""
+    leaves = [leaf(values) for values in (r.x, r.w, r.b) if values is not None]
+    y = function(*leaves)
     y.backward(torch.tensor(r.dy))
     equal(r.y, y)
-    equal(r.dx, x.grad)
-    equal(r.dw, w.grad)
-    if b is not None:
-        equal(r.db, b.grad)
+    for got, one in zip((r.dx, r.dw, r.db), leaves, strict=False):
+        equal(got, one.grad)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_conv2d(case: Case) -> None:
+    top, bottom, left, right = case.pads
+    options = (case.stride, 0, case.dilation, case.groups)
+    check_conv(
+        reference(case),
+        lambda x, w, b=None: functional.conv2d(functional.pad(x, (left, right, top, bottom)), w, b, *options),
+    )
 
 
 @pytest.mark.parametrize("case", TRANSPOSED.values(), ids=TRANSPOSED.keys())
 def test_conv_transpose2d(case: Transposed) -> None:
-    r = transposed_reference(case)
-    x, w = leaf(r.x), leaf(r.w)
-    b = None if r.b is None else leaf(r.b)
-    y = functional.conv_transpose2d(x, w, b, **case.options)
-    y.backward(torch.tensor(r.dy))
-    equal(r.y, y)
-    equal(r.dx, x.grad)
-    equal(r.dw, w.grad)
-    if b is not None:
-        equal(r.db, b.grad)
+    check_conv(
+        transposed_reference(case), lambda x, w, b=None: functional.conv_transpose2d(x, w, b, **case.options)
+    )
 
 
 @pytest.mark.parametrize("name", ["kernel is the input", "same, even kernel", "same, even and dilated"])
