@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.implementations import Implementation
 from tests.support.ops import ALL_LAYOUTS, Array, channels_last, draw, is_channels_last
-from xpcnn.backend.cpu.layout import framed
+from xpcnn.backend.cpu.layout import framed, last, place_for
 from xpcnn.ops.conv import executor
 from xpcnn.ops.conv.algorithms import im2col, mec, winograd
 from xpcnn.ops.conv.columns import fold_classical, unfold_classical
@@ -198,3 +198,19 @@ def test_frames(frame: tuple[int, int, int, int], size: tuple[int, ...]) -> None
         found = framed(values, frame)
         assert np.array_equal(found, expected)
         assert found.flags.c_contiguous
+
+
+def test_places() -> None:
+    """A result is written to a place of its shape and dtype, in one piece, that may be written to."""
+    shape = (2, 3, 4, 5)
+    larger = np.empty((4, 4, 5, 3)).transpose(0, 3, 1, 2)
+    read_only = np.empty((2, 4, 5, 3)).transpose(0, 3, 1, 2)
+    read_only.flags.writeable = False
+    gaps, narrow = np.empty((2, 4, 5, 4)).transpose(0, 3, 1, 2)[:, 1:], larger[1:-1].astype("float32")
+    for place in (larger[1:-1], larger[:1], larger[:2].transpose(0, 1, 3, 2), gaps, narrow, read_only):
+        images, memory = place_for(shape, np.dtype("float64"), place)
+        assert (images is place) == (place.base is larger.base and place.shape == shape)
+        assert images.shape == shape
+        assert np.shares_memory(images, memory)
+        assert memory.flags.c_contiguous
+        np.testing.assert_array_equal(last(images), memory)

@@ -35,12 +35,12 @@ def _rows_at_once(geometry: Any, longest: int = SMALL) -> int:
     return max((count for count in range(1, oh + 1) if oh % count == 0 and count <= most), default=0)
 
 
-def mec_forward(x: Array, filters: Array, geometry: Any, out: Array | None = None) -> Any:
+def mec_forward(x: Array, filters: Array, geometry: Any) -> Any:
     """Return y (N, K, OH, OW), the filters being a matrix (kw·C, K) for each kernel row."""
     rows = _rows_at_once(geometry)
     if not rows:
         return NotImplemented
-    images, memory = place_for(geometry.output_shape, x.dtype, out)
+    images, memory = place_for(geometry.output_shape, x.dtype)
     y = _in_blocks(memory, rows)
     first, *others = zip(_unfolded(x, geometry, rows), filters, strict=True)
     np.matmul(*first, out=y)

@@ -22,16 +22,14 @@ def winograd_input(x: Array, forth: Array, padding: Padding, tiling: Any) -> Any
     return _transformed(framed(last(x), padding), forth, tiling)
 
 
-def winograd_output(
-    products: Array, back: Array, shape: tuple[int, int, int, int], tiling: Any, out: Array | None = None
-) -> Any:
+def winograd_output(products: Array, back: Array, shape: tuple[int, int, int, int], tiling: Any) -> Any:
     """Return the images (N, K, OH, OW) whose tiles are the products, transformed by `back` (m, t)."""
     m, rows, columns = tiling
     t = m + 2
     n, k, oh, ow = shape
     halfway = np.empty((m, t, n, rows, columns, k), products.dtype)
     gemm_columns(back, products.reshape(t, -1), halfway.reshape(m, -1))
-    y, memory = place_for(shape, products.dtype, out)
+    y, memory = place_for(shape, products.dtype)
     whole = (rows * m, columns * m) == (oh, ow)
     images = memory if whole else np.empty((n, rows * m, columns * m, k), products.dtype)
     tiles = images.reshape(n, rows, m, columns, m, k).transpose(2, 0, 1, 3, 4, 5)
