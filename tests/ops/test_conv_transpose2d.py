@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,63 +102,6 @@ def test_random_geometry(
     dx, dw, _ = ops.conv_transpose2d.backward(ctx, r.dy)
     for got, wanted in ((y, r.y), (dx, r.dx), (dw, r.dw)):
         np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)
-
-
-# Errors -----------------------------------------------------------------------------------------------
-
-
-class Bad(NamedTuple):
-    """Shapes of x, weight and bias, options, and what is to be raised, mentioning what."""
-
-    kind: type[errors.XpcnnError]
-    told: tuple[str, ...]
-    x: tuple[int, ...] = (2, 3, 8, 8)
-    w: tuple[int, ...] = (3, 5, 3, 3)
-    b: tuple[int, ...] | None = None
-    options: dict[str, Any] = {}  # noqa: RUF012  (never written to)
-
-
-BAD = {
-    "channels": Bad(
-        errors.ShapeError,
-        ("x has C=3 channels (shape (2, 3, 8, 8)) but weight expects C=4 (shape (4, 5, 3, 3))",),
-        w=(4, 5, 3, 3),
-    ),
-    "groups do not divide": Bad(errors.ShapeError, ("groups=2", "C=3"), options={"groups": 2}),
-    "no groups": Bad(errors.ArgumentError, ("groups", "0"), options={"groups": 0}),
-    "bias": Bad(
-        errors.ShapeError,
-        ("bias", "(10,)", "(5,)"),
-        x=(2, 4, 8, 8),
-        w=(4, 5, 3, 3),
-        b=(5,),
-        options={"groups": 2},
-    ),
-    "x of three axes": Bad(errors.ShapeError, ("x", "(3, 8, 8)", "4 axes"), x=(3, 8, 8)),
-    "weight of two axes": Bad(errors.ShapeError, ("weight", "(3, 45)", "4 axes"), w=(3, 45)),
-    "empty weight": Bad(errors.ShapeError, ("weight", "(3, 0, 3, 3)"), w=(3, 0, 3, 3)),
-    "no pixels": Bad(errors.ShapeError, ("no pixels", "(2, 3, 0, 8)"), x=(2, 3, 0, 8)),
-    "zero stride": Bad(errors.ArgumentError, ("stride", "0"), options={"stride": 0}),
-    "negative padding": Bad(errors.ArgumentError, ("padding", "-1"), options={"padding": -1}),
-    "named padding": Bad(errors.ArgumentError, ("padding", "'same'"), options={"padding": "same"}),
-    "zero dilation": Bad(errors.ArgumentError, ("dilation", "0"), options={"dilation": 0}),
-    "three output paddings": Bad(
-        errors.ArgumentError, ("output_padding", "(0, 0, 0)"), options={"output_padding": (0, 0, 0)}
-    ),
-    "output padding of a stride": Bad(
-        errors.ArgumentError,
-        ("output_padding (0, 2)", "(2, 2)"),
-        options={"stride": 2, "output_padding": (0, 2)},
-    ),
-    "nothing left": Bad(errors.ShapeError, ("padding (5, 5)", "0x0"), options={"padding": 5}),
-}
-
-
-@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_bad_arguments(bad: Bad) -> None:
-    x, w, b = np.zeros(bad.x), np.zeros(bad.w), None if bad.b is None else np.zeros(bad.b)
-    with pytest.raises(bad.kind, match=mentions("conv_transpose2d", *bad.told)):
-        ops.conv_transpose2d(x, w, b, **bad.options)
 
 
 def test_backward_takes_the_algorithm_of_its_forward() -> None:

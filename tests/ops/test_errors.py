@@ -1,10 +1,11 @@
-"""What conv2d says to bad input: the operation, the values on both sides, and the way out.
+"""What convolutions say to bad input: the operation, the values on both sides, and the way out.
 
 The other operations' errors are tested beside them.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ class Bad(NamedTuple):
     w: tuple[int, ...] = (5, 3, 3, 3)
     b: tuple[int, ...] | None = None
     options: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    op: str = "conv2d"
 
 
 S, A, L = errors.ShapeError, errors.ArgumentError, errors.AlgorithmError
@@ -67,12 +69,42 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_conv2d(make: Any, bad: Bad) -> None:
+Transposed = functools.partial(Bad, w=(3, 5, 3, 3), op="conv_transpose2d")
+TRANSPOSED = {
+    "channels": Transposed(
+        S,
+        ("x has C=3 channels (shape (2, 3, 8, 8)) but weight expects C=4 (shape (4, 5, 3, 3))",),
+        w=(4, 5, 3, 3),
+    ),
+    "groups do not divide": Transposed(S, ("groups=2", "C=3"), options={"groups": 2}),
+    "no groups": Transposed(A, ("groups", "0"), options={"groups": 0}),
+    "bias": Transposed(
+        S, ("bias", "(10,)", "(5,)"), x=(2, 4, 8, 8), w=(4, 5, 3, 3), b=(5,), options={"groups": 2}
+    ),
+    "x of three axes": Transposed(S, ("x", "(3, 8, 8)", "4 axes"), x=(3, 8, 8)),
+    "weight of two axes": Transposed(S, ("weight", "(3, 45)", "4 axes"), w=(3, 45)),
+    "empty weight": Transposed(S, ("weight", "(3, 0, 3, 3)"), w=(3, 0, 3, 3)),
+    "no pixels": Transposed(S, ("no pixels", "(2, 3, 0, 8)"), x=(2, 3, 0, 8)),
+    "zero stride": Transposed(A, ("stride", "0"), options={"stride": 0}),
+    "negative padding": Transposed(A, ("padding", "-1"), options={"padding": -1}),
+    "named padding": Transposed(A, ("padding", "'same'"), options={"padding": "same"}),
+    "zero dilation": Transposed(A, ("dilation", "0"), options={"dilation": 0}),
+    "three output paddings": Transposed(
+        A, ("output_padding", "(0, 0, 0)"), options={"output_padding": (0, 0, 0)}
+    ),
+    "output padding of a stride": Transposed(
+        A, ("output_padding (0, 2)", "(2, 2)"), options={"stride": 2, "output_padding": (0, 2)}
+    ),
+    "nothing left": Transposed(S, ("padding (5, 5)", "0x0"), options={"padding": 5}),
+}
+
+
+@pytest.mark.parametrize("bad", [*BAD.values(), *TRANSPOSED.values()], ids=[*BAD, *TRANSPOSED])
+def test_convolutions(make: Any, bad: Bad) -> None:
     x, w = make.array(np.zeros(bad.x)), make.array(np.zeros(bad.w))
     b = None if bad.b is None else make.array(np.zeros(bad.b))
-    with pytest.raises(bad.kind, match=mentions("conv2d", *bad.told)):
-        ops.conv2d(x, w, b, **bad.options)
+    with pytest.raises(bad.kind, match=mentions(bad.op, *bad.told)):
+        getattr(ops, bad.op)(x, w, b, **bad.options)
 
 
 @pytest.mark.parametrize(
