@@ -6,18 +6,13 @@ nothing between calls: what backward needs is in `ctx`, a NamedTuple.
 
 from xpcnn.ops.activation import OutputContext, gelu, leaky_relu, relu, sigmoid, silu, tanh
 from xpcnn.ops.avg_pool import adaptive_avg_pool2d, avg_pool2d
-from xpcnn.ops.conv import (
-    ConvGeometry,
-    algorithm_names,
-    col2im,
-    conv2d,
-    conv_algorithm,
-    conv_transpose2d,
-    get_workspace_limit,
-    im2col,
-    set_workspace_limit,
-)
+from xpcnn.ops.conv import ConvGeometry, conv_algorithm
+from xpcnn.ops.conv.algorithm import algorithm_names
 from xpcnn.ops.conv.autotune import autotune
+from xpcnn.ops.conv.columns import col2im, im2col
+from xpcnn.ops.conv.conv2d import conv2d
+from xpcnn.ops.conv.conv_transpose2d import conv_transpose2d
+from xpcnn.ops.conv.plan import get_workspace_limit, set_workspace_limit
 from xpcnn.ops.dropout import dropout
 from xpcnn.ops.layer_norm import group_norm, layer_norm
 from xpcnn.ops.linear import flatten, linear
