@@ -351,6 +351,35 @@ def test_batch_norm(compiled: dict[str, Any], dtype: str, shape: tuple[int, ...]
             )
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("with_relu", [True, False])
+def test_batch_norm_of_infinity(compiled: dict[str, Any], dtype: str, train: bool, with_relu: bool) -> None:
+    """The statistics, and where the gradients are finite, are those of the portable definition."""
+    x, dy = last(draw((3, 37, 6, 5), 30).astype(dtype)), last(draw((3, 37, 6, 5), 31).astype(dtype))
+    x[0, 1, 2, 3], x[1, 2, 3, 3], x[2, 3, 0, 0] = np.inf, -np.inf, np.nan
+    x[0, 4, 0, 0], x[0, 4, 0, 1] = np.inf, -np.inf
+    x[0, 5], x[1, 5] = 3e38, -3e38
+    mean, var = draw((37,), 32).astype(dtype), np.ones(37, dtype)
+    weight = draw((37,), 33).astype(dtype)
+    with np.errstate(all="ignore"):
+        if train:
+            found = compiled["batch_norm_train"](x, weight, None, mean, var, 0.1, 1e-5)
+            wide = [array.astype("float64") for array in (x, weight, mean, var)]
+            expected = norm.batch_norm_train.portable(wide[0], wide[1], None, *wide[2:], 0.1, 1e-5)
+            np.testing.assert_allclose(np.delete(found[1], 5), np.delete(expected[1], 5), 1e-4, 1e-4)
+            np.testing.assert_allclose(np.delete(found[3], 5), np.delete(expected[3], 5), 1e-4, 1e-4)
+        mean[3] = np.nan
+        arguments = (dy, x, weight, mean, np.ones(37, dtype), train)
+        if with_relu:
+            y = np.abs(dy)
+            found = compiled["batch_norm_relu_gradients"](*arguments, y)
+        else:
+            found = compiled["batch_norm_gradients"](*arguments)
+        expected = norm.batch_norm_gradients.portable(*arguments)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.isfinite(one), np.isfinite(other))
+
+
 # -- which version, and where there is none ----------------------------------------------------
 
 

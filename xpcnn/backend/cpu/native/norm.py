@@ -41,6 +41,7 @@ def _statistics(kernels: Library, matrix: Array) -> tuple[Array, Array]:
     pixels, c = matrix.shape
     at, row = pointer(matrix), c * matrix.itemsize
     centre = np.mean(matrix[:: -(-pixels // 64)], axis=0, dtype=np.float64).astype(matrix.dtype)
+    centre[~np.isfinite(centre)] = 0  # from infinity, all deviations would be NaN
     for _ in range(2):
 
         def run(start: int, count: int, sums: int, centre: Array = centre) -> None:
@@ -142,12 +143,14 @@ def _norm_gradients(
     wide = inverse_std.astype(np.float64)
     dweight = product * wide
     scale = wide if weight is None else wide * weight
-    # While training, the gradient flows through the mean and the variance as well.
-    slope, offset = (-wide * dweight / pixels, -dbias / pixels) if train else (0 * scale,) * 2
-    numbers = [np.ascontiguousarray(array, x.dtype) for array in (mean, scale, slope, offset)]
+    numbers = [mean, scale]
+    if train:  # the gradient flows through the mean and the variance as well
+        numbers += [-wide * dweight / pixels, -dbias / pixels]
+    numbers = [np.ascontiguousarray(array, x.dtype) for array in numbers]
+    at_numbers = [*map(pointer, numbers), *(() if train else (None, None))]
 
     def combine(start: int, count: int) -> None:
-        kernels.norm_gradient(*at(start), *map(pointer, numbers), count, c, pointer(dx) + start * row)
+        kernels.norm_gradient(*at(start), *at_numbers, count, c, pointer(dx) + start * row)
 
     run_parts(combine, parts_of(pixels, c))
     return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)

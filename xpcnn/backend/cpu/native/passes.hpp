@@ -149,13 +149,13 @@ template <class T> static void norm_sums(const T *dy, const T *x, const T *y, co
         sums);
 }
 
-// dx = (dy + (x − mean) · slope + offset) · scale, with dy where y is positive if there is one.
+// dx = (dy + (x − mean) · slope + offset) · scale, with dy where y is positive if there is one; dy · scale without a slope.
 template <class T>
 static void norm_gradient(const T *dy, const T *x, const T *y, const T *mean, const T *scale, const T *slope, const T *offset, long pixels, long c, T *dx) {
     for (long p = 0; p < pixels; p++, dy += c, x += c, dx += c) {
         for (long q = 0; q < c; q++) {
             const T d = y && !(y[q] > 0) ? T(0) : dy[q];
-            dx[q] = (d + ((x[q] - mean[q]) * slope[q] + offset[q])) * scale[q];
+            dx[q] = (slope ? d + ((x[q] - mean[q]) * slope[q] + offset[q]) : d) * scale[q];
         }
         if (y) y += c;
     }
