@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -401,6 +402,65 @@ def test_an_unknown_version(monkeypatch: pytest.MonkeyPatch) -> None:
         library.why_absent()
     monkeypatch.undo()
     forget()
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The versions that run here, the fastest first, in a folder of their own; none is loaded from there."""
+    monkeypatch.delenv(library.VARIABLE, raising=False)
+    forget()
+    built, best = library.built_versions(), library.version()
+    for name in built:
+        shutil.copy(library._path(name), tmp_path)
+    monkeypatch.setattr(library, "HERE", tmp_path)
+    forget()
+    yield built[built.index(str(best)) :]
+    monkeypatch.undo()
+    forget()
+
+
+def spoil(name: str, how: str) -> None:
+    path = library._path(name)
+    path.write_bytes(path.read_bytes()[: int(how)] if how.isdigit() else how.encode())
+
+
+SPOILT = pytest.mark.parametrize("how", ["", "no library", "50", "1000", "100000"])
+
+
+@needs_kernels
+@SPOILT
+def test_a_damaged_library_is_passed_over(
+    copied: list[str], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, *slower = copied
+    spoil(best, how)
+    assert library.version() == (slower[0] if slower else None)
+    monkeypatch.setenv(library.VARIABLE, best)
+    forget()
+    reason = "is cut off" if how.isdigit() else "not usable"
+    with pytest.raises(BackendError, match=rf"^\$XPCNN_NATIVE={best}: the compiled kernels are .*{reason}"):
+        library.why_absent()
+
+
+@needs_kernels
+@SPOILT
+def test_without_an_undamaged_library_there_are_no_kernels(copied: list[str], how: str) -> None:
+    for name in copied:
+        spoil(name, how)
+    assert str(library.why_absent()).startswith("not usable: ")
+    assert native.table() == {}
+    with pytest.raises(AlgorithmError, match=r"which are not usable: .*; install xpcnn again"):
+        ops.conv2d(np.ones((1, 2, 4, 4)), np.ones((3, 2, 3, 3)), algorithm="native")
+
+
+@needs_kernels
+def test_a_library_of_other_sources_is_passed_over(
+    copied: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernels.cpp").write_text("// newer\n")
+    monkeypatch.setattr(library, "SOURCES", tmp_path)
+    assert "was compiled from other sources; install xpcnn again" in str(library.why_absent())
+    assert library.library("float32") is None
 
 
 @pytest.mark.skipif(bool(library.why_absent()), reason=f"the compiled kernels are {library.why_absent()}")

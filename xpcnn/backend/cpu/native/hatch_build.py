@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,11 @@ def find_compiler() -> str:
 def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
     """Compile one version; the file is there whole or not at all."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    static = () if sys.platform == "darwin" else ("-static-libstdc++", "-static-libgcc")
+    static: tuple[str, ...] = ("-static-libstdc++", "-static-libgcc")
+    if sys.platform == "darwin":
+        static = ()
+    sources = b"".join(source.read_bytes() for source in sorted([*HERE.glob("*.cpp"), *HERE.glob("*.hpp")]))
+    static += (f"-DSOURCES={zlib.crc32(sources)}",)
     command = [compiler, *FLAGS, *flags, *static, str(HERE / "kernels.cpp"), "-o", str(part)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)

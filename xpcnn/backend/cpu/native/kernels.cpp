@@ -11,6 +11,9 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
+// The checksum of the sources, by which a library that is older or newer than the Python beside it is told.
+EXPORT long sources() { return SOURCES; }
+
 // Which of x86-64's levels this processor has; the other versions are not to be loaded on less. 0 elsewhere.
 EXPORT int processor_level() {
 #if defined(__x86_64__)

@@ -6,6 +6,8 @@ import ctypes
 import functools
 import os
 import platform
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ VERSIONS: Final = {"x86_64": ("v4", "v3", "v2"), "aarch64": ("neon",)}
 ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 
 HERE: Final = Path(__file__).parent
+SOURCES: Final = HERE
 
 _POINTER, _LONG, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
 _KINDS: Final = {"p": _POINTER, "l": _LONG, "i": _INT, "d": _DOUBLE}
@@ -135,15 +138,57 @@ def _loaded() -> ctypes.CDLL | str:
         return "not built; they are compiled when xpcnn is installed where there is a C++ compiler"
     if asked and asked not in built:
         raise BackendError(f"${VARIABLE}={asked}: only {', '.join(built)} were built")
-    level = _open(built[-1]).processor_level()
-    for name in [asked] if asked else built:
+    lowest = _open(built[-1])
+    if isinstance(lowest, str):
+        names, reasons, level = [], [lowest], 0
+    else:
+        names, reasons, level = [asked] if asked else built, [], lowest.processor_level()
+    for name in names:
         if not name.startswith("v") or int(name[1:]) <= level:
-            return _open(name)
-    raise BackendError(f"${VARIABLE}={asked or built[-1]}: this processor has no more than x86-64-v{level}")
+            found = _open(name)
+            if not isinstance(found, str):
+                return found
+            reasons.append(found)
+    if asked or not reasons:
+        too_little = f"this processor has no more than x86-64-v{level}"
+        reason = f"the compiled kernels are {reasons[0]}" if reasons else too_little
+        raise BackendError(f"${VARIABLE}={asked or built[-1]}: {reason}")
+    return reasons[0]
 
 
-def _open(name: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(_path(name)))
+def _open(name: str) -> ctypes.CDLL | str:
+    """Return a version of the library, or why that cannot be used."""
+    path = _path(name)
+    try:
+        if not _is_whole(path):
+            return f"not usable: {path} is cut off; install xpcnn again"
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"not usable: {error}; install xpcnn again"
+    expected, sources = _checksum(), getattr(loaded, "sources", None)
+    if sources is not None:
+        sources.restype = ctypes.c_long
+    if expected is not None and (sources is None or sources() != expected):
+        return f"not usable: {path} was compiled from other sources; install xpcnn again"
+    return loaded
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether an ELF file is as long as it says: loading a part of one would end the process."""
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head[:4] != b"\x7fELF":
+            return True  # another format, or none: the loader tells
+        if len(head) < 64:
+            return False
+        sections, (size, count) = struct.unpack_from("<Q", head, 40)[0], struct.unpack_from("<HH", head, 58)
+        return bool(file.seek(0, os.SEEK_END) >= sections + size * count)
+
+
+def _checksum() -> int | None:
+    """Return the checksum of the sources, as `hatch_build` computes it, or None where they are not here."""
+    paths = sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.hpp")])
+    return zlib.crc32(b"".join(path.read_bytes() for path in paths)) if paths else None
 
 
 def _path(name: str) -> Path:
