@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.implementations import Implementation
 from tests.support.ops import ALL_LAYOUTS, Array, channels_last, draw, is_channels_last
-from xpcnn.backend.cpu.layout import framed, last, place_for
+from xpcnn.backend.cpu.layout import framed, last
+from xpcnn.backend.cpu.native.sizes import place_for
 from xpcnn.ops.conv import executor
 from xpcnn.ops.conv.algorithms import im2col, mec, winograd
 from xpcnn.ops.conv.columns import fold_classical, unfold_classical

@@ -98,6 +98,8 @@ def test_new_convolutions_of_a_backend_count(monkeypatch: pytest.MonkeyPatch) ->
         def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
             return 0
 
+        forward = grad_input = grad_weight = workspace_bytes
+
         def unsupported(self, geometry: Any, dtype: Any) -> None:
             return None
 

@@ -50,7 +50,7 @@ class Device:
         return [call for call in self.frontend.calls if call[0] == "execute"]
 
     def forward(self, x: Any, w: Any, limit: int = 1 << 30, stride: Any = 1) -> Any:
-        return self.convolution.forward(x, w, ConvGeometry.of(x.shape, w.shape, stride, 1), limit)
+        return self.convolution.forward(x, w, ConvGeometry.of(x.shape, w.shape, stride, 1), limit=limit)
 
 
 @pytest.fixture
@@ -246,8 +246,8 @@ def test_plans_are_kept() -> None:
     device.backend.deterministic = False
     assert [graphs(), graphs()] == [8, 8]
     geometry, y = ConvGeometry.of(x.shape, w.shape, 1, 1), memory(draw(2, 3, 5, 6, dtype="float32"))
-    device.convolution.grad_weight(memory(x), y, geometry, 1 << 30)
-    device.convolution.grad_input(y, memory(w), geometry, 1 << 30)
+    device.convolution.grad_weight(memory(x), y, geometry, limit=1 << 30)
+    device.convolution.grad_input(y, memory(w), geometry, limit=1 << 30)
     assert len(device.frontend.graphs) == 10
 
 

@@ -13,7 +13,7 @@ from tests.support import oracles
 from tests.support.conv_cases import CASES, Case, reference
 from tests.support.ops import Array, draw, is_channels_last, mentions
 from xpcnn import errors, ops
-from xpcnn.ops.conv import ConvGeometry
+from xpcnn.ops.conv import ConvGeometry, executor
 from xpcnn.ops.conv.algorithm import find
 
 torch = pytest.importorskip("torch")
@@ -71,12 +71,13 @@ def test_matches_the_loops_and_is_channels_last(dtype: str, case: Case) -> None:
 def test_takes_the_groups_at_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     library = xpcnn.backend_of(torch.zeros(1)).convolutions["native"]
     seen = []
+    monkeypatch.setattr(executor, "_plans", {})  # which hold the passes themselves
     for pass_name in ("forward", "grad_input", "grad_weight"):
         real = getattr(library, pass_name)
 
-        def spy(*args: Any, real: Any = real) -> Any:
+        def spy(*args: Any, real: Any = real, **options: Any) -> Any:
             seen.append(args[2].groups)
-            return real(*args)
+            return real(*args, **options)
 
         monkeypatch.setattr(library, pass_name, spy)
     case = CASES[name]

@@ -19,6 +19,8 @@ needs_kernels = pytest.mark.skipif(
 
 def use_version(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Load a version of the kernels for the rest of a test, or skip where this machine cannot run it."""
+    backend = registry.load("numpy")
+    assert backend.kernels is not None  # what the undoing puts back is found before anything changes
     monkeypatch.setenv(library.VARIABLE, name)
     forget()
     try:
@@ -26,7 +28,7 @@ def use_version(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
             pytest.skip(f"the compiled kernels are {library.why_absent()}")
     except BackendError as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(registry.load("numpy"), "kernels", {**cpu.table(), **native.table()})
+    monkeypatch.setattr(backend, "kernels", {**cpu.table(), **native.table()})
 
 
 def forget() -> None:

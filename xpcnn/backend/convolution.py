@@ -17,7 +17,7 @@ class VendorConvolution(Protocol):
     """
 
     accepts_out: bool
-    """Whether `forward` and `grad_input` take a last argument, a place for the result."""
+    """Whether `forward` and `grad_input` take a fourth argument, a place for the result."""
 
     fuses_epilogue: bool
     """Whether there is ``forward_epilogue(x, weight, geometry, epilogue)``, of bias, ReLU, pooling."""
@@ -28,11 +28,11 @@ class VendorConvolution(Protocol):
     def workspace_bytes(self, geometry: Any, dtype: Any) -> int:
         """Return the scratch memory of the pass that needs the most, as far as it is known."""
 
-    def forward(self, x: Array, weight: Array, geometry: Any, limit: int) -> Array:
+    def forward(self, x: Array, weight: Array, geometry: Any, *, limit: int) -> Array:
         """Return y."""
 
-    def grad_input(self, dy: Array, weight: Array, geometry: Any, limit: int) -> Array:
+    def grad_input(self, dy: Array, weight: Array, geometry: Any, *, limit: int) -> Array:
         """Return the gradient for x, given the gradient for y."""
 
-    def grad_weight(self, x: Array, dy: Array, geometry: Any, limit: int) -> Array:
+    def grad_weight(self, x: Array, dy: Array, geometry: Any, *, limit: int) -> Array:
         """Return the gradient for weight, given the gradient for y."""

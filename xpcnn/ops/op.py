@@ -226,7 +226,8 @@ def cached(build: Any, fixed: tuple[Any, ...], *options: Any) -> Any:
 
     For a cache, True and 1.0 equal 1. So the cache is bypassed where an option holds anything but ints.
     """
-    if {*map(type, options)} == {int}:  # by far the commonest
+    parts = [part for option in options for part in (option if type(option) is tuple else (option,))]
+    if {*map(type, parts)} == {int}:  # by far the commonest
         return build(*fixed, *options)
     numbers = [plain(option) for option in options]
     parts = [part for option in numbers for part in (option if isinstance(option, tuple) else (option,))]

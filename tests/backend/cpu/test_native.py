@@ -55,10 +55,11 @@ def _transform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     named = getattr(request.node, "callspec", None)
     tile = TILES.get(named.params.get("name")) if named else None
     if tile:
-        monkeypatch.setattr(native.plan, "_winograd_tile", lambda sizes, kernels: tile)
+        monkeypatch.setattr(native.convolution, "winograd_tile", lambda sizes, kernels: tile)
     native.convolution._plans.clear()
     yield
     native.convolution._plans.clear()
+    xpcnn.set_workspace_limit(None)
 
 
 @pytest.fixture(params=library._known())
@@ -159,9 +160,9 @@ def test_convolution(version: str, dtype: str, name: str, layout: str) -> None:
         is_close(
             compiled.forward_epilogue(x, w, g, epilogue), np.maximum(y, 0) if relu else y, dtype, rounding
         )
-    is_close(compiled.forward(x, w, g, 0), y - bias.reshape(1, -1, 1, 1), dtype, rounding)
-    is_close(compiled.grad_input(dy, w, g, 0), dx, dtype, rounding)
-    is_close(compiled.grad_weight(x, dy, g, 0), dweight, dtype, rounding)
+    is_close(compiled.forward(x, w, g), y - bias.reshape(1, -1, 1, 1), dtype, rounding)
+    is_close(compiled.grad_input(dy, w, g), dx, dtype, rounding)
+    is_close(compiled.grad_weight(x, dy, g), dweight, dtype, rounding)
 
 
 @pytest.mark.parametrize("name", ["winograd, F(2x2)", "winograd, F(4x4)", "stem", "depthwise"])
@@ -170,7 +171,7 @@ def test_convolution(version: str, dtype: str, name: str, layout: str) -> None:
 def test_a_pooling_behind_it_gives_the_same_bits(
     version: str, name: str, bytes_at_once: int, odd: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native.plan, "POOLED_BYTES", bytes_at_once)
+    monkeypatch.setattr(native.convolution, "POOLED_BYTES", bytes_at_once)
     case, compiled = WIDE[name], CompiledConvolution()
     case = case._replace(x=(11, *case.x[1:]))
     g = geometry(case)
@@ -198,11 +199,7 @@ def test_the_bits_do_not_depend_on_threads(version: str, name: str, monkeypatch:
     for threads in (1, 2, 4):
         with xpcnn.backend.threads.use_num_threads(threads):
             found.append(
-                [
-                    compiled.forward(x, w, g, 0),
-                    compiled.grad_input(dy, w, g, 0),
-                    compiled.grad_weight(x, dy, g, 0),
-                ]
+                [compiled.forward(x, w, g), compiled.grad_input(dy, w, g), compiled.grad_weight(x, dy, g)]
             )
     assert plan_of(g, "float32").sizes.parts > 1
     for others in found[1:]:
@@ -223,9 +220,9 @@ def test_scratch_memory_is_what_is_stated(name: str, threads: int, dtype: str) -
     stated = compiled.workspace_bytes(g, dtype)
     with xpcnn.backend.threads.use_num_threads(threads):
         for run in (
-            lambda: compiled.forward(x, w, g, 0),
-            lambda: compiled.grad_input(dy, w, g, 0),
-            lambda: compiled.grad_weight(x, dy, g, 0),
+            lambda: compiled.forward(x, w, g),
+            lambda: compiled.grad_input(dy, w, g),
+            lambda: compiled.grad_weight(x, dy, g),
         ):
             run()
             result, peak = scratch(run)
@@ -255,7 +252,7 @@ def test_nan_and_infinity_stay_where_they_belong(version: str, name: str, odd: f
     x[0, 1, 2, 3] = dy[-1, 1, -1, -1] = odd
     with np.errstate(invalid="ignore"):
         expected = by_taps(x, w, dy, case)
-    found = compiled.forward(x, w, g, 0), compiled.grad_input(dy, w, g, 0), compiled.grad_weight(x, dy, g, 0)
+    found = compiled.forward(x, w, g), compiled.grad_input(dy, w, g), compiled.grad_weight(x, dy, g)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.isfinite(one), np.isfinite(other))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Padding", "framed", "last", "place_for", "steps", "view"]
+__all__ = ["Padding", "framed", "last", "new_images", "steps", "view"]
 
 Array = np.ndarray[Any, Any]
 Padding = tuple[int, int, int, int]
@@ -18,15 +18,8 @@ def last(x: Array) -> Array:
     return x.transpose(0, 2, 3, 1)
 
 
-def place_for(shape: tuple[int, int, int, int], dtype: Any, out: Array | None = None) -> tuple[Array, Array]:
-    """Return images of `shape` (N, C, H, W) to be written, and their memory (N, H, W, C), in one piece.
-
-    They are `out` where its memory is like that, and new otherwise.
-    """
-    if out is not None and out.shape == shape and out.dtype == dtype:
-        memory = last(out)
-        if memory.flags.c_contiguous and memory.flags.writeable:
-            return out, memory
+def new_images(shape: tuple[int, int, int, int], dtype: Any) -> tuple[Array, Array]:
+    """Return new images of `shape` (N, C, H, W), and their memory (N, H, W, C), in one piece."""
     n, c, h, w = shape
     memory = np.empty((n, h, w, c), dtype)
     return memory.transpose(0, 3, 1, 2), memory

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.cpu.gemm import SMALL
-from xpcnn.backend.cpu.layout import Array, framed, last, place_for, steps, view
+from xpcnn.backend.cpu.layout import Array, framed, last, new_images, steps, view
 
 __all__ = ["KERNELS"]
 
@@ -40,7 +40,7 @@ def mec_forward(x: Array, filters: Array, geometry: Any) -> Any:
     rows = _rows_at_once(geometry)
     if not rows:
         return NotImplemented
-    images, memory = place_for(geometry.output_shape, x.dtype)
+    images, memory = new_images(geometry.output_shape, x.dtype)
     y = _in_blocks(memory, rows)
     first, *others = zip(_unfolded(x, geometry, rows), filters, strict=True)
     np.matmul(*first, out=y)

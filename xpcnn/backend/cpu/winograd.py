@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from xpcnn.backend.cpu.gemm import gemm_columns
-from xpcnn.backend.cpu.layout import Array, Padding, framed, last, place_for, steps, view
+from xpcnn.backend.cpu.layout import Array, Padding, framed, last, new_images, steps, view
 
 __all__ = ["KERNELS"]
 
@@ -29,7 +29,7 @@ def winograd_output(products: Array, back: Array, shape: tuple[int, int, int, in
     n, k, oh, ow = shape
     halfway = np.empty((m, t, n, rows, columns, k), products.dtype)
     gemm_columns(back, products.reshape(t, -1), halfway.reshape(m, -1))
-    y, memory = place_for(shape, products.dtype)
+    y, memory = new_images(shape, products.dtype)
     whole = (rows * m, columns * m) == (oh, ow)
     images = memory if whole else np.empty((n, rows * m, columns * m, k), products.dtype)
     tiles = images.reshape(n, rows, m, columns, m, k).transpose(2, 0, 1, 3, 4, 5)

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 
 from xpcnn.backend import Array, backend_of
+from xpcnn.ops.conv.executor import new_channels_last
 from xpcnn.ops.conv.geometry import ConvGeometry, Padding
 
-__all__ = ["crop", "new_channels_last", "pad", "padded_zeros", "taps", "total"]
+__all__ = ["crop", "pad", "padded_zeros", "taps", "total"]
 
 
 def pad(x: Array, padding: Padding) -> Array:
@@ -21,14 +22,6 @@ def pad(x: Array, padding: Padding) -> Array:
     y = padded_zeros(x, tuple(x.shape), padding)
     y[:, :, top : top + h, left : left + w] = x
     return y
-
-
-def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
-    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
-    backend = backend_of(like)
-    n, c, h, w = shape
-    make = backend.xp.zeros if zeros else backend.xp.empty
-    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
 
 
 def padded_zeros(like: Array, shape: tuple[int, ...], padding: Padding) -> Array:

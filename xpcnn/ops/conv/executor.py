@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from xpcnn.backend import Array, Backend, backend_of, primitive
 from xpcnn.backend.reference import in_reference
-from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ALGORITHMS, find, requested
 from xpcnn.ops.conv.autotune import fastest_algorithm, is_tuning
 from xpcnn.ops.conv.geometry import ConvGeometry
@@ -221,6 +220,14 @@ def _sums(parts: Iterable[tuple[int, Array]]) -> dict[int, Array]:
             sums[key] = part
         del part
     return sums
+
+
+def new_channels_last(like: Array, shape: tuple[int, ...], zeros: bool = False) -> Array:
+    """Return a new array (N, C, H, W) over channels-last memory, of the dtype of `like`."""
+    backend = backend_of(like)
+    n, c, h, w = shape
+    make = backend.xp.zeros if zeros else backend.xp.empty
+    return backend.xp.permute_dims(make((n, h, w, c), dtype=like.dtype, device=backend.device), (0, 3, 1, 2))
 
 
 def _compute(plan: ConvPlan, a: Array, b: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from xpcnn.backend.cpu.native.library import Library
+from xpcnn.backend.threads import parallel_map
 
-__all__ = ["Images", "Part", "Sizes", "cuts", "pointer", "sum_in_pairs"]
+__all__ = ["Images", "Part", "Sizes", "cuts", "each", "place_for", "pointer", "sum_in_pairs", "winograd_tile"]
 
 Array = np.ndarray[Any, Any]
 
@@ -39,6 +41,14 @@ class Sizes(NamedTuple):
     dh: int
     dw: int
     groups: int
+
+    @classmethod
+    def of(cls, geometry: Any) -> Sizes:
+        """Return the sizes of a `ConvGeometry`."""
+        (n, c, h, w), (k, _, kh, kw) = geometry.input_shape, geometry.weight_shape
+        (oh, ow), (top, _, left, _) = geometry.output_size, geometry.padding
+        (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
+        return cls(n, c, h, w, k, kh, kw, oh, ow, sh, sw, top, left, dh, dw, geometry.groups)
 
     @property
     def pixels(self) -> int:
@@ -84,6 +94,10 @@ def cuts(length: int, count: int) -> list[slice]:
     return [slice(i * length // count, (i + 1) * length // count) for i in range(count)]
 
 
+def each(run: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+    return [run(parts[0])] if len(parts) == 1 else list(parallel_map(run, parts))
+
+
 class Images(NamedTuple):
     """Images (N, C, H, W) in any memory order, as the kernels take them."""
 
@@ -115,3 +129,36 @@ def sum_in_pairs(kernels: Library, arrays: list[Array]) -> Array:
             kernels.add(pointer(a), pointer(b), pointer(a), a.size)
         arrays = arrays[::2]
     return arrays[0]
+
+
+def place_for(shape: tuple[int, int, int, int], dtype: Any, out: Array | None = None) -> tuple[Array, Array]:
+    """Return images of `shape` (N, C, H, W) to be written, and their memory (N, H, W, C), in one piece.
+
+    They are `out` where its memory is like that, and new otherwise.
+    """
+    if out is not None and out.shape == shape and out.dtype == dtype:
+        memory = out.transpose(0, 2, 3, 1)
+        if memory.flags.c_contiguous and memory.flags.writeable:
+            return out, memory
+    n, c, h, w = shape
+    memory = np.empty((n, h, w, c), dtype)
+    return memory.transpose(0, 3, 1, 2), memory
+
+
+# What Winograd's transforms cost beside the multiplications they save, counted in multiplications. The
+# figures are rough on purpose: one rule for all processors.
+TRANSFORM_COST: Final = 54  # for each pixel and channel
+FILTER_COST: Final = 64  # for each transformed weight
+WORTHWHILE: Final = 0.8  # of the direct product's cost
+
+
+def winograd_tile(s: Sizes, kernels: Library) -> int | None:
+    """Return m of the transform F(m×m, 3×3) that pays, or None."""
+    if (s.kh, s.kw, s.sh, s.sw, s.dh, s.dw, s.groups) != (3, 3, 1, 1, 1, 1, 1):
+        return None
+    if min(s.c, s.k) < kernels.lanes or s.c % kernels.lanes or s.k % kernels.lanes:
+        return None
+    transforms = s.pixels * (1 / s.c + 1 / s.k) * TRANSFORM_COST
+    costs = {m: (m + 2) ** 2 * (s.tiles(m) + FILTER_COST) + transforms for m in (4, 2)}
+    best = min(costs, key=costs.__getitem__)
+    return best if costs[best] < WORTHWHILE * 9 * s.pixels else None

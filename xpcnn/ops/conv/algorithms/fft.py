@@ -11,8 +11,8 @@ import math
 from typing import Any
 
 from xpcnn.backend import Array, Backend, backend_of, itemsize
-from xpcnn.ops.conv._layout import new_channels_last
 from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
+from xpcnn.ops.conv.executor import new_channels_last
 from xpcnn.ops.conv.geometry import ConvGeometry
 
 

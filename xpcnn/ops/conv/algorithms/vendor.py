@@ -6,11 +6,11 @@ Source of cuDNN: Chetlur et al., "cuDNN: efficient primitives for deep learning"
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any, Self
 
-from xpcnn.backend import Array, Backend
-from xpcnn.backend.convolution import VendorConvolution
-from xpcnn.ops.conv.algorithm import ConvAlgorithm, register
+from xpcnn.backend import Backend
+from xpcnn.ops.conv.algorithm import PASSES, ConvAlgorithm, register
 from xpcnn.ops.conv.geometry import ConvGeometry
 from xpcnn.ops.conv.plan import workspace_limit
 
@@ -29,15 +29,18 @@ class VendorConv(ConvAlgorithm):
     native_groups = True
     cache_blocked = False
     elsewhere: str
-    _library: VendorConvolution
-    _limit: int
 
     def on(self, backend: Backend) -> Self:
-        bound = copy.copy(self)
-        library = backend.convolutions.get(self.name)
+        bound, library = copy.copy(self), backend.convolutions.get(self.name)
         if library is not None:
-            bound._library, bound._limit = library, workspace_limit(backend)
-            bound.fuses_epilogue, bound.accepts_out = library.fuses_epilogue, library.accepts_out
+            limit = workspace_limit(backend)
+            passes = {name: partial(getattr(library, name), limit=limit) for name in PASSES}
+            vars(bound).update(
+                passes, workspace_bytes=library.workspace_bytes, accepts_out=library.accepts_out
+            )
+            bound.fuses_epilogue = library.fuses_epilogue
+            if library.fuses_epilogue:
+                vars(bound).update(forward_epilogue=library.forward_epilogue)  # type: ignore[attr-defined]
         return bound
 
     def unsupported(self, geometry: ConvGeometry, dtype: Any, backend: Backend) -> str | None:
@@ -48,21 +51,10 @@ class VendorConv(ConvAlgorithm):
             return "needs images that have channels; use 'im2col' for those without"
         return library.unsupported(geometry, dtype)
 
-    def workspace_bytes(self, geometry: ConvGeometry, dtype: Any) -> int:
-        return self._library.workspace_bytes(geometry, dtype)
+    def _unbound(self, *arguments: Any) -> Any:
+        raise NotImplementedError(f"{self.name!r} computes on a backend; call `on(backend)` first")
 
-    def forward(self, x: Array, weight: Array, geometry: ConvGeometry, *out: Array | None) -> Array:
-        return self._library.forward(x, weight, geometry, self._limit, *out)
-
-    def forward_epilogue(self, x: Array, weight: Array, geometry: ConvGeometry, epilogue: Any) -> Array:
-        result: Array = self._library.forward_epilogue(x, weight, geometry, epilogue)  # type: ignore[attr-defined]
-        return result
-
-    def grad_input(self, dy: Array, weight: Array, geometry: ConvGeometry, *out: Array | None) -> Array:
-        return self._library.grad_input(dy, weight, geometry, self._limit, *out)
-
-    def grad_weight(self, x: Array, dy: Array, geometry: ConvGeometry) -> Array:
-        return self._library.grad_weight(x, dy, geometry, self._limit)
+    workspace_bytes = forward = grad_input = grad_weight = _unbound  # type: ignore[assignment]
 
 
 @register("native")
