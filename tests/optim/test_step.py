@@ -259,3 +259,17 @@ def test_subclasses(kernel: Kernel) -> None:
         assert len(kernel.calls) == calls
     with pytest.raises(TypeError, match="Optimizer does not define update"):
         optim.Optimizer(model, lr=0.1).step(gradients(model))
+
+
+@pytest.mark.parametrize("rule", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop])
+def test_a_parameter_of_another_shape_than_at_the_last_update(rule: Any) -> None:
+    model = nn.Linear(4, 3)
+    optimizer = rule(model, 0.1, **({"momentum": 0.9} if rule is optim.SGD else {}))
+    grads = nn.Gradients()
+    grads.add(model.weight, np.ones((3, 4), np.float32))
+    optimizer.step(grads)
+    model.weight.data = np.ones((3, 4000), np.float32)
+    grads = nn.Gradients()
+    grads.add(model.weight, np.ones((3, 4000), np.float32))
+    with pytest.raises(ShapeError, match=r"weight has another shape .* \(3, 4000\), not \(3, 4\)"):
+        optimizer.step(grads)

@@ -180,6 +180,12 @@ class Optimizer(Configured):
             raise ShapeError(
                 f"{where} has the shape {tuple(gradient.shape)}, but the parameter has {tuple(data.shape)}"
             )
+        for name, array in entry.state.items():
+            if array.shape != data.shape:
+                raise ShapeError(
+                    f"{self._name}.step: {path} has another shape than at its last update, "
+                    f"{tuple(data.shape)}, not {tuple(array.shape)} like its {name}; make a new optimiser"
+                )
         wide = accumulator(backend, data.dtype)
         if wide is not None:
             data, gradient = backend.xp.astype(data, wide), backend.xp.astype(gradient, wide)
