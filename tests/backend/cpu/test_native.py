@@ -378,6 +378,18 @@ def test_batch_norm_of_infinity(compiled: dict[str, Any], dtype: str, train: boo
         np.testing.assert_array_equal(np.isfinite(one), np.isfinite(other))
 
 
+@pytest.mark.parametrize("name", ["sgd_step", "adam_step", "adamw_step"])
+@pytest.mark.parametrize("wrong", ["shape", "read-only", "gradient"])
+def test_updates_of_state_that_does_not_fit(compiled: dict[str, Any], name: str, wrong: str) -> None:
+    data, options = np.ones((3, 400), "float32"), {"lr": 0.1, "weight_decay": 0.0, "eps": 1e-8}
+    options |= {"betas": (0.9, 0.999)} if "adam" in name else {"momentum": 0.9, "nesterov": False}
+    slots = ("m", "v") if "adam" in name else ("velocity",)
+    state = {slot: np.zeros((3, 4) if wrong == "shape" else data.shape, "float32") for slot in slots}
+    state[slots[-1]].flags.writeable = wrong != "read-only"
+    gradient = data[:1] if wrong == "gradient" else data
+    assert compiled[name]([(data, gradient, state, 1, options)]) is NotImplemented
+
+
 # -- which version, and where there is none ----------------------------------------------------
 
 

@@ -271,8 +271,16 @@ Rule = Callable[[Library, dict[str, int], int, int, Options], None]
 def _step(rule: Rule, updates: list[Update]) -> Any:
     """Return the new arrays of all parameters; their state is changed in place."""
     served = [kernels_for(data, gradient, *state.values()) for data, gradient, state, *_ in updates]
-    states = [array for _, _, state, *_ in updates for array in state.values()]
-    if None in served or not all(array.flags.c_contiguous for array in states):
+    # A state is written: one of another shape, or memory that is not to be written, is not for kernels.
+    fit = (
+        gradient.shape == data.shape
+        and all(
+            array.shape == data.shape and array.flags.c_contiguous and array.flags.writeable
+            for array in state.values()
+        )
+        for data, gradient, state, *_ in updates
+    )
+    if None in served or not all(fit):
         return NotImplemented
     return [
         _updated(rule, kernels, *update) for kernels, update in zip(served, updates, strict=True) if kernels
