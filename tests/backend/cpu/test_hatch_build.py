@@ -69,6 +69,16 @@ def test_why_it_cannot_be(tools: Path, tmp_path: Path, name: Any, version: int, 
     assert [path.name for path in tmp_path.iterdir()] == ["tools"]
 
 
+def test_a_compiler_that_does_not_run(tools: Path, tmp_path: Path) -> None:
+    (tools / "g++").write_bytes(b"\x7fELF of another machine")
+    (tools / "g++").chmod(0o755)
+    with pytest.raises(RuntimeError, match=r"^g\+\+: .*") as caught:
+        hatch_build.build(tmp_path)
+    assert "\n" not in str(caught.value)
+    put(tools, "clang++")
+    assert len(hatch_build.build(tmp_path)) == 3
+
+
 @pytest.mark.parametrize("machine", ["riscv64", "ppc64le"])
 def test_other_processors(tools: Path, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)

@@ -91,7 +91,11 @@ def find_compiler() -> str:
     for name in filter(None, found):
         if shutil.which(name) is None:
             continue
-        answer = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=60).stdout
+        try:
+            answer = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=60).stdout
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reasons.append(f"{name}: {error}")
+            continue
         gcc = "clang" not in answer and re.search(r"\) (\d+)\.", answer)
         if not gcc or int(gcc[1]) >= LEAST_GCC:
             return name
