@@ -162,10 +162,10 @@ def _open(name: str) -> ctypes.CDLL | str:
     try:
         if not _is_whole(path):
             return f"not usable: {path} is cut off; install xpcnn again"
-        loaded = ctypes.CDLL(str(path))
+        loaded, expected = ctypes.CDLL(str(path)), _checksum()
     except OSError as error:
         return f"not usable: {error}; install xpcnn again"
-    expected, sources = _checksum(), getattr(loaded, "sources", None)
+    sources = getattr(loaded, "sources", None)
     if sources is not None:
         sources.restype = ctypes.c_long
     if expected is not None and (sources is None or sources() != expected):
