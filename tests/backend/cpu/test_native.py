@@ -127,6 +127,12 @@ def field(x: Any) -> Any:
     return records["x"]
 
 
+def unaligned(x: Any) -> Any:
+    memory = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    memory[...] = x
+    return memory
+
+
 LAYOUTS: dict[str, Any] = {"first": first, "last": last, "part of a larger": part_of_a_larger}
 LAYOUTS |= {"flipped": flipped, "field": field}
 EVERY_CASE = [
@@ -388,6 +394,15 @@ def test_updates_of_state_that_does_not_fit(compiled: dict[str, Any], name: str,
     state[slots[-1]].flags.writeable = wrong != "read-only"
     gradient = data[:1] if wrong == "gradient" else data
     assert compiled[name]([(data, gradient, state, 1, options)]) is NotImplemented
+
+
+def test_unaligned_memory_is_copied_or_left_to_numpy(compiled: dict[str, Any], dtype: str) -> None:
+    x, dy = unaligned(draw((2, 3, 4, 4), 1).astype(dtype)), draw((2, 3, 4, 4), 2).astype(dtype)
+    assert compiled["relu_array"](x) is NotImplemented
+    assert compiled["add"](dy, x) is NotImplemented
+    given = native.sizes.Images.of(x)
+    assert given.address % x.itemsize == native.sizes.pointer(native.sizes.in_c_order(x)) % x.itemsize == 0
+    np.testing.assert_array_equal(given.array, x)
 
 
 # -- which version, and where there is none ----------------------------------------------------

@@ -22,11 +22,12 @@ from xpcnn.backend.cpu.native.sizes import (
     Sizes,
     cuts,
     each,
+    in_c_order,
     place_for,
     pointer,
     sum_in_pairs,
     winograd_tile,
-)
+)  # fmt: skip
 
 __all__ = ["CompiledConvolution", "Plan", "plan_of"]
 
@@ -318,20 +319,20 @@ class CompiledConvolution:
     ) -> LibraryArray:
         y, memory = place_for(geometry.output_shape, x.dtype, out)
         plan = plan_of(geometry, x.dtype.name)
-        plan.forward(Images.of(x), np.ascontiguousarray(weight), None, False, memory)
+        plan.forward(Images.of(x), in_c_order(weight), None, False, memory)
         return y
 
     def forward_epilogue(
         self, x: LibraryArray, weight: LibraryArray, geometry: Any, epilogue: Any
     ) -> LibraryArray:
         plan, pooling = plan_of(geometry, x.dtype.name), epilogue.pooling
-        given = Images.of(x), np.ascontiguousarray(weight), np.ascontiguousarray(epilogue.bias), epilogue.relu
+        given = Images.of(x), in_c_order(weight), in_c_order(epilogue.bias), epilogue.relu
         if pooling is not None and plan.sizes.n >= plan.sizes.parts:
             return plan.forward_pooled(*given, pooling).transpose(0, 3, 1, 2)
         y, memory = place_for(geometry.output_shape, x.dtype)
         plan.forward(*given, memory)
         # Of few images, several threads compute rows, and the maxima are taken afterwards.
-        return y if pooling is None else max_pool(y, pooling)  # type: ignore[no-any-return]
+        return y if pooling is None else max_pool(y, pooling)
 
     def grad_input(
         self,
@@ -343,7 +344,7 @@ class CompiledConvolution:
     ) -> LibraryArray:
         dx, memory = place_for(geometry.input_shape, dy.dtype, out)
         plan = plan_of(geometry, dy.dtype.name)
-        plan.grad_input(Images.of(dy), np.ascontiguousarray(weight), memory)
+        plan.grad_input(Images.of(dy), in_c_order(weight), memory)
         return dx
 
     def grad_weight(self, x: LibraryArray, dy: LibraryArray, geometry: Any, limit: int = 0) -> LibraryArray:

@@ -20,16 +20,9 @@ from xpcnn.backend.cpu.native.sizes import Array, pointer, sum_in_pairs
 from xpcnn.backend.threads import parallel_for, parallel_map
 
 __all__ = [
-    "KERNELS",
-    "channels_last",
-    "in_order_of",
-    "kernels_for",
-    "max_pool",
-    "parts_of",
-    "pool_sizes",
-    "run_parts",
-    "sum_parts",
-]
+    "KERNELS", "channels_last", "in_order_of", "kernels_for", "max_pool", "parts_of",
+    "pool_sizes", "run_parts", "sum_parts",
+]  # fmt: skip
 
 PARTS: Final = 8
 """Parts of large work, whatever the number of threads."""
@@ -39,8 +32,10 @@ LARGE: Final = 1 << 19
 
 
 def kernels_for(*arrays: Array | None) -> Library | None:
-    """Return the kernels for arrays of one dtype, or None where dtypes differ or have none."""
+    """Return the kernels for aligned arrays of one dtype, or None where dtypes differ or have none."""
     dtypes = {array.dtype for array in arrays if array is not None}
+    if not all(array is None or array.flags.aligned for array in arrays):
+        return None
     dtype = dtypes.pop()
     return None if dtypes or not dtype.isnative else library(dtype.name)
 

@@ -11,7 +11,18 @@ import numpy as np
 from xpcnn.backend.cpu.native.library import Library
 from xpcnn.backend.threads import parallel_map
 
-__all__ = ["Images", "Part", "Sizes", "cuts", "each", "place_for", "pointer", "sum_in_pairs", "winograd_tile"]
+__all__ = [
+    "Images",
+    "Part",
+    "Sizes",
+    "cuts",
+    "each",
+    "in_c_order",
+    "place_for",
+    "pointer",
+    "sum_in_pairs",
+    "winograd_tile",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -107,13 +118,18 @@ class Images(NamedTuple):
 
     @classmethod
     def of(cls, x: Array) -> Images:
-        if any(stride % x.itemsize for stride in x.strides):  # of a field of records
-            x = np.ascontiguousarray(x)
+        if not x.flags.aligned:  # of a field of records, say
+            x = x.copy()
         return cls(x, pointer(x), _Layout(*(stride // x.itemsize for stride in x.strides)))
 
     def at(self, image: int) -> tuple[int, Any]:
         """Return where an image begins, and the layout."""
         return self.address + image * self.array.strides[0], ctypes.byref(self.layout)
+
+
+def in_c_order(array: Array) -> Array:
+    """Return an array in C order, whose numbers lie where a processor expects them."""
+    return np.ascontiguousarray(array) if array.flags.aligned else array.copy()
 
 
 def pointer(array: Any) -> int:
