@@ -274,6 +274,7 @@ ODD_SETTINGS: dict[str, tuple[Any, str]] = {
     "epochs": (2.5, "epochs: expected a whole number, got 2.5"),
     "schedule": ("linear", "schedule: expected one of 'constant', 'step', "),
     "lr_step": (None, "the schedule step needs lr_step and lr_gamma"),
+    "augment": ("bogus=3", "augment.parse: no transform is called 'bogus'"),
     "average": (2, "average: expected a number of at least 0 and of at most 0.99"),
 }
 

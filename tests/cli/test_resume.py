@@ -130,7 +130,7 @@ def test_a_run_of_a_version_without_techniques(xpcnn_command: Run) -> None:
     assert xpcnn_command(*TINY, "--out", "run").status == 0
     run = RunDirectory("run")
     config = list(run.config().items())
-    run.save_config(dict(config[: config.index(("schedule", "constant"))]))
+    run.save_config(dict(config[: config.index(("schedule", "constant"))]) | {"lr": None})  # the optimiser's
     assert xpcnn_command("train", "--resume", "run", "--epochs", 3).status == 0
     assert same_weights("run", "whole")
     assert run.config()["schedule"] == "constant"

@@ -17,7 +17,7 @@ from xpcnn.cli.models import checked_options, for_images
 from xpcnn.cli.options import DTYPES, SHARED, Options, augmentation, number
 from xpcnn.data import Dataset, augment
 from xpcnn.data.catalog import DATASETS
-from xpcnn.errors import CheckpointError
+from xpcnn.errors import CheckpointError, XpcnnError
 from xpcnn.io import Range, checked
 from xpcnn.models.catalog import MODELS, parameters_of
 from xpcnn.train import Trainer
@@ -114,6 +114,10 @@ class Settings:
                 raise CheckpointError(f"{source}: unknown {one.name} {value!r:.60}{own}")
         if settings.schedule in STEPWISE and None in (settings.lr_step, settings.lr_gamma):
             raise CheckpointError(f"{source}: the schedule {settings.schedule} needs lr_step and lr_gamma")
+        try:
+            augment.parse(settings.augment or "")
+        except XpcnnError as error:
+            raise CheckpointError(f"{source}: {error}") from error
         options = checked_options(settings.model, settings.model_options, f"{source}: model_options")
         return replace(settings, model_options=options)
 

@@ -104,10 +104,9 @@ def _train(settings: Settings, directory: RunDirectory | None, out: Path | None 
     trainer = settings.build_trainer(train)
     # A model that does not fit the images fails now, not in a run.
     parameters = summary(trainer.model, train.images.shape[1:]).parameters
-    is_new = directory is None
+    schedule, is_new = trainer.schedule, directory is None
+    settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
     if directory is None:
-        schedule = trainer.schedule
-        settings = replace(settings, lr=trainer.optimizer.lr if schedule is None else schedule.base_lr)
         out = out or Path("runs", f"{settings.dataset}-{settings.model}-{time_stamp()}")
         directory = RunDirectory(out, settings.to_config())
     failures: list[OSError] = []
