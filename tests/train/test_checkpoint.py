@@ -129,7 +129,7 @@ def with_a_wider_head(new: Any) -> Trainer:
 
 
 MISFITS: dict[str, tuple[Callable[[Any], Trainer], type[Exception], str]] = {
-    "seed": (lambda new: new(seed=1), CheckpointError, "was trained with seed: 0, but this trainer has 1"),
+    "seed": (lambda new: new(seed=1), CheckpointError, "with seed=0, but this trainer has seed=1"),
     "model": (
         lambda new: changed(new, model=models.tiny_convnet()),
         StateDictError,
@@ -140,12 +140,12 @@ MISFITS: dict[str, tuple[Callable[[Any], Trainer], type[Exception], str]] = {
     "no schedule": (
         lambda new: changed(new, schedule=None),
         CheckpointError,
-        "a schedule: True, but this trainer has False",
+        "with schedule=…, but this trainer has schedule=None",
     ),
     "no average": (
         lambda new: changed(new, average=None),
         CheckpointError,
-        "an average of the weights: True, but .* False",
+        "with average=…, but this trainer has average=None",
     ),
     "a longer schedule": (lambda new: new(steps=30), StateDictError, "T_max: saved 12, here 27"),
     "another decay": (lambda new: new(decay=0.5), StateDictError, "decay: saved 0.9, here 0.5"),
@@ -194,10 +194,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "an average of another kind": (put("average", "[1]"), "damaged checkpoint"),
     "a schedule of another kind": (put("schedule", '{"no": 1}'), "not the state of a schedule"),
     "an average less": (drop("average/fc.weight"), r"missing: fc\.weight"),
-    "averages of no average": (
-        drop("average"),
-        "an average of the weights: False, but this trainer has True",
-    ),
+    "averages of no average": (drop("average"), "average=None, but this trainer has average=…"),
 }
 
 

@@ -142,14 +142,14 @@ class Checkpoint:
     def restore(self, trainer: Trainer) -> None:
         """Put a trainer where the saved one stood; see `restore_checkpoint`."""
         saved, precision = self.described, self.described.precision
-        was = {"seed": saved.progress.seed, "dtype": precision.dtype}
-        now = {"seed": trainer.seed, "dtype": trainer.dtype}
-        for name, what in (("schedule", "a schedule"), ("average", "an average of the weights")):
-            was[what], now[what] = (getattr(one, name) is not None for one in (saved, trainer))
+        was = {"seed": repr(saved.progress.seed), "dtype": repr(precision.dtype)}
+        now = {"seed": repr(trainer.seed), "dtype": repr(trainer.dtype)}
+        for name in ("schedule", "average"):
+            was[name], now[name] = ("None" if getattr(one, name) is None else "…" for one in (saved, trainer))
         for name, value in was.items():
             if value != now[name]:
                 raise CheckpointError(
-                    f"{self.path}: was trained with {name}: {value!r}, but this trainer has {now[name]!r}"
+                    f"{self.path}: was trained with {name}={value}, but this trainer has {name}={now[name]}"
                 )
         slots: dict[str, dict[str, Any]] = {}
         for name, array in self.arrays["optimizer"].items():
