@@ -16,7 +16,7 @@ from xpcnn.backend import use_backend
 from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import Range, checked, parse_json
 from xpcnn.nn.config import INITIAL, from_config
-from xpcnn.nn.init import MOST_REPLACED, without_memory
+from xpcnn.nn.init import without_memory
 from xpcnn.nn.tree import join_paths, walk
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _read_back(spec: ModelSpec) -> ModelSpec:
 def _require_rebuilt(model: Layer, spec: ModelSpec) -> None:
     """Require that a model comes out of its structure as it is."""
     total = sum(math.prod(state.shape) for state in model._states().values())
-    with use_backend("numpy"), without_memory(own=total + MOST_REPLACED):
+    with use_backend("numpy"), without_memory(own=2 * total):
         again: Layer = from_config(spec.structure)
     if [path for path, _ in walk(model)] != [path for path, _ in walk(again)]:
         raise ArgumentError("its layers are others than their arguments build, or in another order")

@@ -69,7 +69,7 @@ def load_model(path: str | PathLike[str]) -> Layer:
         )
     try:
         most = sum(array.size for array in arrays.values()) + LACKING
-        with without_memory(max(most, MOST_REPLACED), own=most + MOST_REPLACED):
+        with without_memory(max(most, MOST_REPLACED), own=2 * most):
             model: Layer = _built(spec)
         if older and (layer := nn.preprocess_of(model)) is not None:
             layer.mean, layer.std = older
