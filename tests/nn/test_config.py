@@ -348,7 +348,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         r"\(Residual\): ",
     ),
     "a residual without a body": ({"type": "Residual", "children": {"a": LINEAR}}, r"\(Residual\): it is"),
-    "members of other names": ({"type": "Ensemble", "children": {"a": LINEAR}}, r"\(Ensemble\): it is built"),
+    "a member of a taken name": ({"type": "Ensemble", "children": {"vote": LINEAR}}, "'vote' is taken"),
     "a name that is taken": ({"type": "Sequential", "children": {"forward": LINEAR}}, "'forward' is taken"),
     "a table of nothing": (
         {"type": "PartialConv2d", "arguments": {"table": [], "in_channels": 1, "kernel_size": 1}},

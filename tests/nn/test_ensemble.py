@@ -245,6 +245,16 @@ def test_a_file_tells_the_whole_ensemble(tmp_path: Path, vote: str, ending: str)
     assert (tmp_path / f"again.{ending}").read_bytes() == (tmp_path / f"both.{ending}").read_bytes()
 
 
+def test_a_member_of_another_name_is_read_back(tmp_path: Path) -> None:
+    ensemble = three("geometric")
+    ensemble["best"] = member(4)
+    ensemble.save(tmp_path / "m.npz")
+    again = load_model(tmp_path / "m.npz")
+    assert list(again.children()) == ["0", "1", "2", "best"]
+    x = draw(2, 4).astype(np.float32)
+    np.testing.assert_array_equal(again(x), ensemble(x))
+
+
 def test_which_images_it_takes(tmp_path: Path) -> None:
     """What each member takes is kept, and what a trainer notes of all."""
     ensemble = nn.Ensemble(seen(tiny(2), preparation="crop"), seen(tiny(1), preparation="pad"))

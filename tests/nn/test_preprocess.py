@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 import xpcnn
 from tests.support.implementations import Implementation
-from xpcnn import Trainer, load_model, models, nn, optim
-from xpcnn.errors import ArgumentError, DtypeError, ShapeError, UnpreparedImagesWarning
+from xpcnn import Trainer, io, load_model, models, nn, optim
+from xpcnn.errors import ArgumentError, CheckpointError, DtypeError, ShapeError, UnpreparedImagesWarning
 from xpcnn.nn.preprocess import scaled_images
 from xpcnn.train import evaluate, predict
 
@@ -213,6 +214,21 @@ def test_older_files_have_them_in_the_recipe(tmp_path: Path) -> None:
     np.testing.assert_allclose(predict(model, x), expected, rtol=1e-6)
     model.save(tmp_path / "w.npz")
     np.testing.assert_array_equal(load_model(tmp_path / "w.npz")(x), model(x))
+
+
+def test_older_files_of_deep_convnet(tmp_path: Path) -> None:
+    """All of them name what the model took once; where that asked for nothing, they are read."""
+    model, path = models.deep_convnet(filters=(2, 2, 2)), tmp_path / "w.npz"
+    arguments = {"filters": [2, 2, 2], "deskew": False, "digit_size": None}
+    recipe = {"name": "deep_convnet", "arguments": arguments, "mean": 0.25, "std": 0.5}
+    io.save_arrays(path, model.state_dict(), {"recipe": json.dumps(recipe)})
+    again = load_model(path)
+    assert preprocess_of(again).mean == 0.25
+    assert "deskew" not in again.spec.arguments
+    recipe["arguments"] = {**arguments, "deskew": True}
+    io.save_arrays(path, model.state_dict(), {"recipe": json.dumps(recipe)})
+    with pytest.raises(CheckpointError, match="unexpected keyword argument 'deskew'"):
+        load_model(path)
 
 
 # -- floating images that nobody prepared -----------------------------------------------------

@@ -78,6 +78,7 @@ class Ensemble(Parallel):
     @classmethod
     def from_children(cls, children: Mapping[str, Layer], vote: str = "mean", specs: Any = ()) -> Self:
         ensemble = cls(*children.values(), vote=vote)
+        Parallel.__init__(ensemble, children)  # by their names, which may be others than numbers
         for number, (member, fields) in enumerate(zip(ensemble.members, specs, strict=bool(specs))):
             if fields is not None:
                 member.spec = checked_spec(fields, f"Ensemble: specs[{number}]")

@@ -208,5 +208,8 @@ class _Recipe(NamedTuple):
 def parse_recipe(text: str, where: str) -> tuple[ModelSpec, Any, Any]:
     """Return what a weight file of an earlier version says: the spec, mean and std of its `Preprocess`."""
     name, arguments, mean, std, *images = checked(_Recipe, parse_json(text, where), where)
+    for removed, nothing in (("deskew", False), ("digit_size", None)):  # of every deep_convnet
+        if name == "deep_convnet" and arguments.get(removed, ...) is nothing:
+            del arguments[removed]
     fields = ModelSpec(name, arguments, None, None, *images)._asdict()
     return checked_spec(fields, where), mean, std
