@@ -182,8 +182,6 @@ class Plan:
         most = min(s.parts, summed // size, MOST_SUMS // (size * self.dtype.itemsize))
         return 1 << (max(1, most).bit_length() - 1)
 
-    # -- Winograd -------------------------------------------------------------------------------
-
     def _winograd(
         self,
         m: int,
