@@ -159,8 +159,8 @@ optim.SGD(nn.Linear(1, 1), groups=0)            | SGD groups 0
 Trainer(nn.Linear(1, 1), None)                  | Trainer Optimizer NoneType
 Trainer(3, optim.SGD(nn.Linear(1, 1)))          | Trainer Layer int
 Trainer(nn.Linear(1, 1), [1.0])                 | optimizer optim.Optimizer list
-Trainer(MODEL, SGD, schedule='adam')            | schedule optim. str
-Trainer(MODEL, SGD, average=[1.0])              | average optim. list
+Trainer(MODEL, SGD, schedule='adam')            | schedule optim.Schedule 'adam'
+Trainer(MODEL, SGD, average=[1.0])              | average optim.WeightAverage [1.0]
 evaluate(None, DIGITS)                          | model Layer NoneType
 predict('adam', DIGITS.images)                  | model Layer str
 data.Loader(DIGITS.images)                      | Loader: dataset Dataset ndarray

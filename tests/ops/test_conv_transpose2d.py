@@ -86,7 +86,7 @@ def test_random_geometry(
         for n, s, p, d, k, e in zip(size, stride, padding, dilation, kernel, output_padding, strict=True)
     ]
     x, w = draw(*case.x, seed=1), draw(*case.w, seed=2)
-    if any(e >= s for e, s in zip(output_padding, stride, strict=True)):
+    if any(e >= max(s, d) for e, s, d in zip(output_padding, stride, dilation, strict=True)):
         with pytest.raises(errors.ArgumentError, match="output_padding"):
             ops.conv_transpose2d(x, w, **case.options)
         return

@@ -257,21 +257,22 @@ def of_bytes() -> nn.Layer:
 
 
 @pytest.mark.parametrize(
-    ("build", "loss", "rel"),
+    ("build", "loss", "rel", "lr"),
     [
-        (lambda: nn.Ensemble(small_model(0), small_model(1)), ops.softmax_cross_entropy, 1e-2),
-        (of_bytes, ops.softmax_cross_entropy, 1e-2),
-        pytest.param(googlenet, models.googlenet_loss, 5e-2, marks=pytest.mark.slow),
+        (lambda: nn.Ensemble(small_model(0), small_model(1)), ops.softmax_cross_entropy, 1e-2, 0.01),
+        (of_bytes, ops.softmax_cross_entropy, 1e-2, 0.01),
+        # Larger steps make more of roundings: at 0.01, the third loss depends on the convolution's algorithm.
+        pytest.param(googlenet, models.googlenet_loss, 5e-2, 0.001, marks=pytest.mark.slow),
     ],
     ids=["an ensemble", "bytes that an inner container prepares", "several outputs"],
 )
 def test_losses_are_about_those_of_float32(
-    f16: Any, digits: Dataset, build: Any, loss: Any, rel: float
+    f16: Any, digits: Dataset, build: Any, loss: Any, rel: float, lr: float
 ) -> None:
     """Containers without parameters are shared with the copy; what they return is rounded all the same."""
     losses = []
     for dtype in (None, "float16"):
-        trainer = Trainer(model := build(), optim.SGD(model, lr=0.01), loss=loss, dtype=dtype)
+        trainer = Trainer(model := build(), optim.SGD(model, lr=lr), loss=loss, dtype=dtype)
         if dtype is not None:
             set_scale(trainer, 2.0**8)
         losses.append([float(trainer.step(*digits[:4])) for _ in range(3)])
@@ -385,8 +386,8 @@ def test_gradients_beyond_float16_are_a_divergence(f16: Any) -> None:
 @pytest.mark.parametrize(
     ("saved", "own", "precision", "message"),
     [
-        (None, "float16", None, "trained with dtype: None, but this trainer has 'float16'"),
-        ("float16", None, None, "trained with dtype: 'float16', but this trainer has None"),
+        (None, "float16", None, "trained with dtype=None, but this trainer has dtype='float16'"),
+        ("float16", None, None, "trained with dtype='float16', but this trainer has dtype=None"),
         ("float16", "float16", "{}", "damaged checkpoint"),
         ("float16", "float16", '{"dtype": "float16"}', "damaged checkpoint"),
         ("float16", "float16", '{"dtype": "float16", "scale": 2.0, "good_steps": -1}', "damaged checkpoint"),

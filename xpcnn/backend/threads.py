@@ -186,7 +186,11 @@ def get_num_threads() -> int:
     asked = os.environ.get(THREADS_VARIABLE)
     if asked is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return whole(f"${THREADS_VARIABLE}", int(asked) if asked.isdecimal() else asked, 1, MOST_THREADS)
+    try:
+        count: Any = int(asked)
+    except ValueError:
+        count = asked
+    return whole(f"${THREADS_VARIABLE}", count, 1, MOST_THREADS)
 
 
 def parallel_map(

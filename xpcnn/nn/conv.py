@@ -171,7 +171,7 @@ class ConvTranspose2d(_Conv):
         self.padding = pair(name, "padding", padding, 0)
         self.output_padding = pair(name, "output_padding", output_padding, 0)
         self.dilation = pair(name, "dilation", dilation, 1)
-        check_output_padding(name, self.output_padding, self.stride)
+        check_output_padding(name, self.output_padding, self.stride, self.dilation)
         shape = (in_channels, out_channels // self.groups, *kernel)
         overlap = math.prod(max(k / s, 1.0) for k, s in zip(kernel, self.stride, strict=True))
         fans = round(in_channels // self.groups * overlap), out_channels * math.prod(kernel)

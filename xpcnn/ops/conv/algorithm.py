@@ -153,7 +153,8 @@ def _instance(name: str, algorithm: Any) -> ConvAlgorithm:
 
 def algorithm_names() -> tuple[str, ...]:
     """Return the names `conv2d` takes as `algorithm`, those of installed plug-ins included."""
-    return ("auto", *dict.fromkeys((*ALGORITHMS, *plugins.names(ENTRY_POINTS))))
+    names = {*ALGORITHMS, *plugins.names(ENTRY_POINTS)}
+    return ("auto", *sorted(names, key=lambda name: (name != "loop", name)))
 
 
 def find(name: str) -> ConvAlgorithm:

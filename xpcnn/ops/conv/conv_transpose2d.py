@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from xpcnn.backend import Array
 from xpcnn.errors import ArgumentError, ShapeError
 from xpcnn.ops.conv import executor
+from xpcnn.ops.conv._layout import pad
 from xpcnn.ops.conv.algorithm import requested
 from xpcnn.ops.conv.conv2d import sum_over_pixels
 from xpcnn.ops.conv.geometry import ConvGeometry, Shape, check_shapes
@@ -23,6 +24,7 @@ class ConvTranspose2dContext(NamedTuple):
     weight: Array
     has_bias: bool
     mirrored: ConvGeometry
+    beyond: tuple[int, int]
     algorithm: str
 
 
@@ -53,8 +55,8 @@ def conv_transpose2d(
     padding : int or (height, width)
         How much is cut off on each side: the padding of the convolution that is mirrored.
     output_padding : int or (height, width)
-        Rows and columns more at the bottom and right, below the stride: a convolution with a stride has the
-        same output size for several input sizes, and this chooses among them.
+        Rows and columns more at the bottom and right, below the stride or the dilation: a convolution with a
+        stride has the same output size for several input sizes, and this chooses among them.
     groups : int
         Channel groups that are treated separately.
 
@@ -87,7 +89,7 @@ def conv_transpose2d(
     """
     backend = common_backend("conv_transpose2d", x=x, weight=weight, bias=bias)
     shapes = tuple(x.shape), tuple(weight.shape)
-    mirrored = cached(_geometry, shapes, stride, padding, output_padding, groups, dilation)
+    mirrored, beyond = cached(_geometry, shapes, stride, padding, output_padding, groups, dilation)
     k = mirrored.c
     if bias is not None and tuple(bias.shape) != (k,):
         raise ShapeError(
@@ -98,8 +100,11 @@ def conv_transpose2d(
     plan = executor.plan_for("grad_input", mirrored, x.dtype, backend, name, op="conv_transpose2d")
 
     epilogue = None if bias is None else executor.Epilogue(executor.add_bias, bias)
-    y = executor.run(plan, x, weight, epilogue)
-    return y, ConvTranspose2dContext(x, weight, bias is not None, mirrored, name)
+    y = executor.run(plan, x, weight, None if max(beyond) else epilogue)
+    if max(beyond):
+        y = pad(y, (0, beyond[0], 0, beyond[1]))  # where nothing reaches
+        y = y if epilogue is None else epilogue(y, slice(0, k))
+    return y, ConvTranspose2dContext(x, weight, bias is not None, mirrored, beyond, name)
 
 
 @conv_transpose2d.def_backward
@@ -133,12 +138,14 @@ def _conv_transpose2d_grad(
     (array([[[[ 1., 10.]]]]), array([[[[1., 2.]]]]), None)
     """
     geometry, op = ctx.mirrored, "conv_transpose2d"
-    check_dy("conv_transpose2d.backward", dy, geometry.input_shape, ctx.x)
+    n, k, h, w = geometry.input_shape
+    check_dy(f"{op}.backward", dy, (n, k, h + ctx.beyond[0], w + ctx.beyond[1]), ctx.x)
+    reached = dy[:, :, :h, :w]
     dx = dweight = dbias = None
     if need_dx:
-        dx = executor.run_pass("forward", ctx.algorithm, dy, ctx.weight, geometry, op)
+        dx = executor.run_pass("forward", ctx.algorithm, reached, ctx.weight, geometry, op)
     if need_dweight:
-        dweight = executor.run_pass("grad_weight", ctx.algorithm, dy, ctx.x, geometry, op)
+        dweight = executor.run_pass("grad_weight", ctx.algorithm, reached, ctx.x, geometry, op)
         dbias = sum_over_pixels(dy) if ctx.has_bias else None
     return dx, dweight, dbias
 
@@ -146,8 +153,8 @@ def _conv_transpose2d_grad(
 @functools.lru_cache(maxsize=1024)
 def _geometry(
     x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, extra: Any, groups: Any, dilation: Any
-) -> ConvGeometry:
-    """Return the geometry of the convolution from y to x."""
+) -> tuple[ConvGeometry, tuple[int, int]]:
+    """Return the convolution from y to x, and the rows and columns of y that it never looks at."""
     op = "conv_transpose2d"
     check_shapes(op, x_shape, weight_shape, "(C, K/groups, kh, kw)", groups)
     c = x_shape[1]
@@ -164,7 +171,7 @@ def _geometry(
         )
     strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     paddings, extras = pair(op, "padding", padding, 0), pair(op, "output_padding", extra, 0)
-    check_output_padding(op, extras, strides)
+    check_output_padding(op, extras, strides, dilations)
     axes = zip(x_shape[2:], weight_shape[2:], strides, dilations, strict=True)
     # All rows (and columns) that the pixels of x reach, of which y is a part.
     spans = [(size - 1) * s + d * (kernel - 1) + 1 for size, kernel, s, d in axes]
@@ -177,14 +184,26 @@ def _geometry(
         )
     n, k = x_shape[0], weight_shape[1] * groups
     require_possible(op, "the result", (n, k, *spans))
-    top, left = paddings
-    weight_sizes = weight_shape[0], weight_shape[1], weight_shape[2], weight_shape[3]
-    return ConvGeometry((n, k, h, w), weight_sizes, strides, (top, top, left, left), dilations, groups)
+    before = [min(p, span) for p, span in zip(paddings, spans, strict=True)]
+    after = [max(min(span - p, p - e), 0) for span, p, e in zip(spans, paddings, extras, strict=True)]
+    reached = [span - b - a for span, b, a in zip(spans, before, after, strict=True)]
+    mirrored = ConvGeometry(
+        (n, k, reached[0], reached[1]),
+        (weight_shape[0], weight_shape[1], weight_shape[2], weight_shape[3]),
+        strides,
+        (before[0], after[0], before[1], after[1]),
+        dilations,
+        groups,
+    )
+    return mirrored, (h - reached[0], w - reached[1])
 
 
-def check_output_padding(op: str, extras: tuple[int, int], strides: tuple[int, int]) -> None:
-    """Require that no row or column is added that another pixel of x might as well have reached."""
-    if any(e >= s for e, s in zip(extras, strides, strict=True)):
+def check_output_padding(
+    op: str, extras: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
+) -> None:
+    """Require that no row or column is added that a pixel of x might as well have reached."""
+    if any(e >= max(s, d) for e, s, d in zip(extras, strides, dilations, strict=True)):
         raise ArgumentError(
-            f"{op}: output_padding {extras} must be below the stride {strides}; to add more, pad y"
+            f"{op}: output_padding {extras} must be below the stride {strides} or the dilation {dilations}; "
+            f"to add more, pad y"
         )

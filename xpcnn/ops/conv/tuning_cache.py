@@ -13,7 +13,7 @@ from pathlib import Path
 from xpcnn.backend import Backend
 from xpcnn.backend.device_info import processor
 from xpcnn.backend.threads import blas_threads
-from xpcnn.errors import CheckpointError
+from xpcnn.errors import ArgumentError, CheckpointError
 from xpcnn.io import checked, make_folder, read_json, write_json
 
 __all__ = ["TuningCache", "cache_file", "environment_of", "threads_of", "tuning_cache"]
@@ -26,7 +26,10 @@ def cache_file() -> Path:
         import pooch
 
         folder = pooch.os_cache("xpcnn")
-    return Path(folder).expanduser() / "autotune.json"
+    try:
+        return Path(folder).expanduser() / "autotune.json"
+    except RuntimeError as error:  # of ~nobody
+        raise ArgumentError(f"$XPCNN_CACHE_DIR: {folder!r}: {error}") from None
 
 
 class TuningCache:

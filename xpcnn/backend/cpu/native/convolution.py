@@ -39,7 +39,7 @@ MOST_PLANS: Final = 1024
 SET, BIAS, BIAS_RELU = 0, 2, 3
 """The epilogues, as the kernels number them."""
 
-MOST_SUMS: Final = 16 << 20
+MOST_SUMS: Final = 20 << 20
 """Bytes of the partial sums of a weight's gradient."""
 
 POOLED_BYTES: Final = 1 << 20
@@ -149,8 +149,6 @@ class Plan:
         sizes = s._replace(c=s.k, k=s.c, h=s.oh, w=s.ow, oh=s.h, ow=s.w, top=top, left=left)
         return Plan(sizes, self.dtype.name)
 
-    # -- the gradient of the weight -----------------------------------------------------------
-
     def grad_weight(self, x: Images, dy: Images) -> Array:
         """Return dweight (K, C / groups, kh, kw)."""
         s, kernels = self.sizes, self.kernels
@@ -175,11 +173,11 @@ class Plan:
     def _sums_at_once(self, size: int) -> int:
         """Return how many sums of that many numbers are made side by side: a power of two.
 
-        Together they are no larger than the images and gradients that they are made of.
+        More than two are no larger together than the images and gradients that they are made of.
         """
         s = self.sizes
         summed = s.n * s.c * s.h * s.w + s.pixels * s.k
-        most = min(s.parts, summed // size, MOST_SUMS // (size * self.dtype.itemsize))
+        most = min(s.parts, max(2, summed // size), MOST_SUMS // (size * self.dtype.itemsize))
         return 1 << (max(1, most).bit_length() - 1)
 
     def _winograd(
@@ -198,12 +196,12 @@ class Plan:
         `shape` is that of the convolution whose weight is given.
         """
         kernels, bias_at, mode = self.kernels.winograd[m], *_epilogue(bias, relu)
-        packed_size, size = self.winograd_sizes
-        packed = self._empty(packed_size)
+        packed = self._empty(self.winograd_packed)
         kernels.pack(shape, pointer(weight), int(turned), pointer(packed))
 
         def run(tiles: slice, y: int) -> int:
-            scratch, ends = self._empty(size), (tiles.start, tiles.stop)
+            ends = tiles.start, tiles.stop
+            scratch = self._empty(kernels.scratch(self.shape, tiles.stop - tiles.start))
             finite: int = kernels.forward(
                 self.shape, *x.at(0), pointer(packed), bias_at, mode, y, *ends, pointer(scratch)
             )
@@ -213,11 +211,11 @@ class Plan:
 
     def _winograd_sums(self, m: int, x: Images, dy: Images) -> Array:
         s, kernels = self.sizes, self.kernels.winograd[m]
-        numbers, size = (m + 2) ** 2 * s.c * s.k, self.winograd_sizes[1]
+        numbers = (m + 2) ** 2 * s.c * s.k
 
         def run(tiles: slice) -> Array:
-            sums, scratch = np.zeros(numbers, self.dtype), self._empty(size)
-            ends = tiles.start, tiles.stop
+            sums, ends = np.zeros(numbers, self.dtype), (tiles.start, tiles.stop)
+            scratch = self._empty(kernels.scratch(self.shape, tiles.stop - tiles.start))
             kernels.grad_weight(self.shape, *x.at(0), *dy.at(0), pointer(sums), *ends, pointer(scratch))
             return sums
 
@@ -232,10 +230,8 @@ class Plan:
         return int(self.kernels.packed_turned_size(self.shape))
 
     @functools.cached_property
-    def winograd_sizes(self) -> tuple[int, int]:
-        """Numbers of the transformed weight, and of a part's scratch memory."""
-        kernels = self.kernels.winograd[self.m or 2]
-        return int(kernels.packed_size(self.sizes.k, self.sizes.c)), int(kernels.scratch(self.shape))
+    def winograd_packed(self) -> int:
+        return int(self.kernels.winograd[self.m or 2].packed_size(self.sizes.k, self.sizes.c))
 
     @functools.cached_property
     def forward_scratch(self) -> int:
@@ -264,8 +260,13 @@ class Plan:
         ]
         for plan in filter(None, (self, self.turned)):
             if plan.m:
-                numbers, (packed, scratch) = (plan.m + 2) ** 2 * s.c * s.k, plan.winograd_sizes
-                passes.append(parts * scratch + max(packed, self._sums_at_once(numbers) * numbers))
+                scratch, tiles = plan.kernels.winograd[plan.m].scratch, plan.sizes.tiles(plan.m)
+                numbers = (plan.m + 2) ** 2 * s.c * s.k
+                sums = self._sums_at_once(numbers)
+                passes += [
+                    plan.winograd_packed + parts * scratch(plan.shape, -(-tiles // parts)),
+                    sums * (numbers + scratch(plan.shape, -(-tiles // sums))),
+                ]
         return (max(passes) + s.k * s.c // s.groups * s.kh * s.kw) * self.dtype.itemsize
 
 

@@ -32,7 +32,7 @@ EXPORT int processor_level() {
 #define WINOGRAD(T, P, M) \
     EXPORT void P##_winograd##M##_pack(const Shape *g, const T *weight, int turned, T *to) { winograd_pack<T, M>(*g, weight, turned, to); } \
     EXPORT long P##_winograd##M##_packed_size(long outs, long ins) { return winograd_packed_size<T, M>(outs, ins); } \
-    EXPORT long P##_winograd##M##_scratch(const Shape *g) { return winograd_scratch<T, M>(*g); } \
+    EXPORT long P##_winograd##M##_scratch(const Shape *g, long tiles) { return winograd_scratch<T, M>(*g, tiles); } \
     EXPORT long P##_winograd##M##_forward(const Shape *g, const T *x, const Layout *x_at, const T *packed, const T *bias, int mode, T *y, long first, \
                                           long last, T *scratch) { \
         return winograd_forward<T, M>(*g, x, *x_at, packed, bias, Epilogue(mode), y, first, last, scratch); \

@@ -67,7 +67,7 @@ _SIGNATURES: Final = {
 _WINOGRAD: Final = {
     "pack": ("", "ppip"),
     "packed_size": ("l", "ll"),
-    "scratch": ("l", "p"),
+    "scratch": ("l", "pl"),
     "forward": ("l", "pppppipllp"),
     "grad_weight": ("", "ppppppllp"),
     "unpack": ("l", "ppp"),

@@ -113,8 +113,9 @@ template <class T, int M> static long batch(const Shape &g, long caches) {
     return std::min(std::max(tiles / TILE_ROWS, 1L) * TILE_ROWS, std::max(1L, TileGrid<M>(g).count(g)));
 }
 
-template <class T, int M> static long winograd_scratch(const Shape &g) {
-    const long tiles = batch<T, M>(g, 2);
+// Of a pass over so many tiles.
+template <class T, int M> static long winograd_scratch(const Shape &g, long tiles) {
+    tiles = std::min(batch<T, M>(g, 2), tiles);
     return PLACES<M> * (place_step<T>(tiles * g.c) + place_step<T>(tiles * g.k) + std::max(g.c, g.k));
 }
 
@@ -122,7 +123,7 @@ template <class T, int M> static long winograd_scratch(const Shape &g) {
 template <class T, int M>
 static long winograd_forward(const Shape &g, const T *x, const Layout &x_at, const T *packed, const T *bias, Epilogue mode, T *y, long first, long last, T *scratch) {
     constexpr int S = SIDE<M>;
-    const long c = g.c, k = g.k, most = batch<T, M>(g, 1);
+    const long c = g.c, k = g.k, most = std::min(batch<T, M>(g, 1), last - first);
     const TileGrid<M> grid(g);
     const long inputs = place_step<T>(most * c), outputs = place_step<T>(most * k), zero = 0;
     T *V = scratch, *sums = V + S * S * inputs, *copy = sums + S * S * outputs;
@@ -169,7 +170,7 @@ static long winograd_forward(const Shape &g, const T *x, const Layout &x_at, con
 template <class T, int M>
 static void winograd_grad_weight(const Shape &g, const T *x, const Layout &x_at, const T *dy, const Layout &dy_at, T *sums, long first, long last, T *scratch) {
     constexpr int S = SIDE<M>;
-    const long c = g.c, k = g.k, most = batch<T, M>(g, 2);
+    const long c = g.c, k = g.k, most = std::min(batch<T, M>(g, 2), last - first);
     const TileGrid<M> grid(g);
     const long inputs = place_step<T>(most * c), outputs = place_step<T>(most * k), zero = 0;
     T *V = scratch, *gradients = V + S * S * inputs, *copy = gradients + S * S * outputs;
