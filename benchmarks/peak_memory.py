@@ -12,7 +12,7 @@ batch, and all arrays that can be reached from the contexts of a forward pass, e
 from __future__ import annotations
 
 import argparse
-import resource
+import mmap
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -193,14 +193,19 @@ def evaluation_memory(name: str, samples: int) -> int:
 
 
 def peak_bytes() -> int:
-    """Return the most memory this process has ever held (the kernel counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the most memory this process has ever held.
+
+    Not of `getrusage`: that begins with what the parent held when this process was started.
+    """
+    with open("/proc/self/status") as file:
+        kib = next(line.split()[1] for line in file if line.startswith("VmHWM:"))
+    return int(kib) * 1024
 
 
 def resting_bytes() -> int:
     """Return what this process holds now."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+        return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
 def main(arguments: list[str] | None = None) -> None:
