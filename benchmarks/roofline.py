@@ -74,7 +74,8 @@ def measured_roofs(threads: int, dtype: str) -> dict[str, float]:
         if why_absent() is None:  # dilated, so that Winograd's method cannot be what runs
             geometry = conv_geometry((threads, 64, 32, 32), 64, 3, padding=2, dilation=2)
             image, weight, _ = conv_arrays(geometry, dtype)
-            image, options = channels_last(backend, image), {"padding": 2, "dilation": 2}
+            image = channels_last(backend, image)
+            options: dict[str, Any] = {"padding": 2, "dilation": 2}
             calls["native_gflops"] = lambda: ops.conv2d(image, weight, **options, algorithm="native")
             work["native_gflops"] = 2 * geometry.macs
         seconds = {name: min(timeit.repeat(call, number=1, repeat=ROUNDS)) for name, call in calls.items()}
