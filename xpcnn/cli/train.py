@@ -76,7 +76,7 @@ def _new(given: dict[str, Any]) -> Settings:
 
 
 def _resumed(directory: RunDirectory, given: dict[str, Any]) -> Settings:
-    """Return the settings of a run, with those that may be given anew."""
+    """Return the settings of a run, with those that may be given again."""
     for name in sorted(given.keys() - _BESIDE_RESUME):
         raise UsageError(f"--resume takes its settings from the run, so {flag(name)} cannot be given with it")
     settings = Settings.of_run(directory.config(), directory.config_file)

@@ -94,7 +94,7 @@ class Container(Layer):
         return len(self._layers)
 
     def _call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a child's method; an error on its way out is told which child it came from."""
+        """Call a child's method; an error that leaves it names the child."""
         try:
             return function(*args, **kwargs)
         except XpcnnError as error:

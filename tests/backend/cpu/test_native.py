@@ -62,7 +62,14 @@ def _transform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     xpcnn.set_workspace_limit(None)
 
 
-@pytest.fixture(params=library._known())
+def of_all_versions() -> list[Any]:
+    """Those of this architecture; only the one that is loaded is among the quick tests."""
+    return [
+        pytest.param(v, marks=[] if v == library.version() else pytest.mark.slow) for v in library._known()
+    ]
+
+
+@pytest.fixture(params=of_all_versions())
 def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     use_version(monkeypatch, request.param)
     yield request.param

@@ -27,7 +27,7 @@ _LONGEST: Final = 160
 """The length of the sums up to which a wide matrix gains from being cut."""
 
 _PARTS: Final = 8
-"""Pieces that large work is cut into for threads."""
+"""Parts of large work, for threads."""
 
 _OF_A_PASS: Final = 1 / 16
 """What a multiplication costs, beside passing over an element of memory."""

@@ -68,6 +68,25 @@ template <class T> static long packed_size(long outs, long taps, long ins, long 
     return groups * round_up(outs, COLUMNS<T>) * taps * ins;
 }
 
+// Where a view reads its source: in place, or from frames of it, some output rows at a time.
+template <class T> struct Source {
+    const View &v;
+    const Image<T> &x;
+    T *scratch;
+    bool framed;
+    long column, row, strip;  // distances between pixels and between rows; output rows at a time
+    Source(const View &v, const Image<T> &x, T *scratch)
+        : v(v), x(x), scratch(scratch), framed(!fits(v, x)), column(framed ? x.c : x.column), row(framed ? v.seen_columns() * x.c : x.row),
+          strip(framed ? strip_rows<T>(v, x.c) : v.rows) {}
+    // What the output rows [first, last) see.
+    const T *read(long first, long last) const {
+        const long at = v.row + first * v.row_step;
+        if (!framed) return x.data + at * x.row + v.column * x.column;
+        frame(x, at, v.seen_rows(last - first), v.column, v.seen_columns(), scratch);
+        return scratch;
+    }
+};
+
 constexpr long MOST_TAPS = 1024;
 
 // y[pixel · (y_row, y_column) + filter], the sums over the taps of an image (H, W, C) with `packed` filters
@@ -76,8 +95,8 @@ template <class T>
 static void correlate(const View &v, const Image<T> &x, const T *packed, long k, long groups, const T *bias, Epilogue mode, T *y, long y_row, long y_column,
                       T *scratch) {
     const long c = x.c, ins = c / groups, outs = k / groups, taps = v.taps_high * v.taps_wide;
-    const bool framed = !fits(v, x);
-    const long column = framed ? c : x.column, row = framed ? v.seen_columns() * c : x.row;
+    const Source<T> source(v, x, scratch);
+    const long column = source.column, row = source.row;
     const bool whole_rows = groups == 1 && v.tap_width == 1 && column == c;  // the taps of a kernel row are side by side
     long offsets[MOST_TAPS];
     Product<T> product{v.column_step * column, 1, offsets, whole_rows ? v.taps_high : taps, whole_rows ? v.taps_wide * ins : ins, COLUMNS<T>, 0};
@@ -88,14 +107,9 @@ static void correlate(const View &v, const Image<T> &x, const T *packed, long k,
         for (long r = 0; r < v.taps_high; r++)
             for (long s = 0; s < v.taps_wide; s++) offsets[r * v.taps_wide + s] = r * v.tap_height * row + s * v.tap_width * column;
     const bool flat = v.columns * v.column_step * column == v.row_step * row && y_row == v.columns * y_column;  // rows follow each other
-    const long strip = framed ? strip_rows<T>(v, c) : v.rows;
-    for (long first = 0; first < v.rows; first += strip) {
-        const long last = std::min(v.rows, first + strip);
-        const T *from = x.data + (v.row + first * v.row_step) * x.row + v.column * x.column;
-        if (framed) {
-            frame(x, v.row + first * v.row_step, v.seen_rows(last - first), v.column, v.seen_columns(), scratch);
-            from = scratch;
-        }
+    for (long first = 0; first < v.rows; first += source.strip) {
+        const long last = std::min(v.rows, first + source.strip);
+        const T *from = source.read(first, last);
         const T *filters = packed;
         for (long g = 0; g < groups; g++)
             for (long o = 0; o < outs; o += COLUMNS<T>, filters += taps * ins * COLUMNS<T>) {
@@ -117,16 +131,11 @@ template <class T>
 static void correlate_depthwise(const View &v, const Image<T> &x, const T *filters, const T *bias, Epilogue mode, T *y, long y_row, long y_column,
                                 T *scratch) {
     constexpr int SOME = 4;
-    const bool framed = !fits(v, x);
-    const long c = x.c, column = framed ? c : x.column, row = framed ? v.seen_columns() * c : x.row;
-    const long strip = framed ? strip_rows<T>(v, c) : v.rows;
-    for (long first = 0; first < v.rows; first += strip) {
-        const long last = std::min(v.rows, first + strip);
-        const T *from = x.data + (v.row + first * v.row_step) * x.row + v.column * x.column;
-        if (framed) {
-            frame(x, v.row + first * v.row_step, v.seen_rows(last - first), v.column, v.seen_columns(), scratch);
-            from = scratch;
-        }
+    const Source<T> source(v, x, scratch);
+    const long c = x.c, column = source.column, row = source.row;
+    for (long first = 0; first < v.rows; first += source.strip) {
+        const long last = std::min(v.rows, first + source.strip);
+        const T *from = source.read(first, last);
         for (long i = first; i < last; i++)
             for (long j = 0; j < v.columns; j += SOME) {
                 const long pixels = std::min(long(SOME), v.columns - j);
